@@ -1,0 +1,48 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["trio-upgrade"]
+# ///
+"""Upgrade a connection and send what comes from standard input; print what comes back.
+
+    echo hello | python examples/echo_client.py [URL] [PROTOCOL ...]
+
+URL is http://127.0.0.1:1337/ unless given, the protocol offered is ``echo``. The end of
+the input is sent as a half-close; the program ends when the server has ended, too.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import trio
+
+from trio_upgrade import OpenError, UpgradedStream, UpgradeRefused, open_upgrade
+
+
+async def send_input(stream: UpgradedStream) -> None:
+    async with await trio.open_file(sys.stdin.fileno(), "rb", buffering=0) as source:
+        while chunk := await source.read(65536):
+            await stream.send_all(chunk)
+    await stream.send_eof()
+
+
+async def main(url: str, *protocols: str) -> None:
+    try:
+        upgraded = await open_upgrade(url, *protocols)
+    except UpgradeRefused as exc:
+        sys.exit(f"{exc}\n{exc.response.body.decode(errors='replace')}")
+    except (OSError, OpenError) as exc:
+        sys.exit(str(exc))
+    async with upgraded as (response, stream, _head):
+        print(f"got upgraded! {response.headers['upgrade']}", file=sys.stderr)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(send_input, stream)
+            async for chunk in stream:
+                sys.stdout.buffer.write(chunk)
+                sys.stdout.buffer.flush()
+            nursery.cancel_scope.cancel()
+
+
+if __name__ == "__main__":
+    url, *protocols = sys.argv[1:] or ["http://127.0.0.1:1337/"]
+    trio.run(main, url, *(protocols or ["echo"]))

@@ -1,0 +1,74 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["nox>=2025.2.9"]
+# ///
+"""The project's chores: ``nox`` runs them all, ``nox -s tests`` one of them."""
+
+from __future__ import annotations
+
+import nox
+
+nox.needs_version = ">=2025.2.9"
+nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.reuse_venv = "yes"
+nox.options.sessions = ["lint", "typing", "examples", "tests"]
+
+PYPROJECT = nox.project.load_toml("pyproject.toml")
+PYTHONS = nox.project.python_versions(PYPROJECT)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style and format with ruff."""
+    session.install(*nox.project.dependency_groups(PYPROJECT, "lint"))
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+def typing(session: nox.Session) -> None:
+    """Check types with mypy and pyright, and that every public name is fully typed."""
+    session.install("-e", ".", *nox.project.dependency_groups(PYPROJECT, "type"), "nox")
+    session.run("mypy")
+    session.run("pyright")
+    # With -e the package is found through a path file, which --verifytypes follows.
+    session.run("pyright", "--verifytypes", "trio_upgrade", "--ignoreexternal")
+
+
+@nox.session
+def examples(session: nox.Session) -> None:
+    """Run the examples that end by themselves."""
+    session.install("-e", ".")
+    session.run("python", "examples/echo_pair.py", "0")
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run the tests on this Python and measure their coverage."""
+    _run_tests(
+        session, "--cov", "--cov-report=term", "--cov-fail-under=100", *session.posargs
+    )
+
+
+@nox.session(python=PYTHONS, default=False)
+def matrix(session: nox.Session) -> None:
+    """Run the tests on every supported Python that is installed."""
+    _run_tests(session, *session.posargs)
+
+
+@nox.session(venv_backend="uv", default=False)
+def minimums(session: nox.Session) -> None:
+    """Run the tests with the oldest dependencies allowed; needs uv."""
+    test = nox.project.dependency_groups(PYPROJECT, "test")
+    session.install("--resolution=lowest-direct", "-e", ".", *test)
+    session.run("pytest", *session.posargs)
+
+
+def _run_tests(session: nox.Session, *args: str) -> None:
+    session.install("-e", ".", *nox.project.dependency_groups(PYPROJECT, "test"))
+    # An empty asyncgen or a forgotten socket is a failure, not a warning at exit.
+    session.run("python", "-X", "dev", "-m", "pytest", *args)
+
+
+if __name__ == "__main__":
+    nox.main()

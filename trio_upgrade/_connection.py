@@ -1,0 +1,241 @@
+# One HTTP exchange after the other on one Trio stream: the codec's bytes, read and sent.
+# Here is what a failed or cancelled send means.  The stream is closed by its owner,
+# never here.
+from __future__ import annotations
+
+from contextlib import aclosing, nullcontext
+from typing import TYPE_CHECKING, Any, cast, final
+
+import trio
+
+from ._errors import BadBody, PeerGone
+from ._http import HTTPCodec, Role
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterable, Iterable
+
+    from ._headers import Field
+    from ._limits import Limits
+    from ._messages import RequestHead, ResponseHead
+
+# As Trio's own default.  It also bounds how much of another protocol can come in with
+# the head.
+_RECEIVE_SIZE = 64 * 1024
+# Up to here a body is sent in one piece with its head; beyond, copying costs more than
+# a second send does.
+_SMALL_BODY = 64 * 1024
+
+
+@final
+class HTTPConnection:
+    """HTTP/1.1 on one stream, either role; not for two tasks at a time.
+
+    Args:
+        stream: What it is spoken on.
+        role: Which side we are.
+        limits: The bounds.
+
+    Attributes:
+        codec: The state of the exchange.
+        broken: Something was cut in the middle; nothing more can be said.
+        lost: And that because the transport itself broke.
+    """
+
+    __slots__ = ("_ended", "_stream", "broken", "codec", "lost")
+
+    def __init__(self, stream: trio.abc.Stream, role: Role, limits: Limits) -> None:
+        self._stream = stream
+        self._ended = False
+        self.codec: HTTPCodec = HTTPCodec(role, limits)
+        self.broken: bool = False
+        self.lost: bool = False
+
+    async def receive_request(self) -> RequestHead | None:
+        """Receive the next request head.
+
+        Returns:
+            The head; None if the client ended the connection instead.
+
+        Raises:
+            MalformedMessage: It is none, or over a limit; a response can be sent.
+            trio.BrokenResourceError: The connection is broken.
+        """
+        self.codec.start_exchange()
+        raw = await self._receive_head()
+        return None if raw is None else self.codec.parse_request(raw)
+
+    async def receive_response(self) -> ResponseHead:
+        """Receive the next response head, an informational one too.
+
+        Raises:
+            MalformedMessage: It is none, or over a limit.
+            IllegalSwitch: It is a 101, and the request asked for no switch.
+            PeerGone: The server ended the connection before or within it.
+            trio.BrokenResourceError: The connection is broken.
+        """
+        raw = await self._receive_head()
+        if raw is None:
+            stage = "within" if self.codec.has_read_ahead else "before"
+            raise PeerGone(f"the server ended the connection {stage} its answer")
+        return self.codec.parse_response(raw)
+
+    async def _receive_head(self) -> bytes | None:
+        while (head := self.codec.take_head()) is None:
+            received = await self._receive()
+            if not received:
+                return None
+            self.codec.feed(received)
+        return head
+
+    async def receive_body(self) -> bytes:
+        """Receive the next piece of the body; empty at its end.
+
+        Always a checkpoint; cancelled, it has lost nothing.
+
+        Raises:
+            BadBody: The framing is broken, or the peer left before the body's end.
+        """
+        codec = self.codec
+        if codec.body_ended or codec.body_pending:
+            await trio.lowlevel.checkpoint()
+        while (chunk := codec.next_body()) is None:
+            try:
+                received = await self._receive()
+            except trio.BrokenResourceError as exc:
+                raise BadBody("the peer broke the connection within a body") from exc
+            if received:
+                codec.feed(received)
+            else:
+                codec.feed_body_end()
+        return chunk
+
+    async def _receive(self) -> bytes | bytearray:
+        try:
+            received = await self._stream.receive_some(_RECEIVE_SIZE)
+        except trio.BrokenResourceError:
+            self.broken = self.lost = True
+            raise
+        if not received:
+            self._ended = True
+        return received
+
+    async def send_request(
+        self, method: str, target: str, fields: list[Field], body: bytes
+    ) -> None:
+        """Send a request, head and body in one piece.
+
+        Raises:
+            ValueError: The request is malformed; nothing was sent.
+            trio.BrokenResourceError: The connection is broken. So it is, too, once a
+                cancellation has come in the middle.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        await self._send(self.codec.write_request(method, target, fields, body))
+
+    async def send_informational(
+        self, status: int, reason: str, fields: Iterable[Field]
+    ) -> None:
+        """Send a 1xx, the 101 of a legal switch among them.
+
+        Raises:
+            trio.BrokenResourceError: The connection is broken. So it is, too, once a
+                cancellation has come in the middle.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        await self._send(self.codec.write_informational(status, reason, fields))
+
+    async def send_response(
+        self,
+        status: int,
+        reason: str,
+        fields: Iterable[Field],
+        body: bytes | AsyncIterable[bytes],
+        *,
+        method: str,
+        close: bool,
+    ) -> None:
+        """Send a final response; see :meth:`HTTPCodec.write_response_head`.
+
+        Args:
+            status: The status code.
+            reason: The reason phrase.
+            fields: The fields.
+            body: Bytes, or an iterable, which is closed at the end. It is not sent
+                where method or status allow no content.
+            method: Of the request.
+            close: Whether to announce that the connection ends.
+
+        Raises:
+            ValueError: A Content-Length among the fields is not the body's. Of a body
+                in bytes nothing was sent; otherwise the connection is broken.
+            trio.BrokenResourceError: The connection is broken. So it is, too, after a
+                cancellation or an error of the iterable in the middle.
+        """
+        scope: Any = nullcontext()
+        if hasattr(body, "aclose"):
+            # Not closed by hand, a generator would live until the collector finds it.
+            scope = aclosing(cast("Any", body))
+        async with scope:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            codec = self.codec
+            head, has_content = codec.write_response_head(
+                status,
+                reason,
+                fields,
+                length=len(body) if isinstance(body, bytes) else None,
+                method=method,
+                close=close,
+            )
+            if not has_content:
+                await self._send(head + codec.write_end())
+            elif not isinstance(body, bytes):
+                await self._send(head)
+                await self._send_iterable(body)
+            elif len(body) <= _SMALL_BODY:
+                content = codec.write_body(body)
+                await self._send(b"".join((head, content, codec.write_end())))
+            else:
+                await self._send(head)
+                await self._send(codec.write_body(body))
+                codec.write_end()
+
+    async def _send_iterable(self, body: AsyncIterable[bytes]) -> None:
+        try:
+            async for chunk in body:
+                await self._send(self.codec.write_body(chunk))
+            await self._send(self.codec.write_end())
+        except BaseException:
+            # The response is begun and cannot be ended properly.
+            self.broken = True
+            raise
+
+    async def _send(self, data: bytes) -> None:
+        if not data:
+            return
+        try:
+            await self._stream.send_all(data)
+        except BaseException as exc:
+            # Some of it may have gone out: neither h11 nor anybody else may go on as
+            # if all of it had, or nothing.
+            self.broken = True
+            self.lost = self.lost or isinstance(exc, trio.BrokenResourceError)
+            self.codec.fail()
+            raise
+
+    @property
+    def reusable(self) -> bool:
+        """Whether the exchange is over and another one can follow."""
+        return not self.broken and self.codec.reusable
+
+    @property
+    def may_answer(self) -> bool:
+        """Whether a server can still begin a final response."""
+        return not self.broken and self.codec.may_answer
+
+    def hand_over(self) -> tuple[bytes, bool]:
+        """Free the HTTP state and give up what was read beyond it: the last call.
+
+        Returns:
+            The bytes, and whether the peer's end was read behind them.
+        """
+        return self.codec.hand_over(), self._ended

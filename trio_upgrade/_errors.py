@@ -1,0 +1,150 @@
+# The exception tree.  Split by what the reader can do about it, not by where it was
+# found.  Trio's own resource errors are not in it: they pass through untouched and keep
+# their meaning (Broken: the peer or the network; Closed: this side; Busy: two tasks).
+"""Every exception that trio_upgrade raises.
+
+::
+
+    TrioUpgradeError
+    ├── OpenError               a client exchange gave no response or no switch
+    │   ├── UpgradeRefused      the server answered, but not with a switch
+    │   ├── IllegalSwitch       the server switched in a way the RFC forbids
+    │   ├── BadResponse         the server's answer is not HTTP
+    │   └── PeerGone            the server went away before its answer was complete
+    ├── BodyError               reading a message body failed
+    │   ├── BadBody             its framing is broken, or the peer left in the middle
+    │   └── BodyTooLarge        it is longer than the reader's limit
+    ├── NotOffered              the app accepted a protocol that was not offered
+    ├── MalformedMessage        what came is not an HTTP/1.1 message we can accept
+    ├── HalfCloseUnsupported    the transport has no way to end one direction only
+    └── UsageError              a call that the state of its object does not permit
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ._messages import ClientResponse
+
+
+class TrioUpgradeError(Exception):
+    """The root of every exception that is trio_upgrade's own."""
+
+
+class OpenError(TrioUpgradeError):
+    """A client exchange ended without the response or the switch it was made for.
+
+    Whatever its kind, nothing is left open by it when it comes out of
+    :func:`open_upgrade`.
+    """
+
+
+class UpgradeRefused(OpenError):
+    """The server answered the offer with an ordinary final response.
+
+    Attributes:
+        response: That response. From :func:`open_upgrade` its connection is closed
+            and its body is in :attr:`ClientResponse.body`, cut at
+            ``Limits.refusal_body`` bytes; from :meth:`ClientConnection.upgrade` the
+            body is still to be read and the connection's scope owns it.
+    """
+
+    def __init__(self, response: ClientResponse) -> None:
+        super().__init__(f"refused with {response.status} {response.reason}")
+        self.response = response
+
+
+class IllegalSwitch(OpenError):
+    """The server sent a 101 that RFC 9110 §7.8 does not allow; the connection is closed.
+
+    Attributes:
+        defect: What is wrong with the 101, as a short clause.
+    """
+
+    def __init__(self, defect: str) -> None:
+        super().__init__(f"illegal 101: {defect}")
+        self.defect = defect
+
+
+class BadResponse(OpenError):
+    """The server's answer breaks HTTP/1.1 or a limit; the connection is closed."""
+
+
+class PeerGone(OpenError):
+    """The server ended or reset the connection before its answer was complete.
+
+    The transport's own error, where there was one, is the ``__cause__``.
+    """
+
+
+class BodyError(TrioUpgradeError):
+    """Reading a message body failed; no more of it can be read.
+
+    Left uncaught in an app it is no bug: the server answers :attr:`status` and
+    closes the connection.
+
+    Attributes:
+        status: The status code that tells the peer.
+    """
+
+    status = 400
+
+
+class BadBody(BodyError):
+    """The body's framing is broken, or the peer left in the middle of it (400)."""
+
+
+class BodyTooLarge(BodyError):
+    """The body is longer than the limit of whoever reads it (413).
+
+    Attributes:
+        limit: That limit, in bytes.
+    """
+
+    status = 413
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"the body is longer than {limit} bytes")
+        self.limit = limit
+
+
+class NotOffered(TrioUpgradeError):
+    """The app accepted a protocol that the request did not offer (RFC 9110 §7.8).
+
+    Nothing was sent. Left uncaught in an app it is no bug: the server answers with
+    a 426 that names the protocol (RFC 9110 §15.5.22) and the connection goes on.
+
+    Attributes:
+        protocol: The protocol that the app named.
+    """
+
+    def __init__(self, protocol: str) -> None:
+        super().__init__(f"the request does not offer {protocol!r}")
+        self.protocol = protocol
+
+
+class MalformedMessage(TrioUpgradeError):
+    """What the peer sent is not an HTTP/1.1 message that we accept.
+
+    Attributes:
+        status: The status code that tells a client so.
+    """
+
+    def __init__(self, reason: str, status: int = 400) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+class HalfCloseUnsupported(TrioUpgradeError):
+    """``send_eof`` on a stream whose transport cannot end one direction only.
+
+    TLS is the usual case. Nothing was done; ``aclose`` ends both directions.
+    """
+
+
+class UsageError(TrioUpgradeError, RuntimeError):
+    """A call that the state of its object does not permit, a second accept say.
+
+    It is a bug of the caller's, and the call did nothing.
+    """

@@ -1,0 +1,154 @@
+# The rules of the switch.  Pure functions over what a message says: no Trio, no I/O, no
+# h11.  The rooms above ask here and never decide themselves, on either side; so the
+# server cannot write a 101 that our client would not take.
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ._headers import (
+    FRAMING_FIELDS,
+    HOP_BY_HOP_FIELDS,
+    Field,
+    Headers,
+    HeadersLike,
+    encode_fields,
+    field_values,
+)
+from ._tokens import (
+    Offers,
+    connection_options,
+    format_connection,
+    format_upgrade,
+    is_protocol_list,
+    parse_protocols,
+    split_list,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+# Fields that only the library may write, by message.
+_SWITCH_FORBIDDEN = FRAMING_FIELDS | HOP_BY_HOP_FIELDS
+_OFFER_FORBIDDEN = FRAMING_FIELDS | {b"upgrade", b"keep-alive", b"proxy-connection"}
+
+
+def find_offers(method: str, http_version: str, headers: Headers) -> Offers:
+    """Return what a request offers to switch to; empty when it offers nothing.
+
+    An offer needs HTTP/1.1 (an HTTP/1.0 one MUST be ignored), an Upgrade field and the
+    ``upgrade`` connection option (RFC 9110 §7.8). A field without its option was
+    probably forwarded by mistake (§7.6.1). CONNECT offers a tunnel and nothing else.
+    """
+    if http_version != "1.1" or method == "CONNECT":
+        return Offers()
+    upgrade = field_values(headers, b"upgrade")
+    if not upgrade or not _has_upgrade_option(headers):
+        return Offers()
+    return parse_protocols(upgrade)
+
+
+def offer_fields(protocols: Iterable[str], headers: HeadersLike) -> list[Field]:
+    """Return the fields of a client's offer: Connection, Upgrade, then the user's.
+
+    Connection options that the user gives are kept beside ``Upgrade``, never in its
+    place (go#36381 is what happens otherwise).
+
+    Raises:
+        ValueError: A protocol or a field is malformed, or it is a field that decides
+            about framing or about the switch itself.
+    """
+    given = encode_fields(headers, forbidden=_OFFER_FORBIDDEN)
+    options = split_list(field_values(given, b"connection"))
+    return [
+        (b"Connection", format_connection(["Upgrade", *options])),
+        (b"Upgrade", format_upgrade(protocols)),
+        *(pair for pair in given if pair[0].lower() != b"connection"),
+    ]
+
+
+def switch_fields(protocol: str, headers: HeadersLike) -> list[Field]:
+    """Return the fields of a 101 that switches to ``protocol``, in this spelling.
+
+    Raises:
+        ValueError: The protocol is malformed, or a field is malformed, hop-by-hop or
+            about framing (RFC 9110 §8.6 allows no length in a 1xx).
+    """
+    return [
+        (b"Connection", b"Upgrade"),
+        (b"Upgrade", format_upgrade([protocol])),
+        *encode_fields(headers, forbidden=_SWITCH_FORBIDDEN),
+    ]
+
+
+def advertise(fields: tuple[Field, ...]) -> tuple[Field, ...]:
+    """Return the fields of a response, the option added that its Upgrade field needs.
+
+    Any response may advertise protocols (RFC 9110 §7.8), and every Upgrade field needs
+    the ``upgrade`` connection option beside it.
+    """
+    if not field_values(fields, b"upgrade") or _has_upgrade_option(fields):
+        return fields
+    return (*fields, (b"Connection", b"Upgrade"))
+
+
+def find_switch_defect(
+    offers: Offers, http_version: str, headers: Headers
+) -> str | None:
+    """Return what makes a 101 illegal as the answer to these offers, None if nothing.
+
+    Args:
+        offers: What the request offered; empty if it asked for no switch.
+        http_version: The version in the 101's status line.
+        headers: The fields of the 101.
+    """
+    if not offers:
+        return "the request asked for no switch"
+    if http_version != "1.1":
+        return f"it is HTTP/{http_version}"
+    upgrade = field_values(headers, b"upgrade")
+    if not any(split_list(upgrade)):
+        return "it has no Upgrade field"
+    if not is_protocol_list(upgrade):
+        return f"its Upgrade field is malformed: {headers['upgrade']!r}"
+    for protocol in parse_protocols(upgrade):
+        if protocol not in offers:
+            return f"it switches to {protocol!r}, which was not offered"
+    if not _has_upgrade_option(headers):
+        return "its Connection field does not name Upgrade"
+    return None
+
+
+def expects_continue(http_version: str, headers: Headers) -> bool:
+    """Tell whether the client may wait for a 100 before it sends the body.
+
+    From an HTTP/1.0 client the expectation MUST be ignored (RFC 9110 §10.1.1).
+    """
+    return http_version == "1.1" and any(
+        element.lower() == "100-continue"
+        for element in split_list(field_values(headers, b"expect"))
+    )
+
+
+def must_close(
+    method: str, *, continue_owed: bool, unread: int | None, drain_body: int
+) -> bool:
+    """Tell whether the connection has to end after a final response that is no switch.
+
+    Args:
+        method: Of the request. A CONNECT that is not tunnelled ends its connection,
+            for bytes of the tunnel may follow it already (RFC 9931 §8).
+        continue_owed: A 100 was expected and not sent: nobody can tell whether a body
+            follows or the next request.
+        unread: How many bytes of the body are left, 0 for none, None if unknown; an
+            unknown length is tried.
+        drain_body: How many of them may be read and dropped.
+    """
+    if method == "CONNECT":
+        return True
+    if unread == 0:
+        return False
+    return continue_owed or (unread is not None and unread > drain_body)
+
+
+def _has_upgrade_option(fields: Headers | Iterable[Field]) -> bool:
+    return "upgrade" in connection_options(field_values(fields, b"connection"))

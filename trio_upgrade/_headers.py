@@ -1,0 +1,135 @@
+# Fields on their way in (Headers) and on their way out (encode_fields, the choke point
+# through which every field that a user names must pass).
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, TypeAlias, cast, final
+
+from ._tokens import check_token, connection_options
+
+Field: TypeAlias = tuple[bytes, bytes]
+HeadersLike: TypeAlias = (
+    Mapping[str, str | bytes]
+    | Mapping[bytes, str | bytes]
+    | Iterable[tuple[str | bytes, str | bytes]]
+)
+
+FRAMING_FIELDS = frozenset({b"content-length", b"transfer-encoding"})
+# RFC 9110 §7.6.1, plus Connection itself.  Trailer is end to end there.
+HOP_BY_HOP_FIELDS = frozenset(
+    {
+        b"connection",
+        b"keep-alive",
+        b"proxy-connection",
+        b"te",
+        b"transfer-encoding",
+        b"upgrade",
+    }
+)
+
+# RFC 9110 §5.5: visible characters, blanks and obs-text.  CR, LF and NUL would be an
+# injection; the other control characters have no use but to confuse a log.
+_is_value = re.compile(rb"[\t\x20-\x7e\x80-\xff]*").fullmatch
+
+
+@final
+class Headers(Mapping[str, str]):
+    """The fields of a message, read only: a mapping that forgets no repetition.
+
+    Names compare without case and are lower case when iterated; a value is its field
+    lines joined by ``", "`` (RFC 9110 §5.3). Octets above 0x7F are decoded as
+    Latin-1, which keeps every one of them.
+    """
+
+    __slots__ = ("_raw",)
+
+    def __init__(self, raw: Iterable[Field] = ()) -> None:
+        self._raw = tuple(raw)
+
+    @property
+    def raw(self) -> tuple[Field, ...]:
+        """The pairs of name and value as they came: order, repetition and case kept."""
+        return self._raw
+
+    def get_list(self, name: str) -> list[str]:
+        """Return the value of each line of a field, in order; empty without one.
+
+        Lines are not split at commas: Set-Cookie and dates contain them.
+        """
+        key = name.lower().encode("latin-1", "replace")
+        return [value.decode("latin-1") for value in field_values(self, key)]
+
+    def end_to_end(self) -> list[Field]:
+        """Return the pairs that a proxy may forward.
+
+        Hop-by-hop fields and those that Connection names are left out; repeated
+        fields stay (RFC 9110 §7.6.1).
+        """
+        named = connection_options(field_values(self, b"connection"))
+        dropped = HOP_BY_HOP_FIELDS.union(name.encode("latin-1") for name in named)
+        return [pair for pair in self._raw if pair[0].lower() not in dropped]
+
+    def __getitem__(self, name: str) -> str:
+        values = self.get_list(name)
+        if not values:
+            raise KeyError(name)
+        return ", ".join(values)
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and bool(self.get_list(name))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(
+            dict.fromkeys(name.lower().decode("latin-1") for name, _ in self._raw)
+        )
+
+    def __len__(self) -> int:
+        return len({name.lower() for name, _ in self._raw})
+
+    def __repr__(self) -> str:
+        return f"Headers({list(self._raw)!r})"
+
+
+def field_values(fields: Headers | Iterable[Field], name: bytes) -> list[bytes]:
+    """Return the values of one field, line by line; ``name`` is in lower case."""
+    raw = fields.raw if isinstance(fields, Headers) else fields
+    return [value for key, value in raw if key.lower() == name]
+
+
+def encode_fields(
+    headers: HeadersLike, *, forbidden: frozenset[bytes] = frozenset()
+) -> tuple[Field, ...]:
+    """Return what a user gave as fields, checked and as bytes.
+
+    Args:
+        headers: Pairs or a mapping, of str or bytes.
+        forbidden: Names, in lower case, that the library writes itself.
+
+    Raises:
+        ValueError: A name is no token, a value has a control character, or the name
+            is forbidden. The message names the field.
+    """
+    pairs: Any = headers
+    if isinstance(headers, Headers):
+        pairs = headers.raw  # A mapping too, but this way no repetition is lost.
+    elif isinstance(headers, Mapping):
+        pairs = cast("Mapping[Any, Any]", headers).items()
+    return tuple(_encode_field(name, value, forbidden) for name, value in pairs)
+
+
+def _encode_field(
+    name: str | bytes, value: str | bytes, forbidden: frozenset[bytes]
+) -> Field:
+    text = name.decode("latin-1") if isinstance(name, bytes) else name
+    raw_name = check_token(text).encode("ascii")
+    if raw_name.lower() in forbidden:
+        raise ValueError(f"{text} is written by the library and cannot be given")
+    try:
+        raw_value = value.encode("latin-1") if isinstance(value, str) else bytes(value)
+    except UnicodeEncodeError as exc:
+        raise ValueError(f"{text}: not Latin-1, encode it first: {value!r}") from exc
+    raw_value = raw_value.strip(b" \t")
+    if not _is_value(raw_value):
+        raise ValueError(f"{text}: control characters in the value: {raw_value!r}")
+    return raw_name, raw_value

@@ -1,0 +1,332 @@
+# HTTP/1.1 between bytes and messages, either role, without I/O; the only room that knows
+# h11.  A head is gathered here, whole and within its limits, and checked on its raw bytes
+# before h11 gets it in one piece.  h11 is given no byte beyond the message that is being
+# read, and each exchange has an h11.Connection of its own (making one costs under 1 us):
+# so what follows a message is always in our own buffer, exact to the byte, for the next
+# request or for the other protocol.
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, TypeAlias, final
+
+import h11
+
+# Public by h11's documentation, missing from its __all__.
+from h11._state import MIGHT_SWITCH_PROTOCOL
+
+from ._errors import BadBody, IllegalSwitch, MalformedMessage
+from ._handshake import expects_continue
+from ._headers import Field, Headers, field_values
+from ._heads import check_first_octet, check_head, find_head_end, is_switch_head
+from ._messages import RequestHead, ResponseHead
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ._limits import Limits
+
+Role: TypeAlias = Literal["server", "client"]
+
+# Statuses whose responses have no content (RFC 9110 §6.4.1).
+_NO_CONTENT = frozenset({204, 304})
+
+
+@final
+class HTTPCodec:
+    """The HTTP state of one connection.
+
+    Args:
+        role: Which side we are.
+        limits: The bounds.
+
+    Attributes:
+        body_ended: Whether the message that is being read is read to its end.
+        body_length: Its length in bytes when it began, None if that is unknown.
+        continue_owed: Whether the client was promised a 100 and has none yet.
+    """
+
+    __slots__ = (
+        "_buffer",
+        "_head_bytes",
+        "_header_fields",
+        "_parser",
+        "_role",
+        "_scanned",
+        "_skip_blank",
+        "body_ended",
+        "body_length",
+        "body_pending",
+        "continue_owed",
+    )
+
+    def __init__(self, role: Role, limits: Limits) -> None:
+        self._role = role
+        self._head_bytes = limits.head_bytes
+        self._header_fields = limits.header_fields
+        self._buffer = bytearray()
+        self.start_exchange()
+
+    def start_exchange(self) -> None:
+        """Forget the last exchange; what was read ahead stays."""
+        self._parser = h11.Connection(
+            h11.SERVER if self._role == "server" else h11.CLIENT,
+            max_incomplete_event_size=self._head_bytes,
+        )
+        self._scanned = 0
+        # One blank line is forgiven before a request (RFC 9112 §2.2), none elsewhere.
+        self._skip_blank = self._role == "server"
+        self.body_ended: bool = True
+        self.body_length: int | None = 0
+        self.body_pending: bool = False
+        self.continue_owed: bool = False
+
+    ################################################################
+    # Reading
+    ################################################################
+
+    @property
+    def has_read_ahead(self) -> bool:
+        """Whether bytes that no message has claimed yet are here."""
+        return bool(self._buffer)
+
+    def feed(self, received: bytes | bytearray) -> None:
+        """Take in what was received; for a head, until :meth:`take_head` has one."""
+        self._buffer += received
+
+    def take_head(self) -> bytes | None:
+        """Take one whole head off what was fed; None if its end has not come.
+
+        Raises:
+            MalformedMessage: What is there cannot become one, or breaks a limit.
+        """
+        buffer = self._buffer
+        if self._skip_blank and buffer.startswith(b"\r\n"):
+            del buffer[:2]
+            self._skip_blank = False
+        if buffer and not (self._skip_blank and bytes(buffer) == b"\r"):
+            check_first_octet(buffer[0])
+        match = find_head_end(buffer, self._scanned)
+        size = match.end() if match else len(buffer)
+        if size > self._head_bytes:
+            raise MalformedMessage(
+                f"a head of more than {self._head_bytes} bytes",
+                status=431 if b"\n" in buffer else 414,
+            )
+        if match is None:
+            # "\n\r" may be all that is here of the end.
+            self._scanned = max(0, size - 2)
+            return None
+        head = bytes(buffer[:size])
+        del buffer[:size]
+        self._scanned = 0
+        check_head(head, self._header_fields)
+        return head
+
+    def parse_request(self, raw: bytes) -> RequestHead:
+        """Parse a request head.
+
+        Raises:
+            MalformedMessage: It is none.
+        """
+        event = self._parse_head(raw)
+        assert isinstance(event, h11.Request)
+        headers = Headers(event.headers.raw_items())
+        http_version = event.http_version.decode("ascii")
+        self._begin_body(headers)
+        # With or without content: an offer beside it makes the 100 a duty.
+        self.continue_owed = expects_continue(http_version, headers)
+        return RequestHead(
+            event.method.decode("ascii"),
+            event.target.decode("ascii"),
+            http_version,
+            headers,
+        )
+
+    def parse_response(self, raw: bytes) -> ResponseHead:
+        """Parse a response head, an informational one too.
+
+        Raises:
+            MalformedMessage: It is none.
+            IllegalSwitch: It is a 101, and the request asked for no switch.
+        """
+        if is_switch_head(raw) and self._parser.our_state is not MIGHT_SWITCH_PROTOCOL:
+            raise IllegalSwitch("the request asked for no switch")
+        event = self._parse_head(raw)
+        assert isinstance(event, h11.InformationalResponse | h11.Response)
+        headers = Headers(event.headers.raw_items())
+        if isinstance(event, h11.Response):
+            self._begin_body(headers)
+        return ResponseHead(
+            event.status_code,
+            event.reason.decode("latin-1"),
+            event.http_version.decode("ascii"),
+            headers,
+        )
+
+    def _parse_head(self, raw: bytes) -> object:
+        self._parser.receive_data(raw)
+        try:
+            return self._parser.next_event()
+        except h11.RemoteProtocolError as exc:
+            raise MalformedMessage(str(exc), status=exc.error_status_hint) from exc
+
+    def _begin_body(self, headers: Headers) -> None:
+        # Only the head was fed, so what comes now is the end of a message without a
+        # body, or the wish for more.
+        self.body_ended = isinstance(self._next_event(), h11.EndOfMessage)
+        if self.body_ended:
+            return
+        lengths = field_values(headers, b"content-length")
+        chunked = field_values(headers, b"transfer-encoding")
+        self.body_length = int(lengths[0]) if lengths and not chunked else None
+        self.body_pending = bool(self._buffer)
+
+    def next_body(self) -> bytes | None:
+        """Take the next piece of the body; empty at its end, None if it has not come.
+
+        Raises:
+            BadBody: The framing is broken.
+        """
+        while not self.body_ended:
+            if self._buffer:
+                self._parser.receive_data(bytes(self._buffer))
+                self._buffer.clear()
+            event = self._next_event()
+            if isinstance(event, h11.Data):
+                self.body_pending = True
+                return bytes(event.data)
+            if not isinstance(event, h11.EndOfMessage):
+                self.body_pending = False
+                return None
+            self.body_ended = True
+            # What h11 was given beyond the body's end comes back.
+            self._buffer += self._parser.trailing_data[0]
+        return b""
+
+    def feed_body_end(self) -> None:
+        """Take in that the peer ended the connection while a body was read."""
+        self._parser.receive_data(b"")
+
+    def _next_event(self) -> object:
+        try:
+            return self._parser.next_event()
+        except h11.RemoteProtocolError as exc:
+            raise BadBody(str(exc)) from exc
+
+    ################################################################
+    # Writing
+    ################################################################
+
+    def write_request(
+        self, method: str, target: str, fields: list[Field], body: bytes
+    ) -> bytes:
+        """Begin an exchange; return the request's bytes.
+
+        Raises:
+            ValueError: The request is malformed; no exchange was begun.
+        """
+        try:
+            request = h11.Request(method=method, target=target, headers=fields)
+        except h11.LocalProtocolError as exc:
+            raise ValueError(str(exc)) from exc
+        self.start_exchange()
+        head = self._parser.send(request)
+        content = self._parser.send(h11.Data(data=body)) if body else b""
+        return head + content + self._parser.send(h11.EndOfMessage())
+
+    def write_informational(
+        self, status: int, reason: str, fields: Iterable[Field]
+    ) -> bytes:
+        """Return the bytes of a 1xx, the 101 of a legal switch among them."""
+        self.continue_owed = False
+        return self._parser.send(
+            h11.InformationalResponse(
+                status_code=status, reason=reason.encode("ascii"), headers=list(fields)
+            )
+        )
+
+    def write_response_head(
+        self,
+        status: int,
+        reason: str,
+        fields: Iterable[Field],
+        *,
+        length: int | None,
+        method: str,
+        close: bool,
+    ) -> tuple[bytes, bool]:
+        """Return the bytes of a final response's head, and whether content follows.
+
+        Args:
+            status: The status code.
+            reason: The reason phrase.
+            fields: The fields; Content-Length is added where it is known and missing.
+            length: The body's length in bytes, None if unknown.
+            method: Of the request.
+            close: Whether to announce that the connection ends.
+
+        Raises:
+            ValueError: A Content-Length among the fields is not the body's; the
+                response is not begun.
+        """
+        head = [*fields]
+        has_content = method != "HEAD" and status not in _NO_CONTENT
+        declared = field_values(head, b"content-length")
+        if declared and not (len(declared) == 1 and declared[0].isdigit()):
+            raise ValueError("Content-Length is not one number")
+        if declared and has_content and length not in (None, int(declared[0])):
+            raise ValueError("Content-Length is not the length of the body")
+        if length is not None and not declared and status not in _NO_CONTENT:
+            head.append((b"Content-Length", b"%d" % length))
+        if close:
+            head.append((b"Connection", b"close"))
+        response = h11.Response(
+            status_code=status, reason=reason.encode("ascii"), headers=head
+        )
+        return self._parser.send(response), has_content
+
+    def write_body(self, chunk: bytes) -> bytes:
+        """Return the bytes of a piece of content, empty for an empty one.
+
+        Raises:
+            ValueError: It is more than Content-Length says; the response is broken.
+        """
+        return self._write(h11.Data(data=chunk)) if chunk else b""
+
+    def write_end(self) -> bytes:
+        """Return the bytes, if any, that end a response.
+
+        Raises:
+            ValueError: Content-Length says more; the response is broken.
+        """
+        return self._write(h11.EndOfMessage())
+
+    def _write(self, event: h11.Data | h11.EndOfMessage) -> bytes:
+        try:
+            return self._parser.send(event)
+        except h11.LocalProtocolError as exc:
+            raise ValueError(str(exc)) from exc
+
+    def fail(self) -> None:
+        """Take in that written bytes did not go out: nothing more can be written."""
+        self._parser.send_failed()
+
+    ################################################################
+    # What comes after
+    ################################################################
+
+    @property
+    def reusable(self) -> bool:
+        """Whether the exchange is over and the connection can carry another one."""
+        parser = self._parser
+        return parser.our_state is h11.DONE and parser.their_state is h11.DONE
+
+    @property
+    def may_answer(self) -> bool:
+        """Whether a server can still begin a final response."""
+        return self._parser.our_state in (h11.IDLE, h11.SEND_RESPONSE)
+
+    def hand_over(self) -> bytes:
+        """Free the HTTP state and return what was read beyond it: the last call."""
+        rest = bytes(self._buffer)
+        del self._parser, self._buffer
+        return rest

@@ -1,0 +1,239 @@
+# What an app returns and what a client gets: plain values and their checks.
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import TYPE_CHECKING, NamedTuple, final
+
+from ._handshake import advertise, switch_fields
+from ._headers import Field, Headers, HeadersLike, encode_fields, field_values
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterable
+
+    from ._body import Body
+    from ._request import UpgradeHandler
+
+_LAST_INFORMATIONAL = 199
+_LAST_STATUS = 999
+SWITCHING_PROTOCOLS = "Switching Protocols"
+
+
+class RequestHead(NamedTuple):
+    """The head of a request, as it was parsed."""
+
+    method: str
+    target: str
+    http_version: str
+    headers: Headers
+
+
+class ResponseHead(NamedTuple):
+    """The head of a response.
+
+    Attributes:
+        status: The status code.
+        reason: The reason phrase, which may be empty.
+        http_version: ``"1.1"`` or ``"1.0"``.
+        headers: The fields.
+    """
+
+    status: int
+    reason: str
+    http_version: str
+    headers: Headers
+
+
+@final
+class Response:
+    """An ordinary answer; to a request with an offer it is a refusal.
+
+    Length and transfer coding are written by the library. A Connection option of the
+    app's is kept (``close`` closes), and an Upgrade field, which advertises protocols,
+    gets the option it needs.
+
+    Args:
+        status: 200 to 999.
+        body: Bytes, str (sent as UTF-8) or an async iterable of bytes, which is sent as
+            it comes and closed afterwards.
+        headers: Pairs or a mapping.
+        reason: The reason phrase; None means the standard one.
+
+    Raises:
+        ValueError: The status is informational, a 426 lacks its Upgrade field (RFC 9110
+            §15.5.22), a field or the reason is malformed, or Transfer-Encoding is given.
+    """
+
+    __slots__ = ("body", "fields", "reason", "status")
+
+    def __init__(
+        self,
+        status: int,
+        body: bytes | str | AsyncIterable[bytes] = b"",
+        headers: HeadersLike = (),
+        *,
+        reason: str | None = None,
+    ) -> None:
+        if not _LAST_INFORMATIONAL < status <= _LAST_STATUS:
+            raise ValueError(f"not the status of a final response: {status}")
+        fields = encode_fields(headers, forbidden=frozenset({b"transfer-encoding"}))
+        if status == HTTPStatus.UPGRADE_REQUIRED and not field_values(
+            fields, b"upgrade"
+        ):
+            raise ValueError("a 426 needs an Upgrade field")
+        self.status: int = int(status)
+        self.body: bytes | AsyncIterable[bytes] = (
+            body.encode() if isinstance(body, str) else body
+        )
+        self.fields: tuple[Field, ...] = advertise(fields)
+        self.reason: str = (
+            standard_reason(status) if reason is None else check_reason(reason)
+        )
+
+    @property
+    def opens_tunnel(self) -> bool:
+        """Whether this is a 2xx, which in answer to CONNECT means a tunnel."""
+        return self.status < HTTPStatus.MULTIPLE_CHOICES
+
+    def __repr__(self) -> str:
+        return f"<Response {self.status} {self.reason}>"
+
+
+@final
+class Upgrade:
+    """The answer that switches the connection to another protocol.
+
+    The library sends the 101 and awaits ``handler(request, stream, head)``; the stream
+    is closed when that returns and reset when it raises. ``head`` is a snapshot of the
+    bytes that are first in the stream. If the request does not offer the protocol, the
+    client gets a 426 that names it.
+
+    Args:
+        protocol: ``name`` or ``name/version``, spelled as the 101 is to spell it.
+        handler: The task of the connection from then on.
+        headers: Further fields for the 101.
+        reason: Its reason phrase.
+
+    Raises:
+        ValueError: The protocol, a field or the reason is malformed, or a field is
+            hop-by-hop or about framing.
+    """
+
+    __slots__ = ("fields", "handler", "protocol", "reason")
+
+    def __init__(
+        self,
+        protocol: str,
+        handler: UpgradeHandler,
+        headers: HeadersLike = (),
+        *,
+        reason: str = SWITCHING_PROTOCOLS,
+    ) -> None:
+        self.protocol: str = protocol
+        self.handler: UpgradeHandler = handler
+        self.fields: list[Field] = switch_fields(protocol, headers)
+        self.reason: str = check_reason(reason)
+
+    def __repr__(self) -> str:
+        return f"<Upgrade {self.protocol}>"
+
+
+@final
+class ClientResponse:
+    """A final response, as a client gets it.
+
+    Attributes:
+        head: Status, reason, version and fields together.
+        informational: The heads of the 1xx responses that came before it.
+        body: What :meth:`read` has read, or what was kept of a refusal's body.
+        truncated: Whether :attr:`body` was cut at ``Limits.refusal_body`` bytes.
+    """
+
+    __slots__ = ("_body", "body", "head", "informational", "truncated")
+
+    def __init__(
+        self,
+        head: ResponseHead,
+        informational: tuple[ResponseHead, ...],
+        body: Body,
+    ) -> None:
+        self.head: ResponseHead = head
+        self.informational: tuple[ResponseHead, ...] = informational
+        self.body: bytes = b""
+        self.truncated: bool = False
+        self._body = body
+
+    @property
+    def status(self) -> int:
+        """The status code."""
+        return self.head.status
+
+    @property
+    def reason(self) -> str:
+        """The reason phrase, which may be empty."""
+        return self.head.reason
+
+    @property
+    def http_version(self) -> str:
+        """``"1.1"`` or ``"1.0"``."""
+        return self.head.http_version
+
+    @property
+    def headers(self) -> Headers:
+        """The fields."""
+        return self.head.headers
+
+    async def read(self, limit: int | None = None) -> bytes:
+        """Read the whole body and keep it: a second call returns the same bytes.
+
+        Cancelled, it has lost nothing; the next call goes on.
+
+        Args:
+            limit: The most bytes to take; None means ``Limits.body_bytes``.
+
+        Raises:
+            BodyTooLarge: There are more.
+            BadBody: The framing is broken or the server left in the middle.
+        """
+        self.body = await self._body.read(limit)
+        return self.body
+
+    def stream(self) -> AsyncGenerator[bytes]:
+        """Iterate over the body as it comes, without bound on its length.
+
+        Raises:
+            BadBody: As :meth:`read` does, from the iteration.
+        """
+        return self._body.stream()
+
+    async def keep(self, limit: int) -> None:
+        """Read the beginning of the body into :attr:`body`, the rest stays unread.
+
+        Args:
+            limit: The most bytes to keep; :attr:`truncated` tells if there are more.
+
+        Raises:
+            BadBody: As :meth:`read` does.
+        """
+        self.body, self.truncated = await self._body.read_at_most(limit)
+
+    def __repr__(self) -> str:
+        return f"<ClientResponse {self.status} {self.reason}>"
+
+
+def check_reason(reason: str) -> str:
+    """Return the reason phrase itself.
+
+    Raises:
+        ValueError: It has characters that RFC 9112 §4 does not allow there.
+    """
+    if not reason.isprintable() or not reason.isascii():
+        raise ValueError(f"not a reason phrase: {reason!r}")
+    return reason
+
+
+def standard_reason(status: int) -> str:
+    """Return the phrase of a status; never empty, which llhttp's clients choke on."""
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return "Unknown"

@@ -1,0 +1,189 @@
+# What an app reads.  The wire is reached only through the few calls of Exchange, which
+# the room above provides.
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Protocol, TypeAlias, final
+
+from ._handshake import switch_fields
+from ._messages import (
+    SWITCHING_PROTOCOLS,
+    RequestHead,
+    Response,
+    Upgrade,
+    check_reason,
+)
+from ._stream import UpgradedStream
+from ._target import Authority, Target, parse_authority, parse_target
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from ._body import Body
+    from ._headers import Field, Headers, HeadersLike
+    from ._server import Server
+    from ._tokens import Offers
+
+UpgradeHandler: TypeAlias = Callable[
+    ["Request", UpgradedStream, bytes], Awaitable[object]
+]
+Answer: TypeAlias = Response | Upgrade | None
+App: TypeAlias = Callable[["Request"], Awaitable[Answer]]
+
+
+class Exchange(Protocol):
+    """What a request needs of the connection that it came on."""
+
+    @property
+    def server(self) -> Server: ...
+
+    @property
+    def peer(self) -> tuple[str, int] | str | None: ...
+
+    @property
+    def secure(self) -> bool: ...
+
+    async def accept_upgrade(
+        self, protocol: str, fields: list[Field], reason: str
+    ) -> UpgradedStream: ...
+
+
+@final
+class Request:
+    """A request, as an app gets it.
+
+    Attributes:
+        method: The method, in the client's case.
+        target: The request target as it came.
+        http_version: ``"1.1"`` or ``"1.0"``.
+        headers: The fields.
+        upgrades: The protocols that the request offers to switch to, in the client's
+            order; empty when there is nothing to accept (RFC 9110 §7.8). ``in``
+            compares names without case.
+    """
+
+    __slots__ = (
+        "_body",
+        "_exchange",
+        "_target",
+        "headers",
+        "http_version",
+        "method",
+        "target",
+        "upgrades",
+    )
+
+    def __init__(
+        self, head: RequestHead, upgrades: Offers, body: Body, exchange: Exchange
+    ) -> None:
+        self.method: str = head.method
+        self.target: str = head.target
+        self.http_version: str = head.http_version
+        self.headers: Headers = head.headers
+        self.upgrades: Offers = upgrades
+        self._target: Target = parse_target(head.method, head.target)
+        self._body = body
+        self._exchange = exchange
+
+    @property
+    def path(self) -> str:
+        """The path, percent-encoding kept; ``""`` for CONNECT, ``"*"`` for OPTIONS *."""
+        return self._target.path
+
+    @property
+    def query(self) -> str:
+        """What follows the ``?``, not decoded; empty without one."""
+        return self._target.query
+
+    @property
+    def scheme(self) -> str:
+        """``"http"`` or ``"https"``: of an absolute target, else of the connection."""
+        return self._target.scheme or ("https" if self._exchange.secure else "http")
+
+    @property
+    def authority(self) -> Authority:
+        """Host and port, of the target where it has them, else of the Host field.
+
+        An absolute target overrides Host (RFC 9112 §3.2.2).
+        """
+        if self._target.authority is not None:
+            return self._target.authority
+        return parse_authority(self.headers.get("host", ""))
+
+    @property
+    def peer(self) -> tuple[str, int] | str | None:
+        """The client's address: host and port, a Unix socket's path, None if unknown."""
+        return self._exchange.peer
+
+    @property
+    def server(self) -> Server:
+        """The server that this connection belongs to."""
+        return self._exchange.server
+
+    async def read(self, limit: int | None = None) -> bytes:
+        """Read the whole body and keep it: a second call returns the same bytes.
+
+        Sends the 100 that an ``Expect: 100-continue`` asks for. Cancelled, it has lost
+        nothing; the next call goes on.
+
+        Args:
+            limit: The most bytes to take; None means ``Limits.body_bytes``.
+
+        Raises:
+            BodyTooLarge: There are more. Uncaught it is answered with 413.
+            BadBody: The framing is broken or the client left. Uncaught it is a 400.
+        """
+        return await self._body.read(limit)
+
+    def stream(self) -> AsyncGenerator[bytes]:
+        """Iterate over the body as it comes, without bound on its length.
+
+        Sends the 100 that an ``Expect: 100-continue`` asks for. What is iterated over
+        is not kept for :meth:`read`.
+
+        Raises:
+            BadBody: As :meth:`read` does, from the iteration.
+        """
+        return self._body.stream()
+
+    async def accept_upgrade(
+        self,
+        protocol: str,
+        *,
+        headers: HeadersLike = (),
+        reason: str = SWITCHING_PROTOCOLS,
+    ) -> tuple[UpgradedStream, bytes]:
+        """Switch this connection inside the app (RFC 9110 §7.8, §15.2.2).
+
+        In order: the 100, if one was expected; the rest of the body, read and dropped;
+        the 101. The app then returns None; the stream is closed when it does, and
+        reset when it raises.
+
+        Cancelled before the first byte of the 101 nothing happened and any answer is
+        possible, but that a body no longer can be read. If the 101 itself fails or is
+        cancelled, the connection is broken and takes no other answer.
+
+        Args:
+            protocol: One of :attr:`upgrades`, spelled as the 101 is to spell it.
+            headers: Further fields for the 101.
+            reason: Its reason phrase.
+
+        Returns:
+            The stream, and a snapshot of the bytes that are first in it.
+
+        Raises:
+            NotOffered: The request does not offer the protocol.
+            ValueError: A field is malformed, hop-by-hop or about framing.
+            BodyTooLarge: More than ``Limits.drain_body`` bytes of body are unread.
+            BadBody: The body is broken.
+            UsageError: There was an answer already.
+            trio.BrokenResourceError: The client is gone.
+        """
+        fields = switch_fields(protocol, headers)
+        stream = await self._exchange.accept_upgrade(
+            protocol, fields, check_reason(reason)
+        )
+        return stream, stream.head
+
+    def __repr__(self) -> str:
+        return f"<Request {self.method} {self.path}>"

@@ -1,0 +1,125 @@
+# Where a message is meant for: request targets, authorities, the URLs that a client
+# dials.  Splitting is urllib's; what it lets through and RFC 9112 §3.2 does not is
+# refused here.  An origin-form target never meets urlsplit, which would take "//host"
+# for an authority (the hole of CVE-2026-126344).
+from __future__ import annotations
+
+import re
+from ipaddress import IPv6Address
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+_match_authority = re.compile(
+    r"(?:\[(?P<ipv6>[0-9A-Fa-f:.]+)\]|(?P<name>[A-Za-z0-9\-._~!$&'()*+,;=%]*))"
+    r"(?::(?P<port>[0-9]{0,5}))?"
+).fullmatch
+_is_visible_ascii = re.compile(r"[\x21-\x7e]*").fullmatch
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+_MAX_PORT = 65535
+
+
+class Authority(NamedTuple):
+    """A host and perhaps a port.
+
+    Attributes:
+        host: A name or an address, in lower case, an IPv6 address without its brackets.
+            Empty where the peer named none.
+        port: The port number, None where none was written.
+    """
+
+    host: str
+    port: int | None
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port is None else f"{host}:{self.port}"
+
+
+class Target(NamedTuple):
+    """A request target in its parts; those that its form lacks are empty or None."""
+
+    path: str
+    query: str = ""
+    scheme: str | None = None
+    authority: Authority | None = None
+
+
+class Endpoint(NamedTuple):
+    """What a client needs to know of a URL."""
+
+    host: str
+    port: int
+    host_field: bytes
+    target: str
+
+
+def parse_authority(text: str) -> Authority:
+    """Split ``host[:port]`` (RFC 3986 §3.2, without userinfo).
+
+    Raises:
+        ValueError: It is not of that form.
+    """
+    match = _match_authority(text)
+    if match is None:
+        raise ValueError("not a host[:port]")
+    port = int(match["port"]) if match["port"] else None
+    if port is not None and port > _MAX_PORT:
+        raise ValueError("a port above 65535")
+    if match["ipv6"] is None:
+        return Authority(match["name"].lower(), port)
+    return Authority(str(IPv6Address(match["ipv6"])), port)
+
+
+def parse_target(method: str, target: str) -> Target:
+    """Take a request target apart by its form (RFC 9112 §3.2).
+
+    Raises:
+        ValueError: The target has no form that this method permits.
+    """
+    if method == "CONNECT":
+        authority = parse_authority(target)
+        if not authority.host or not authority.port:
+            raise ValueError("CONNECT needs host:port")
+        return Target("", authority=authority)
+    if target.startswith("/") and "#" not in target:
+        path, _, query = target.partition("?")
+        return Target(path, query)
+    if target == "*" and method == "OPTIONS":
+        return Target("*")
+    scheme, separator, _ = target.partition("://")
+    if separator and scheme.isalpha() and "#" not in target:
+        parts = urlsplit(target)
+        authority = parse_authority(parts.netloc)
+        if authority.host:
+            empty_path = "*" if method == "OPTIONS" and not parts.query else "/"
+            return Target(
+                parts.path or empty_path, parts.query, scheme.lower(), authority
+            )
+    raise ValueError("a target of no known form")
+
+
+def parse_url(url: str) -> Endpoint:
+    """Take the URL apart that a client is to dial.
+
+    Raises:
+        ValueError: It is malformed, or of a scheme that needs a stream of the caller's.
+    """
+    if not _is_visible_ascii(url):
+        raise ValueError("blanks, control or non-ASCII characters in the URL")
+    parts = urlsplit(url)
+    scheme = {"ws": "http", "wss": "https"}.get(parts.scheme, parts.scheme)
+    if scheme not in _DEFAULT_PORTS:
+        raise ValueError(f"cannot dial a URL of scheme {parts.scheme!r}")
+    if "@" in parts.netloc:
+        # Not quoted in the message: it is a secret.
+        raise ValueError("credentials in the URL: send an Authorization field instead")
+    authority = parse_authority(parts.netloc)
+    if not authority.host:
+        raise ValueError("no host in the URL")
+    default_port = _DEFAULT_PORTS[scheme]
+    port = default_port if authority.port is None else authority.port
+    shown = Authority(authority.host, None if port == default_port else port)
+    target = parts.path or "/"
+    if parts.query:
+        target += "?" + parts.query
+    return Endpoint(authority.host, port, str(shown).encode("ascii"), target)

@@ -1,0 +1,131 @@
+# The grammar of the two list fields that a switch is made of: Connection, a list of
+# option tokens (RFC 9110 §7.6.1), and Upgrade, a list of name[/version] (§7.8).
+# Knows nothing about messages.  Splitting is by str methods, not by one large regular
+# expression: linear whatever comes (CVE-2021-32640 was the alternative).
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import final, overload
+
+_TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"  # noqa: S105  RFC 9110 §5.6.2, not a secret
+_is_token = re.compile(_TOKEN).fullmatch
+_is_protocol = re.compile(f"{_TOKEN}(?:/{_TOKEN})?").fullmatch
+
+
+def split_list(values: Iterable[bytes]) -> Iterator[str]:
+    """Yield the elements of a list field, its lines taken as one list.
+
+    Blanks round an element and empty elements are dropped (RFC 9110 §5.6.1).
+    """
+    for value in values:
+        for element in value.decode("latin-1").split(","):
+            stripped = element.strip(" \t")
+            if stripped:
+                yield stripped
+
+
+def connection_options(values: Iterable[bytes]) -> frozenset[str]:
+    """Return the options of all Connection lines, in lower case (RFC 9110 §7.6.1)."""
+    return frozenset(element.lower() for element in split_list(values))
+
+
+def fold_protocol(protocol: str) -> str:
+    """Return what protocols are compared by: the name in lower case, the version kept."""
+    name, slash, version = protocol.partition("/")
+    return name.lower() + slash + version
+
+
+@final
+class Offers(Sequence[str]):
+    """The protocols that a request offers, in the client's order and spelling.
+
+    ``in`` and :meth:`index` compare as RFC 9110 §7.8 does: names without case,
+    versions exactly. An element is ``name`` or ``name/version``.
+    """
+
+    __slots__ = ("_folded", "_offers")
+
+    def __init__(self, offers: Iterable[str] = ()) -> None:
+        self._offers = tuple(offers)
+        self._folded = tuple(map(fold_protocol, self._offers))
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> tuple[str, ...]: ...
+
+    def __getitem__(self, index: int | slice) -> str | tuple[str, ...]:
+        return self._offers[index]
+
+    def __len__(self) -> int:
+        return len(self._offers)
+
+    def __contains__(self, protocol: object) -> bool:
+        return isinstance(protocol, str) and fold_protocol(protocol) in self._folded
+
+    def index(self, protocol: str, start: int = 0, stop: int | None = None) -> int:
+        """Return where a protocol stands in the client's order of preference."""
+        return self._folded.index(
+            fold_protocol(protocol), start, len(self) if stop is None else stop
+        )
+
+    def count(self, protocol: str) -> int:
+        """Return how often a protocol was offered."""
+        return self._folded.count(fold_protocol(protocol))
+
+    def __repr__(self) -> str:
+        return f"Offers({list(self._offers)!r})"
+
+
+def parse_protocols(values: Iterable[bytes]) -> Offers:
+    """Return the well-formed protocols of all Upgrade lines; others are passed over."""
+    return Offers(filter(_is_protocol, split_list(values)))
+
+
+def is_protocol_list(values: Iterable[bytes]) -> bool:
+    """Tell whether every element of the Upgrade lines is well formed."""
+    return all(map(_is_protocol, split_list(values)))
+
+
+def check_token(token: str) -> str:
+    """Return the token itself.
+
+    Raises:
+        ValueError: It is not an RFC 9110 §5.6.2 token. A CR or LF is none, so nothing
+            can be injected through one.
+    """
+    if not _is_token(token):
+        raise ValueError(f"not a token: {token!r}")
+    return token
+
+
+def check_protocol(protocol: str) -> str:
+    """Return the protocol itself.
+
+    Raises:
+        ValueError: It is not ``name`` or ``name/version``.
+    """
+    if not _is_protocol(protocol):
+        raise ValueError(f"not a protocol name[/version]: {protocol!r}")
+    return protocol
+
+
+def format_upgrade(protocols: Iterable[str]) -> bytes:
+    """Return an Upgrade value, the protocols in the order given.
+
+    Raises:
+        ValueError: One of them is malformed.
+    """
+    return ", ".join(map(check_protocol, protocols)).encode("ascii")
+
+
+def format_connection(options: Iterable[str]) -> bytes:
+    """Return a Connection value, each option once, in the order given.
+
+    Raises:
+        ValueError: One of them is no token.
+    """
+    once = {check_token(option).lower(): option for option in options}
+    return ", ".join(once.values()).encode("ascii")
