@@ -131,7 +131,7 @@ async def open_upgrade(
         offer = _Offer(protocols, headers)
         endpoint = parse_url(url)
         if stream is None:
-            stream = await trio.open_tcp_stream(endpoint.host, endpoint.port)
+            stream = await _dial(endpoint)
             opened.push_async_callback(trio.aclose_forcefully, stream)
         connection = ClientConnection(stream, endpoint, limits)
         try:
@@ -173,9 +173,16 @@ async def open_connection(
             opened.push_async_callback(trio.aclose_forcefully, stream)
         endpoint = parse_url(url)
         if stream is None:
-            stream = await trio.open_tcp_stream(endpoint.host, endpoint.port)
+            stream = await _dial(endpoint)
         opened.pop_all()
         return ClientConnection(stream, endpoint, limits)
+
+
+async def _dial(endpoint: Endpoint) -> trio.abc.Stream:
+    if endpoint.secure:
+        # Never in clear text by mistake.
+        raise ValueError("no TLS here: open the TLS stream and give it as stream=")
+    return await trio.open_tcp_stream(endpoint.host, endpoint.port)
 
 
 @final

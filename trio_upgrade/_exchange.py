@@ -79,7 +79,7 @@ class ServerExchange:
 
     async def _receive_body(self) -> bytes:
         http = self.http
-        if http.codec.continue_owed and not http.codec.has_read_ahead:
+        if http.codec.client_waits:
             await http.send_informational(100, "Continue", ())
         return await http.receive_body()
 
@@ -132,7 +132,7 @@ class ServerExchange:
         unread = 0 if http.codec.body_ended else http.codec.body_length
         close = must_close(
             self.request.method,
-            continue_owed=http.codec.continue_owed,
+            client_waits=http.codec.client_waits,
             unread=unread,
             drain_body=limit,
         )

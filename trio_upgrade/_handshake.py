@@ -130,15 +130,15 @@ def expects_continue(http_version: str, headers: Headers) -> bool:
 
 
 def must_close(
-    method: str, *, continue_owed: bool, unread: int | None, drain_body: int
+    method: str, *, client_waits: bool, unread: int | None, drain_body: int
 ) -> bool:
     """Tell whether the connection has to end after a final response that is no switch.
 
     Args:
         method: Of the request. A CONNECT that is not tunnelled ends its connection,
             for bytes of the tunnel may follow it already (RFC 9931 §8).
-        continue_owed: A 100 was expected and not sent: nobody can tell whether a body
-            follows or the next request.
+        client_waits: A 100 was expected and not sent, and nothing of the body has come:
+            nobody can tell whether it will, or the next request.
         unread: How many bytes of the body are left, 0 for none, None if unknown; an
             unknown length is tried.
         drain_body: How many of them may be read and dropped.
@@ -147,7 +147,7 @@ def must_close(
         return True
     if unread == 0:
         return False
-    return continue_owed or (unread is not None and unread > drain_body)
+    return client_waits or (unread is not None and unread > drain_body)
 
 
 def _has_upgrade_option(fields: Headers | Iterable[Field]) -> bool:

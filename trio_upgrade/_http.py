@@ -41,7 +41,8 @@ class HTTPCodec:
     Attributes:
         body_ended: Whether the message that is being read is read to its end.
         body_length: Its length in bytes when it began, None if that is unknown.
-        continue_owed: Whether the client was promised a 100 and has none yet.
+        body_pending: Whether the next piece may be here already.
+        continue_owed: Whether the request expects a 100 and has had none yet.
     """
 
     __slots__ = (
@@ -82,6 +83,11 @@ class HTTPCodec:
     ################################################################
     # Reading
     ################################################################
+
+    @property
+    def client_waits(self) -> bool:
+        """Whether the client may be waiting for a 100 before it sends the body."""
+        return self._parser.they_are_waiting_for_100_continue and not self._buffer
 
     @property
     def has_read_ahead(self) -> bool:

@@ -49,6 +49,7 @@ class Endpoint(NamedTuple):
 
     host: str
     port: int
+    secure: bool
     host_field: bytes
     target: str
 
@@ -122,4 +123,6 @@ def parse_url(url: str) -> Endpoint:
     target = parts.path or "/"
     if parts.query:
         target += "?" + parts.query
-    return Endpoint(authority.host, port, str(shown).encode("ascii"), target)
+    return Endpoint(
+        authority.host, port, scheme == "https", str(shown).encode("ascii"), target
+    )

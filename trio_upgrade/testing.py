@@ -92,6 +92,11 @@ class ScriptedPeer(trio.abc.HalfCloseableStream):
         self._held_until = b""
         self._changed = trio.Event()
 
+    @property
+    def packets_left(self) -> int:
+        """How many packets of the script were not received yet."""
+        return len(self._script)
+
     def hold_until_sent(self, marker: bytes) -> ScriptedPeer:
         """Hold the script back until :attr:`sent` contains ``marker``; return self."""
         self._held_until = marker

@@ -1,0 +1,102 @@
+# What more than one test file needs: pairs of streams, and apps run against scripts.
+from __future__ import annotations
+
+import os
+import ssl
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING
+
+import trio
+import trio.testing
+import trustme
+
+from trio_upgrade import Limits, Response, Upgrade, pipe, serve_stream
+from trio_upgrade.testing import ScriptedPeer
+
+if TYPE_CHECKING:
+    from trio_upgrade import Request, UpgradedStream
+
+# A well-formed offer of "echo", and the 101 to it.
+UP = b"GET /u HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n"
+SWITCHED = (
+    b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n"
+)
+
+
+def get(path: str, *fields: str) -> bytes:
+    """A GET request with these field lines."""
+    lines = [f"GET {path} HTTP/1.1", "Host: x", *fields, "", ""]
+    return "\r\n".join(lines).encode()
+
+
+def okay(body: bytes = b"okay", *fields: str, status: str = "200 OK") -> bytes:
+    """The bytes of a response as our server sends it."""
+    lines = [f"HTTP/1.1 {status}", *fields, f"Content-Length: {len(body)}", "", ""]
+    return "\r\n".join(lines).encode() + body
+
+
+async def echo(request: Request, stream: UpgradedStream, head: bytes) -> None:
+    await pipe(stream, stream)
+
+
+async def echo_app(request: Request) -> Response | Upgrade:
+    """Switch every offer of echo, answer everything else with its path."""
+    if "echo" in request.upgrades:
+        return Upgrade("echo", echo)
+    return Response(200, request.path)
+
+
+async def run_script(app, *packets: bytes, then="end", limits=None) -> ScriptedPeer:
+    """Serve an app on a scripted connection to its end; return the script."""
+    peer = ScriptedPeer(*packets, then=then)
+    with trio.fail_after(60):
+        await serve_stream(app, peer, limits=limits or Limits(), strict=True)
+
+    assert peer.closed
+    return peer
+
+
+async def tcp_pair() -> tuple[trio.SocketStream, trio.SocketStream]:
+    """Two ends of a loopback connection."""
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    async with listener:
+        near = await trio.testing.open_stream_to_socket_listener(listener)
+        far = await listener.accept()
+    return near, far
+
+
+async def clogged_tcp_pair() -> tuple[trio.SocketStream, trio.SocketStream]:
+    """Two ends whose buffers are full, so that a send has to wait."""
+    pair = await tcp_pair()
+    for stream in pair:
+        for _ in range(3):  # The kernel makes room once or twice more.
+            with suppress(BlockingIOError):
+                while True:
+                    os.write(stream.socket.fileno(), b"x" * 65536)
+            await trio.lowlevel.checkpoint()
+    return pair
+
+
+def make_tls_contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """A client's and a server's context that trust each other as "localhost"."""
+    authority = trustme.CA()
+    client = ssl.create_default_context()
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.configure_trust(client)
+    authority.issue_cert("localhost").configure_cert(server)
+    return client, server
+
+
+def wrap_tls(
+    pair: tuple[trio.abc.Stream, trio.abc.Stream],
+    contexts: tuple[ssl.SSLContext, ssl.SSLContext],
+    *,
+    https_compatible: bool,
+) -> tuple[trio.SSLStream[trio.abc.Stream], trio.SSLStream[trio.abc.Stream]]:
+    """TLS on both ends of a pair, the first being the client."""
+    wrap = partial(trio.SSLStream, https_compatible=https_compatible)
+    return (
+        wrap(pair[0], contexts[0], server_hostname="localhost"),
+        wrap(pair[1], contexts[1], server_side=True),
+    )

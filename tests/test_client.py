@@ -1,0 +1,735 @@
+"""The client, byte for byte: offers, the checked 101, refusals, and who closes what.
+
+The C ids are the rows of the wire-case table; each runs whole, cut in two at every point,
+and byte by byte.
+"""
+
+from __future__ import annotations
+
+import pytest
+import trio
+import trio.testing
+
+from trio_upgrade import (
+    BadBody,
+    BadResponse,
+    IllegalSwitch,
+    Limits,
+    OpenError,
+    PeerGone,
+    Response,
+    Upgrade,
+    UpgradeRefused,
+    UsageError,
+    open_connection,
+    open_upgrade,
+    serve_tcp,
+)
+from trio_upgrade.testing import ScriptedPeer, split_points
+
+from .support import SWITCHED, echo, echo_app, okay
+
+URL = "http://example.com:81/chat?room=7"
+OFFER = (
+    b"GET /chat?room=7 HTTP/1.1\r\nHost: example.com:81\r\n"
+    b"Connection: Upgrade\r\nUpgrade: echo\r\n\r\n"
+)
+PLAIN = b"HTTP/1.1 101 Switching Protocols\r\n"
+
+
+async def read_all(stream: trio.abc.ReceiveStream) -> bytes:
+    return b"".join([bytes(chunk) async for chunk in stream])
+
+
+async def check_switch(wire: bytes, expected: bytes, **options) -> None:
+    """However the wire is cut, the switch is taken and the stream holds this."""
+    for packets in split_points(wire):
+        peer = ScriptedPeer(*packets)
+        upgraded = await open_upgrade(URL, "echo", stream=peer, **options)
+        async with upgraded as (response, stream, head):
+            assert response.status == 101
+            assert await read_all(stream) == expected
+            assert expected.startswith(head)
+            assert not peer.closed
+        assert peer.closed
+
+
+async def check_failure(wire: bytes, error: type[OpenError], match: str, **script):
+    """However the wire is cut, opening fails with this, and nothing is left open."""
+    caught = None
+    for packets in split_points(wire) if wire else [()]:
+        peer = ScriptedPeer(*packets, **script)
+        with pytest.raises(error, match=match) as caught:
+            await open_upgrade(URL, "echo", stream=peer)
+
+        assert peer.closed, packets
+    assert caught is not None
+    return caught.value
+
+
+class TestSwitch:
+    """A legal 101."""
+
+    @pytest.mark.ids("U01", "U12", "C08", "M01")
+    async def test_offer_on_the_wire(self) -> None:
+        """One write: Host, both fields, then what the user gives."""
+        peer = ScriptedPeer(SWITCHED)
+        await open_upgrade(
+            "ws://[::1]/",
+            "a/1",
+            "echo",
+            method="POST",
+            headers=[("X-A", "1"), ("connection", "HTTP2-Settings, upgrade")],
+            body=b"hello",
+            stream=peer,
+        )
+
+        assert peer.sent == (
+            b"POST / HTTP/1.1\r\nHost: [::1]\r\n"
+            b"Connection: upgrade, HTTP2-Settings\r\nUpgrade: a/1, echo\r\n"
+            b"X-A: 1\r\nContent-Length: 5\r\n\r\nhello"
+        )
+
+    async def test_host_of_the_users(self) -> None:
+        """A Host field that is given replaces the URL's."""
+        peer = ScriptedPeer(SWITCHED)
+        await open_upgrade(URL, "echo", headers={"host": "docker"}, stream=peer)
+
+        assert peer.sent.count(b"ost: ") == 1
+        assert b"\r\nhost: docker\r\n" in peer.sent
+
+    @pytest.mark.ids("C1", "C2")
+    async def test_head_then_data(self) -> None:
+        """Bytes in the 101's packet and later ones are one stream."""
+        await check_switch(SWITCHED + b"HEADdata", b"HEADdata")
+
+    @pytest.mark.ids("C1")
+    async def test_head_is_what_shared_the_packet(self) -> None:
+        """Head shows the bytes that came with the 101."""
+        peer = ScriptedPeer(SWITCHED + b"HEAD", b"data")
+        async with await open_upgrade(URL, "echo", stream=peer) as upgraded:
+            assert upgraded.head == upgraded.stream.head == b"HEAD"
+            assert peer.sent == OFFER
+
+    @pytest.mark.ids("C8")
+    @pytest.mark.parametrize(
+        "field", ["Content-Length: 3", "Transfer-Encoding: chunked"]
+    )
+    async def test_framing_of_a_101_is_ignored(self, field: str) -> None:
+        """A length or coding in a 101 frames nothing: what follows is the stream."""
+        wire = SWITCHED[:-2] + field.encode() + b"\r\n\r\n\x80raw"
+
+        await check_switch(wire, b"\x80raw")
+
+    @pytest.mark.ids("C9", "U19", "R42")
+    async def test_informational_responses_are_kept(self) -> None:
+        """1xx before the 101 are skipped, and kept to look at."""
+        early = (
+            b"HTTP/1.1 100 Continue\r\n\r\n"
+            b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
+        )
+        await check_switch(early + SWITCHED + b"HEAD", b"HEAD")
+
+        peer = ScriptedPeer(early + SWITCHED)
+        async with await open_upgrade(URL, "echo", stream=peer) as upgraded:
+            assert [head.status for head in upgraded.informational] == [100, 103]
+            assert upgraded.informational[1].headers["link"] == "</a>"
+
+    @pytest.mark.ids("C13")
+    async def test_second_101_is_stream_data(self) -> None:
+        """After the switch nothing is HTTP any more."""
+        await check_switch(SWITCHED + SWITCHED, SWITCHED)
+
+    @pytest.mark.ids("C15")
+    async def test_end_after_the_101(self) -> None:
+        """The server's end is an end of stream; our direction stays open."""
+        peer = ScriptedPeer(SWITCHED)
+        async with await open_upgrade(URL, "echo", stream=peer) as (_, stream, _):
+            assert await stream.receive_some() == b""
+            assert await stream.receive_some() == b""
+            await stream.send_all(b"still here")
+
+        assert peer.sent.endswith(b"still here")
+
+    @pytest.mark.ids("C16")
+    async def test_reset_after_the_101(self) -> None:
+        """A reset raises in the reader, and leaving the scope copes with it."""
+        peer = ScriptedPeer(SWITCHED, then="reset")
+        async with await open_upgrade(URL, "echo", stream=peer) as (_, stream, _):
+            with pytest.raises(trio.BrokenResourceError):
+                await stream.receive_some()
+
+        assert peer.closed
+
+    @pytest.mark.ids("C25")
+    @pytest.mark.parametrize("line", [b"HTTP/1.1 101", b"HTTP/1.1 101 "])
+    async def test_no_reason_phrase(self, line: bytes) -> None:
+        """A status line without a reason phrase is taken."""
+        wire = SWITCHED.replace(b"HTTP/1.1 101 Switching Protocols", line)
+
+        await check_switch(wire + b"HEAD", b"HEAD")
+
+    @pytest.mark.ids("U03")
+    @pytest.mark.parametrize(
+        "fields",
+        [
+            b"Connection: keep-alive, uPgRade\r\nUPGRADE: ECHO\r\n",
+            b"Upgrade: , echo,\r\nConnection: x\r\nConnection: upgrade\r\n",
+            b"Connection: Upgrade\r\nUpgrade: echo\r\nContent-Type: x/y\r\n",
+        ],
+    )
+    async def test_lists_and_case(self, fields: bytes) -> None:
+        """Both fields are lists without case; others do not matter."""
+        await check_switch(PLAIN + fields + b"\r\nHEAD", b"HEAD")
+
+
+class TestIllegalSwitch:
+    """A 101 that nobody may take."""
+
+    @pytest.mark.ids("C5", "C6", "C7", "R41")
+    @pytest.mark.parametrize(
+        ("head", "defect"),
+        [
+            (SWITCHED.replace(b": echo", b": other"), "'other', which was not offered"),
+            (SWITCHED.replace(b": echo", b": echo/2"), "'echo/2', which was not"),
+            (SWITCHED.replace(b": echo", b": echo, a"), "'a', which was not offered"),
+            (SWITCHED.replace(b": echo", b": e cho"), "Upgrade field is malformed"),
+            (SWITCHED.replace(b"HTTP/1.1", b"HTTP/1.0"), "it is HTTP/1.0"),
+            (PLAIN + b"Connection: Upgrade\r\n\r\n", "it has no Upgrade field"),
+            (SWITCHED.replace(b": echo", b": ,"), "it has no Upgrade field"),
+            (
+                PLAIN + b"Upgrade: echo\r\n\r\n",
+                "Connection field does not name Upgrade",
+            ),
+            (PLAIN + b"\r\n", "it has no Upgrade field"),
+        ],
+    )
+    async def test_defect(self, head: bytes, defect: str) -> None:
+        """The error names the defect, and the connection is closed."""
+        error = await check_failure(head + b"HEAD", IllegalSwitch, defect)
+
+        assert defect in error.defect
+
+    @pytest.mark.ids("C3", "C4")
+    async def test_nobody_asked(self) -> None:
+        """A 101 to an ordinary request closes the connection and raises."""
+        for packets in split_points(SWITCHED + b"HEAD"):
+            peer = ScriptedPeer(*packets)
+            connection = await open_connection(URL, stream=peer)
+            with pytest.raises(IllegalSwitch, match="asked for no switch"):
+                await connection.request("GET", "/")
+
+            assert peer.closed
+            with pytest.raises(trio.ClosedResourceError):
+                await connection.request("GET", "/")
+
+
+class TestRefusal:
+    """An ordinary answer to an offer."""
+
+    @pytest.mark.ids("C10", "R39")
+    @pytest.mark.parametrize(
+        ("status", "field"),
+        [
+            ("200 OK", "X-A: 1"),
+            ("403 Forbidden", "X-A: 1"),
+            ("426 Upgrade Required", "Upgrade: other, more/2"),
+        ],
+    )
+    async def test_refused(self, status: str, field: str) -> None:
+        """The error has the response, its body read, and the connection is closed."""
+        wire = okay(b"reasons", field, status=status)
+
+        error = await check_failure(wire, UpgradeRefused, f"refused with {status}")
+
+        assert error.response.status == int(status[:3])
+        assert error.response.reason == status[4:]
+        assert error.response.http_version == "1.1"
+        assert error.response.headers.raw[0] == tuple(field.encode().split(b": "))
+        assert error.response.body == await error.response.read() == b"reasons"
+        assert not error.response.truncated
+
+    @pytest.mark.ids("C11", "U09")
+    async def test_advertising_is_no_switch(self) -> None:
+        """A 200 with Upgrade and Connection: upgrade stays a response."""
+        wire = okay(b"plain", "Upgrade: echo", "Connection: upgrade")
+
+        error = await check_failure(wire, UpgradeRefused, "200")
+
+        assert error.response.body == b"plain"
+
+    async def test_http_1_0_server(self) -> None:
+        """A body that lasts until the end of the connection is a body."""
+        wire = b"HTTP/1.0 200 OK\r\n\r\nuntil the end"
+
+        error = await check_failure(wire, UpgradeRefused, "200")
+
+        assert error.response.body == b"until the end"
+        assert error.response.http_version == "1.0"
+
+    async def test_body_is_cut_at_the_limit(self) -> None:
+        """Of a long refusal Limits.refusal_body bytes are kept, and it says so."""
+        peer = ScriptedPeer(okay(b"x" * 100, status="403 Forbidden"))
+        with pytest.raises(UpgradeRefused) as caught:
+            await open_upgrade(URL, "echo", stream=peer, limits=Limits(refusal_body=10))
+
+        assert caught.value.response.body == b"x" * 10
+        assert caught.value.response.truncated
+
+    async def test_body_that_breaks_off(self) -> None:
+        """A refusal is a refusal, also when its body never comes to an end."""
+        wire = okay(b"reasons", status="403 Forbidden")[:-3]
+        with pytest.raises(UpgradeRefused) as caught:
+            await open_upgrade(URL, "echo", stream=ScriptedPeer(wire))
+
+        assert caught.value.response.truncated
+
+    async def test_refused_connection_can_go_on(self) -> None:
+        """upgrade() leaves a refused connection usable once the body is read."""
+        peer = ScriptedPeer(
+            okay(b"no", status="403 Forbidden"), okay(b"yes"), SWITCHED + b"HEAD"
+        )
+        connection = await open_connection(URL, stream=peer)
+        with pytest.raises(UpgradeRefused) as caught:
+            await connection.upgrade("/", "echo")
+        with pytest.raises(UsageError, match="body is not read"):
+            await connection.request("GET", "/2")
+        assert await caught.value.response.read() == b"no"
+        response = await connection.request("GET", "/2")
+        assert await response.read() == b"yes"
+        async with await connection.upgrade("/3", "echo") as (_, stream, head):
+            assert head == b"HEAD"
+            with pytest.raises(trio.ClosedResourceError):
+                await connection.request("GET", "/4")
+            await connection.aclose()
+            assert await stream.receive_some() == b"HEAD"
+
+
+class TestGone:
+    """Servers that leave, and servers that do not speak HTTP."""
+
+    @pytest.mark.ids("C14")
+    @pytest.mark.parametrize("wire", [b"", b"HTTP/1.1 1", SWITCHED[:-2]])
+    @pytest.mark.parametrize("then", ["end", "reset"])
+    async def test_before_the_answer_is_complete(self, wire: bytes, then: str) -> None:
+        """An end or a reset before the answer is PeerGone."""
+        error = await check_failure(wire, PeerGone, "connection", then=then)
+
+        broken = isinstance(error.__cause__, trio.BrokenResourceError)
+        assert broken == (then == "reset")
+
+    @pytest.mark.ids("C24")
+    @pytest.mark.parametrize(
+        ("wire", "match"),
+        [
+            (b"HTTP/1.1 101 Go\nUpgrade: echo\n\n", "CR or LF alone"),
+            (b"\r\nHTTP/1.1 101 Go\r\n\r\n", "0x0d"),
+            (b"SSH-2.0-OpenSSH_9.2\r\n\r\n", "illegal status line"),
+            (b"HTTP/1.1 101 Go\r\nA : b\r\n\r\n", "illegal header line"),
+        ],
+    )
+    async def test_no_http(self, wire: bytes, match: str) -> None:
+        """What is not HTTP is a BadResponse."""
+        await check_failure(wire, BadResponse, match)
+
+    async def test_head_over_the_limit(self) -> None:
+        """So is a head over its limit, however it comes."""
+        wire = SWITCHED[:-2] + b"A: " + b"x" * 100 + b"\r\n\r\n"
+        for packets in split_points(wire):
+            with pytest.raises(BadResponse, match="more than 100 bytes"):
+                await open_upgrade(
+                    URL,
+                    "echo",
+                    stream=ScriptedPeer(*packets),
+                    limits=Limits(head_bytes=100),
+                )
+
+    async def test_too_many_informational_responses(self) -> None:
+        """And so is one 1xx more than the limit."""
+        early = b"HTTP/1.1 102 Processing\r\n\r\n"
+        limits = Limits(informational=2)
+
+        await open_upgrade(
+            URL, "echo", stream=ScriptedPeer(early * 2 + SWITCHED), limits=limits
+        )
+        with pytest.raises(BadResponse, match="too many informational"):
+            await open_upgrade(
+                URL, "echo", stream=ScriptedPeer(early * 3 + SWITCHED), limits=limits
+            )
+
+    async def test_answer_before_the_body_is_through(self) -> None:
+        """A server that answers early and stops reading is heard all the same."""
+
+        class Unread(trio.abc.Stream):
+            """Takes nothing, and has answered already."""
+
+            answer = okay(b"too much", status="413 Content Too Large")
+
+            async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+                raise trio.BrokenResourceError
+
+            async def wait_send_all_might_not_block(self) -> None:
+                raise trio.BrokenResourceError
+
+            async def receive_some(self, max_bytes: int | None = None) -> bytes:
+                await trio.lowlevel.checkpoint()
+                answer, self.answer = self.answer, b""
+                return answer
+
+            async def aclose(self) -> None:
+                await trio.lowlevel.checkpoint()
+
+        with pytest.raises(UpgradeRefused) as caught:
+            await open_upgrade(URL, "echo", body=b"x" * 100, stream=Unread())
+
+        assert caught.value.response.body == b"too much"
+
+
+class TestCancellation:
+    """Cancelled at any point, nothing is left open and nothing is swallowed."""
+
+    @pytest.mark.parametrize("wire", [b"", b"HTTP/1.1 1", okay(b"x" * 9)[:-5]])
+    async def test_while_opening(self, wire: bytes) -> None:
+        """Cancelled before, within or behind the head, the stream is closed."""
+        peer = ScriptedPeer(wire, then="silence")
+        async with trio.open_nursery() as nursery:
+
+            async def dial() -> None:
+                await open_upgrade(URL, "echo", stream=peer)
+                raise AssertionError("not cancelled")
+
+            nursery.start_soon(dial)
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+
+        assert peer.closed
+
+    async def test_timeout_round_the_opening_only(self, autojump_clock) -> None:
+        """A timeout round the await does not bound the session."""
+        peer = ScriptedPeer(SWITCHED, then="silence")
+        with trio.fail_after(1):
+            upgraded = await open_upgrade(URL, "echo", stream=peer)
+        async with upgraded as (_, stream, _):
+            with trio.move_on_after(100) as scope:
+                await stream.receive_some()
+            assert scope.cancelled_caught
+            peer.finish()
+
+        assert peer.got_eof
+
+
+class TestEnd:
+    """How leaving the block ends the stream."""
+
+    async def test_in_stages(self) -> None:
+        """Without an exception: our end, then the peer's, then close."""
+        peer = ScriptedPeer(SWITCHED, b"unread", then="end")
+        async with await open_upgrade(URL, "echo", stream=peer) as (_, stream, _):
+            await stream.send_all(b"bye")
+
+        assert peer.got_eof
+        assert peer.packets_left == 0
+        assert peer.closed
+
+    async def test_linger_is_bounded(self, autojump_clock) -> None:
+        """A server that never ends is waited for Limits.linger seconds."""
+        peer = ScriptedPeer(SWITCHED, then="silence")
+        limits = Limits(linger=3)
+        async with await open_upgrade(URL, "echo", stream=peer, limits=limits):
+            started = trio.current_time()
+
+        assert trio.current_time() - started == 3
+        assert peer.closed
+
+    async def test_after_an_error(self) -> None:
+        """After an exception nothing is said any more."""
+        peer = ScriptedPeer(SWITCHED, b"unread", then="silence")
+        with pytest.raises(LookupError):
+            async with await open_upgrade(URL, "echo", stream=peer):
+                raise LookupError
+
+        assert peer.closed
+        assert not peer.got_eof
+
+    async def test_cancelled(self, autojump_clock) -> None:
+        """Under cancellation it is closed at once."""
+        started = trio.current_time()
+        peer = ScriptedPeer(SWITCHED, then="silence")
+        with trio.move_on_after(5):
+            async with await open_upgrade(URL, "echo", stream=peer):
+                await trio.sleep_forever()
+
+        assert peer.closed
+        assert trio.current_time() - started == 5
+
+    async def test_aclose(self) -> None:
+        """The result can be closed like any resource, forcefully too."""
+        for close in (
+            lambda upgraded: upgraded.aclose(),
+            trio.aclose_forcefully,
+        ):
+            peer = ScriptedPeer(SWITCHED)
+            await close(await open_upgrade(URL, "echo", stream=peer))
+
+            assert peer.closed
+
+    async def test_detached(self) -> None:
+        """A stream that was detached in the block is left alone."""
+        peer = ScriptedPeer(SWITCHED + b"HEAD", then="silence")
+        async with await open_upgrade(URL, "echo", stream=peer) as (_, stream, _):
+            transport, head = stream.detach()
+
+        assert (transport, head) == (peer, b"HEAD")
+        assert not peer.closed
+
+
+class TestArguments:
+    """What is wrong before anything is sent, is said before anything is sent."""
+
+    @pytest.mark.parametrize(
+        ("url", "options", "error", "match"),
+        [
+            ("ftp://x/", {}, ValueError, "scheme 'ftp'"),
+            ("https://x/", {}, ValueError, "stream="),
+            ("http:///x", {}, ValueError, "no host"),
+            ("http://u:secret@x/", {}, ValueError, "credentials"),
+            ("http://x:99999/", {}, ValueError, "port"),
+            ("http://x/a b", {}, ValueError, "blanks"),
+            ("http://x/", {"headers": {"Upgrade": "x"}}, ValueError, "Upgrade"),
+            ("http://x/", {"headers": {"Content-Length": "x"}}, ValueError, "Length"),
+            ("http://x/", {"headers": {"A": "b\r\nC: d"}}, ValueError, "A: control"),
+            ("http://x/", {"headers": {"Connection": "a b"}}, ValueError, "'a b'"),
+            ("http://x/", {"method": "G T"}, ValueError, "G T|method"),
+        ],
+    )
+    async def test_refused(self, url, options, error, match: str) -> None:
+        """A clear error; the stream that was handed in is closed all the same."""
+        peer = ScriptedPeer(SWITCHED)
+        with pytest.raises(error, match=match) as caught:
+            if url.startswith("https"):
+                await open_upgrade(url, "echo", **options)
+            await open_upgrade(url, "echo", stream=peer, **options)
+
+        assert "secret" not in str(caught.value)
+        assert not peer.sent
+
+    @pytest.mark.ids("R46", "CVE-2026-1527")
+    @pytest.mark.parametrize("protocol", ["a\r\nB: c", "a b", "", "a/", "/1", "a,b"])
+    async def test_bad_protocol(self, protocol: str) -> None:
+        """A token that is none cannot be offered."""
+        peer = ScriptedPeer(SWITCHED)
+        with pytest.raises(ValueError, match="protocol name"):
+            await open_upgrade(URL, protocol, stream=peer)
+
+        assert peer.closed
+        assert not peer.sent
+
+    async def test_no_protocol(self) -> None:
+        """An offer of nothing is a TypeError."""
+        peer = ScriptedPeer(SWITCHED)
+        with pytest.raises(TypeError, match="at least one protocol"):
+            await open_upgrade(URL, stream=peer)
+
+        assert peer.closed
+
+    async def test_bad_url_closes_the_stream(self) -> None:
+        """open_connection owns its stream from the call on."""
+        peer = ScriptedPeer()
+        with pytest.raises(ValueError, match="scheme"):
+            await open_connection("x://y", stream=peer)
+
+        assert peer.closed
+
+
+class TestConnection:
+    """Requests one after the other."""
+
+    async def test_requests_in_a_row(self) -> None:
+        """Each gets its response; bodies have their length, POST an explicit zero."""
+        peer = ScriptedPeer(okay(b"1"), okay(b"2"), okay(b""))
+        async with await open_connection(URL, stream=peer) as connection:
+            for method, body in (("GET", b""), ("PUT", b"hello"), ("POST", b"")):
+                response = await connection.request(
+                    method, "/", headers={"X-A": "1"}, body=body
+                )
+                await response.read()
+
+        host = b"Host: example.com:81\r\nX-A: 1\r\n"
+        assert peer.sent == (
+            b"GET / HTTP/1.1\r\n" + host + b"\r\n"
+            b"PUT / HTTP/1.1\r\n" + host + b"Content-Length: 5\r\n\r\nhello"
+            b"POST / HTTP/1.1\r\n" + host + b"Content-Length: 0\r\n\r\n"
+        )
+        assert peer.closed
+
+    async def test_streamed_body(self) -> None:
+        """A response body can be read as it comes."""
+        wire = (
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+            b"3\r\none\r\n3\r\ntwo\r\n0\r\n\r\n"
+        )
+        for packets in split_points(wire):
+            peer = ScriptedPeer(*packets)
+            connection = await open_connection(URL, stream=peer)
+            response = await connection.request("GET", "/")
+            chunks = [chunk async for chunk in response.stream()]
+
+            assert b"".join(chunks) == b"onetwo"
+            assert repr(response) == "<ClientResponse 200 OK>"
+
+    async def test_cancelled_read_goes_on(self) -> None:
+        """A read that was cancelled has lost nothing."""
+        peer = ScriptedPeer(okay(b"hello")[:-3], then="silence")
+        connection = await open_connection(URL, stream=peer)
+        response = await connection.request("GET", "/")
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(response.read)
+                await trio.testing.wait_all_tasks_blocked()
+                scope.cancel()
+        peer.feed(b"llo")
+
+        assert await response.read() == b"hello"
+
+    async def test_broken_body(self) -> None:
+        """A body that breaks off raises, and the connection is of no use any more."""
+        peer = ScriptedPeer(okay(b"hello")[:-3])
+        connection = await open_connection(URL, stream=peer)
+        response = await connection.request("GET", "/")
+        with pytest.raises(BadBody):
+            await response.read()
+        with pytest.raises(UsageError):
+            await connection.request("GET", "/")
+
+    @pytest.mark.ids("M12")
+    async def test_closed_by_the_response(self) -> None:
+        """After ``Connection: close`` no request is made."""
+        peer = ScriptedPeer(okay(b"bye", "Connection: close"))
+        connection = await open_connection(URL, stream=peer)
+        response = await connection.request("GET", "/")
+        await response.read()
+        with pytest.raises(PeerGone, match="ended the connection"):
+            await connection.request("GET", "/")
+
+    @pytest.mark.ids("M08", "C12")
+    async def test_more_than_the_response(self) -> None:
+        """Bytes that no request asked for are never taken for a response."""
+        peer = ScriptedPeer(okay(b"ok") + SWITCHED)
+        connection = await open_connection(URL, stream=peer)
+        response = await connection.request("GET", "/")
+        assert await response.read() == b"ok"
+        with pytest.raises(BadResponse, match="more than its response"):
+            await connection.request("GET", "/")
+
+    async def test_head_and_informational(self) -> None:
+        """HEAD has no body to read; 1xx are kept on the response."""
+        peer = ScriptedPeer(
+            b"HTTP/1.1 103 Hints\r\n\r\n", okay(b"abc")[:-3], okay(b"1")
+        )
+        connection = await open_connection(URL, stream=peer)
+        response = await connection.request("HEAD", "/")
+
+        assert await response.read() == b""
+        assert [head.status for head in response.informational] == [103]
+        assert await (await connection.request("GET", "/")).read() == b"1"
+
+    async def test_malformed_request_leaves_it_usable(self) -> None:
+        """A request that cannot be written was never made."""
+        peer = ScriptedPeer(okay(b"1"))
+        connection = await open_connection(URL, stream=peer)
+        with pytest.raises(ValueError, match="target"):
+            await connection.request("GET", "/a b")
+        with pytest.raises(ValueError, match="Upgrade"):
+            await connection.request("GET", "/", headers={"Upgrade": "echo"})
+        with pytest.raises(TypeError, match="at least one"):
+            await connection.upgrade("/")
+
+        assert await (await connection.request("GET", "/")).read() == b"1"
+
+    async def test_closing(self) -> None:
+        """Aclose is idempotent; afterwards nothing can be asked."""
+        peer = ScriptedPeer()
+        connection = await open_connection(URL, stream=peer)
+        for _ in range(2):
+            with trio.testing.assert_checkpoints():
+                await connection.aclose()
+
+        assert peer.closed
+        with pytest.raises(trio.ClosedResourceError):
+            await connection.request("GET", "/")
+
+
+class TestOverTCP:
+    """The same over real sockets."""
+
+    async def test_dial(self) -> None:
+        """A URL is dialled; the echo comes back; the end arrives on both sides."""
+        async with trio.open_nursery() as nursery:
+            server = await nursery.start(serve_tcp, echo_app, 0)
+            upgraded = await open_upgrade(server.url + "/x", "echo")
+            async with upgraded as (response, stream, _):
+                assert response.reason == "Switching Protocols"
+                await stream.send_all(b"hello")
+                assert await stream.receive_some() == b"hello"
+                await stream.send_eof()
+                assert await stream.receive_some() == b""
+            async with await open_connection(server.url) as connection:
+                response = await connection.request("GET", "/y")
+                assert await response.read() == b"/y"
+            nursery.cancel_scope.cancel()
+
+    async def test_nobody_there(self) -> None:
+        """A refused connection is the OSError that Trio gives."""
+        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        port = listener.socket.getsockname()[1]
+        await listener.aclose()
+
+        with pytest.raises(OSError, match=str(port)):
+            await open_upgrade(f"http://127.0.0.1:{port}/", "echo")
+
+    async def test_reset_reaches_the_handler_as_a_reset(self) -> None:
+        """A client that fails in its block resets, so no cut looks like an end."""
+        outcome = trio.Event()
+
+        async def handler(request, stream, head) -> None:
+            with pytest.raises(trio.BrokenResourceError):
+                await stream.receive_some()
+            outcome.set()
+
+        async def app(request) -> Upgrade | Response:
+            return Upgrade("echo", handler)
+
+        async with trio.open_nursery() as nursery:
+            server = await nursery.start(serve_tcp, app, 0)
+            with pytest.raises(LookupError):
+                async with await open_upgrade(server.url, "echo"):
+                    raise LookupError
+            with trio.fail_after(10):
+                await outcome.wait()
+            nursery.cancel_scope.cancel()
+
+    @pytest.mark.ids("S36", "I4")
+    async def test_reset_costs_its_own_connection(self, caplog) -> None:
+        """A client that resets hurts nobody else, whatever the handler does."""
+
+        async def handler(request, stream, head) -> None:
+            await echo(request, stream, head)
+
+        async def idle(request, stream, head) -> None:
+            pass
+
+        async def app(request):
+            return Upgrade("echo", idle if request.path == "/idle" else handler)
+
+        async with trio.open_nursery() as nursery:
+            server = await nursery.start(serve_tcp, app, 0)
+            async with await open_upgrade(server.url, "echo") as (_, survivor, _):
+                for path in ("/", "/idle"):
+                    with pytest.raises(LookupError):
+                        async with await open_upgrade(server.url + path, "echo"):
+                            raise LookupError
+                await survivor.send_all(b"alive")
+                assert await survivor.receive_some() == b"alive"
+            nursery.cancel_scope.cancel()
+
+        assert not caplog.records

@@ -1,0 +1,155 @@
+"""pipe(): the copy loop."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+import trio.testing
+
+from trio_upgrade import pipe
+from trio_upgrade.testing import ScriptedPeer
+
+from .support import make_tls_contexts, tcp_pair, wrap_tls
+
+
+class SinkOnly(trio.abc.SendStream):
+    """A stream that can only be sent to."""
+
+    def __init__(self) -> None:
+        self.sent = bytearray()
+        self.closed = False
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await trio.lowlevel.checkpoint()
+        self.sent += data
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def aclose(self) -> None:
+        self.closed = True
+        await trio.lowlevel.checkpoint()
+
+
+async def test_echo_returns_the_count_and_passes_the_end_on() -> None:
+    """``pipe(stream, stream)`` sends everything back, then our own end."""
+    peer = ScriptedPeer(b"one", b"two", b"three")
+
+    assert await pipe(peer, peer) == 11
+    assert peer.sent == b"onetwothree"
+    assert peer.got_eof
+    assert not peer.closed
+
+
+async def test_end_false_leaves_the_sink_open() -> None:
+    """With end=False the sink can be sent to afterwards."""
+    source, sink = ScriptedPeer(b"one"), ScriptedPeer()
+
+    assert await pipe(source, sink, end=False) == 3
+
+    await sink.send_all(b"more")
+    assert sink.sent == b"onemore"
+    assert not sink.got_eof
+
+
+async def test_end_closes_a_sink_that_cannot_half_close() -> None:
+    """A sink without send_eof is closed, which is the only way to say the end."""
+    sink = SinkOnly()
+
+    assert await pipe(ScriptedPeer(b"one"), sink) == 3
+    assert sink.sent == b"one"
+    assert sink.closed
+
+
+async def test_end_false_leaves_a_sink_that_cannot_half_close() -> None:
+    """With end=False such a sink stays open as well."""
+    sink = SinkOnly()
+
+    await pipe(ScriptedPeer(b"one"), sink, end=False)
+
+    assert not sink.closed
+
+
+async def test_echo_over_tls_leaves_the_stream_to_its_owner() -> None:
+    """A TLS stream that is source and sink is not closed: nothing else is its end."""
+    contexts = make_tls_contexts()
+    near, far = wrap_tls(
+        trio.testing.memory_stream_pair(), contexts, https_compatible=False
+    )
+
+    async def ask() -> None:
+        await near.send_all(b"question")
+        assert await near.receive_some() == b"question"
+        await near.aclose()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ask)
+        assert await pipe(far, far) == 8
+        # Closed by the peer's close_notify alone, it can still send.
+        await far.aclose()
+
+
+async def test_cancelled_while_waiting_loses_nothing() -> None:
+    """What was received before the cancellation was sent, what comes later is there."""
+    source, sink = ScriptedPeer(b"one", then="silence"), ScriptedPeer()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(pipe, source, sink)
+        await sink.wait_sent(b"one")
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+
+    source.feed(b"two")
+    source.finish()
+
+    assert await pipe(source, sink) == 3
+    assert sink.sent == b"onetwo"
+
+
+async def test_reset_is_raised() -> None:
+    """A peer's reset comes out of pipe as Trio's own error, the sink untouched."""
+    source, sink = ScriptedPeer(b"one", then="reset"), ScriptedPeer()
+
+    with pytest.raises(trio.BrokenResourceError):
+        await pipe(source, sink)
+    assert sink.sent == b"one"
+    assert not sink.got_eof
+
+
+@pytest.mark.ids("S37")
+async def test_back_pressure_bounds_what_is_in_flight() -> None:
+    """While the sink takes nothing, nothing more is received from the source."""
+    source = ScriptedPeer(*[b"x" * 1000] * 100, then="silence")
+    near, far = trio.testing.lockstep_stream_pair()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(pipe, source, near)
+        await trio.testing.wait_all_tasks_blocked()
+
+        assert source.packets_left == 99
+
+        await far.receive_some(1000)
+        await trio.testing.wait_all_tasks_blocked()
+
+        assert source.packets_left == 98
+        nursery.cancel_scope.cancel()
+
+
+async def test_bulk_over_tcp() -> None:
+    """Sixteen MiB come back from an echo over TCP as they were sent."""
+    near, far = await tcp_pair()
+    data = bytes(range(256)) * 4096
+    got = bytearray()
+
+    async def send() -> None:
+        for _ in range(16):
+            await near.send_all(data)
+        await near.send_eof()
+
+    async def receive() -> None:
+        async for chunk in near:
+            got.extend(chunk)
+
+    async with near, far, trio.open_nursery() as nursery:
+        nursery.start_soon(send)
+        nursery.start_soon(receive)
+        assert await pipe(far, far) == 16 * len(data)
+    assert got == data * 16
