@@ -1,0 +1,182 @@
+"""Every await can be the last: cancelled at its n-th step, for every n, nothing is lost.
+
+The steps of one task are counted by a Trio instrument, and its scope is cancelled at
+the n-th; then n + 1 is tried, until the task gets through.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+import trio.testing
+
+from trio_upgrade import (
+    Response,
+    Upgrade,
+    UpgradeRefused,
+    open_connection,
+    open_upgrade,
+    serve_stream,
+)
+from trio_upgrade.testing import ScriptedPeer
+
+from .support import SWITCHED, UP, echo, get, okay
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+CHUNKED = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+class CancelAtStep(trio.abc.Instrument):
+    """Cancels a scope when the task that made this has run for so many steps."""
+
+    def __init__(self, step: int) -> None:
+        self.scope = trio.CancelScope()
+        self._left = step
+        self._task = trio.lowlevel.current_task()
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        if task is self._task:
+            self._left -= 1
+            if self._left == 0:
+                self.scope.cancel()
+
+
+async def cancel_everywhere(
+    run: Callable[[ScriptedPeer], Awaitable[None]], *script: bytes
+) -> int:
+    """Run something cancelled at each step in turn; return how many there are."""
+    for step in range(1, 1000):
+        peer = ScriptedPeer(*script)
+        instrument = CancelAtStep(step)
+        trio.lowlevel.add_instrument(instrument)
+        try:
+            with instrument.scope:
+                await run(peer)
+        finally:
+            trio.lowlevel.remove_instrument(instrument)
+
+        assert peer.closed, f"left open when cancelled at step {step}"
+        if not instrument.scope.cancelled_caught:
+            return step
+    raise AssertionError("no end")
+
+
+async def test_server() -> None:
+    """Requests, bodies, a refused offer and a switch: the connection is closed."""
+
+    async def app(request):
+        if request.path == "/u":
+            return Upgrade("echo", echo)
+        body = await request.read()
+
+        async def chunks():
+            yield b"got "
+            yield body
+
+        return Response(200, chunks())
+
+    script = (
+        get("/1")[:9],
+        get("/1")[9:],
+        CHUNKED + b"5\r\nhel",
+        b"lo\r\n0\r\n\r\n",
+        CHUNKED + b"0\r\n\r\n" + UP + b"HE",
+        b"AD",
+    )
+
+    steps = await cancel_everywhere(lambda peer: serve_stream(app, peer), *script)
+
+    assert steps > len(script)
+
+
+async def test_accept_upgrade_with_everything() -> None:
+    """A 100, a body to be dropped and the 101, accepted inside the app."""
+    answers = []
+
+    async def app(request):
+        stream, head = await request.accept_upgrade("echo")
+        answers.append(head)
+        await echo(request, stream, head)
+
+    head = UP.replace(b"GET", b"POST")[:-2] + b"Expect: 100-continue\r\n"
+    script = (head + b"Content-Length: 5\r\n\r\n", b"hel", b"loHE", b"AD")
+    sent = []
+
+    async def run(peer: ScriptedPeer) -> None:
+        try:
+            await serve_stream(app, peer)
+        finally:
+            sent.append(bytes(peer.sent))
+
+    await cancel_everywhere(run, *script)
+
+    # However far it came, what went out is the beginning of the whole.
+    whole = b"HTTP/1.1 100 Continue\r\n\r\n" + SWITCHED + b"HEAD"
+    assert sent[-1] == whole
+    assert all(whole.startswith(part) for part in sent)
+    assert answers[-1] == b"HE"
+
+
+async def test_open_upgrade() -> None:
+    """Dialling, 1xx, the 101, talking and leaving the block."""
+
+    async def run(peer: ScriptedPeer) -> None:
+        async with await open_upgrade("http://x/", "echo", stream=peer) as (
+            _,
+            stream,
+            _,
+        ):
+            await stream.send_all(b"hello")
+            while await stream.receive_some():
+                pass
+
+    script = (b"HTTP/1.1 103 Hints\r\n\r\n" + SWITCHED[:9], SWITCHED[9:] + b"HE", b"AD")
+
+    assert await cancel_everywhere(run, *script) > len(script)
+
+
+async def test_open_upgrade_refused() -> None:
+    """A refusal whose body comes in pieces."""
+
+    async def run(peer: ScriptedPeer) -> None:
+        with pytest.raises(UpgradeRefused):
+            await open_upgrade("http://x/", "echo", stream=peer)
+
+    wire = okay(b"reasons", status="403 Forbidden")
+
+    assert await cancel_everywhere(run, wire[:9], wire[9:-3], wire[-3:]) > 3
+
+
+async def test_requests() -> None:
+    """Requests in a row on one connection."""
+
+    async def run(peer: ScriptedPeer) -> None:
+        connection = await open_connection("http://x/", stream=peer)
+        async with connection:
+            for _ in range(2):
+                response = await connection.request("GET", "/")
+                assert await response.read() == b"hello"
+
+    wire = okay(b"hello")
+
+    assert await cancel_everywhere(run, wire[:-2], wire[-2:], wire) > 3
+
+
+async def test_cancelled_server_leaks_no_task() -> None:
+    """When the serving task is gone, so is every task that it had."""
+    before = trio.lowlevel.current_statistics().tasks_living
+    peer = ScriptedPeer(UP, then="silence")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(serve_stream, lambda _: app(), peer)
+        await peer.wait_sent(SWITCHED)
+        nursery.cancel_scope.cancel()
+
+    assert trio.lowlevel.current_statistics().tasks_living == before
+
+
+async def app() -> Upgrade:
+    return Upgrade("echo", echo)

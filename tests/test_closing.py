@@ -1,0 +1,182 @@
+"""The ways in which a connection ends."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+import trio.testing
+
+from trio_upgrade import UpgradedStream
+from trio_upgrade._closing import (
+    abort_on_close,
+    close_in_stages,
+    end_stream,
+    find_socket,
+)
+from trio_upgrade.testing import ScriptedPeer
+
+from .support import clogged_tcp_pair, make_tls_contexts, tcp_pair, wrap_tls
+
+
+async def test_stages_in_order() -> None:
+    """Our end is sent first, then input is read and dropped until the peer's end."""
+    peer = ScriptedPeer(b"unread", then="silence")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(close_in_stages, peer, None)
+        await trio.testing.wait_all_tasks_blocked()
+
+        assert peer.got_eof
+        assert peer.packets_left == 0
+        assert not peer.closed
+        peer.finish()
+
+    assert peer.closed
+
+
+async def test_no_stages_after_the_peers_end() -> None:
+    """Where the peer has ended there is nothing to wait for: it is only closed."""
+    peer = ScriptedPeer()
+    stream = UpgradedStream(peer)
+    assert await stream.receive_some() == b""
+
+    await close_in_stages(stream, None)
+
+    assert peer.closed
+    assert not peer.got_eof
+
+
+async def test_zero_linger(autojump_clock) -> None:
+    """With linger 0 nobody is waited for."""
+    peer = ScriptedPeer(then="silence")
+    started = trio.current_time()
+
+    await close_in_stages(peer, 0)
+
+    assert peer.closed
+    assert trio.current_time() == started
+
+
+@pytest.mark.parametrize("then", ["reset", "end"])
+async def test_broken_or_closed_already(then) -> None:
+    """A peer that reset, or a stream that was closed before, is no error."""
+    peer = ScriptedPeer(then=then)
+    if then == "end":
+        await peer.aclose()
+
+    await close_in_stages(peer, None)
+
+    assert peer.closed
+
+
+async def test_cancelled_closes() -> None:
+    """Cancelled, it closes at once and the cancellation goes on."""
+    peer = ScriptedPeer(then="silence")
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await close_in_stages(peer, None)
+
+    assert scope.cancelled_caught
+    assert peer.closed
+
+
+async def test_tls_that_is_not_read_is_bounded(autojump_clock) -> None:
+    """A close_notify that does not get out is waited for linger seconds."""
+    contexts = make_tls_contexts()
+    near, far = wrap_tls(
+        trio.testing.lockstep_stream_pair(), contexts, https_compatible=False
+    )
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(near.do_handshake)
+        nursery.start_soon(far.do_handshake)
+    started = trio.current_time()
+
+    await close_in_stages(UpgradedStream(near), 5)
+
+    assert trio.current_time() - started == 5
+    with pytest.raises(trio.ClosedResourceError):
+        await near.send_all(b"x")
+
+
+async def test_clogged_tcp_is_bounded(autojump_clock) -> None:
+    """A peer that neither reads nor ends does not hold the close up."""
+    near, far = await clogged_tcp_pair()
+    async with far:
+        await close_in_stages(near, 5)
+
+        assert near.socket.fileno() == -1
+
+
+class TestReset:
+    """After an error the peer gets a reset, over whatever streams."""
+
+    async def check(self, stream: trio.abc.Stream, far: trio.abc.Stream) -> None:
+        await end_stream(stream, LookupError("oops"), None)
+
+        with pytest.raises(trio.BrokenResourceError):
+            await far.receive_some()
+        await far.aclose()
+
+    async def test_tcp(self) -> None:
+        """Over TCP, through our own stream."""
+        near, far = await tcp_pair()
+
+        await self.check(UpgradedStream(near), far)
+
+    async def test_tls(self) -> None:
+        """Over TLS, by resetting what is underneath."""
+        near, far = await tcp_pair()
+        tls_near, tls_far = wrap_tls(
+            (near, far), make_tls_contexts(), https_compatible=True
+        )
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(tls_near.do_handshake)
+            nursery.start_soon(tls_far.do_handshake)
+
+        await self.check(UpgradedStream(tls_near), far)
+
+    async def test_group_of_errors(self) -> None:
+        """A group of nothing but errors is an error."""
+        near, far = await tcp_pair()
+
+        await end_stream(near, ExceptionGroup("", [LookupError()]), None)
+
+        with pytest.raises(trio.BrokenResourceError):
+            await far.receive_some()
+        await far.aclose()
+
+    @pytest.mark.parametrize("grouped", [False, True])
+    async def test_not_under_cancellation(self, grouped: bool) -> None:
+        """A cancellation closes at once, so what was sent still arrives, then the end."""
+        near, far = await tcp_pair()
+        await near.send_all(b"last words")
+        cause: BaseException = KeyboardInterrupt()
+        if grouped:
+            cause = BaseExceptionGroup("", [cause, LookupError()])
+
+        await end_stream(near, cause, None)
+
+        assert await far.receive_some() == b"last words"
+        assert await far.receive_some() == b""
+        await far.aclose()
+
+    async def test_closed_socket_is_left_alone(self) -> None:
+        """A socket that is closed already cannot be told anything."""
+        near, far = await tcp_pair()
+        await near.aclose()
+        await far.aclose()
+
+        abort_on_close(near)
+
+
+async def test_find_socket() -> None:
+    """The socket is found under any stack of streams that we know."""
+    near, far = await tcp_pair()
+    tls, _ = wrap_tls((near, far), make_tls_contexts(), https_compatible=True)
+    stream = UpgradedStream(UpgradedStream(tls))
+
+    assert find_socket(stream) is near.socket
+    stream.detach()
+    assert find_socket(stream) is None
+    assert find_socket(ScriptedPeer()) is None
+    await near.aclose()
+    await far.aclose()

@@ -1,0 +1,327 @@
+"""Serving on listeners: what nursery.start hands back, and real sockets."""
+
+from __future__ import annotations
+
+import errno
+from functools import partial
+
+import pytest
+import trio
+import trio.testing
+
+from trio_upgrade import (
+    Response,
+    Server,
+    Upgrade,
+    open_connection,
+    open_upgrade,
+    serve_listeners,
+    serve_tcp,
+)
+
+from .support import (
+    SWITCHED,
+    UP,
+    echo_app,
+    get,
+    make_tls_contexts,
+    okay,
+)
+
+
+class MemoryListener(trio.abc.Listener[trio.abc.Stream]):
+    """A listener for streams that never were sockets."""
+
+    def __init__(self) -> None:
+        self._send, self._receive = trio.open_memory_channel[trio.abc.Stream](10)
+        self.closed = False
+
+    async def connect(self) -> trio.abc.Stream:
+        near, far = trio.testing.memory_stream_pair()
+        await self._send.send(far)
+        return near
+
+    async def accept(self) -> trio.abc.Stream:
+        return await self._receive.receive()
+
+    async def aclose(self) -> None:
+        self.closed = True
+        await trio.lowlevel.checkpoint()
+
+
+class TestURL:
+    """Server.url can be dialled from this machine."""
+
+    @pytest.mark.parametrize(
+        ("host", "shown"),
+        [
+            ("127.0.0.1", "http://127.0.0.1:"),
+            ("0.0.0.0", "http://127.0.0.1:"),
+            ("::1", "http://[::1]:"),
+            ("::", "http://[::1]:"),
+        ],
+    )
+    async def test_tcp(self, host: str, shown: str) -> None:
+        """Wildcards become loopback addresses, IPv6 gets its brackets."""
+        async with trio.open_nursery() as nursery:
+            try:
+                server: Server = await nursery.start(
+                    partial(serve_tcp, echo_app, 0, host=host)
+                )
+            except OSError as exc:  # pragma: no cover  on a machine without IPv6
+                if exc.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+                    raise
+                pytest.skip("no IPv6 here: enable it on the loopback interface")
+            assert server.url.startswith(shown)
+            async with await open_connection(server.url) as connection:
+                response = await connection.request("GET", "/a")
+                assert await response.read() == b"/a"
+            nursery.cancel_scope.cancel()
+
+    async def test_none_without_a_tcp_listener(self) -> None:
+        """A server that no URL reaches says so."""
+        async with trio.open_nursery() as nursery:
+            server = await nursery.start(serve_listeners, echo_app, [MemoryListener()])
+
+            with pytest.raises(ValueError, match="no TCP listener"):
+                _ = server.url
+            nursery.cancel_scope.cancel()
+
+    async def test_none_for_a_unix_socket(self, tmp_path) -> None:
+        """A Unix socket is no TCP listener."""
+        sock = trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_STREAM)
+        await sock.bind(str(tmp_path / "socket"))
+        sock.listen()
+        async with trio.open_nursery() as nursery:
+            listener = trio.SocketListener(sock)
+            server = await nursery.start(serve_listeners, echo_app, [listener])
+
+            with pytest.raises(ValueError, match="no TCP listener"):
+                _ = server.url
+            nursery.cancel_scope.cancel()
+
+
+class TestPeer:
+    """request.peer is the address at the other end."""
+
+    async def seen_by_app(self, nursery, listener, connect) -> object:
+        peers = []
+
+        async def app(request) -> Response:
+            peers.append(request.peer)
+            return Response(200)
+
+        await nursery.start(serve_listeners, app, [listener])
+        async with await connect() as stream:
+            await stream.send_all(get("/", "Connection: close"))
+            assert await stream.receive_some()
+        return peers[0]
+
+    async def test_tcp(self) -> None:
+        """Host and port over TCP."""
+        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        names = []
+
+        async def connect():
+            stream = await trio.testing.open_stream_to_socket_listener(listener)
+            names.append(stream.socket.getsockname())
+            return stream
+
+        async with trio.open_nursery() as nursery:
+            assert await self.seen_by_app(nursery, listener, connect) == names[0]
+            nursery.cancel_scope.cancel()
+
+    async def test_unix(self, tmp_path) -> None:
+        """The path of the client's socket, empty as it usually is, over Unix."""
+        path = str(tmp_path / "socket")
+        sock = trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_STREAM)
+        await sock.bind(path)
+        sock.listen()
+        async with trio.open_nursery() as nursery:
+            listener = trio.SocketListener(sock)
+            connect = partial(trio.open_unix_socket, path)
+            assert await self.seen_by_app(nursery, listener, connect) == ""
+            nursery.cancel_scope.cancel()
+
+    async def test_none_after_the_client_has_left(self) -> None:
+        """None once the kernel has forgotten it."""
+        peers = []
+
+        async def handler(request, stream, head) -> None:
+            with pytest.raises(trio.BrokenResourceError):
+                await stream.receive_some()
+            peers.append(request.peer)
+            done.set()
+
+        async def app(request) -> Upgrade:
+            return Upgrade("echo", handler)
+
+        done = trio.Event()
+
+        async with trio.open_nursery() as nursery:
+            server = await nursery.start(serve_tcp, app, 0)
+            with pytest.raises(LookupError):
+                async with await open_upgrade(server.url, "echo"):
+                    raise LookupError
+            await done.wait()
+            nursery.cancel_scope.cancel()
+
+        assert peers == [None]
+
+
+class TestTLS:
+    """serve_listeners takes TLS listeners as they are."""
+
+    @pytest.mark.parametrize("https_compatible", [False, True])
+    async def test_echo_over_tls(self, https_compatible: bool) -> None:
+        """Scheme, echo and a clean end over TLS, either way of closing."""
+        contexts = make_tls_contexts()
+        schemes = []
+
+        async def app(request):
+            schemes.append((request.scheme, request.peer is not None))
+            return await echo_app(request)
+
+        (tcp_listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        listener = trio.SSLListener(
+            tcp_listener, contexts[1], https_compatible=https_compatible
+        )
+        async with trio.open_nursery() as nursery:
+            server = await nursery.start(
+                partial(serve_listeners, app, [listener], strict=True)
+            )
+            assert server.url.startswith("https://127.0.0.1:")
+            stream = trio.SSLStream(
+                await trio.testing.open_stream_to_socket_listener(tcp_listener),
+                contexts[0],
+                server_hostname="localhost",
+                https_compatible=https_compatible,
+            )
+            upgraded = await open_upgrade("https://localhost/", "echo", stream=stream)
+            async with upgraded as (_, tls, _):
+                await tls.send_all(b"hello")
+                assert await tls.receive_some() == b"hello"
+            nursery.cancel_scope.cancel()
+
+        assert schemes == [("https", True)]
+
+    async def test_no_tls_spoken(self, caplog) -> None:
+        """A client that speaks clear text to a TLS port costs its own connection."""
+        (tcp_listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        listener = trio.SSLListener(tcp_listener, make_tls_contexts()[1])
+        async with trio.open_nursery() as nursery:
+            await nursery.start(serve_listeners, echo_app, [listener])
+            stream = await trio.testing.open_stream_to_socket_listener(tcp_listener)
+            async with stream:
+                await stream.send_all(get("/"))
+                with pytest.raises(trio.BrokenResourceError):
+                    while await stream.receive_some():
+                        pass
+                    raise trio.BrokenResourceError  # An orderly end will do as well.
+            nursery.cancel_scope.cancel()
+
+        assert not caplog.records
+
+
+class TestLifetime:
+    """Everything ends with the task that serves."""
+
+    async def test_cancelling_closes_everything(self) -> None:
+        """Listeners and connections are closed when the serving task is cancelled."""
+        listener = MemoryListener()
+        async with trio.open_nursery() as nursery:
+            await nursery.start(serve_listeners, echo_app, [listener])
+            idle, live = await listener.connect(), await listener.connect()
+            await live.send_all(UP)
+            assert await live.receive_some() == SWITCHED
+            nursery.cancel_scope.cancel()
+
+        assert listener.closed
+        assert await idle.receive_some() == b""
+        assert await live.receive_some() == b""
+
+    async def test_strict_takes_the_server_down(self) -> None:
+        """With strict=True a bug ends the server, wrapped once by its nursery."""
+
+        async def app(request) -> None:
+            raise LookupError("oops")
+
+        listener = MemoryListener()
+        with pytest.RaisesGroup(
+            pytest.RaisesGroup(pytest.RaisesExc(LookupError, match="oops"))
+        ):
+            async with trio.open_nursery() as nursery:
+                await nursery.start(
+                    partial(serve_listeners, app, [listener], strict=True)
+                )
+                stream = await listener.connect()
+                await stream.send_all(get("/"))
+                await trio.sleep_forever()
+
+        assert listener.closed
+
+    async def test_many_connections(self) -> None:
+        """A hundred connections at a time echo, each its own."""
+
+        async def one(number: int) -> None:
+            async with await open_upgrade(server.url, "echo") as (_, stream, _):
+                message = b"%d" % number * 1000
+                await stream.send_all(message)
+                got = bytearray()
+                while len(got) < len(message):
+                    got += await stream.receive_some()
+                assert got == message
+
+        async with trio.open_nursery() as nursery:
+            server = await nursery.start(serve_tcp, echo_app, 0)
+            async with trio.open_nursery() as clients:
+                for number in range(100):
+                    clients.start_soon(one, number)
+            nursery.cancel_scope.cancel()
+
+    async def test_bug_after_the_switch_resets(self, caplog) -> None:
+        """A client sees a handler's exception as a reset, never as an end."""
+
+        async def handler(request, stream, head) -> None:
+            raise LookupError("oops")
+
+        async def app(request) -> Upgrade:
+            return Upgrade("echo", handler)
+
+        async with trio.open_nursery() as nursery:
+            server = await nursery.start(serve_tcp, app, 0)
+            async with await open_upgrade(server.url, "echo") as (_, stream, _):
+                with pytest.raises(trio.BrokenResourceError):
+                    await stream.receive_some()
+            nursery.cancel_scope.cancel()
+
+        assert "oops" in caplog.text
+
+    @pytest.mark.ids("R58", "M14")
+    async def test_refusal_reaches_a_client_that_still_sends(self) -> None:
+        """An early 413 arrives whole although the body never was read."""
+
+        async def app(request) -> Response:
+            return Response(413, b"too much")
+
+        async with trio.open_nursery() as nursery:
+            server = await nursery.start(serve_tcp, app, 0)
+            body = b"x" * 3_000_000
+            async with await open_connection(server.url) as connection:
+                response = await connection.request("POST", "/", body=body)
+                assert response.status == 413
+                assert await response.read() == b"too much"
+            nursery.cancel_scope.cancel()
+
+    async def test_pipelined_over_tcp(self) -> None:
+        """Requests and an offer in one packet, over a socket."""
+        async with trio.open_nursery() as nursery:
+            server = await nursery.start(serve_tcp, echo_app, 0)
+            port = server.listeners[0].socket.getsockname()[1]
+            async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+                await stream.send_all(get("/1") + get("/2") + UP + b"HEAD")
+                await stream.send_eof()
+                got = b"".join([bytes(chunk) async for chunk in stream])
+            nursery.cancel_scope.cancel()
+
+        assert got == okay(b"/1") + okay(b"/2") + SWITCHED + b"HEAD"
