@@ -380,5 +380,5 @@ class _Offer:
     def __init__(self, protocols: Sequence[str], headers: HeadersLike) -> None:
         if not protocols:
             raise TypeError("at least one protocol has to be offered")
-        self.protocols = Offers(protocols)
+        self.protocols: Offers = Offers(protocols)
         self.fields: list[Field] = offer_fields(protocols, headers)

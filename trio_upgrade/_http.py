@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, final
 
 import h11
 
-# Public by h11's documentation, missing from its __all__.
-from h11._state import MIGHT_SWITCH_PROTOCOL
+# Public by h11's documentation, but missing from its __all__.
+from h11 import (  # type: ignore[attr-defined]
+    MIGHT_SWITCH_PROTOCOL,  # pyright: ignore[reportPrivateImportUsage]
+)
 
 from ._errors import BadBody, IllegalSwitch, MalformedMessage
 from ._handshake import expects_continue

@@ -1,0 +1,107 @@
+# Programs that run beside a test.  None outlives it: leaving the scope kills what has
+# not ended by itself.
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import trio
+
+HOST = "127.0.0.1"
+# Seconds for one test.  Far above what any of them takes; it only ends what hangs.
+BOUND = 60
+EXAMPLES = Path(__file__).parents[2] / "examples"
+_SCRIPTS = Path(__file__).parent
+# A line of output that is longer than this is none.
+_LINE_BYTES = 64 * 1024
+
+
+class Program(trio.abc.AsyncResource):
+    """A running program, whose output is read line by line."""
+
+    def __init__(self, process: trio.Process) -> None:
+        self.process = process
+        self._read = bytearray()
+
+    async def read_line(self) -> str:
+        """Read the next line of its output, empty at the end."""
+        return (await self.read_until(b"\n")).decode().removesuffix("\n")
+
+    async def read_json(self) -> Any:
+        """Read the next line, which is a JSON value."""
+        return json.loads(await self.read_line())
+
+    async def read_until(self, marker: bytes) -> bytes:
+        """Read its output up to and with this marker, or to the end."""
+        assert self.process.stdout is not None
+        while marker not in self._read:
+            assert len(self._read) < _LINE_BYTES
+            chunk = await self.process.stdout.receive_some()
+            if not chunk:
+                break
+            self._read += chunk
+        before, found, after = self._read.partition(marker)
+        self._read = after
+        return bytes(before + found)
+
+    async def aclose(self) -> None:
+        """Kill it, if it still runs, and release the pipes."""
+        with suppress(ProcessLookupError):
+            self.process.kill()
+        with trio.CancelScope(shield=True):
+            await self.process.wait()
+        for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
+            if pipe is not None:
+                await trio.aclose_forcefully(pipe)
+
+
+async def start(*command: str, stderr: int | None = None) -> Program:
+    """Start a program; it is an async context manager.
+
+    Args:
+        command: The program and its arguments.
+        stderr: ``subprocess.PIPE`` to read it; otherwise it goes where ours goes.
+    """
+    pipe = subprocess.PIPE
+    return Program(
+        await trio.lowlevel.open_process(
+            command, stdin=pipe, stdout=pipe, stderr=stderr
+        )
+    )
+
+
+async def run(
+    *command: str, stdin: bytes = b""
+) -> subprocess.CompletedProcess[bytes]:
+    """Run a program to its end, whatever its status, and keep what it writes."""
+    return await trio.run_process(
+        command, stdin=stdin, capture_stdout=True, capture_stderr=True, check=False
+    )
+
+
+def node(script: str, *arguments: object) -> list[str]:
+    """The command that runs one of the scripts here."""
+    return ["node", str(_SCRIPTS / script), *map(str, arguments)]
+
+
+def example(name: str, *arguments: object) -> list[str]:
+    """The command that runs an example; in -X dev, so that nothing is left open."""
+    return [sys.executable, "-X", "dev", str(EXAMPLES / name), *map(str, arguments)]
+
+
+async def read_url(server: Program) -> str:
+    """Read where a server listens, once it does: examples/echo_server.py says it."""
+    words, _, url = (await server.read_line()).rpartition(" ")
+
+    assert words == "listening at"
+    return url
+
+
+async def read_port_url(server: Program) -> str:
+    """Read where a Node server listens, once it does."""
+    report = await server.read_json()
+    return f"http://{HOST}:{report['port']}"
