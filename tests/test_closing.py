@@ -144,16 +144,23 @@ class TestReset:
             await far.receive_some()
         await far.aclose()
 
-    @pytest.mark.parametrize("grouped", [False, True])
-    async def test_not_under_cancellation(self, grouped: bool) -> None:
+    async def test_error_beside_a_cancellation(self) -> None:
+        """An error is one, also in a group with what is none."""
+        near, far = await tcp_pair()
+        cause = BaseExceptionGroup("", [KeyboardInterrupt(), LookupError()])
+
+        await end_stream(near, cause, None)
+
+        with pytest.raises(trio.BrokenResourceError):
+            await far.receive_some()
+        await far.aclose()
+
+    async def test_not_under_cancellation(self) -> None:
         """A cancellation closes at once, so what was sent still arrives, then the end."""
         near, far = await tcp_pair()
         await near.send_all(b"last words")
-        cause: BaseException = KeyboardInterrupt()
-        if grouped:
-            cause = BaseExceptionGroup("", [cause, LookupError()])
 
-        await end_stream(near, cause, None)
+        await end_stream(near, KeyboardInterrupt(), None)
 
         assert await far.receive_some() == b"last words"
         assert await far.receive_some() == b""

@@ -132,7 +132,7 @@ class TestPeer:
             nursery.cancel_scope.cancel()
 
     async def test_unix(self, tmp_path) -> None:
-        """The path of the client's socket, empty as it usually is, over Unix."""
+        """None for a Unix socket without a name, which a client's usually is."""
         path = str(tmp_path / "socket")
         sock = trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_STREAM)
         await sock.bind(path)
@@ -140,7 +140,7 @@ class TestPeer:
         async with trio.open_nursery() as nursery:
             listener = trio.SocketListener(sock)
             connect = partial(trio.open_unix_socket, path)
-            assert await self.seen_by_app(nursery, listener, connect) == ""
+            assert await self.seen_by_app(nursery, listener, connect) is None
             nursery.cancel_scope.cancel()
 
     async def test_none_after_the_client_has_left(self) -> None:

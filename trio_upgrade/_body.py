@@ -1,6 +1,7 @@
 # A message body, read once from the wire, on either side.
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, final
 
 import trio
@@ -8,7 +9,7 @@ import trio
 from ._errors import BodyTooLarge
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable
+    from collections.abc import Awaitable, Callable
 
 
 @final
@@ -27,10 +28,7 @@ class Body:
     __slots__ = ("_ended", "_gathered", "_length", "_limit", "_receive")
 
     def __init__(
-        self,
-        receive: Callable[[], Awaitable[bytes]],
-        length: int | None,
-        limit: int,
+        self, receive: Callable[[], Awaitable[bytes]], length: int | None, limit: int
     ) -> None:
         self._receive = receive
         self._length = length
@@ -39,33 +37,65 @@ class Body:
         self._ended = length == 0
 
     async def read(self, limit: int | None) -> bytes:
+        """Gather the whole body, or raise BodyTooLarge."""
         bound = self._limit if limit is None else limit
         await trio.lowlevel.checkpoint()
         if not self._ended and self._length is not None and self._length > bound:
             raise BodyTooLarge(bound)
-        while not self._ended and len(self._gathered) <= bound:
-            chunk = await self._receive()
-            self._gathered += chunk
-            self._ended = not chunk
-        if len(self._gathered) > bound:
+        if not await self._gather(bound):
             raise BodyTooLarge(bound)
         return bytes(self._gathered)
 
-    async def stream(self) -> AsyncGenerator[bytes]:
-        if self._gathered:
-            await trio.lowlevel.checkpoint()
-            yield bytes(self._gathered)
-        while not self._ended:
-            chunk = await self._receive()
-            if chunk:
-                yield chunk
-            else:
-                self._ended = True
+    async def read_beginning(self, limit: int) -> tuple[bytes, bool]:
+        """Return the first bytes, and whether there are more."""
+        whole = await self._gather(limit)
+        return self.peek(limit), not whole
 
-    async def read_at_most(self, limit: int) -> tuple[bytes, bool]:
-        # The beginning, and whether anything was cut off.
+    def peek(self, limit: int) -> bytes:
+        """Return what was gathered so far."""
+        return bytes(self._gathered[:limit])
+
+    async def _gather(self, limit: int) -> bool:
+        # Whether the whole body is within the limit.
         while not self._ended and len(self._gathered) <= limit:
             chunk = await self._receive()
             self._gathered += chunk
             self._ended = not chunk
-        return bytes(self._gathered[:limit]), len(self._gathered) > limit
+        return len(self._gathered) <= limit
+
+    async def receive_some(self) -> bytes:
+        """Return the next piece, which is not gathered; empty at the end."""
+        if self._ended:
+            await trio.lowlevel.checkpoint()
+            return b""
+        chunk = await self._receive()
+        self._ended = not chunk
+        return chunk
+
+    def stream(self) -> BodyStream:
+        """Iterate over the body: what was gathered first, then piece by piece."""
+        return BodyStream(self, bytes(self._gathered))
+
+
+@final
+class BodyStream(AsyncIterator[bytes]):
+    """The pieces of a body, as they come; from ``stream()``.
+
+    No generator, so that leaving the loop early leaves nothing to be closed.
+    """
+
+    __slots__ = ("_body", "_gathered")
+
+    def __init__(self, body: Body, gathered: bytes) -> None:
+        self._body = body
+        self._gathered = gathered
+
+    async def __anext__(self) -> bytes:
+        if self._gathered:
+            await trio.lowlevel.checkpoint()
+            gathered, self._gathered = self._gathered, b""
+            return gathered
+        chunk = await self._body.receive_some()
+        if not chunk:
+            raise StopAsyncIteration
+        return chunk

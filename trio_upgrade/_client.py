@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple, final
 import trio
 
 from ._body import Body
-from ._closing import close_in_stages, end_stream
+from ._closing import close_in_stages, close_now, close_within, end_stream
 from ._connection import HTTPConnection
 from ._errors import (
     BadResponse,
@@ -127,15 +127,17 @@ async def open_upgrade(
     """
     async with AsyncExitStack() as opened:
         if stream is not None:
-            opened.push_async_callback(trio.aclose_forcefully, stream)
+            opened.push_async_callback(close_now, stream)
         offer = _Offer(protocols, headers)
         endpoint = parse_url(url)
         if stream is None:
             stream = await _dial(endpoint)
-            opened.push_async_callback(trio.aclose_forcefully, stream)
+            opened.push_async_callback(close_now, stream)
         connection = ClientConnection(stream, endpoint, limits)
         try:
-            upgraded = await connection.switch(endpoint.target, offer, method, body)
+            upgraded = await connection._switch(  # pyright: ignore[reportPrivateUsage]
+                endpoint.target, offer, method, body
+            )
         except UpgradeRefused as exc:
             try:
                 await exc.response.keep(limits.refusal_body)
@@ -170,7 +172,7 @@ async def open_connection(
     """
     async with AsyncExitStack() as opened:
         if stream is not None:
-            opened.push_async_callback(trio.aclose_forcefully, stream)
+            opened.push_async_callback(close_now, stream)
         endpoint = parse_url(url)
         if stream is None:
             stream = await _dial(endpoint)
@@ -260,9 +262,9 @@ class ClientConnection(trio.abc.AsyncResource):
             UpgradeRefused: The server answered with an ordinary response.
             IllegalSwitch: Its 101 is not a legal answer to this offer.
         """
-        return await self.switch(target, _Offer(protocols, headers), method, body)
+        return await self._switch(target, _Offer(protocols, headers), method, body)
 
-    async def switch(
+    async def _switch(
         self, target: str, offer: _Offer, method: str, body: bytes
     ) -> Upgraded:
         # What upgrade() and open_upgrade() share.
@@ -281,18 +283,21 @@ class ClientConnection(trio.abc.AsyncResource):
         return upgraded
 
     async def aclose(self) -> None:
-        """Close the connection; nothing happens if it has switched."""
+        """Close the connection; nothing happens if it has switched.
+
+        What TLS has to say for it is waited for, ``Limits.linger`` seconds at most.
+        """
         stream, self._stream = self._stream, None
         if stream is None:
             await trio.lowlevel.checkpoint()
         else:
-            await stream.aclose()
+            await close_within(stream, self._limits.linger)
 
     def _respond(
         self, head: ResponseHead, informational: tuple[ResponseHead, ...]
     ) -> ClientResponse:
         http = self._http
-        body = Body(http.receive_body, http.codec.body_length, self._limits.body_bytes)
+        body = Body(http.receive_body, http.codec.body_left, self._limits.body_bytes)
         return ClientResponse(head, informational, body)
 
     async def _exchange(
@@ -304,17 +309,18 @@ class ClientConnection(trio.abc.AsyncResource):
         offers: Offers | None,
     ) -> tuple[ResponseHead, tuple[ResponseHead, ...]]:
         # The head of the final response, or of a legal 101.
-        stream = self._claim()
+        if method == "CONNECT":
+            raise ValueError("CONNECT asks for a tunnel, not for a response")
+        stream = await self._claim()
         fields = self._complete(method, given, body)
+        request = self._http.codec.write_request(method, target, fields, body)
+        self._used = True
         try:
             # It may have answered before the body was through; if it did not, the
             # next receive says so.
             with suppress(trio.BrokenResourceError):
-                await self._http.send_request(method, target, fields, body)
-            self._used = True
+                await self._http.send_request(request)
             return await self._receive_final(offers)
-        except ValueError:
-            raise  # Nothing was sent.
         except MalformedMessage as exc:
             await self._abandon(stream)
             raise BadResponse(str(exc)) from exc
@@ -325,17 +331,20 @@ class ClientConnection(trio.abc.AsyncResource):
             await self._abandon(stream)
             raise
 
-    def _claim(self) -> trio.abc.Stream:
+    async def _claim(self) -> trio.abc.Stream:
         # The stream, if a request may be made on it now.
         if self._stream is None:
             raise trio.ClosedResourceError("this connection is closed or has switched")
         if self._used:
-            if not self._http.codec.body_ended:
+            http = self._http
+            if not http.codec.body_ended:
                 raise UsageError("the last response's body is not read to its end")
-            if self._http.codec.has_read_ahead:
+            if http.codec.has_read_ahead:
                 # RFC 9112 §9.2: not to be taken for a response.
+                await self._abandon(self._stream)
                 raise BadResponse("the server sent more than its response")
-            if not self._http.reusable:
+            if not http.reusable:
+                await self._abandon(self._stream)
                 raise PeerGone("the last response ended the connection")
         return self._stream
 
@@ -371,7 +380,7 @@ class ClientConnection(trio.abc.AsyncResource):
 
     async def _abandon(self, stream: trio.abc.Stream) -> None:
         self._stream = None
-        await trio.aclose_forcefully(stream)
+        await close_now(stream)
 
 
 @final

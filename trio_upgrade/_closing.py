@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 import socket
 import struct
-from typing import cast
+from contextlib import suppress
+from typing import TypeAlias, cast
 
 import trio
 
 from ._groups import split_errors
 from ._stream import UpgradedStream
 
+# What isinstance() cannot tell of a generic class.
+_SSLStream: TypeAlias = trio.SSLStream[trio.abc.Stream]
 # SO_LINGER on, 0 seconds: close() sends a reset (RFC 9293 §3.10.4's ABORT).
 _LINGER_RESET = struct.pack("ii", 1, 0)
 
@@ -21,40 +24,64 @@ async def end_stream(
 ) -> None:
     """End a stream the way its scope was left.
 
-    Without an exception in stages; after an error by a reset, so that the peer cannot
-    take the cut for an end; under cancellation at once. The stream is closed whatever
-    happens, also when this is cancelled.
+    Without an exception in stages; after an error, also one in a group with a
+    cancellation, by a reset, so that the peer cannot take the cut for an end; under mere
+    cancellation at once. The stream is closed whatever happens, also when this is
+    cancelled.
     """
     if exc is None:
         await close_in_stages(stream, linger)
         return
-    _, rest = split_errors(exc)
-    if rest is None:
+    errors, _ = split_errors(exc)
+    if errors is not None:
         abort_on_close(stream)
-    await trio.aclose_forcefully(stream)
+    await close_now(stream)
+
+
+async def close_now(stream: trio.abc.AsyncResource) -> None:
+    """Close without waiting for anything, as :func:`trio.aclose_forcefully` does.
+
+    That one raises Cancelled where its caller is cancelled already, and so would put it
+    in the place of the exception that is being dealt with. The shield cannot delay
+    anything, since what it shields is cancelled.
+    """
+    with trio.CancelScope(shield=True) as scope:
+        scope.cancel()
+        await stream.aclose()
+
+
+async def close_within(stream: trio.abc.AsyncResource, seconds: float | None) -> None:
+    """Close politely, but abruptly after so many seconds; None waits for ever.
+
+    A TLS stream may wait for its peer when it closes.
+    """
+    with trio.move_on_after(math.inf if seconds is None else seconds):
+        await stream.aclose()
 
 
 async def close_in_stages(stream: trio.abc.Stream, linger: float | None) -> None:
     """End our direction, read until the peer ends its own, close (RFC 9112 §9.6).
 
     A socket closed with unread input sends a reset, which may destroy our last bytes
-    on their way. Where one direction cannot be ended alone, this only closes.
+    on their way. Over TLS the close_notify is our end, and the reading is done below it.
+    Where one direction cannot be ended alone at all, this only closes.
 
     Args:
         stream: It is closed on return, also after an error or a cancellation.
         linger: Seconds for all of it, None for as long as it takes.
     """
-    closed = False
+    upgraded = isinstance(stream, UpgradedStream)
+    bottom = stream.transport if upgraded and not stream.detached else stream
+    tls = cast("_SSLStream", bottom) if isinstance(bottom, trio.SSLStream) else None
+    # unwrap() takes the transport away from the TLS stream, so it is closed by itself.
+    parts = [stream] if tls is None else [stream, tls.transport_stream]
     try:
         with trio.move_on_after(math.inf if linger is None else linger):
-            if isinstance(stream, trio.abc.HalfCloseableStream):
-                peer_ended = isinstance(stream, UpgradedStream) and stream.peer_ended
-                if not peer_ended:
-                    await stream.send_eof()
-                    while await stream.receive_some():
-                        pass
-            await stream.aclose()
-            closed = True
+            if not (upgraded and stream.peer_ended):
+                await _exchange_ends(stream, tls)
+            while parts:
+                await parts[0].aclose()
+                del parts[0]
     except (
         trio.BrokenResourceError,
         trio.ClosedResourceError,
@@ -62,15 +89,30 @@ async def close_in_stages(stream: trio.abc.Stream, linger: float | None) -> None
     ):
         pass  # The peer or the app was quicker; there is nothing left to be polite to.
     finally:
-        if not closed:
-            await trio.aclose_forcefully(stream)
+        for part in parts:
+            await close_now(part)
+
+
+async def _exchange_ends(stream: trio.abc.Stream, tls: _SSLStream | None) -> None:
+    if tls is not None:
+        stream = tls.transport_stream
+        # The peer may go on sending, or end without a close_notify: both are a broken
+        # TLS to Trio, and neither matters any more.
+        with suppress(trio.BrokenResourceError):
+            await tls.unwrap()
+    if isinstance(stream, trio.abc.HalfCloseableStream):
+        await stream.send_eof()
+        while await stream.receive_some():
+            pass
 
 
 def abort_on_close(stream: trio.abc.AsyncResource) -> None:
     """Make the next close of a kernel socket send a reset; leave others as they are."""
     sock = find_socket(stream)
-    if sock is not None and sock.fileno() >= 0:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_RESET)
+    if sock is not None:
+        # Closed already, or reset by the peer, which macOS answers with EINVAL.
+        with suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_RESET)
 
 
 def find_socket(stream: object) -> trio.socket.SocketType | None:
@@ -79,7 +121,7 @@ def find_socket(stream: object) -> trio.socket.SocketType | None:
         if isinstance(stream, trio.SocketStream):
             return stream.socket
         if isinstance(stream, trio.SSLStream):
-            stream = cast("trio.abc.Stream", stream.transport_stream)
+            stream = cast("_SSLStream", stream).transport_stream
         elif isinstance(stream, UpgradedStream) and not stream.detached:
             stream = stream.transport
         else:

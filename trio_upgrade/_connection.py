@@ -3,8 +3,7 @@
 # never here.
 from __future__ import annotations
 
-from contextlib import aclosing, nullcontext
-from typing import TYPE_CHECKING, Any, cast, final
+from typing import TYPE_CHECKING, final
 
 import trio
 
@@ -119,18 +118,14 @@ class HTTPConnection:
             self._ended = True
         return received
 
-    async def send_request(
-        self, method: str, target: str, fields: list[Field], body: bytes
-    ) -> None:
-        """Send a request, head and body in one piece.
+    async def send_request(self, request: bytes) -> None:
+        """Send what :meth:`HTTPCodec.write_request` has written.
 
         Raises:
-            ValueError: The request is malformed; nothing was sent.
-            trio.BrokenResourceError: The connection is broken. So it is, too, once a
-                cancellation has come in the middle.
+            trio.BrokenResourceError: The connection is broken. So it is, too, after a
+                cancellation.
         """
-        await trio.lowlevel.checkpoint_if_cancelled()
-        await self._send(self.codec.write_request(method, target, fields, body))
+        await self._send(request)
 
     async def send_informational(
         self, status: int, reason: str, fields: Iterable[Field]
@@ -151,7 +146,6 @@ class HTTPConnection:
         fields: Iterable[Field],
         body: bytes | AsyncIterable[bytes],
         *,
-        method: str,
         close: bool,
     ) -> None:
         """Send a final response; see :meth:`HTTPCodec.write_response_head`.
@@ -160,9 +154,8 @@ class HTTPConnection:
             status: The status code.
             reason: The reason phrase.
             fields: The fields.
-            body: Bytes, or an iterable, which is closed at the end. It is not sent
-                where method or status allow no content.
-            method: Of the request.
+            body: Bytes, or an iterable, which its owner closes. It is not sent where
+                method or status allow no content.
             close: Whether to announce that the connection ends.
 
         Raises:
@@ -171,33 +164,27 @@ class HTTPConnection:
             trio.BrokenResourceError: The connection is broken. So it is, too, after a
                 cancellation or an error of the iterable in the middle.
         """
-        scope: Any = nullcontext()
-        if hasattr(body, "aclose"):
-            # Not closed by hand, a generator would live until the collector finds it.
-            scope = aclosing(cast("Any", body))
-        async with scope:
-            await trio.lowlevel.checkpoint_if_cancelled()
-            codec = self.codec
-            head, has_content = codec.write_response_head(
-                status,
-                reason,
-                fields,
-                length=len(body) if isinstance(body, bytes) else None,
-                method=method,
-                close=close,
-            )
-            if not has_content:
-                await self._send(head + codec.write_end())
-            elif not isinstance(body, bytes):
-                await self._send(head)
-                await self._send_iterable(body)
-            elif len(body) <= _SMALL_BODY:
-                content = codec.write_body(body)
-                await self._send(b"".join((head, content, codec.write_end())))
-            else:
-                await self._send(head)
-                await self._send(codec.write_body(body))
-                codec.write_end()
+        await trio.lowlevel.checkpoint_if_cancelled()
+        codec = self.codec
+        head, has_content = codec.write_response_head(
+            status,
+            reason,
+            fields,
+            length=len(body) if isinstance(body, bytes) else None,
+            close=close,
+        )
+        if not has_content:
+            await self._send(head + codec.write_end())
+        elif not isinstance(body, bytes):
+            await self._send(head)
+            await self._send_iterable(body)
+        elif len(body) <= _SMALL_BODY:
+            content = codec.write_body(body)
+            await self._send(b"".join((head, content, codec.write_end())))
+        else:
+            await self._send(head)
+            await self._send(codec.write_body(body))
+            codec.write_end()
 
     async def _send_iterable(self, body: AsyncIterable[bytes]) -> None:
         try:

@@ -79,10 +79,11 @@ class PeerGone(OpenError):
 
 
 class BodyError(TrioUpgradeError):
-    """Reading a message body failed; no more of it can be read.
+    """Reading a message body failed.
 
-    Left uncaught in an app it is no bug: the server answers :attr:`status` and
-    closes the connection.
+    Of the app's own request and left uncaught it is no bug: the server answers with
+    :attr:`status`, and closes the connection if what follows cannot be told from the
+    body any more.
 
     Attributes:
         status: The status code that tells the peer.

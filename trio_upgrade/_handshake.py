@@ -66,18 +66,18 @@ def offer_fields(protocols: Iterable[str], headers: HeadersLike) -> list[Field]:
     ]
 
 
-def switch_fields(protocol: str, headers: HeadersLike) -> list[Field]:
+def switch_fields(protocol: str, headers: HeadersLike) -> tuple[Field, ...]:
     """Return the fields of a 101 that switches to ``protocol``, in this spelling.
 
     Raises:
         ValueError: The protocol is malformed, or a field is malformed, hop-by-hop or
             about framing (RFC 9110 §8.6 allows no length in a 1xx).
     """
-    return [
+    return (
         (b"Connection", b"Upgrade"),
         (b"Upgrade", format_upgrade([protocol])),
         *encode_fields(headers, forbidden=_SWITCH_FORBIDDEN),
-    ]
+    )
 
 
 def advertise(fields: tuple[Field, ...]) -> tuple[Field, ...]:

@@ -107,6 +107,7 @@ def encode_fields(
         forbidden: Names, in lower case, that the library writes itself.
 
     Raises:
+        TypeError: A value is neither str nor bytes.
         ValueError: A name is no token, a value has a control character, or the name
             is forbidden. The message names the field.
     """
@@ -125,10 +126,15 @@ def _encode_field(
     raw_name = check_token(text).encode("ascii")
     if raw_name.lower() in forbidden:
         raise ValueError(f"{text} is written by the library and cannot be given")
+    raw_value: object = value
     try:
-        raw_value = value.encode("latin-1") if isinstance(value, str) else bytes(value)
+        if isinstance(value, str):
+            raw_value = value.encode("latin-1")
     except UnicodeEncodeError as exc:
         raise ValueError(f"{text}: not Latin-1, encode it first: {value!r}") from exc
+    # Not bytes(value): of a number that would be so many NULs.
+    if not isinstance(raw_value, bytes):
+        raise TypeError(f"{text}: neither str nor bytes: {value!r}")
     raw_value = raw_value.strip(b" \t")
     if not _is_value(raw_value):
         raise ValueError(f"{text}: control characters in the value: {raw_value!r}")

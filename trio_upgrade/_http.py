@@ -1,11 +1,13 @@
 # HTTP/1.1 between bytes and messages, either role, without I/O; the only room that knows
 # h11.  A head is gathered here, whole and within its limits, and checked on its raw bytes
 # before h11 gets it in one piece.  h11 is given no byte beyond the message that is being
-# read, and each exchange has an h11.Connection of its own (making one costs under 1 us):
+# read, and each exchange has an h11.Connection of its own (making one costs about 2 us):
 # so what follows a message is always in our own buffer, exact to the byte, for the next
 # request or for the other protocol.
 from __future__ import annotations
 
+import re
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Literal, TypeAlias, final
 
 import h11
@@ -29,7 +31,9 @@ if TYPE_CHECKING:
 Role: TypeAlias = Literal["server", "client"]
 
 # Statuses whose responses have no content (RFC 9110 §6.4.1).
-_NO_CONTENT = frozenset({204, 304})
+_NO_CONTENT = frozenset({HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED})
+# As many digits as h11 takes.
+_is_length = re.compile(rb"[0-9]{1,20}").fullmatch
 
 
 @final
@@ -42,7 +46,7 @@ class HTTPCodec:
 
     Attributes:
         body_ended: Whether the message that is being read is read to its end.
-        body_length: Its length in bytes when it began, None if that is unknown.
+        body_left: How many bytes of it are still to come, None if that is unknown.
         body_pending: Whether the next piece may be here already.
         continue_owed: Whether the request expects a 100 and has had none yet.
     """
@@ -51,22 +55,25 @@ class HTTPCodec:
         "_buffer",
         "_head_bytes",
         "_header_fields",
+        "_method",
         "_parser",
         "_role",
         "_scanned",
         "_skip_blank",
         "body_ended",
-        "body_length",
+        "body_left",
         "body_pending",
         "continue_owed",
     )
 
+    _parser: h11.Connection
+
     def __init__(self, role: Role, limits: Limits) -> None:
+        # Nothing but start_exchange() may be called first.
         self._role = role
         self._head_bytes = limits.head_bytes
         self._header_fields = limits.header_fields
         self._buffer = bytearray()
-        self.start_exchange()
 
     def start_exchange(self) -> None:
         """Forget the last exchange; what was read ahead stays."""
@@ -74,11 +81,13 @@ class HTTPCodec:
             h11.SERVER if self._role == "server" else h11.CLIENT,
             max_incomplete_event_size=self._head_bytes,
         )
+        # Of the request, where it decides about the response's content.
+        self._method = ""
         self._scanned = 0
         # One blank line is forgiven before a request (RFC 9112 §2.2), none elsewhere.
         self._skip_blank = self._role == "server"
         self.body_ended: bool = True
-        self.body_length: int | None = 0
+        self.body_left: int | None = 0
         self.body_pending: bool = False
         self.continue_owed: bool = False
 
@@ -110,7 +119,9 @@ class HTTPCodec:
         if self._skip_blank and buffer.startswith(b"\r\n"):
             del buffer[:2]
             self._skip_blank = False
-        if buffer and not (self._skip_blank and bytes(buffer) == b"\r"):
+        if buffer and not (
+            self._skip_blank and len(buffer) == buffer.count(b"\r") == 1
+        ):
             check_first_octet(buffer[0])
         match = find_head_end(buffer, self._scanned)
         size = match.end() if match else len(buffer)
@@ -139,11 +150,12 @@ class HTTPCodec:
         assert isinstance(event, h11.Request)
         headers = Headers(event.headers.raw_items())
         http_version = event.http_version.decode("ascii")
+        self._method = event.method.decode("ascii")
         self._begin_body(headers)
         # With or without content: an offer beside it makes the 100 a duty.
         self.continue_owed = expects_continue(http_version, headers)
         return RequestHead(
-            event.method.decode("ascii"),
+            self._method,
             event.target.decode("ascii"),
             http_version,
             headers,
@@ -154,10 +166,16 @@ class HTTPCodec:
 
         Raises:
             MalformedMessage: It is none.
-            IllegalSwitch: It is a 101, and the request asked for no switch.
+            IllegalSwitch: It is a 101, and nobody asked for one, or it came before the
+                request was sent whole.
         """
         if is_switch_head(raw) and self._parser.our_state is not MIGHT_SWITCH_PROTOCOL:
-            raise IllegalSwitch("the request asked for no switch")
+            broken = self._parser.our_state is h11.ERROR
+            raise IllegalSwitch(
+                "it came before the request was through"
+                if broken
+                else "the request asked for no switch"
+            )
         event = self._parse_head(raw)
         assert isinstance(event, h11.InformationalResponse | h11.Response)
         headers = Headers(event.headers.raw_items())
@@ -185,7 +203,7 @@ class HTTPCodec:
             return
         lengths = field_values(headers, b"content-length")
         chunked = field_values(headers, b"transfer-encoding")
-        self.body_length = int(lengths[0]) if lengths and not chunked else None
+        self.body_left = int(lengths[0]) if lengths and not chunked else None
         self.body_pending = bool(self._buffer)
 
     def next_body(self) -> bytes | None:
@@ -201,11 +219,14 @@ class HTTPCodec:
             event = self._next_event()
             if isinstance(event, h11.Data):
                 self.body_pending = True
+                if self.body_left is not None:
+                    self.body_left -= len(event.data)
                 return bytes(event.data)
             if not isinstance(event, h11.EndOfMessage):
                 self.body_pending = False
                 return None
             self.body_ended = True
+            self.body_left = 0
             # What h11 was given beyond the body's end comes back.
             self._buffer += self._parser.trailing_data[0]
         return b""
@@ -227,7 +248,7 @@ class HTTPCodec:
     def write_request(
         self, method: str, target: str, fields: list[Field], body: bytes
     ) -> bytes:
-        """Begin an exchange; return the request's bytes.
+        """Begin an exchange; return the bytes of its request, head and body.
 
         Raises:
             ValueError: The request is malformed; no exchange was begun.
@@ -259,7 +280,6 @@ class HTTPCodec:
         fields: Iterable[Field],
         *,
         length: int | None,
-        method: str,
         close: bool,
     ) -> tuple[bytes, bool]:
         """Return the bytes of a final response's head, and whether content follows.
@@ -269,18 +289,19 @@ class HTTPCodec:
             reason: The reason phrase.
             fields: The fields; Content-Length is added where it is known and missing.
             length: The body's length in bytes, None if unknown.
-            method: Of the request.
             close: Whether to announce that the connection ends.
 
         Raises:
-            ValueError: A Content-Length among the fields is not the body's; the
-                response is not begun.
+            ValueError: A Content-Length among the fields is not the body's, or stands
+                where none may (RFC 9110 §8.6); the response is not begun.
         """
         head = [*fields]
-        has_content = method != "HEAD" and status not in _NO_CONTENT
+        has_content = self._method != "HEAD" and status not in _NO_CONTENT
         declared = field_values(head, b"content-length")
-        if declared and not (len(declared) == 1 and declared[0].isdigit()):
+        if declared and not (len(declared) == 1 and _is_length(declared[0])):
             raise ValueError("Content-Length is not one number")
+        if declared and status == HTTPStatus.NO_CONTENT:
+            raise ValueError("a 204 has no Content-Length")
         if declared and has_content and length not in (None, int(declared[0])):
             raise ValueError("Content-Length is not the length of the body")
         if length is not None and not declared and status not in _NO_CONTENT:
@@ -327,6 +348,11 @@ class HTTPCodec:
         """Whether the exchange is over and the connection can carry another one."""
         parser = self._parser
         return parser.our_state is h11.DONE and parser.their_state is h11.DONE
+
+    @property
+    def must_close(self) -> bool:
+        """Whether the exchange, though not over, cannot be followed by another one."""
+        return self._parser.our_state is h11.MUST_CLOSE
 
     @property
     def may_answer(self) -> bool:

@@ -2,7 +2,7 @@
 # something enforces it.
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import final
 
 
@@ -15,6 +15,7 @@ class Limits:
 
     Raises:
         ValueError: A bound is negative.
+        TypeError: A bound is no number, or None where that means nothing.
     """
 
     head_bytes: int = 32 * 1024
@@ -46,7 +47,11 @@ class Limits:
     peer has closed too."""
 
     def __post_init__(self) -> None:
-        for name in self.__slots__:
-            value = getattr(self, name)
-            if value is not None and value < 0:
-                raise ValueError(f"{name} must not be negative, not {value!r}")
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if value is None and "None" in str(field.type):
+                continue
+            if not isinstance(value, int | float):
+                raise TypeError(f"{field.name} must be a number, not {value!r}")
+            if not value >= 0:
+                raise ValueError(f"{field.name} must not be negative, not {value!r}")

@@ -1,14 +1,17 @@
 # What an app returns and what a client gets: plain values and their checks.
 from __future__ import annotations
 
+from collections.abc import AsyncIterable
+from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import TYPE_CHECKING, NamedTuple, final
+from typing import TYPE_CHECKING, NamedTuple, cast, final
 
 from ._handshake import advertise, switch_fields
 from ._headers import Field, Headers, HeadersLike, encode_fields, field_values
+from ._tokens import parse_protocols
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterable
+    from collections.abc import AsyncIterator
 
     from ._body import Body
     from ._request import UpgradeHandler
@@ -59,6 +62,7 @@ class Response:
         reason: The reason phrase; None means the standard one.
 
     Raises:
+        TypeError: The body is of no such type.
         ValueError: The status is informational, a 426 lacks its Upgrade field (RFC 9110
             §15.5.22), a field or the reason is malformed, or Transfer-Encoding is given.
     """
@@ -68,7 +72,7 @@ class Response:
     def __init__(
         self,
         status: int,
-        body: bytes | str | AsyncIterable[bytes] = b"",
+        body: bytes | bytearray | memoryview | str | AsyncIterable[bytes] = b"",
         headers: HeadersLike = (),
         *,
         reason: str | None = None,
@@ -76,18 +80,32 @@ class Response:
         if not _LAST_INFORMATIONAL < status <= _LAST_STATUS:
             raise ValueError(f"not the status of a final response: {status}")
         fields = encode_fields(headers, forbidden=frozenset({b"transfer-encoding"}))
-        if status == HTTPStatus.UPGRADE_REQUIRED and not field_values(
-            fields, b"upgrade"
+        if status == HTTPStatus.UPGRADE_REQUIRED and not parse_protocols(
+            field_values(fields, b"upgrade")
         ):
-            raise ValueError("a 426 needs an Upgrade field")
+            raise ValueError("a 426 needs an Upgrade field that names a protocol")
+        if isinstance(body, str):
+            body = body.encode()
+        elif isinstance(body, bytearray | memoryview):
+            body = bytes(body)
+        elif not isinstance(cast("object", body), bytes | AsyncIterable):
+            raise TypeError(f"a body of {type(body).__name__}")
         self.status: int = int(status)
-        self.body: bytes | AsyncIterable[bytes] = (
-            body.encode() if isinstance(body, str) else body
-        )
+        self.body: bytes | AsyncIterable[bytes] = body
         self.fields: tuple[Field, ...] = advertise(fields)
         self.reason: str = (
             standard_reason(status) if reason is None else check_reason(reason)
         )
+
+    async def aclose(self) -> None:
+        """Close an iterable body that can be closed; the server does it.
+
+        Left to itself, a generator that was not run to its end would live until the
+        collector finds it.
+        """
+        aclose = getattr(self.body, "aclose", None)
+        if aclose is not None:
+            await aclose()
 
     @property
     def opens_tunnel(self) -> bool:
@@ -99,6 +117,7 @@ class Response:
 
 
 @final
+@dataclass(frozen=True, slots=True, eq=False)
 class Upgrade:
     """The answer that switches the connection to another protocol.
 
@@ -107,6 +126,8 @@ class Upgrade:
     bytes that are first in the stream. If the request does not offer the protocol, the
     client gets a 426 that names it.
 
+    Immutable, so what was checked is what is sent.
+
     Args:
         protocol: ``name`` or ``name/version``, spelled as the 101 is to spell it.
         handler: The task of the connection from then on.
@@ -114,27 +135,23 @@ class Upgrade:
         reason: Its reason phrase.
 
     Raises:
+        TypeError: The handler is not callable.
         ValueError: The protocol, a field or the reason is malformed, or a field is
             hop-by-hop or about framing.
     """
 
-    __slots__ = ("fields", "handler", "protocol", "reason")
+    protocol: str
+    handler: UpgradeHandler
+    headers: HeadersLike = ()
+    reason: str = field(default=SWITCHING_PROTOCOLS, kw_only=True)
+    fields: tuple[Field, ...] = field(init=False, repr=False)
 
-    def __init__(
-        self,
-        protocol: str,
-        handler: UpgradeHandler,
-        headers: HeadersLike = (),
-        *,
-        reason: str = SWITCHING_PROTOCOLS,
-    ) -> None:
-        self.protocol: str = protocol
-        self.handler: UpgradeHandler = handler
-        self.fields: list[Field] = switch_fields(protocol, headers)
-        self.reason: str = check_reason(reason)
-
-    def __repr__(self) -> str:
-        return f"<Upgrade {self.protocol}>"
+    def __post_init__(self) -> None:
+        if not callable(self.handler):
+            raise TypeError(f"the handler cannot be called: {self.handler!r}")
+        check_reason(self.reason)
+        fields = switch_fields(self.protocol, self.headers)
+        object.__setattr__(self, "fields", fields)
 
 
 @final
@@ -197,7 +214,7 @@ class ClientResponse:
         self.body = await self._body.read(limit)
         return self.body
 
-    def stream(self) -> AsyncGenerator[bytes]:
+    def stream(self) -> AsyncIterator[bytes]:
         """Iterate over the body as it comes, without bound on its length.
 
         Raises:
@@ -212,9 +229,14 @@ class ClientResponse:
             limit: The most bytes to keep; :attr:`truncated` tells if there are more.
 
         Raises:
-            BadBody: As :meth:`read` does.
+            BadBody: As :meth:`read` does; what came before is kept all the same.
         """
-        self.body, self.truncated = await self._body.read_at_most(limit)
+        self.truncated = True
+        try:
+            self.body, self.truncated = await self._body.read_beginning(limit)
+        except BaseException:
+            self.body = self._body.peek(limit)
+            raise
 
     def __repr__(self) -> str:
         return f"<ClientResponse {self.status} {self.reason}>"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Protocol, TypeAlias, final
 
+from ._errors import BodyError
 from ._handshake import switch_fields
 from ._messages import (
     SWITCHING_PROTOCOLS,
@@ -17,7 +18,7 @@ from ._stream import UpgradedStream
 from ._target import Authority, Target, parse_authority, parse_target
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncIterator
 
     from ._body import Body
     from ._headers import Field, Headers, HeadersLike
@@ -44,8 +45,10 @@ class Exchange(Protocol):
     def secure(self) -> bool: ...
 
     async def accept_upgrade(
-        self, protocol: str, fields: list[Field], reason: str
+        self, protocol: str, fields: tuple[Field, ...], reason: str
     ) -> UpgradedStream: ...
+
+    def blame_client(self, error: BodyError) -> None: ...
 
 
 @final
@@ -124,7 +127,8 @@ class Request:
         """Read the whole body and keep it: a second call returns the same bytes.
 
         Sends the 100 that an ``Expect: 100-continue`` asks for. Cancelled, it has lost
-        nothing; the next call goes on.
+        nothing, and the next call goes on; only in the middle of that 100 it leaves the
+        connection broken.
 
         Args:
             limit: The most bytes to take; None means ``Limits.body_bytes``.
@@ -132,10 +136,17 @@ class Request:
         Raises:
             BodyTooLarge: There are more. Uncaught it is answered with 413.
             BadBody: The framing is broken or the client left. Uncaught it is a 400.
+            UsageError: The body is gone: the request was answered, or a switch dropped
+                its body.
+            trio.BrokenResourceError: The client left before it could be told to go on.
         """
-        return await self._body.read(limit)
+        try:
+            return await self._body.read(limit)
+        except BodyError as exc:
+            self._exchange.blame_client(exc)
+            raise
 
-    def stream(self) -> AsyncGenerator[bytes]:
+    def stream(self) -> AsyncIterator[bytes]:
         """Iterate over the body as it comes, without bound on its length.
 
         Sends the 100 that an ``Expect: 100-continue`` asks for. What is iterated over
@@ -160,8 +171,9 @@ class Request:
         reset when it raises.
 
         Cancelled before the first byte of the 101 nothing happened and any answer is
-        possible, but that a body no longer can be read. If the 101 itself fails or is
-        cancelled, the connection is broken and takes no other answer.
+        possible, but a body of which something was dropped can no longer be read. If
+        the 101, or a 100 before it, fails or is cancelled in the middle, the connection
+        is broken and takes no other answer.
 
         Args:
             protocol: One of :attr:`upgrades`, spelled as the 101 is to spell it.

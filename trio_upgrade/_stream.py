@@ -90,7 +90,7 @@ class UpgradedStream(trio.abc.Stream):
     @property
     def can_send_eof(self) -> bool:
         """Whether one direction can be ended alone: on TCP yes, on TLS no."""
-        return isinstance(self._transport, trio.abc.HalfCloseableStream)
+        return isinstance(self, trio.abc.HalfCloseableStream) and not self.detached
 
     @property
     def peer_ended(self) -> bool:
@@ -173,7 +173,7 @@ class UpgradedStream(trio.abc.Stream):
             HalfCloseUnsupported: The transport cannot; nothing was done.
         """
         raise HalfCloseUnsupported(
-            f"{type(self._transport).__name__} cannot end one direction only"
+            f"{type(self.transport).__name__} cannot end one direction only"
         )
 
     def detach(self) -> tuple[trio.abc.Stream, bytes]:
