@@ -280,6 +280,7 @@ class TestRefusal:
         with pytest.raises(UpgradeRefused) as caught:
             await open_upgrade(URL, "echo", stream=ScriptedPeer(wire))
 
+        assert caught.value.response.body == b"reas"
         assert caught.value.response.truncated
 
     async def test_refused_connection_can_go_on(self) -> None:
@@ -611,6 +612,18 @@ class TestConnection:
         await response.read()
         with pytest.raises(PeerGone, match="ended the connection"):
             await connection.request("GET", "/")
+        assert peer.closed
+
+    async def test_connect_is_no_request(self) -> None:
+        """CONNECT asks for a tunnel: its answer could never be read as a response."""
+        peer = ScriptedPeer(okay(b""))
+        connection = await open_connection(URL, stream=peer)
+        with pytest.raises(ValueError, match="CONNECT"):
+            await connection.request("CONNECT", "a:1")
+        with pytest.raises(ValueError, match="CONNECT"):
+            await connection.upgrade("a:1", "echo", method="CONNECT")
+
+        assert not peer.sent
 
     @pytest.mark.ids("M08", "C12")
     async def test_more_than_the_response(self) -> None:
@@ -621,6 +634,7 @@ class TestConnection:
         assert await response.read() == b"ok"
         with pytest.raises(BadResponse, match="more than its response"):
             await connection.request("GET", "/")
+        assert peer.closed
 
     async def test_head_and_informational(self) -> None:
         """HEAD has no body to read; 1xx are kept on the response."""

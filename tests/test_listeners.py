@@ -222,6 +222,83 @@ class TestTLS:
 
         assert not caplog.records
 
+    @pytest.mark.parametrize("https_compatible", [False, True])
+    @pytest.mark.parametrize("switched", [False, True])
+    async def test_last_words_arrive(
+        self, https_compatible: bool, switched: bool
+    ) -> None:
+        """What we say last arrives over TLS, too, while the client still sends."""
+        contexts = make_tls_contexts()
+
+        async def handler(request, stream, head) -> None:
+            await stream.send_all(b"last words")
+
+        async def app(request):
+            if request.upgrades:
+                return Upgrade("echo", handler)
+            return Response(413, b"last words")
+
+        (tcp_listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        listener = trio.SSLListener(
+            tcp_listener, contexts[1], https_compatible=https_compatible
+        )
+        async with trio.open_nursery() as nursery:
+            await nursery.start(serve_listeners, app, [listener])
+            stream = trio.SSLStream(
+                await trio.testing.open_stream_to_socket_listener(tcp_listener),
+                contexts[0],
+                server_hostname="localhost",
+                https_compatible=https_compatible,
+            )
+            post = get("/", "Content-Length: 3000000").replace(b"GET", b"POST")
+            await stream.send_all((UP if switched else post) + b"x" * 200_000)
+            got = bytearray()
+            while not got.endswith(b"last words"):
+                received = await stream.receive_some()
+                assert received, got
+                got += received
+            await trio.aclose_forcefully(stream)
+            nursery.cancel_scope.cancel()
+
+
+class OverloadedListener(MemoryListener):
+    """A listener that has run out of descriptors for a while."""
+
+    def __init__(self, *errnos: int) -> None:
+        super().__init__()
+        self.errnos = list(errnos)
+
+    async def accept(self) -> trio.abc.Stream:
+        if self.errnos:
+            await trio.lowlevel.checkpoint()
+            raise OSError(self.errnos.pop(), "out of something")
+        return await super().accept()
+
+
+class TestAccept:
+    """What accept() may say."""
+
+    async def test_out_of_descriptors(self, autojump_clock, caplog) -> None:
+        """The server waits and recovers, and says so once."""
+        listener = OverloadedListener(errno.EMFILE, errno.ENFILE, errno.EMFILE)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(serve_listeners, echo_app, [listener])
+            stream = await listener.connect()
+            await stream.send_all(UP)
+            assert await stream.receive_some() == SWITCHED
+            nursery.cancel_scope.cancel()
+
+        assert len(caplog.records) == 1
+        assert "cannot accept for now" in caplog.text
+
+    async def test_listener_that_fails(self) -> None:
+        """Any other error is the listener's end, and the server's."""
+        listener = OverloadedListener(errno.EBADF)
+        with pytest.RaisesGroup(OSError):
+            await serve_listeners(echo_app, [listener])
+
+        assert listener.closed
+
 
 class TestLifetime:
     """Everything ends with the task that serves."""
@@ -259,6 +336,52 @@ class TestLifetime:
                 await trio.sleep_forever()
 
         assert listener.closed
+
+    async def test_detached_stream_outlives_its_handler(self) -> None:
+        """What a handler detached is nobody's to close but its new owner's."""
+
+        async def handler(request, stream, head) -> None:
+            owners.start_soon(own, *stream.detach())
+
+        async def own(transport: trio.abc.Stream, head: bytes) -> None:
+            async with transport:
+                await transport.send_all(head + await transport.receive_some())
+
+        async def app(request) -> Upgrade:
+            return Upgrade("echo", handler)
+
+        async with trio.open_nursery() as owners, trio.open_nursery() as nursery:
+            server = await nursery.start(serve_tcp, app, 0)
+            async with await open_upgrade(server.url, "echo") as (_, stream, _):
+                await trio.testing.wait_all_tasks_blocked()
+                await stream.send_all(b"to the new owner")
+                assert await stream.receive_some() == b"to the new owner"
+                assert await stream.receive_some() == b""
+            nursery.cancel_scope.cancel()
+
+    async def test_half_an_answer_is_no_answer(self) -> None:
+        """A response cancelled in the middle ends in a reset, not as if complete."""
+        begun = trio.Event()
+
+        async def body():
+            yield b"the first half"
+            begun.set()
+            await trio.sleep_forever()
+
+        async def app(request) -> Response:
+            return Response(200, body())
+
+        async with trio.open_nursery() as nursery:
+            server = await nursery.start(serve_tcp, app, 0)
+            port = server.listeners[0].socket.getsockname()[1]
+            async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+                await stream.send_all(b"GET / HTTP/1.0\r\n\r\n")
+                await begun.wait()
+                nursery.cancel_scope.cancel()
+                with trio.CancelScope(shield=True):
+                    with pytest.raises(trio.BrokenResourceError):
+                        while await stream.receive_some():
+                            pass
 
     async def test_many_connections(self) -> None:
         """A hundred connections at a time echo, each its own."""

@@ -7,6 +7,7 @@ and byte by byte.
 from __future__ import annotations
 
 import logging
+from functools import partial
 
 import pytest
 import trio
@@ -260,6 +261,22 @@ class TestSwitch:
 
         await check_every_split(echo_app, wire, SWITCHED + b"HEAD")
 
+    @pytest.mark.parametrize("streamed", [False, True])
+    async def test_body_that_was_read_is_not_unread(self, streamed: bool) -> None:
+        """However long the body was, once read it does not stand in a switch's way."""
+
+        async def app(request: Request) -> Upgrade:
+            if streamed:
+                assert sum([len(chunk) async for chunk in request.stream()]) == 100_000
+            else:
+                assert len(await request.read()) == 100_000
+            return Upgrade("echo", echo)
+
+        head = UP.replace(b"GET", b"POST")[:-2] + b"Content-Length: 100000\r\n\r\n"
+        peer = await run_script(app, head + b"x" * 100_000 + b"HEAD")
+
+        assert peer.sent == SWITCHED + b"HEAD"
+
     @pytest.mark.parametrize("framing", ["length", "chunked"])
     async def test_unread_body_over_the_limit(self, framing: str) -> None:
         """More than drain_body bytes unread: 413, close, the handler is not called."""
@@ -446,17 +463,18 @@ class TestAcceptUpgrade:
         assert peer.sent.count(b"HTTP/1.1 503 Service Unavailable") == 2
         assert b"101" not in peer.sent
 
-    async def test_broken_by_a_cancelled_101(self, caplog) -> None:
+    @pytest.mark.parametrize("upgrade", [False, True])
+    async def test_broken_by_a_cancelled_101(self, upgrade: bool, caplog) -> None:
         """From its first byte on, a 101 that fails takes every other answer with it."""
         caplog.set_level(logging.INFO)
         near, far = trio.testing.lockstep_stream_pair()
 
-        async def app(request: Request) -> Response:
+        async def app(request: Request) -> Response | Upgrade:
             with trio.CancelScope() as scope:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(cancel, scope)
                     await request.accept_upgrade("echo")
-            return Response(200, b"never sent")
+            return Upgrade("echo", echo) if upgrade else Response(200, b"never sent")
 
         async def cancel(scope: trio.CancelScope) -> None:
             await trio.testing.wait_all_tasks_blocked()
@@ -471,6 +489,69 @@ class TestAcceptUpgrade:
 
         assert got in {b"", SWITCHED}
         assert caplog.text.count("dropped, the connection is broken") == 1
+
+    async def test_abandoned_drain_leaves_no_body(self) -> None:
+        """A body of which accept_upgrade dropped a part is never read as if whole."""
+        outcome = []
+
+        async def app(request: Request) -> Response:
+            with trio.CancelScope() as scope:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(cancel, scope)
+                    await request.accept_upgrade("echo")
+            with pytest.raises(UsageError, match="dropped") as caught:
+                await request.read()
+            outcome.append(caught.value)
+            return Response(503, b"busy")
+
+        async def cancel(scope: trio.CancelScope) -> None:
+            await trio.testing.wait_all_tasks_blocked()
+            scope.cancel()
+
+        head = UP.replace(b"GET", b"POST")[:-2] + b"Content-Length: 10\r\n\r\n"
+        peer = ScriptedPeer(head + b"hello", then="silence")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(serve_stream, app, peer)
+            await peer.wait_sent(b"busy")
+            peer.feed(b"WORLD")
+            peer.finish()
+
+        assert len(outcome) == 1
+
+    async def test_kept_request_has_no_hold_on_the_next(self) -> None:
+        """A Request that outlives its answer neither answers nor reads another."""
+        kept: list[Request] = []
+
+        async def app(request: Request) -> Response:
+            kept.append(request)
+            if request.path == "/1":
+                return Response(200, b"1")
+            with pytest.raises(UsageError, match="answered"):
+                await kept[0].accept_upgrade("a")
+            with pytest.raises(UsageError, match="answered"):
+                await kept[0].read()
+            return Response(200, await request.read())
+
+        fields = "Connection: Upgrade\r\nUpgrade: a\r\nContent-Length: 3\r\n\r\n"
+        head = "POST /%d HTTP/1.1\r\nHost: x\r\n" + fields
+        wire = (head % 1 + "ONE" + head % 2 + "TWO").encode()
+
+        await check_every_split(app, wire, okay(b"1") + okay(b"TWO"))
+
+    async def test_answering_twice(self) -> None:
+        """A streamed answer that tries to switch is told that it is one already."""
+
+        async def app(request: Request) -> Response:
+            async def body():
+                with pytest.raises(UsageError, match="answered"):
+                    await request.accept_upgrade("echo")
+                yield b"still HTTP"
+
+            return Response(200, body())
+
+        peer = await run_script(app, UP)
+
+        assert peer.sent.endswith(b"\r\nstill HTTP\r\n0\r\n\r\n")
 
     async def test_body_is_gone_after_the_switch(self) -> None:
         """What accept_upgrade dropped cannot be read; what was read before can."""
@@ -490,6 +571,19 @@ class TestAcceptUpgrade:
             peer = await run_script(app, head)
 
             assert peer.sent == SWITCHED
+
+    async def test_upgrade_returned_after_the_switch(self, caplog) -> None:
+        """An Upgrade behind an accept_upgrade is a bug, like any other answer."""
+
+        async def app(request: Request) -> Upgrade:
+            await request.accept_upgrade("echo")
+            return Upgrade("echo", echo)
+
+        peer = ScriptedPeer(UP)
+        await serve_stream(app, peer)
+
+        assert peer.sent == SWITCHED
+        assert "returned after the switch" in caplog.text
 
 
 class TestBodies:
@@ -562,6 +656,58 @@ class TestBodies:
         assert b"101" not in peer.sent
         if then != "reset":
             assert peer.sent.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+            assert b"\r\nConnection: close\r\n" in peer.sent
+
+    @pytest.mark.parametrize(
+        ("head", "answer"),
+        [
+            (b"POST / HTTP/1.0\r\n", Response(200, b"ok")),
+            (b"POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n", Response(200)),
+            (
+                b"POST / HTTP/1.1\r\nHost: x\r\n",
+                Response(200, headers={"Connection": "close"}),
+            ),
+        ],
+    )
+    async def test_no_waiting_for_a_body_that_nobody_wants(
+        self, head: bytes, answer: Response
+    ) -> None:
+        """Where the connection ends anyway, our end comes without the body's."""
+
+        async def app(_: Request) -> Response:
+            return answer
+
+        peer = ScriptedPeer(head + b"Content-Length: 10\r\n\r\nhalf", then="silence")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(serve_stream, app, peer)
+            await trio.testing.wait_all_tasks_blocked()
+
+            assert peer.got_eof
+            peer.finish()
+
+    async def test_leaving_the_stream_early(self) -> None:
+        """A loop over a body may be left at any time; the rest is skipped."""
+
+        async def app(request: Request) -> Response:
+            async for chunk in request.stream():
+                return Response(200, chunk)
+            return Response(200, b"empty")
+
+        post = self.POST + b"Content-Length: %d\r\n\r\n"
+        peer = await run_script(app, post % 8 + b"one", b"three", post % 0, get("/"))
+
+        assert peer.sent == okay(b"one") + okay(b"empty") * 2
+
+    async def test_stream_of_an_ended_body_is_a_checkpoint(self) -> None:
+        """Also when there is nothing to wait for."""
+
+        async def app(request: Request) -> Response:
+            for _ in range(2):
+                with trio.testing.assert_checkpoints():
+                    assert [chunk async for chunk in request.stream()] == []
+            return Response(200)
+
+        await run_script(app, get("/"))
 
     async def test_100_when_the_app_begins_to_read(self) -> None:
         """The 100 is sent when the app reads, once, and not before."""
@@ -720,6 +866,18 @@ class TestResponses:
 
         assert await self.answer(Response(200, body)) == okay(body)
 
+    async def test_no_length_on_a_204(self, caplog) -> None:
+        """A Content-Length of the app's on a 204 is a bug (RFC 9110 §8.6)."""
+
+        async def app(_: Request) -> Response:
+            return Response(204, headers={"Content-Length": "0"})
+
+        peer = ScriptedPeer(get("/"))
+        await serve_stream(app, peer)
+
+        assert peer.sent.startswith(b"HTTP/1.1 500 ")
+        assert "204" in caplog.text
+
     @pytest.mark.ids("U09", "U12")
     async def test_advertising(self) -> None:
         """An Upgrade field of the app's gets its option, and is no switch."""
@@ -784,6 +942,100 @@ class TestBugs:
         assert record.name == "trio_upgrade.server"
         assert record.exc_info[0] is LookupError
         assert "GET /1" in record.message
+
+    async def test_error_of_the_apps_own_client(self, caplog) -> None:
+        """A body that broke elsewhere is not the fault of whoever asks here."""
+
+        async def app(request: Request) -> Response:
+            upstream = ScriptedPeer(okay(b"hello")[:-3])
+            connection = await open_connection("http://x", stream=upstream)
+            response = await connection.request("GET", "/")
+            return Response(200, await response.read())
+
+        peer = await self.serve(app, get("/"))
+
+        assert peer.sent.startswith(b"HTTP/1.1 500 ")
+        assert "BadBody" in caplog.text
+
+    async def test_iterable_of_a_dropped_answer_is_closed(self) -> None:
+        """An answer that cannot be sent has its generator closed all the same."""
+        closed = []
+
+        class Body:
+            def __aiter__(self) -> Body:
+                return self
+
+            async def __anext__(self) -> bytes:
+                raise StopAsyncIteration
+
+            async def aclose(self) -> None:
+                closed.append(True)
+
+        async def app(_: Request) -> Response:
+            return Response(200, Body())
+
+        await self.serve(app, b"CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n")
+
+        assert closed == [True]
+
+    async def test_interrupt_under_cancellation(self) -> None:
+        """A KeyboardInterrupt is not replaced by the Cancelled that it meets."""
+
+        async def app(_: Request) -> None:
+            try:
+                await trio.sleep_forever()
+            finally:
+                raise KeyboardInterrupt
+
+        peer = ScriptedPeer(get("/"), then="silence")
+        with pytest.RaisesGroup(KeyboardInterrupt):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(serve_stream, app, peer)
+                await trio.testing.wait_all_tasks_blocked()
+                nursery.cancel_scope.cancel()
+
+        assert peer.closed
+
+    async def test_strict_error_under_cancellation(self) -> None:
+        """Nor is a bug, in strict mode."""
+
+        async def app(_: Request) -> None:
+            try:
+                await trio.sleep_forever()
+            finally:
+                raise LookupError("oops")
+
+        peer = ScriptedPeer(get("/"), then="silence")
+        with pytest.RaisesGroup(LookupError):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(partial(serve_stream, app, peer, strict=True))
+                await trio.testing.wait_all_tasks_blocked()
+                nursery.cancel_scope.cancel()
+
+    @pytest.mark.parametrize("strict", [False, True])
+    async def test_transport_that_fails_to_close(self, strict: bool, caplog) -> None:
+        """Whatever a transport raises is logged, or raised in strict mode."""
+
+        class Stuck(trio.abc.Stream):
+            async def receive_some(self, max_bytes: int | None = None) -> bytes:
+                await trio.lowlevel.checkpoint()
+                return b""
+
+            async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+                raise AssertionError("nothing to send")
+
+            async def wait_send_all_might_not_block(self) -> None:
+                raise AssertionError("nothing to send")
+
+            async def aclose(self) -> None:
+                raise OSError("stuck")
+
+        if strict:
+            with pytest.raises(OSError, match="stuck"):
+                await serve_stream(echo_app, Stuck(), strict=True)
+        else:
+            await serve_stream(echo_app, Stuck())
+            assert "stuck" in caplog.text
 
     @pytest.mark.parametrize(
         ("answer", "request_head"),
@@ -1009,6 +1261,14 @@ class TestMalformed:
 
         assert peer.sent.startswith(b"HTTP/1.1 " + status)
         assert b"\r\nConnection: close\r\n" in peer.sent
+        assert peer.got_eof
+
+    async def test_head_with_a_malformed_target(self) -> None:
+        """A refused HEAD gets the fields of the refusal, and nothing worse happens."""
+        peer = await run_script(echo_app, b"HEAD foo HTTP/1.1\r\nHost: x\r\n\r\n")
+
+        assert peer.sent.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+        assert peer.sent.endswith(b"\r\n\r\n")
         assert peer.got_eof
 
     async def test_too_many_fields(self) -> None:
