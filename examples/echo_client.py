@@ -12,6 +12,7 @@ the input is sent as a half-close; the program ends when the server has ended, t
 
 from __future__ import annotations
 
+import os
 import sys
 
 import trio
@@ -20,9 +21,11 @@ from trio_upgrade import OpenError, UpgradedStream, UpgradeRefused, open_upgrade
 
 
 async def send_input(stream: UpgradedStream) -> None:
-    async with await trio.open_file(sys.stdin.fileno(), "rb", buffering=0) as source:
-        while chunk := await source.read(65536):
-            await stream.send_all(chunk)
+    # Abandoned when the server ends first: no read of a keyboard can be cancelled.
+    while chunk := await trio.to_thread.run_sync(
+        os.read, sys.stdin.fileno(), 65536, abandon_on_cancel=True
+    ):
+        await stream.send_all(chunk)
     await stream.send_eof()
 
 

@@ -1,13 +1,25 @@
-# Marks that every test may carry.  A peer program that is not there is no failure: its
-# tests are skipped, on a desk and in CI alike, and say what is to be installed.
+# Marks that every test may carry, and a bound for all of them.  A peer program that is
+# not there is no failure: its tests are skipped, on a desk and in CI alike, and say what
+# is to be installed.
 from __future__ import annotations
 
+import inspect
 import shutil
+from functools import wraps
+from typing import TYPE_CHECKING, Any
 
 import pytest
+import trio
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
 
 # Where Debian's package is not called as the program is.
 _PACKAGES = {"node": "nodejs"}
+# Seconds that an async test may take, many times what the slowest one needs.  A mock
+# clock jumps there as soon as everybody waits for nothing.
+_BOUND = 60
+_MOCK_BOUND = 1_000_000
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -16,3 +28,22 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         if shutil.which(program) is None:
             package = _PACKAGES.get(program, program)
             pytest.skip(f"needs {program}: install Debian's package {package}")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # A test that waits for what never comes is a failure, not a hang.
+    for item in items:
+        if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.obj):
+            mock = "autojump_clock" in item.fixturenames
+            item.obj = _bound(item.obj, _MOCK_BOUND if mock else _BOUND)
+
+
+def _bound(
+    test: Callable[..., Awaitable[None]], seconds: float
+) -> Callable[..., Awaitable[None]]:
+    @wraps(test)
+    async def run(*args: Any, **kwargs: Any) -> None:
+        with trio.fail_after(seconds):
+            await test(*args, **kwargs)
+
+    return run

@@ -12,7 +12,7 @@ import trio.testing
 import trustme
 
 from trio_upgrade import Limits, Response, Upgrade, pipe, serve_stream
-from trio_upgrade.testing import ScriptedPeer
+from trio_upgrade.testing import ScriptedPeer, split_points
 
 if TYPE_CHECKING:
     from trio_upgrade import Request, UpgradedStream
@@ -21,6 +21,14 @@ if TYPE_CHECKING:
 UP = b"GET /u HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n"
 SWITCHED = (
     b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n"
+)
+
+# The automatic refusal of a request that does not offer "echo".
+REQUIRED = (
+    b"HTTP/1.1 426 Upgrade Required\r\n"
+    b"Content-Type: text/plain; charset=utf-8\r\n"
+    b"Upgrade: echo\r\nConnection: Upgrade\r\nContent-Length: 34\r\n\r\n"
+    b"the request does not offer 'echo'\n"
 )
 
 
@@ -55,6 +63,14 @@ async def run_script(app, *packets: bytes, then="end", limits=None) -> ScriptedP
 
     assert peer.closed
     return peer
+
+
+async def check_every_split(app, wire: bytes, expected: bytes) -> None:
+    """However the wire is cut into packets, the answer is this one."""
+    for packets in split_points(wire):
+        peer = await run_script(app, *packets)
+
+        assert peer.sent == expected, packets
 
 
 async def tcp_pair() -> tuple[trio.SocketStream, trio.SocketStream]:

@@ -1,12 +1,8 @@
-"""The server, byte for byte: offers, answers, order, and the ends of connections.
-
-The S ids are the rows of the wire-case table; each runs whole, cut in two at every point,
-and byte by byte.
-"""
+"""Serving on listeners: what nursery.start hands back, and real sockets."""
 
 from __future__ import annotations
 
-import logging
+import errno
 from functools import partial
 
 import pytest
@@ -14,1504 +10,446 @@ import trio
 import trio.testing
 
 from trio_upgrade import (
-    BadBody,
-    BodyTooLarge,
-    Limits,
-    NotOffered,
-    Request,
     Response,
+    Server,
     Upgrade,
-    UpgradedStream,
-    UsageError,
     open_connection,
+    open_upgrade,
+    serve_listeners,
     serve_stream,
-)
-from trio_upgrade.testing import ScriptedPeer, open_pair, split_points
-
-from .support import SWITCHED, UP, echo, echo_app, get, okay, run_script, tcp_pair
-
-REQUIRED = (
-    b"HTTP/1.1 426 Upgrade Required\r\n"
-    b"Content-Type: text/plain; charset=utf-8\r\n"
-    b"Upgrade: echo\r\nConnection: Upgrade\r\nContent-Length: 34\r\n\r\n"
-    b"the request does not offer 'echo'\n"
+    serve_tcp,
 )
 
+from .support import (
+    SWITCHED,
+    UP,
+    echo_app,
+    get,
+    make_tls_contexts,
+    okay,
+    tcp_pair,
+)
 
-async def check_every_split(app, wire: bytes, expected: bytes) -> None:
-    """However the wire is cut into packets, the answer is this one."""
-    for packets in split_points(wire):
-        peer = await run_script(app, *packets)
 
-        assert peer.sent == expected, packets
+class MemoryListener(trio.abc.Listener[trio.abc.Stream]):
+    """A listener for streams that never were sockets."""
+
+    def __init__(self) -> None:
+        self._send, self._receive = trio.open_memory_channel[trio.abc.Stream](10)
+        self.closed = False
+
+    async def connect(self) -> trio.abc.Stream:
+        near, far = trio.testing.memory_stream_pair()
+        await self._send.send(far)
+        return near
+
+    async def accept(self) -> trio.abc.Stream:
+        return await self._receive.receive()
+
+    async def aclose(self) -> None:
+        self.closed = True
+        await trio.lowlevel.checkpoint()
 
 
-class TestOffers:
-    """What is an offer, and what is an ordinary request."""
+class TestURL:
+    """Server.url can be dialled from this machine."""
 
-    @pytest.mark.ids("S1", "S2", "R2")
-    async def test_early_bytes_are_echoed_once(self) -> None:
-        """Bytes behind the head are the first of the stream, however they came."""
-        await check_every_split(echo_app, UP + b"HEAD", SWITCHED + b"HEAD")
-
-    @pytest.mark.ids("S1", "S2")
-    async def test_head_is_what_came_with_the_request(self) -> None:
-        """The handler's head holds what shared the packet, and it may be empty."""
-        seen: list[tuple[bytes, bytes]] = []
-
-        async def handler(
-            request: Request, stream: UpgradedStream, head: bytes
-        ) -> None:
-            assert head == stream.head
-            chunks = [bytes(chunk) async for chunk in stream]
-            seen.append((head, b"".join(chunks)))
-
-        async def app(request: Request) -> Upgrade:
-            return Upgrade("echo", handler)
-
-        await run_script(app, UP + b"HEAD", b"more")
-        await run_script(app, UP, b"HEAD", b"more")
-
-        assert seen == [(b"HEAD", b"HEADmore"), (b"", b"HEADmore")]
-
-    @pytest.mark.ids("S3")
-    async def test_head_is_bounded_by_the_read_size(self) -> None:
-        """Of 300,000 bytes behind the offer the head holds what one read took."""
-        heads: list[bytes] = []
-
-        async def handler(
-            request: Request, stream: UpgradedStream, head: bytes
-        ) -> None:
-            heads.append(head)
-            await echo(request, stream, head)
-
-        async def app(request: Request) -> Upgrade:
-            return Upgrade("echo", handler)
-
-        data = bytes(range(250)) * 1200
-        peer = await run_script(app, UP + data)
-
-        assert heads == [data[: 65536 - len(UP)]]
-        assert peer.sent == SWITCHED + data
-
-    @pytest.mark.ids("S4", "U12", "U25")
     @pytest.mark.parametrize(
-        "fields",
+        ("host", "shown"),
         [
-            ["Upgrade: echo"],
-            ["Upgrade: echo", "Connection: keep-alive"],
-            ["Connection: upgrade"],
-            ["Connection: upgradeX", "Upgrade: echo"],
-            ["Connection: Upgrade", "Upgrade:"],
-            ["Connection: Upgrade", "Upgrade: , ,"],
-            ["Connection: Upgrade", "Upgrade: ec ho"],
-            ["Connection: Upgrade", "Upgrade: echo/"],
+            ("127.0.0.1", "http://127.0.0.1:"),
+            ("0.0.0.0", "http://127.0.0.1:"),
+            ("::1", "http://[::1]:"),
+            ("::", "http://[::1]:"),
         ],
     )
-    async def test_no_offer(self, fields: list[str]) -> None:
-        """Half an offer is none: the request is ordinary, the connection goes on."""
-        offers = []
-
-        async def app(request: Request) -> Response:
-            offers.append(len(request.upgrades))
-            return Response(200, request.path)
-
-        wire = get("/1", *fields) + get("/2")
-
-        await check_every_split(app, wire, okay(b"/1") + okay(b"/2"))
-        assert set(offers) == {0}
-
-    @pytest.mark.ids("S5", "S6", "S7", "U03", "U28")
-    @pytest.mark.parametrize(
-        ("fields", "offered"),
-        [
-            (["Connection: keep-alive, Upgrade", "Upgrade: echo"], ["echo"]),
-            (
-                ["Connection: keep-alive", "Connection: upgrade", "Upgrade: echo"],
-                ["echo"],
-            ),
-            (["Connection: uPgRaDe", "uPgRaDe: echo"], ["echo"]),
-            (["Upgrade: echo", "Connection: Upgrade"], ["echo"]),
-            (["Connection: , ,\tUpgrade ,", "Upgrade: ,echo ,\t,"], ["echo"]),
-            (["Connection: close, upgrade", "Upgrade: echo"], ["echo"]),
-            (["Connection: Upgrade", "Upgrade: a/1, Echo"], ["a/1", "Echo"]),
-            (["Connection: Upgrade", "Upgrade: a/1", "Upgrade: echo"], ["a/1", "echo"]),
-            (["Connection: Upgrade", "Upgrade: b@d, echo"], ["echo"]),
-        ],
-    )
-    async def test_offer(self, fields: list[str], offered: list[str]) -> None:
-        """Lists, case, order and empty elements do not matter; the offers' order does."""
-        seen: list[list[str]] = []
-
-        async def app(request: Request) -> Upgrade:
-            seen.append(list(request.upgrades))
-            return Upgrade("echo", echo)
-
-        await check_every_split(app, get("/", *fields) + b"HEAD", SWITCHED + b"HEAD")
-        assert all(offers == offered for offers in seen)
-
-    @pytest.mark.ids("S8", "U13")
-    async def test_http_1_0_offers_nothing(self) -> None:
-        """An Upgrade in an HTTP/1.0 request is ignored."""
-        wire = UP.replace(b"HTTP/1.1", b"HTTP/1.0")
-
-        expected = okay(b"/u").replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
-
-        await check_every_split(echo_app, wire, expected)
-
-    @pytest.mark.ids("S28")
-    async def test_unclaimed_offer_is_an_ordinary_request(self) -> None:
-        """An h2c offer that nobody wants is answered as if it were not there."""
-        wire = get(
-            "/1",
-            "Connection: Upgrade, HTTP2-Settings",
-            "Upgrade: h2c",
-            "HTTP2-Settings: AAMAAABkAAQCAAAAAAIAAAAA",
-        )
-
-        await check_every_split(echo_app, wire + get("/2"), okay(b"/1") + okay(b"/2"))
-
-    @pytest.mark.ids("S26")
-    async def test_connect_offers_nothing(self) -> None:
-        """Upgrade fields on a CONNECT are no offer."""
-        offers = []
-
-        async def app(request: Request) -> Response:
-            offers.append(len(request.upgrades))
-            return Response(405, "no tunnels here")
-
-        wire = UP.replace(b"GET /u", b"CONNECT a:1")
-        peer = await run_script(app, wire)
-
-        assert offers == [0]
-        assert peer.sent.startswith(b"HTTP/1.1 405 Method Not Allowed\r\n")
-
-
-class TestSwitch:
-    """The 101, and what comes before it."""
-
-    @pytest.mark.ids("U04", "R7")
-    async def test_spelling_reason_and_fields_are_the_apps(self) -> None:
-        """The 101 is spelled as the app spells it, its own fields behind ours."""
-
-        async def app(request: Request) -> Upgrade:
-            return Upgrade(
-                "ECHO", echo, {"X-Room": "7"}, reason="Web Socket Protocol Handshake"
-            )
-
-        peer = await run_script(app, UP)
-
-        assert peer.sent == (
-            b"HTTP/1.1 101 Web Socket Protocol Handshake\r\n"
-            b"Connection: Upgrade\r\nUpgrade: ECHO\r\nX-Room: 7\r\n\r\n"
-        )
-
-    @pytest.mark.ids("S32")
-    async def test_immediate_end(self) -> None:
-        """A client that half-closes at once gets its 101, then our end."""
-        peer = await run_script(echo_app, UP)
-
-        assert peer.sent == SWITCHED
-        assert peer.got_eof
-
-    @pytest.mark.ids("U15", "S10")
-    async def test_expected_100_comes_before_the_101(self) -> None:
-        """With both fields the 100 is sent first, even if there is no body."""
-        wire = UP[:-2] + b"Expect: 100-continue\r\n\r\n"
-
-        await check_every_split(
-            echo_app,
-            wire + b"HEAD",
-            b"HTTP/1.1 100 Continue\r\n\r\n" + SWITCHED + b"HEAD",
-        )
-
-    @pytest.mark.ids("S11")
-    async def test_body_before_the_switch(self) -> None:
-        """The body is the request's, what follows it is the stream's."""
-        bodies = []
-
-        async def app(request: Request) -> Upgrade:
-            bodies.append(await request.read())
-            return Upgrade("echo", echo)
-
-        wire = UP.replace(b"GET", b"POST")[:-2] + b"Content-Length: 5\r\n\r\nhelloHEAD"
-
-        await check_every_split(app, wire, SWITCHED + b"HEAD")
-        assert set(bodies) == {b"hello"}
-
-    @pytest.mark.ids("S12")
-    async def test_chunked_body_before_the_switch(self) -> None:
-        """A chunked body and its trailers end exactly where the stream begins."""
-        bodies = []
-
-        async def app(request: Request) -> Upgrade:
-            bodies.append(b"".join([chunk async for chunk in request.stream()]))
-            return Upgrade("echo", echo)
-
-        head = UP.replace(b"GET", b"POST")[:-2] + b"Transfer-Encoding: chunked\r\n\r\n"
-        body = b"5\r\nhello\r\n3;x=y\r\nyou\r\n0\r\nX-T: 1\r\n\r\n"
-
-        await check_every_split(app, head + body + b"HEAD", SWITCHED + b"HEAD")
-        assert set(bodies) == {b"helloyou"}
-
-    @pytest.mark.ids("S23", "R12")
-    async def test_unread_body_is_dropped_first(self) -> None:
-        """A body that the app did not read never becomes protocol data."""
-        wire = UP.replace(b"GET", b"POST")[:-2] + b"Content-Length: 5\r\n\r\nhelloHEAD"
-
-        await check_every_split(echo_app, wire, SWITCHED + b"HEAD")
-
-    @pytest.mark.parametrize("streamed", [False, True])
-    async def test_body_that_was_read_is_not_unread(self, streamed: bool) -> None:
-        """However long the body was, once read it does not stand in a switch's way."""
-
-        async def app(request: Request) -> Upgrade:
-            if streamed:
-                assert sum([len(chunk) async for chunk in request.stream()]) == 100_000
-            else:
-                assert len(await request.read()) == 100_000
-            return Upgrade("echo", echo)
-
-        head = UP.replace(b"GET", b"POST")[:-2] + b"Content-Length: 100000\r\n\r\n"
-        peer = await run_script(app, head + b"x" * 100_000 + b"HEAD")
-
-        assert peer.sent == SWITCHED + b"HEAD"
-
-    @pytest.mark.parametrize("framing", ["length", "chunked"])
-    async def test_unread_body_over_the_limit(self, framing: str) -> None:
-        """More than drain_body bytes unread: 413, close, the handler is not called."""
-
-        async def app(request: Request) -> Upgrade:
-            return Upgrade("echo", never)
-
-        async def never(request: Request, stream: UpgradedStream, head: bytes) -> None:
-            raise AssertionError("called")
-
-        head = UP.replace(b"GET", b"POST")[:-2]
-        if framing == "length":
-            wire = head + b"Content-Length: 11\r\n\r\n" + b"x" * 11
-        else:
-            wire = head + b"Transfer-Encoding: chunked\r\n\r\nb\r\n" + b"x" * 11
-        peer = await run_script(app, wire, then="end", limits=Limits(drain_body=10))
-
-        assert peer.sent.startswith(b"HTTP/1.1 413 ")
-        assert peer.sent.count(b"HTTP/1.1") == 1
-
-    @pytest.mark.ids("S13", "O05", "R11")
-    async def test_refused_offer_goes_on_at_the_exact_byte(self) -> None:
-        """Requests pipelined behind a refused offer are all answered, in order."""
-        seen: list[str] = []
-
-        async def app(request: Request) -> Response:
-            seen.append(request.path)
-            return Response(403 if request.upgrades else 200, request.path)
-
-        wire = UP + get("/2") + get("/3")
-        expected = okay(b"/u", status="403 Forbidden") + okay(b"/2") + okay(b"/3")
-
-        await check_every_split(app, wire, expected)
-        assert seen[:3] == ["/u", "/2", "/3"]
-
-    @pytest.mark.ids("S13", "R12")
-    async def test_refused_offer_with_a_body(self) -> None:
-        """So they are behind a body that the app left unread."""
-        head = UP.replace(b"GET", b"POST")[:-2]
-        wire = head + b"Content-Length: 5\r\n\r\nhello" + get("/2")
-        expected = okay(b"/u", status="403 Forbidden") + okay(b"/2")
-
-        async def app(request: Request) -> Response:
-            return Response(403 if request.upgrades else 200, request.path)
-
-        await check_every_split(app, wire, expected)
-
-    @pytest.mark.ids("S14", "S15", "M09")
-    async def test_101_comes_after_every_earlier_response(self) -> None:
-        """A switch that is pipelined behind a slow request waits for its response."""
-        may_answer = trio.Event()
-        calls: list[str] = []
-
-        async def app(request: Request) -> Response | Upgrade:
-            calls.append(request.path)
-            if request.path == "/slow":
-                await may_answer.wait()
-                return Response(200, await request.read())
-            return Upgrade("echo", echo)
-
-        slow = b"POST /slow HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nslow"
-        for packets in split_points(slow + UP + b"EARLY"):
-            may_answer, calls = trio.Event(), []
-            peer = ScriptedPeer(*packets, then="silence")
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(serve_stream, app, peer)
-                await trio.testing.wait_all_tasks_blocked()
-
-                assert not peer.sent
-                assert calls == ["/slow"]
-
-                may_answer.set()
-                await peer.wait_sent(b"EARLY")
-                peer.feed(b"LATE")
-                peer.finish()
-
-            assert peer.sent == okay(b"slow") + SWITCHED + b"EARLYLATE"
-
-    @pytest.mark.ids("S16", "M13")
-    async def test_nothing_after_close(self) -> None:
-        """Behind a request with ``Connection: close`` nothing is processed."""
-        wire = get("/1", "Connection: close") + UP
-        expected = okay(b"/1", status="200 OK").replace(
-            b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"
-        )
-
-        await check_every_split(echo_app, wire, expected)
-
-    @pytest.mark.ids("U08")
-    async def test_not_offered_is_a_426(self) -> None:
-        """An Upgrade that was not asked for tells what to ask for, and goes on."""
-
-        async def app(request: Request) -> Upgrade:
-            return Upgrade("echo", echo)
-
-        await check_every_split(app, get("/1") + UP + b"x", REQUIRED + SWITCHED + b"x")
-
-
-class TestAcceptUpgrade:
-    """The switch inside the app."""
-
-    @pytest.mark.ids("S1")
-    async def test_accept_and_echo(self) -> None:
-        """accept_upgrade gives the stream and its head; returning closes it."""
-        heads = []
-
-        async def app(request: Request) -> None:
-            stream, head = await request.accept_upgrade(
-                "echo", headers=[("X-Room", "7")], reason="Go"
-            )
-            heads.append(head)
-            await echo(request, stream, head)
-
-        peer = await run_script(app, UP + b"HEAD")
-
-        assert heads == [b"HEAD"]
-        assert peer.sent == (
-            b"HTTP/1.1 101 Go\r\nConnection: Upgrade\r\nUpgrade: echo\r\n"
-            b"X-Room: 7\r\n\r\nHEAD"
-        )
-
-    async def test_not_offered(self) -> None:
-        """It raises before anything is sent; uncaught that is the automatic 426."""
-
-        async def app(request: Request) -> None:
-            with pytest.raises(NotOffered, match="'echo'"):
-                await request.accept_upgrade("echo")
-            await request.accept_upgrade("echo")
-
-        peer = await run_script(app, get("/"))
-
-        assert peer.sent == REQUIRED
-
-    async def test_twice(self) -> None:
-        """A second accept raises and changes nothing."""
-
-        async def app(request: Request) -> None:
-            stream, head = await request.accept_upgrade("echo")
-            with pytest.raises(UsageError, match="switched"):
-                await request.accept_upgrade("echo")
-            await echo(request, stream, head)
-
-        peer = await run_script(app, UP + b"HEAD")
-
-        assert peer.sent == SWITCHED + b"HEAD"
-
-    async def test_answer_after_the_switch(self, caplog) -> None:
-        """A Response returned behind a switch is a bug: no HTTP follows the 101."""
-
-        async def app(request: Request) -> Response:
-            await request.accept_upgrade("echo")
-            return Response(200, b"too late")
-
-        peer = ScriptedPeer(UP)
-        await serve_stream(app, peer)
-
-        assert peer.sent == SWITCHED
-        assert "returned after the switch" in caplog.text
-
-    async def test_cancelled_before_the_101(self) -> None:
-        """Cancelled while the body is drained, the app may still answer otherwise."""
-
-        async def app(request: Request) -> Response:
-            with trio.CancelScope() as scope:
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(cancel, scope)
-                    if request.upgrades:
-                        await request.accept_upgrade("echo")
-            return Response(503, b"busy")
-
-        async def cancel(scope: trio.CancelScope) -> None:
-            await trio.testing.wait_all_tasks_blocked()
-            scope.cancel()
-
-        head = UP.replace(b"GET", b"POST")[:-2]
-        peer = ScriptedPeer(head + b"Content-Length: 5\r\n\r\nhe", then="silence")
+    async def test_tcp(self, host: str, shown: str) -> None:
+        """Wildcards become loopback addresses, IPv6 gets its brackets."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(serve_stream, app, peer)
-            await peer.wait_sent(b"busy")
-            peer.feed(b"llo", get("/2"))
-            await peer.wait_sent(b"busy" + b"HTTP/1.1 503")
-            peer.finish()
-
-        assert peer.sent.count(b"HTTP/1.1 503 Service Unavailable") == 2
-        assert b"101" not in peer.sent
-
-    @pytest.mark.parametrize("upgrade", [False, True])
-    async def test_broken_by_a_cancelled_101(self, upgrade: bool, caplog) -> None:
-        """From its first byte on, a 101 that fails takes every other answer with it."""
-        caplog.set_level(logging.INFO)
-        near, far = trio.testing.lockstep_stream_pair()
-
-        async def app(request: Request) -> Response | Upgrade:
-            with trio.CancelScope() as scope:
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(cancel, scope)
-                    await request.accept_upgrade("echo")
-            return Upgrade("echo", echo) if upgrade else Response(200, b"never sent")
-
-        async def cancel(scope: trio.CancelScope) -> None:
-            await trio.testing.wait_all_tasks_blocked()
-            scope.cancel()
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(serve_stream, app, far)
-            await near.send_all(UP)
-            await trio.testing.wait_all_tasks_blocked()
-            await trio.testing.wait_all_tasks_blocked()
-            got = b"".join([bytes(chunk) async for chunk in near])
-
-        assert got in {b"", SWITCHED}
-        assert caplog.text.count("dropped, the connection is broken") == 1
-
-    async def test_abandoned_drain_leaves_no_body(self) -> None:
-        """A body of which accept_upgrade dropped a part is never read as if whole."""
-        outcome = []
-
-        async def app(request: Request) -> Response:
-            with trio.CancelScope() as scope:
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(cancel, scope)
-                    await request.accept_upgrade("echo")
-            with pytest.raises(UsageError, match="dropped") as caught:
-                await request.read()
-            outcome.append(caught.value)
-            return Response(503, b"busy")
-
-        async def cancel(scope: trio.CancelScope) -> None:
-            await trio.testing.wait_all_tasks_blocked()
-            scope.cancel()
-
-        head = UP.replace(b"GET", b"POST")[:-2] + b"Content-Length: 10\r\n\r\n"
-        peer = ScriptedPeer(head + b"hello", then="silence")
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(serve_stream, app, peer)
-            await peer.wait_sent(b"busy")
-            peer.feed(b"WORLD")
-            peer.finish()
-
-        assert len(outcome) == 1
-
-    async def test_kept_request_has_no_hold_on_the_next(self) -> None:
-        """A Request that outlives its answer neither answers nor reads another."""
-        kept: list[Request] = []
-
-        async def app(request: Request) -> Response:
-            kept.append(request)
-            if request.path == "/1":
-                return Response(200, b"1")
-            with pytest.raises(UsageError, match="answered"):
-                await kept[0].accept_upgrade("a")
-            with pytest.raises(UsageError, match="answered"):
-                await kept[0].read()
-            return Response(200, await request.read())
-
-        fields = "Connection: Upgrade\r\nUpgrade: a\r\nContent-Length: 3\r\n\r\n"
-        head = "POST /%d HTTP/1.1\r\nHost: x\r\n" + fields
-        wire = (head % 1 + "ONE" + head % 2 + "TWO").encode()
-
-        await check_every_split(app, wire, okay(b"1") + okay(b"TWO"))
-
-    async def test_answering_twice(self) -> None:
-        """A streamed answer that tries to switch is told that it is one already."""
-
-        async def app(request: Request) -> Response:
-            async def body():
-                with pytest.raises(UsageError, match="answered"):
-                    await request.accept_upgrade("echo")
-                yield b"still HTTP"
-
-            return Response(200, body())
-
-        peer = await run_script(app, UP)
-
-        assert peer.sent.endswith(b"\r\nstill HTTP\r\n0\r\n\r\n")
-
-    async def test_body_is_gone_after_the_switch(self) -> None:
-        """What accept_upgrade dropped cannot be read; what was read before can."""
-        head = UP.replace(b"GET", b"POST")[:-2] + b"Content-Length: 5\r\n\r\nhello"
-
-        async def dropped(request: Request) -> None:
-            await request.accept_upgrade("echo")
-            with pytest.raises(UsageError):
-                await request.read()
-
-        async def kept(request: Request) -> None:
-            assert await request.read() == b"hello"
-            await request.accept_upgrade("echo")
-            assert await request.read() == b"hello"
-
-        for app in (dropped, kept):
-            peer = await run_script(app, head)
-
-            assert peer.sent == SWITCHED
-
-    async def test_upgrade_returned_after_the_switch(self, caplog) -> None:
-        """An Upgrade behind an accept_upgrade is a bug, like any other answer."""
-
-        async def app(request: Request) -> Upgrade:
-            await request.accept_upgrade("echo")
-            return Upgrade("echo", echo)
-
-        peer = ScriptedPeer(UP)
-        await serve_stream(app, peer)
-
-        assert peer.sent == SWITCHED
-        assert "returned after the switch" in caplog.text
-
-
-class TestBodies:
-    """Reading, limits, expectations."""
-
-    POST = b"POST /p HTTP/1.1\r\nHost: x\r\n"
-
-    async def test_read_is_kept(self) -> None:
-        """A second read returns the same bytes, a stream then repeats them."""
-
-        async def app(request: Request) -> Response:
-            assert await request.read() == b"hello"
-            assert await request.read() == b"hello"
-            assert [chunk async for chunk in request.stream()] == [b"hello"]
-            return Response(200, b"ok")
-
-        peer = await run_script(app, self.POST + b"Content-Length: 5\r\n\r\nhello")
-
-        assert peer.sent == okay(b"ok")
-
-    @pytest.mark.parametrize(
-        "framing",
-        [
-            b"Content-Length: 11\r\n\r\nhello",
-            b"Transfer-Encoding: chunked\r\n\r\nb\r\nhello world",
-        ],
-    )
-    async def test_read_over_its_limit(self, framing: bytes) -> None:
-        """BodyTooLarge, uncaught, is a 413 that closes the connection in stages."""
-
-        async def app(request: Request) -> Response:
-            with pytest.raises(BodyTooLarge):
-                await request.read(limit=4)
-            await request.read(limit=4)
-            raise AssertionError("not reached")
-
-        limits = Limits(drain_body=4)
-        peer = await run_script(
-            app, self.POST + framing, b"\r\n0\r\n\r\n", limits=limits
-        )
-
-        assert peer.sent.startswith(b"HTTP/1.1 413 ")
-        assert peer.sent.endswith(b"the body is longer than 4 bytes\n")
-
-    @pytest.mark.ids("S20", "S22", "R13")
-    @pytest.mark.parametrize(
-        ("framing", "then"),
-        [
-            (b"Content-Length: 50\r\n\r\nabc", "end"),
-            (b"Content-Length: 50\r\n\r\nabc", "reset"),
-            (b"Transfer-Encoding: chunked\r\n\r\n5\r\nab", "end"),
-            (b"Transfer-Encoding: chunked\r\n\r\nZZ\r\n", "silence"),
-        ],
-    )
-    async def test_broken_body(self, framing: bytes, then: str, autojump_clock) -> None:
-        """A body that breaks raises in its reader; where HTTP is spoken, it is a 400."""
-        raised = []
-
-        async def app(request: Request) -> Response:
             try:
-                await request.read()
-            except BadBody as exc:
-                raised.append(exc)
-                raise
-            raise AssertionError("not reached")
-
-        peer = await run_script(app, UP[:-2] + framing, then=then)
-
-        assert len(raised) == 1
-        assert b"101" not in peer.sent
-        if then != "reset":
-            assert peer.sent.startswith(b"HTTP/1.1 400 Bad Request\r\n")
-            assert b"\r\nConnection: close\r\n" in peer.sent
-
-    @pytest.mark.parametrize(
-        ("head", "answer"),
-        [
-            (b"POST / HTTP/1.0\r\n", Response(200, b"ok")),
-            (b"POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n", Response(200)),
-            (
-                b"POST / HTTP/1.1\r\nHost: x\r\n",
-                Response(200, headers={"Connection": "close"}),
-            ),
-        ],
-    )
-    async def test_no_waiting_for_a_body_that_nobody_wants(
-        self, head: bytes, answer: Response
-    ) -> None:
-        """Where the connection ends anyway, our end comes without the body's."""
-
-        async def app(_: Request) -> Response:
-            return answer
-
-        peer = ScriptedPeer(head + b"Content-Length: 10\r\n\r\nhalf", then="silence")
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(serve_stream, app, peer)
-            await trio.testing.wait_all_tasks_blocked()
-
-            assert peer.got_eof
-            peer.finish()
-
-    async def test_leaving_the_stream_early(self) -> None:
-        """A loop over a body may be left at any time; the rest is skipped."""
-
-        async def app(request: Request) -> Response:
-            async for chunk in request.stream():
-                return Response(200, chunk)
-            return Response(200, b"empty")
-
-        post = self.POST + b"Content-Length: %d\r\n\r\n"
-        peer = await run_script(app, post % 8 + b"one", b"three", post % 0, get("/"))
-
-        assert peer.sent == okay(b"one") + okay(b"empty") * 2
-
-    async def test_stream_of_an_ended_body_is_a_checkpoint(self) -> None:
-        """Also when there is nothing to wait for."""
-
-        async def app(request: Request) -> Response:
-            for _ in range(2):
-                with trio.testing.assert_checkpoints():
-                    assert [chunk async for chunk in request.stream()] == []
-            return Response(200)
-
-        await run_script(app, get("/"))
-
-    async def test_100_when_the_app_begins_to_read(self) -> None:
-        """The 100 is sent when the app reads, once, and not before."""
-        sent_before = []
-
-        async def app(request: Request) -> Response:
-            await trio.testing.wait_all_tasks_blocked()
-            sent_before.append(bytes(peer.sent))
-            first = await request.read()
-            assert await request.read() == first
-            return Response(200, first)
-
-        wire = self.POST + b"Content-Length: 5\r\nExpect: 100-continue\r\n\r\n"
-        peer = ScriptedPeer(wire, then="silence")
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(serve_stream, app, peer)
-            await peer.wait_sent(b"HTTP/1.1 100 Continue\r\n\r\n")
-            peer.feed(b"hello")
-            await peer.wait_sent(b"hello")
-            peer.finish()
-
-        assert sent_before == [b""]
-        assert peer.sent == b"HTTP/1.1 100 Continue\r\n\r\n" + okay(b"hello")
-
-    @pytest.mark.ids("U32")
-    async def test_no_100_when_the_body_is_here(self) -> None:
-        """A client that did not wait is not told to go on."""
-
-        async def app(request: Request) -> Response:
-            return Response(200, await request.read())
-
-        wire = self.POST + b"Content-Length: 5\r\nExpect: 100-continue\r\n\r\nhello"
-        peer = await run_script(app, wire)
-
-        assert peer.sent == okay(b"hello")
-
-    async def test_no_100_without_reading_closes(self) -> None:
-        """Answered without a 100, nobody knows what comes next: close, and say so."""
-        wire = self.POST + b"Content-Length: 5\r\nExpect: 100-continue\r\n\r\n"
-        peer = await run_script(echo_app, wire, b"GET /2 HTTP/1.1\r\nHost: x\r\n\r\n")
-
-        assert peer.sent.count(b"HTTP/1.1") == 1
-        assert b"\r\nConnection: close\r\n" in peer.sent
-
-    @pytest.mark.ids("U31")
-    async def test_expectation_of_http_1_0_is_ignored(self) -> None:
-        """An HTTP/1.0 client never gets a 1xx."""
-
-        async def app(request: Request) -> Response:
-            return Response(200, await request.read())
-
-        wire = (
-            b"POST / HTTP/1.0\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n",
-            b"hello",
-        )
-        peer = await run_script(app, *wire)
-
-        assert peer.sent.startswith(b"HTTP/1.1 200 OK\r\n")
-
-    async def test_declared_body_over_the_drain_limit_closes(self) -> None:
-        """An unread body that is too long to skip ends the connection, announced."""
-        wire = self.POST + b"Content-Length: 11\r\n\r\nhello world" + get("/2")
-        peer = await run_script(echo_app, wire, limits=Limits(drain_body=10))
-
-        assert peer.sent.count(b"HTTP/1.1 ") == 1
-        assert b"Connection: close\r\n" in peer.sent
-        assert peer.sent.endswith(b"/p")
-
-    async def test_chunked_body_over_the_drain_limit_closes(self) -> None:
-        """One of unknown length is tried, and ends the connection when too long."""
-        wire = (
-            self.POST
-            + b"Transfer-Encoding: chunked\r\n\r\nb\r\nhello world\r\n0\r\n\r\n"
-        )
-        peer = await run_script(
-            echo_app, wire + get("/2"), limits=Limits(drain_body=10)
-        )
-
-        assert peer.sent == okay(b"/p")
-
-
-class TestResponses:
-    """What an ordinary answer looks like on the wire."""
-
-    async def answer(self, response: Response, request: bytes = get("/")) -> bytes:
-        async def app(_: Request) -> Response:
-            return response
-
-        return bytes((await run_script(app, request)).sent)
-
-    async def test_bytes_and_str(self) -> None:
-        """A body in one piece has its length; str is sent as UTF-8."""
-        assert await self.answer(Response(200, b"abc")) == okay(b"abc")
-        assert await self.answer(Response(200, "é")) == okay("é".encode())
-
-    async def test_async_iterable(self) -> None:
-        """A body of unknown length is chunked, and its generator closed."""
-        closed = []
-
-        async def body():
-            try:
-                yield b"one"
-                yield b""
-                yield b"two"
-            finally:
-                closed.append(True)
-
-        got = await self.answer(Response(200, body()))
-
-        assert got == (
-            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
-            b"3\r\none\r\n3\r\ntwo\r\n0\r\n\r\n"
-        )
-        assert closed == [True]
-
-    async def test_async_iterable_with_its_length(self) -> None:
-        """With a Content-Length of the app's an iterable is sent as it is."""
-
-        async def body():
-            yield b"one"
-            yield b"two"
-
-        got = await self.answer(Response(200, body(), {"Content-Length": "6"}))
-
-        assert got == okay(b"onetwo")
-
-    async def test_async_iterable_to_http_1_0(self) -> None:
-        """To HTTP/1.0 the end of the body is the end of the connection."""
-
-        async def body():
-            yield b"one"
-
-        got = await self.answer(Response(200, body()), b"GET / HTTP/1.0\r\n\r\n")
-
-        assert got == b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\none"
-
-    @pytest.mark.parametrize("status", [204, 304])
-    async def test_statuses_without_content(self, status: int) -> None:
-        """204 and 304 have no content and say nothing of a length."""
-        got = await self.answer(Response(status), get("/") + get("/"))
-
-        assert got.count(b"HTTP/1.1 %d " % status) == 2
-        assert b"Content-Length" not in got
-
-    async def test_head_request(self) -> None:
-        """HEAD gets the fields of the GET and no content."""
-        request = b"HEAD / HTTP/1.1\r\nHost: x\r\n\r\n"
-
-        got = await self.answer(Response(200, b"abc"), request + get("/"))
-
-        assert got == okay(b"abc")[:-3] + okay(b"abc")
-
-    async def test_large_body(self) -> None:
-        """A body beyond the small ones arrives whole."""
-        body = b"x" * 100_000
-
-        assert await self.answer(Response(200, body)) == okay(body)
-
-    async def test_no_length_on_a_204(self, caplog) -> None:
-        """A Content-Length of the app's on a 204 is a bug (RFC 9110 §8.6)."""
-
-        async def app(_: Request) -> Response:
-            return Response(204, headers={"Content-Length": "0"})
-
-        peer = ScriptedPeer(get("/"))
-        await serve_stream(app, peer)
-
-        assert peer.sent.startswith(b"HTTP/1.1 500 ")
-        assert "204" in caplog.text
-
-    @pytest.mark.ids("U09", "U12")
-    async def test_advertising(self) -> None:
-        """An Upgrade field of the app's gets its option, and is no switch."""
-        got = await self.answer(Response(200, b"", {"Upgrade": "echo"}), UP + get("/"))
-
-        assert got.count(b"HTTP/1.1 200 OK") == 2
-        assert got.count(b"Upgrade: echo\r\nConnection: Upgrade\r\n") == 2
-
-    async def test_close_by_the_app(self) -> None:
-        """``Connection: close`` of the app's ends the connection."""
-        response = Response(200, b"bye", {"Connection": "close"})
-
-        got = await self.answer(response, get("/1") + get("/2"))
-
-        assert got == okay(b"bye", "Connection: close")
-
-    @pytest.mark.parametrize(
-        "headers",
-        [
-            [("Content-Length", "5")],
-            [("Content-Length", "3"), ("Content-Length", "3")],
-            [("Content-Length", "+3")],
-        ],
-    )
-    async def test_wrong_length_is_a_bug(self, headers, caplog) -> None:
-        """A Content-Length that is not the body's is found before anything is sent."""
-
-        async def app(_: Request) -> Response:
-            return Response(200, b"abc", headers)
-
-        peer = ScriptedPeer(get("/"))
-        await serve_stream(app, peer)
-
-        assert peer.sent.startswith(b"HTTP/1.1 500 Internal Server Error\r\n")
-        assert "Content-Length" in caplog.text
-
-
-class TestBugs:
-    """Exceptions of the app cost their own request, or their own connection."""
-
-    async def serve(self, app, *packets: bytes) -> ScriptedPeer:
-        peer = ScriptedPeer(*packets)
-        await serve_stream(app, peer)
-        assert peer.closed
-        return peer
-
-    @pytest.mark.ids("R27")
-    async def test_before_an_answer(self, caplog) -> None:
-        """An exception is a 500 and one log record; the connection goes on."""
-
-        async def app(request: Request) -> Response:
-            if request.path == "/1":
-                raise LookupError("oops")
-            return Response(200, b"fine")
-
-        peer = await self.serve(app, get("/1") + get("/2"))
-
-        error = okay(b"Internal Server Error\n", status="500 Internal Server Error")
-        assert peer.sent == error + okay(b"fine")
-        (record,) = caplog.records
-        assert record.levelno == logging.ERROR
-        assert record.name == "trio_upgrade.server"
-        assert record.exc_info[0] is LookupError
-        assert "GET /1" in record.message
-
-    async def test_error_of_the_apps_own_client(self, caplog) -> None:
-        """A body that broke elsewhere is not the fault of whoever asks here."""
-
-        async def app(request: Request) -> Response:
-            upstream = ScriptedPeer(okay(b"hello")[:-3])
-            connection = await open_connection("http://x", stream=upstream)
-            response = await connection.request("GET", "/")
-            return Response(200, await response.read())
-
-        peer = await self.serve(app, get("/"))
-
-        assert peer.sent.startswith(b"HTTP/1.1 500 ")
-        assert "BadBody" in caplog.text
-
-    async def test_iterable_of_a_dropped_answer_is_closed(self) -> None:
-        """An answer that cannot be sent has its generator closed all the same."""
-        closed = []
-
-        class Body:
-            def __aiter__(self) -> Body:
-                return self
-
-            async def __anext__(self) -> bytes:
-                raise StopAsyncIteration
-
-            async def aclose(self) -> None:
-                closed.append(True)
-
-        async def app(_: Request) -> Response:
-            return Response(200, Body())
-
-        await self.serve(app, b"CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n")
-
-        assert closed == [True]
-
-    async def test_interrupt_under_cancellation(self) -> None:
-        """A KeyboardInterrupt is not replaced by the Cancelled that it meets."""
-
-        async def app(_: Request) -> None:
-            try:
-                await trio.sleep_forever()
-            finally:
-                raise KeyboardInterrupt
-
-        peer = ScriptedPeer(get("/"), then="silence")
-        with pytest.RaisesGroup(KeyboardInterrupt):
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(serve_stream, app, peer)
-                await trio.testing.wait_all_tasks_blocked()
-                nursery.cancel_scope.cancel()
-
-        assert peer.closed
-
-    async def test_strict_error_under_cancellation(self) -> None:
-        """Nor is a bug, in strict mode."""
-
-        async def app(_: Request) -> None:
-            try:
-                await trio.sleep_forever()
-            finally:
-                raise LookupError("oops")
-
-        peer = ScriptedPeer(get("/"), then="silence")
-        with pytest.RaisesGroup(LookupError):
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(partial(serve_stream, app, peer, strict=True))
-                await trio.testing.wait_all_tasks_blocked()
-                nursery.cancel_scope.cancel()
-
-    @pytest.mark.parametrize("strict", [False, True])
-    async def test_transport_that_fails_to_close(self, strict: bool, caplog) -> None:
-        """Whatever a transport raises is logged, or raised in strict mode."""
-
-        class Stuck(trio.abc.Stream):
-            async def receive_some(self, max_bytes: int | None = None) -> bytes:
-                await trio.lowlevel.checkpoint()
-                return b""
-
-            async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-                raise AssertionError("nothing to send")
-
-            async def wait_send_all_might_not_block(self) -> None:
-                raise AssertionError("nothing to send")
-
-            async def aclose(self) -> None:
-                raise OSError("stuck")
-
-        if strict:
-            with pytest.raises(OSError, match="stuck"):
-                await serve_stream(echo_app, Stuck(), strict=True)
-        else:
-            await serve_stream(echo_app, Stuck())
-            assert "stuck" in caplog.text
-
-    @pytest.mark.parametrize(
-        ("answer", "request_head"),
-        [
-            (None, get("/")),
-            ("okay", get("/")),
-            (Upgrade("echo", echo), b"CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n"),
-            (Response(200), b"CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n"),
-        ],
-    )
-    async def test_no_answer(self, answer, request_head: bytes, caplog) -> None:
-        """What is no answer to the request is a bug: 500, and a record that says it."""
-
-        async def app(_: Request):
-            return answer
-
-        peer = await self.serve(app, request_head)
-
-        assert peer.sent.startswith(b"HTTP/1.1 500 ")
-        assert "UsageError" in caplog.text
-
-    @pytest.mark.ids("O02", "S24")
-    async def test_connect_closes(self) -> None:
-        """After any answer to CONNECT the connection ends; tunnel bytes stay unread."""
-
-        async def app(request: Request) -> Response:
-            assert request.path == ""
-            assert request.authority == ("a", 1)
-            return Response(405, b"")
-
-        wire = b"CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n"
-        peer = await self.serve(app, wire + get("/2"))
-
-        assert peer.sent.count(b"HTTP/1.1 ") == 1
-        assert b"Connection: close\r\n" in peer.sent
-
-    async def test_in_a_streamed_response(self, caplog) -> None:
-        """A response that breaks in the middle is cut, never ended as if whole."""
-
-        async def body():
-            yield b"one"
-            raise LookupError("oops")
-
-        async def app(_: Request) -> Response:
-            return Response(200, body())
-
-        peer = await self.serve(app, get("/1") + get("/2"))
-
-        assert peer.sent.endswith(b"3\r\none\r\n")
-        assert peer.sent.count(b"HTTP/1.1") == 1
-        assert "oops" in caplog.text
-
-    @pytest.mark.parametrize("chunks", [[b"one"], [b"onetwothree"]])
-    async def test_streamed_response_of_a_wrong_length(
-        self, chunks: list[bytes], caplog
-    ) -> None:
-        """One shorter or longer than its Content-Length is cut as well."""
-
-        async def body():
-            for chunk in chunks:
-                yield chunk
-
-        async def app(_: Request) -> Response:
-            return Response(200, body(), {"Content-Length": "6"})
-
-        peer = await self.serve(app, get("/1") + get("/2"))
-
-        assert peer.sent.count(b"HTTP/1.1") == 1
-        assert "ValueError" in caplog.text
-
-    async def test_after_the_switch(self, caplog) -> None:
-        """A handler's exception is one log record, and no HTTP behind the 101."""
-
-        async def handler(
-            request: Request, stream: UpgradedStream, head: bytes
-        ) -> None:
-            raise LookupError("oops")
-
-        async def app(_: Request) -> Upgrade:
-            return Upgrade("echo", handler)
-
-        peer = await self.serve(app, UP)
-
-        assert peer.sent == SWITCHED
-        assert not peer.got_eof
-        (record,) = caplog.records
-        assert record.exc_info[0] is LookupError
-
-    async def test_broken_stream_is_no_bug(self, caplog) -> None:
-        """A handler that lets the peer's reset out, even in groups, is not at fault."""
-
-        async def handler(
-            request: Request, stream: UpgradedStream, head: bytes
-        ) -> None:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(stream.receive_some)
-
-        async def app(_: Request) -> Upgrade:
-            return Upgrade("echo", handler)
-
-        peer = ScriptedPeer(UP, then="silence")
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(serve_stream, app, peer)
-            await peer.wait_sent(SWITCHED)
-            peer.finish("reset")
-
-        assert peer.closed
-        assert not caplog.records
-
-    async def test_bug_beside_a_broken_stream(self, caplog) -> None:
-        """A real error in the same group is still reported."""
-
-        async def fail() -> None:
-            raise LookupError("oops")
-
-        async def handler(
-            request: Request, stream: UpgradedStream, head: bytes
-        ) -> None:
-            try:
-                await stream.receive_some()
-            finally:
-                await fail()
-
-        async def app(_: Request) -> Upgrade:
-            return Upgrade("echo", handler)
-
-        peer = ScriptedPeer(UP, then="silence")
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(serve_stream, app, peer)
-            await peer.wait_sent(SWITCHED)
-            peer.finish("reset")
-
-        assert "oops" in caplog.text
-
-    async def test_reset_before_the_answer_is_no_bug(self, caplog) -> None:
-        """A client that leaves while the app works costs nothing and logs nothing."""
-
-        async def app(request: Request) -> Response:
-            peer.finish("reset")
-            return Response(200, b"for nobody")
-
-        peer = ScriptedPeer(get("/"), then="silence")
-        await serve_stream(app, peer)
-
-        assert peer.closed
-        assert not peer.sent
-        assert not caplog.records
-
-    async def test_cancelled_with_an_error(self, caplog) -> None:
-        """Out of a group the error is logged, and Cancelled goes on its way."""
-
-        async def fail_when_cancelled() -> None:
-            try:
-                await trio.sleep_forever()
-            finally:
-                raise LookupError("while cancelled")
-
-        async def app(_: Request) -> None:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(fail_when_cancelled)
-                nursery.start_soon(trio.sleep_forever)
-
-        peer = ScriptedPeer(get("/"), then="silence")
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(serve_stream, app, peer)
-            await trio.testing.wait_all_tasks_blocked()
-            nursery.cancel_scope.cancel()
-
-        assert peer.closed
-        assert "while cancelled" in caplog.text
-
-    async def test_strict_lets_bugs_out(self) -> None:
-        """With strict=True the exception comes out, and the connection is closed."""
-
-        async def app(_: Request) -> None:
-            raise LookupError("oops")
-
-        peer = ScriptedPeer(get("/"))
-        with pytest.raises(LookupError, match="oops"):
-            await serve_stream(app, peer, strict=True)
-
-        assert peer.closed
-
-    async def test_base_exceptions_are_not_kept(self) -> None:
-        """KeyboardInterrupt and its like are never swallowed."""
-
-        async def app(_: Request) -> None:
-            raise SystemExit(3)
-
-        peer = ScriptedPeer(get("/"))
-        with pytest.raises(SystemExit):
-            await serve_stream(app, peer)
-
-        assert peer.closed
-
-
-class TestMalformed:
-    """What cannot be read is answered while HTTP is spoken, then closed."""
-
-    @pytest.mark.parametrize(
-        ("wire", "status"),
-        [
-            (b"\x16\x03\x01\x02\x00", b"400 Bad Request"),
-            (b"GET / HTTP/1.1\nHost: x\n\n", b"400 Bad Request"),
-            (b"GET / HTTP/1.1\r\nHost: x\r\nA: b\r\n c\r\n\r\n", b"400 Bad Request"),
-            (b"GET / HTTP/1.1\r\n\r\n", b"400 Bad Request"),
-            (b"GET nowhere HTTP/1.1\r\nHost: x\r\n\r\n", b"400 Bad Request"),
-            (b"GET /" + b"x" * 200, b"414 "),
-            (b"GET / HTTP/1.1\r\nA: " + b"x" * 200, b"431 "),
-            (
-                b"GET / HTTP/1.1\r\nTransfer-Encoding: gzip\r\nHost: x\r\n\r\n",
-                b"501 Not Implemented",
-            ),
-        ],
-    )
-    async def test_refused(self, wire: bytes, status: bytes) -> None:
-        """One answer that says why, then the end; the app is not asked."""
-
-        async def app(_: Request) -> None:
-            raise AssertionError("called")
-
-        peer = await run_script(app, wire, limits=Limits(head_bytes=100))
-
-        assert peer.sent.startswith(b"HTTP/1.1 " + status)
-        assert b"\r\nConnection: close\r\n" in peer.sent
-        assert peer.got_eof
-
-    async def test_head_with_a_malformed_target(self) -> None:
-        """A refused HEAD gets the fields of the refusal, and nothing worse happens."""
-        peer = await run_script(echo_app, b"HEAD foo HTTP/1.1\r\nHost: x\r\n\r\n")
-
-        assert peer.sent.startswith(b"HTTP/1.1 400 Bad Request\r\n")
-        assert peer.sent.endswith(b"\r\n\r\n")
-        assert peer.got_eof
-
-    async def test_too_many_fields(self) -> None:
-        """The number of fields has a bound of its own."""
-        wire = get("/", *["A: b"] * 10)
-
-        peer = await run_script(echo_app, wire, limits=Limits(header_fields=10))
-
-        assert peer.sent.startswith(b"HTTP/1.1 431 ")
-
-    @pytest.mark.ids("M03", "S42")
-    async def test_one_blank_line_is_forgiven(self) -> None:
-        """A blank line before a request is skipped, a second one is not."""
-        await check_every_split(echo_app, b"\r\n" + get("/1"), okay(b"/1"))
-
-        peer = await run_script(echo_app, b"\r\n\r\n" + get("/1"))
-
-        assert peer.sent.startswith(b"HTTP/1.1 400 ")
-
-    @pytest.mark.parametrize("then", ["end", "reset"])
-    async def test_left_in_the_middle_of_a_head(self, then: str) -> None:
-        """A client that leaves within a head gets nothing, and nothing is logged."""
-        peer = await run_script(echo_app, b"GET / HT", then=then)
-
-        assert not peer.sent
-
-    async def test_left_before_the_refusal(self) -> None:
-        """So does one that leaves before it can be told."""
-        peer = await run_script(echo_app, b"GET / HTTP/1.1\n\n", then="reset")
-
-        assert not peer.sent
-
-
-class TestEnds:
-    """The stream ends with its handler, on every path."""
-
-    @pytest.mark.ids("S35", "R28")
-    async def test_handler_that_does_nothing(self) -> None:
-        """A handler that never touches the stream leaves nothing open."""
-
-        async def handler(
-            request: Request, stream: UpgradedStream, head: bytes
-        ) -> None:
-            pass
-
-        async def app(_: Request) -> Upgrade:
-            return Upgrade("echo", handler)
-
-        await check_every_split(app, UP + b"HEAD", SWITCHED)
-
-    async def test_end_in_stages(self) -> None:
-        """We end our direction first, and close when the peer has ended its own."""
-
-        async def handler(
-            request: Request, stream: UpgradedStream, head: bytes
-        ) -> None:
-            await stream.send_all(b"bye")
-
-        async def app(_: Request) -> Upgrade:
-            return Upgrade("echo", handler)
-
-        peer = ScriptedPeer(UP, then="silence")
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(serve_stream, app, peer)
-            await peer.wait_sent(b"bye")
-            await trio.testing.wait_all_tasks_blocked()
-
-            assert peer.got_eof
-            assert not peer.closed
-
-            peer.feed(b"still talking")
-            await trio.testing.wait_all_tasks_blocked()
-
-            assert not peer.closed
-            peer.finish()
-
-        assert peer.closed
-
-    async def test_linger_is_bounded(self, autojump_clock) -> None:
-        """A peer that never ends its direction is waited for Limits.linger seconds."""
-        started = trio.current_time()
-
-        async def handler(
-            request: Request, stream: UpgradedStream, head: bytes
-        ) -> None:
-            pass
-
-        async def app(_: Request) -> Upgrade:
-            return Upgrade("echo", handler)
-
-        await run_script(app, UP, then="silence", limits=Limits(linger=7))
-
-        assert trio.current_time() - started == 7
-
-    async def test_detached_stream_is_left_alone(self) -> None:
-        """What a handler took with detach() lives on after it."""
-        taken = []
-
-        async def handler(
-            request: Request, stream: UpgradedStream, head: bytes
-        ) -> None:
-            taken.append(stream.detach())
-
-        async def app(_: Request) -> Upgrade:
-            return Upgrade("echo", handler)
-
-        peer = ScriptedPeer(UP + b"HEAD", b"more", then="silence")
-        await serve_stream(app, peer)
-
-        ((transport, head),) = taken
-        assert transport is peer
-        assert head == b"HEAD"
-        assert not peer.closed
-        assert not peer.got_eof
-        assert await transport.receive_some() == b"more"
-
-    async def test_detached_stream_is_left_alone_after_an_error(self, caplog) -> None:
-        """Also when the handler fails afterwards."""
-
-        async def handler(
-            request: Request, stream: UpgradedStream, head: bytes
-        ) -> None:
-            stream.detach()
-            raise LookupError("oops")
-
-        async def app(_: Request) -> Upgrade:
-            return Upgrade("echo", handler)
-
-        peer = ScriptedPeer(UP, then="silence")
-        await serve_stream(app, peer)
-
-        assert not peer.closed
-        assert "oops" in caplog.text
-
-    async def test_closed_by_the_handler(self) -> None:
-        """A handler may close the stream itself."""
-
-        async def handler(
-            request: Request, stream: UpgradedStream, head: bytes
-        ) -> None:
-            await stream.aclose()
-
-        async def app(_: Request) -> Upgrade:
-            return Upgrade("echo", handler)
-
-        peer = await run_script(app, UP)
-
-        assert peer.sent == SWITCHED
-
-    @pytest.mark.ids("R48")
-    async def test_http_again_on_the_same_stream(self) -> None:
-        """An upgraded stream can go back to HTTP, its head bytes included."""
-
-        async def handler(
-            request: Request, stream: UpgradedStream, head: bytes
-        ) -> None:
-            await serve_stream(echo_app, stream, strict=True)
-
-        async def app(_: Request) -> Upgrade:
-            return Upgrade("echo", handler)
-
-        peer = await run_script(app, UP + get("/again"))
-
-        assert peer.sent == SWITCHED + okay(b"/again")
-
-    async def test_cancelled_connection_is_closed_at_once(self, autojump_clock) -> None:
-        """Cancelling the task that serves closes the connection without lingering."""
-        started = trio.current_time()
-        peer = ScriptedPeer(UP, then="silence")
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(serve_stream, echo_app, peer)
-            await peer.wait_sent(SWITCHED)
-            nursery.cancel_scope.cancel()
-
-        assert peer.closed
-        assert trio.current_time() == started
-
-
-class TestRequest:
-    """What an app sees of a request."""
-
-    async def see(self, wire: bytes) -> Request:
-        seen = []
-
-        async def app(request: Request) -> Response:
-            seen.append(request)
-            return Response(200)
-
-        await run_script(app, wire)
-        return seen[0]
-
-    async def test_origin_form(self) -> None:
-        """Path and query as they came; authority from the Host field."""
-        request = await self.see(b"GET //a%20b?x=1?y HTTP/1.1\r\nHost: H:81\r\n\r\n")
-
-        assert request.method == "GET"
-        assert request.target == "//a%20b?x=1?y"
-        assert request.path == "//a%20b"
-        assert request.query == "x=1?y"
-        assert request.scheme == "http"
-        assert request.authority == ("h", 81)
-        assert request.http_version == "1.1"
-        assert request.headers["host"] == "H:81"
-        assert request.peer is None
-        assert request.server.listeners == []
-        assert repr(request) == "<Request GET //a%20b>"
-
-    @pytest.mark.ids("M17")
-    async def test_absolute_form(self) -> None:
-        """An absolute target overrides Host."""
-        request = await self.see(b"GET https://[::1]:8/p?q HTTP/1.1\r\nHost: x\r\n\r\n")
-
-        assert (request.scheme, request.path, request.query) == ("https", "/p", "q")
-        assert request.authority == ("::1", 8)
-
-    async def test_asterisk_form(self) -> None:
-        """OPTIONS * has the path "*"."""
-        request = await self.see(b"OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n")
-
-        assert request.path == "*"
-
-    async def test_http_1_0_without_host(self) -> None:
-        """Where the client names no host, there is none."""
-        request = await self.see(b"GET / HTTP/1.0\r\n\r\n")
-
-        assert request.authority == ("", None)
-
-
-class TestOpenPair:
-    """An app and a client over memory streams."""
-
-    async def test_request_and_upgrade(self) -> None:
-        """One connection: a request, a refused offer, an accepted one."""
-        async with trio.open_nursery() as nursery:
-            async with await open_pair(nursery, echo_app) as connection:
+                server: Server = await nursery.start(
+                    partial(serve_tcp, echo_app, 0, host=host)
+                )
+            except OSError as exc:  # pragma: no cover  on a machine without IPv6
+                if exc.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+                    raise
+                pytest.skip("no IPv6 here: enable it on the loopback interface")
+            assert server.url.startswith(shown)
+            async with await open_connection(server.url) as connection:
                 response = await connection.request("GET", "/a")
                 assert await response.read() == b"/a"
-                upgraded = await connection.upgrade("/u", "other", "echo")
-                async with upgraded as (head, stream, early):
-                    assert head.headers["upgrade"] == "echo"
-                    assert early == b""
-                    await stream.send_all(b"hello")
-                    assert await stream.receive_some() == b"hello"
+            nursery.cancel_scope.cancel()
+
+    async def test_none_without_a_tcp_listener(self) -> None:
+        """A server that no URL reaches says so."""
+        async with trio.open_nursery() as nursery:
+            server = await nursery.start(serve_listeners, echo_app, [MemoryListener()])
+
+            with pytest.raises(ValueError, match="no TCP listener"):
+                _ = server.url
+            nursery.cancel_scope.cancel()
+
+    async def test_none_for_a_unix_socket(self, tmp_path) -> None:
+        """A Unix socket is no TCP listener."""
+        sock = trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_STREAM)
+        await sock.bind(str(tmp_path / "socket"))
+        sock.listen()
+        async with trio.open_nursery() as nursery:
+            listener = trio.SocketListener(sock)
+            server = await nursery.start(serve_listeners, echo_app, [listener])
+
+            with pytest.raises(ValueError, match="no TCP listener"):
+                _ = server.url
+            nursery.cancel_scope.cancel()
+
+
+class TestPeer:
+    """request.peer is the address at the other end."""
+
+    async def seen_by_app(self, nursery, listener, connect) -> object:
+        peers = []
+
+        async def app(request) -> Response:
+            peers.append(request.peer)
+            return Response(200)
+
+        await nursery.start(serve_listeners, app, [listener])
+        async with await connect() as stream:
+            await stream.send_all(get("/", "Connection: close"))
+            assert await stream.receive_some()
+        return peers[0]
+
+    async def test_tcp(self) -> None:
+        """Host and port over TCP."""
+        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        names = []
+
+        async def connect():
+            stream = await trio.testing.open_stream_to_socket_listener(listener)
+            names.append(stream.socket.getsockname())
+            return stream
+
+        async with trio.open_nursery() as nursery:
+            assert await self.seen_by_app(nursery, listener, connect) == names[0]
+            nursery.cancel_scope.cancel()
+
+    async def test_unix(self, tmp_path) -> None:
+        """None for a Unix socket without a name, which a client's usually is."""
+        path = str(tmp_path / "socket")
+        sock = trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_STREAM)
+        await sock.bind(path)
+        sock.listen()
+        async with trio.open_nursery() as nursery:
+            listener = trio.SocketListener(sock)
+            connect = partial(trio.open_unix_socket, path)
+            assert await self.seen_by_app(nursery, listener, connect) is None
+            nursery.cancel_scope.cancel()
+
+    async def test_none_after_the_client_has_left(self) -> None:
+        """None once the kernel has forgotten it."""
+        peers = []
+
+        async def handler(request, stream, head) -> None:
+            with pytest.raises(trio.BrokenResourceError):
+                await stream.receive_some()
+            peers.append(request.peer)
+            done.set()
+
+        async def app(request) -> Upgrade:
+            return Upgrade("echo", handler)
+
+        done = trio.Event()
+
+        async with trio.open_nursery() as nursery:
+            server = await nursery.start(serve_tcp, app, 0)
+            with pytest.raises(LookupError):
+                async with await open_upgrade(server.url, "echo"):
+                    raise LookupError
+            await done.wait()
+            nursery.cancel_scope.cancel()
+
+        assert peers == [None]
+
+
+class TestTLS:
+    """serve_listeners takes TLS listeners as they are."""
+
+    @pytest.mark.parametrize("https_compatible", [False, True])
+    async def test_echo_over_tls(self, https_compatible: bool) -> None:
+        """Scheme, echo and a clean end over TLS, either way of closing."""
+        contexts = make_tls_contexts()
+        schemes = []
+
+        async def app(request):
+            schemes.append((request.scheme, request.peer is not None))
+            return await echo_app(request)
+
+        (tcp_listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        listener = trio.SSLListener(
+            tcp_listener, contexts[1], https_compatible=https_compatible
+        )
+        async with trio.open_nursery() as nursery:
+            server = await nursery.start(
+                partial(serve_listeners, app, [listener], strict=True)
+            )
+            assert server.url.startswith("https://127.0.0.1:")
+            stream = trio.SSLStream(
+                await trio.testing.open_stream_to_socket_listener(tcp_listener),
+                contexts[0],
+                server_hostname="localhost",
+                https_compatible=https_compatible,
+            )
+            upgraded = await open_upgrade("https://localhost/", "echo", stream=stream)
+            async with upgraded as (_, tls, _):
+                await tls.send_all(b"hello")
+                assert await tls.receive_some() == b"hello"
+            nursery.cancel_scope.cancel()
+
+        assert schemes == [("https", True)]
+
+    async def test_no_tls_spoken(self, caplog) -> None:
+        """A client that speaks clear text to a TLS port costs its own connection."""
+        (tcp_listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        listener = trio.SSLListener(tcp_listener, make_tls_contexts()[1])
+        async with trio.open_nursery() as nursery:
+            await nursery.start(serve_listeners, echo_app, [listener])
+            stream = await trio.testing.open_stream_to_socket_listener(tcp_listener)
+            async with stream:
+                await stream.send_all(get("/"))
+                with pytest.raises(trio.BrokenResourceError):
+                    while await stream.receive_some():
+                        pass
+                    raise trio.BrokenResourceError  # An orderly end will do as well.
+            nursery.cancel_scope.cancel()
+
+        assert not caplog.records
+
+    @pytest.mark.parametrize("https_compatible", [False, True])
+    @pytest.mark.parametrize("switched", [False, True])
+    async def test_last_words_arrive(
+        self, https_compatible: bool, switched: bool
+    ) -> None:
+        """What we say last arrives over TLS, too, while the client still sends."""
+        contexts = make_tls_contexts()
+
+        async def handler(request, stream, head) -> None:
+            await stream.send_all(b"last words")
+
+        async def app(request):
+            if request.upgrades:
+                return Upgrade("echo", handler)
+            return Response(413, b"last words")
+
+        (tcp_listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        listener = trio.SSLListener(
+            tcp_listener, contexts[1], https_compatible=https_compatible
+        )
+        async with trio.open_nursery() as nursery:
+            await nursery.start(serve_listeners, app, [listener])
+            stream = trio.SSLStream(
+                await trio.testing.open_stream_to_socket_listener(tcp_listener),
+                contexts[0],
+                server_hostname="localhost",
+                https_compatible=https_compatible,
+            )
+            post = get("/", "Content-Length: 3000000").replace(b"GET", b"POST")
+            await stream.send_all((UP if switched else post) + b"x" * 200_000)
+            got = bytearray()
+            while not got.endswith(b"last words"):
+                received = await stream.receive_some()
+                assert received, got
+                got += received
+            await trio.aclose_forcefully(stream)
+            nursery.cancel_scope.cancel()
+
+
+class OverloadedListener(MemoryListener):
+    """A listener that has run out of descriptors for a while."""
+
+    def __init__(self, *errnos: int) -> None:
+        super().__init__()
+        self.errnos = list(errnos)
+
+    async def accept(self) -> trio.abc.Stream:
+        if self.errnos:
+            await trio.lowlevel.checkpoint()
+            raise OSError(self.errnos.pop(), "out of something")
+        return await super().accept()
+
+
+class TestAccept:
+    """What accept() may say."""
+
+    async def test_out_of_descriptors(self, autojump_clock, caplog) -> None:
+        """The server waits and recovers, and says so once."""
+        listener = OverloadedListener(errno.EMFILE, errno.ENFILE, errno.EMFILE)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(serve_listeners, echo_app, [listener])
+            stream = await listener.connect()
+            await stream.send_all(UP)
+            assert await stream.receive_some() == SWITCHED
+            nursery.cancel_scope.cancel()
+
+        assert len(caplog.records) == 1
+        assert "cannot accept for now" in caplog.text
+
+    async def test_listener_that_fails(self) -> None:
+        """Any other error is the listener's end, and the server's."""
+        listener = OverloadedListener(errno.EBADF)
+        with pytest.RaisesGroup(OSError):
+            await serve_listeners(echo_app, [listener])
+
+        assert listener.closed
+
+
+class TestLifetime:
+    """Everything ends with the task that serves."""
+
+    async def test_cancelling_closes_everything(self) -> None:
+        """Listeners and connections are closed when the serving task is cancelled."""
+        listener = MemoryListener()
+        async with trio.open_nursery() as nursery:
+            await nursery.start(serve_listeners, echo_app, [listener])
+            idle, live = await listener.connect(), await listener.connect()
+            await live.send_all(UP)
+            assert await live.receive_some() == SWITCHED
+            nursery.cancel_scope.cancel()
+
+        assert listener.closed
+        assert await idle.receive_some() == b""
+        assert await live.receive_some() == b""
+
+    async def test_strict_takes_the_server_down(self) -> None:
+        """With strict=True a bug ends the server, wrapped once by its nursery."""
+
+        async def app(request) -> None:
+            raise LookupError("oops")
+
+        listener = MemoryListener()
+        with pytest.RaisesGroup(
+            pytest.RaisesGroup(pytest.RaisesExc(LookupError, match="oops"))
+        ):
+            async with trio.open_nursery() as nursery:
+                await nursery.start(
+                    partial(serve_listeners, app, [listener], strict=True)
+                )
+                stream = await listener.connect()
+                await stream.send_all(get("/"))
+                await trio.sleep_forever()
+
+        assert listener.closed
+
+    async def test_detached_stream_outlives_its_handler(self) -> None:
+        """What a handler detached is nobody's to close but its new owner's."""
+
+        async def handler(request, stream, head) -> None:
+            owners.start_soon(own, *stream.detach())
+
+        async def own(transport: trio.abc.Stream, head: bytes) -> None:
+            async with transport:
+                await transport.send_all(head + await transport.receive_some())
+
+        async def app(request) -> Upgrade:
+            return Upgrade("echo", handler)
+
+        async with trio.open_nursery() as owners, trio.open_nursery() as nursery:
+            server = await nursery.start(serve_tcp, app, 0)
+            async with await open_upgrade(server.url, "echo") as (_, stream, _):
+                await trio.testing.wait_all_tasks_blocked()
+                await stream.send_all(b"to the new owner")
+                assert await stream.receive_some() == b"to the new owner"
+                assert await stream.receive_some() == b""
+            nursery.cancel_scope.cancel()
+
+    async def test_half_an_answer_is_no_answer(self) -> None:
+        """A response cancelled in the middle ends in a reset, not as if complete."""
+        begun = trio.Event()
+
+        async def body():
+            yield b"the first half"
+            begun.set()
+            await trio.sleep_forever()
+
+        async def app(request) -> Response:
+            return Response(200, body())
+
+        async with trio.open_nursery() as nursery:
+            server = await nursery.start(serve_tcp, app, 0)
+            port = server.listeners[0].socket.getsockname()[1]
+            async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+                await stream.send_all(b"GET / HTTP/1.0\r\n\r\n")
+                await begun.wait()
+                nursery.cancel_scope.cancel()
+                with trio.CancelScope(shield=True):
+                    with pytest.raises(trio.BrokenResourceError):
+                        while await stream.receive_some():
+                            pass
+
+    async def test_many_connections(self) -> None:
+        """A hundred connections at a time echo, each its own."""
+
+        async def one(number: int) -> None:
+            async with await open_upgrade(server.url, "echo") as (_, stream, _):
+                message = b"%d" % number * 1000
+                await stream.send_all(message)
+                got = bytearray()
+                while len(got) < len(message):
+                    got += await stream.receive_some()
+                assert got == message
+
+        async with trio.open_nursery() as nursery:
+            server = await nursery.start(serve_tcp, echo_app, 0)
+            async with trio.open_nursery() as clients:
+                for number in range(100):
+                    clients.start_soon(one, number)
+            nursery.cancel_scope.cancel()
+
+    async def test_bug_after_the_switch_resets(self, caplog) -> None:
+        """A client sees a handler's exception as a reset, never as an end."""
+
+        async def handler(request, stream, head) -> None:
+            raise LookupError("oops")
+
+        async def app(request) -> Upgrade:
+            return Upgrade("echo", handler)
+
+        async with trio.open_nursery() as nursery:
+            server = await nursery.start(serve_tcp, app, 0)
+            async with await open_upgrade(server.url, "echo") as (_, stream, _):
+                with pytest.raises(trio.BrokenResourceError):
+                    await stream.receive_some()
+            nursery.cancel_scope.cancel()
+
+        assert "oops" in caplog.text
+
+    @pytest.mark.ids("R58", "M14")
+    async def test_refusal_reaches_a_client_that_still_sends(self) -> None:
+        """An early 413 arrives whole although the body never was read."""
+
+        async def app(request) -> Response:
+            return Response(413, b"too much")
+
+        async with trio.open_nursery() as nursery:
+            server = await nursery.start(serve_tcp, app, 0)
+            body = b"x" * 3_000_000
+            async with await open_connection(server.url) as connection:
+                response = await connection.request("POST", "/", body=body)
+                assert response.status == 413
+                assert await response.read() == b"too much"
+            nursery.cancel_scope.cancel()
+
+    async def test_pipelined_over_tcp(self) -> None:
+        """Requests and an offer in one packet, over a socket."""
+        async with trio.open_nursery() as nursery:
+            server = await nursery.start(serve_tcp, echo_app, 0)
+            port = server.listeners[0].socket.getsockname()[1]
+            async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+                await stream.send_all(get("/1") + get("/2") + UP + b"HEAD")
+                await stream.send_eof()
+                got = b"".join([bytes(chunk) async for chunk in stream])
+            nursery.cancel_scope.cancel()
+
+        assert got == okay(b"/1") + okay(b"/2") + SWITCHED + b"HEAD"
 
 
 async def test_open_connection_over_tcp_pair() -> None:

@@ -12,6 +12,8 @@ import trio.testing
 from trio_upgrade import Limits, PeerGone, Response
 from trio_upgrade.testing import ScriptedPeer, open_pair, split_points
 
+from .support import echo_app
+
 
 class TestSplitPoints:
     """Every cut that matters, each joining to the same bytes."""
@@ -162,3 +164,16 @@ class TestOpenPair:
                 assert await response.read() == b"x" * 10
                 response = await connection.request("POST", "/", body=b"x" * 11)
                 assert response.status == 413
+
+    async def test_request_and_upgrade(self) -> None:
+        """One connection: a request, a refused offer, an accepted one."""
+        async with trio.open_nursery() as nursery:
+            async with await open_pair(nursery, echo_app) as connection:
+                response = await connection.request("GET", "/a")
+                assert await response.read() == b"/a"
+                upgraded = await connection.upgrade("/u", "other", "echo")
+                async with upgraded as (head, stream, early):
+                    assert head.headers["upgrade"] == "echo"
+                    assert early == b""
+                    await stream.send_all(b"hello")
+                    assert await stream.receive_some() == b"hello"

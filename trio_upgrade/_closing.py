@@ -70,14 +70,15 @@ async def close_in_stages(stream: trio.abc.Stream, linger: float | None) -> None
         stream: It is closed on return, also after an error or a cancellation.
         linger: Seconds for all of it, None for as long as it takes.
     """
-    upgraded = isinstance(stream, UpgradedStream)
-    bottom = stream.transport if upgraded and not stream.detached else stream
+    bottom, peer_ended = stream, False
+    if isinstance(stream, UpgradedStream) and not stream.detached:
+        bottom, peer_ended = stream.transport, stream.peer_ended
     tls = cast("_SSLStream", bottom) if isinstance(bottom, trio.SSLStream) else None
     # unwrap() takes the transport away from the TLS stream, so it is closed by itself.
     parts = [stream] if tls is None else [stream, tls.transport_stream]
     try:
         with trio.move_on_after(math.inf if linger is None else linger):
-            if not (upgraded and stream.peer_ended):
+            if not peer_ended:
                 await _exchange_ends(stream, tls)
             while parts:
                 await parts[0].aclose()

@@ -54,9 +54,9 @@ class Program(trio.abc.AsyncResource):
             self.process.kill()
         with trio.CancelScope(shield=True):
             await self.process.wait()
-        for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
-            if pipe is not None:
-                await trio.aclose_forcefully(pipe)
+            for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
+                if pipe is not None:
+                    await pipe.aclose()
 
 
 async def start(*command: str, stderr: int | None = None) -> Program:
@@ -74,9 +74,7 @@ async def start(*command: str, stderr: int | None = None) -> Program:
     )
 
 
-async def run(
-    *command: str, stdin: bytes = b""
-) -> subprocess.CompletedProcess[bytes]:
+async def run(*command: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
     """Run a program to its end, whatever its status, and keep what it writes."""
     return await trio.run_process(
         command, stdin=stdin, capture_stdout=True, capture_stderr=True, check=False

@@ -34,7 +34,7 @@ from .programs import (
 )
 
 if TYPE_CHECKING:
-    from trio_upgrade import Request, UpgradedStream
+    from trio_upgrade import Request, Server, UpgradedStream
 
 pytestmark = pytest.mark.peer("node")
 
@@ -71,7 +71,8 @@ async def serve(nursery: trio.Nursery, handler) -> int:
     async def app(request: Request) -> Upgrade:
         return Upgrade("echo", handler)
 
-    server = await nursery.start(partial(serve_tcp, app, 0, host=HOST, strict=True))
+    serve_app = partial(serve_tcp, app, 0, host=HOST, strict=True)
+    server: Server = await nursery.start(serve_app)
     port = urlsplit(server.url).port
     assert port is not None
     return port
@@ -157,7 +158,7 @@ class TestNodeClient:
         assert report["received"] == source.digest
 
     async def test_handshake_client_ends_by_itself(self) -> None:
-        """Node's example client upgrades at examples/echo_server.py, and both ends end."""
+        """Node's example client is upgraded by examples/echo_server.py, and ends."""
         with trio.fail_after(BOUND):
             async with await start(*example("echo_server.py", 0)) as server:
                 port = urlsplit(await read_url(server)).port

@@ -1,0 +1,98 @@
+"""The exceptions: whose kind they are, what they say and what they carry."""
+
+from __future__ import annotations
+
+import pytest
+
+from trio_upgrade import (
+    BadBody,
+    BadResponse,
+    BodyError,
+    BodyTooLarge,
+    ClientResponse,
+    HalfCloseUnsupported,
+    Headers,
+    IllegalSwitch,
+    MalformedMessage,
+    NotOffered,
+    OpenError,
+    PeerGone,
+    ResponseHead,
+    TrioUpgradeError,
+    UpgradeRefused,
+    UsageError,
+)
+from trio_upgrade._body import Body
+
+
+def make_response(status: int, reason: str) -> ClientResponse:
+    async def receive() -> bytes:
+        raise AssertionError("nobody reads here")
+
+    head = ResponseHead(status, reason, "1.1", Headers())
+    return ClientResponse(head, (), Body(receive, 0, 0))
+
+
+@pytest.mark.parametrize(
+    ("kind", "bases"),
+    [
+        (TrioUpgradeError, (Exception,)),
+        (OpenError, (TrioUpgradeError,)),
+        (UpgradeRefused, (OpenError,)),
+        (IllegalSwitch, (OpenError,)),
+        (BadResponse, (OpenError,)),
+        (PeerGone, (OpenError,)),
+        (BodyError, (TrioUpgradeError,)),
+        (BadBody, (BodyError,)),
+        (BodyTooLarge, (BodyError,)),
+        (NotOffered, (TrioUpgradeError,)),
+        (MalformedMessage, (TrioUpgradeError,)),
+        (HalfCloseUnsupported, (TrioUpgradeError,)),
+        (UsageError, (TrioUpgradeError, RuntimeError)),
+    ],
+)
+def test_tree(kind: type[Exception], bases: tuple[type, ...]) -> None:
+    """What an ``except`` clause catches is a promise."""
+    assert kind.__bases__ == bases
+
+
+@pytest.mark.parametrize(
+    ("error", "text", "attributes"),
+    [
+        (
+            IllegalSwitch("it is HTTP/1.0"),
+            "illegal 101: it is HTTP/1.0",
+            {"defect": "it is HTTP/1.0"},
+        ),
+        (BodyError("x"), "x", {"status": 400}),
+        (BadBody("broken"), "broken", {"status": 400}),
+        (
+            BodyTooLarge(7),
+            "the body is longer than 7 bytes",
+            {"status": 413, "limit": 7},
+        ),
+        (NotOffered("h2c"), "the request does not offer 'h2c'", {"protocol": "h2c"}),
+        (MalformedMessage("why"), "why", {"status": 400}),
+        (MalformedMessage("why", 431), "why", {"status": 431}),
+        (MalformedMessage("why", status=414), "why", {"status": 414}),
+    ],
+)
+def test_what_they_carry(
+    error: Exception, text: str, attributes: dict[str, object]
+) -> None:
+    """Nobody has to parse a message; the status is the one for the peer."""
+    assert str(error) == text
+    assert {name: getattr(error, name) for name in attributes} == attributes
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "text"),
+    [(403, "Forbidden", "refused with 403 Forbidden"), (299, "", "refused with 299 ")],
+)
+def test_refused(status: int, reason: str, text: str) -> None:
+    """A refusal has the response itself, the body to be read from it."""
+    response = make_response(status, reason)
+    error = UpgradeRefused(response)
+
+    assert error.response is response
+    assert str(error) == text

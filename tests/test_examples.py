@@ -1,0 +1,190 @@
+"""The examples, run as the README and their docstrings say."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tomllib
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+
+from trio_upgrade import open_upgrade
+
+from .interop.programs import BOUND, EXAMPLES, HOST, example, read_url, run, start
+from .support import SWITCHED
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+# PEP 723: a comment line for each line of TOML.
+SCRIPT_BLOCK = re.compile(r"^# /// script\n((?:#(?: .*)?\n)+)# ///$", re.MULTILINE)
+ROOT = EXAMPLES.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+@pytest.fixture
+def sigint_works() -> Iterator[None]:
+    """What starts from here does not ignore SIGINT, as a shell's background jobs do."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+async def test_echo_pair_tells_the_whole_story() -> None:
+    """One run shows the request, the switch, the echo, the end, and the early bytes."""
+    with trio.fail_after(BOUND):
+        result = await run(*example("echo_pair.py", 0))
+    lines = result.stdout.decode().splitlines()
+
+    assert result.returncode == 0
+    assert result.stderr == b""
+    assert re.fullmatch(r"server: listening at http://127\.0\.0\.1:\d+", lines[0])
+    # Which side prints first is up to the scheduler; each has its own order.
+    assert [line for line in lines[1:] if line.startswith("server: ")] == [
+        "server: websocket it is; already here: b''",
+        "server: websocket it is; already here: b'early'",
+    ]
+    assert [line for line in lines if not line.startswith("server: ")] == [
+        "client: GET / gave 200 OK: b'okay'",
+        "client: got upgraded! 101 Web Socket Protocol Handshake",
+        "client: the echo says b'hello, echo'",
+        "client: half-closed; the server ends, too: b''",
+        "raw peer: sent b'early' with the head, got back b'early'",
+    ]
+
+
+async def test_echo_pair_prints_what_the_readme_shows() -> None:
+    """The README shows the lines of a real run, but for the port."""
+    readme = (ROOT / "README.md").read_text()
+    shown = re.search(r"^```text\n(server: .*?)^```$", readme, re.MULTILINE | re.DOTALL)
+    with trio.fail_after(BOUND):
+        result = await run(*example("echo_pair.py", 0))
+    printed = re.sub(r":\d+\n", ":1337\n", result.stdout.decode(), count=1)
+
+    assert shown is not None
+    assert sorted(printed.splitlines()) == sorted(shown[1].splitlines())
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"one\ntwo\n\nno end of line", os.urandom(1024 * 1024)],
+    ids=["nothing", "lines", "1 MiB"],
+)
+async def test_echo_client_prints_what_it_is_given(content: bytes) -> None:
+    """Standard input comes back from the server unchanged, and the client ends."""
+    with trio.fail_after(BOUND):
+        async with await start(*example("echo_server.py", 0)) as server:
+            url = await read_url(server)
+            result = await run(*example("echo_client.py", url), stdin=content)
+
+    assert result.stderr == b"got upgraded! echo\n"
+    assert result.returncode == 0
+    assert result.stdout == content
+
+
+async def test_echo_client_ends_with_the_server() -> None:
+    """The server's end is the client's, although it waits for more input."""
+    with trio.fail_after(BOUND):
+        (listener,) = await trio.open_tcp_listeners(0, host=HOST)
+        async with listener:
+            port = listener.socket.getsockname()[1]
+            command = example("echo_client.py", f"http://{HOST}:{port}/")
+            async with await start(*command, stderr=subprocess.PIPE) as client:
+                assert client.process.stdin is not None
+                assert client.process.stderr is not None
+                async with await listener.accept() as stream:
+                    await stream.receive_some()
+                    await stream.send_all(SWITCHED)
+                    await client.process.stdin.send_all(b"hello\n")
+                    # Once this has come, the client is at its input again.
+                    assert await stream.receive_some() == b"hello\n"
+                    await stream.send_all(b"welcome\n")
+                    assert await client.read_line() == "welcome"
+                    await stream.send_all(b"farewell\n")
+                last = await client.read_line()
+                status = await client.process.wait()
+                errors = await client.process.stderr.receive_some()
+
+    assert last == "farewell"
+    assert status == 0
+    assert errors == b"got upgraded! echo\n"
+
+
+async def test_echo_client_finds_nobody() -> None:
+    """Where nobody listens it fails with one line, which is no traceback."""
+    with socket.socket() as bound:
+        # Bound and not listening: nobody else can take the port meanwhile.
+        bound.bind((HOST, 0))
+        port = bound.getsockname()[1]
+        with trio.fail_after(BOUND):
+            result = await run(*example("echo_client.py", f"http://{HOST}:{port}/"))
+    message = result.stderr.decode()
+
+    assert result.returncode == 1
+    assert result.stdout == b""
+    assert re.fullmatch(rf"[^\n]*{HOST}[^\n]*{port}[^\n]*\n", message)
+
+
+async def test_echo_client_prints_a_refusal() -> None:
+    """A protocol that the server does not speak: its answer, and a failure."""
+    with trio.fail_after(BOUND):
+        async with await start(*example("echo_server.py", 0)) as server:
+            url = await read_url(server)
+            result = await run(*example("echo_client.py", url, "gopher"))
+
+    assert result.returncode == 1
+    assert result.stdout == b""
+    assert result.stderr.decode().splitlines()[:2] == ["refused with 200 OK", "okay"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs SIGINT: not on Windows")
+@pytest.mark.usefixtures("sigint_works")
+async def test_echo_server_ends_with_an_interrupt() -> None:
+    """Ctrl-C ends it and an open connection, with status 0 and no traceback."""
+    with trio.fail_after(BOUND):
+        command = example("echo_server.py", 0)
+        async with await start(*command, stderr=subprocess.PIPE) as server:
+            assert server.process.stderr is not None
+            url = await read_url(server)
+            async with await open_upgrade(url, "echo") as (_, stream, _):
+                server.process.send_signal(signal.SIGINT)
+                status = await server.process.wait()
+                rest = await stream.receive_some()
+            errors = await server.process.stderr.receive_some()
+
+    assert status == 0
+    assert errors == b""
+    assert rest == b""
+
+
+@pytest.mark.parametrize(
+    "path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name
+)
+def test_example_says_what_it_needs(path: Path) -> None:
+    """PEP 723 metadata names this package and the Pythons that it supports."""
+    (block,) = SCRIPT_BLOCK.findall(path.read_text())
+    metadata = tomllib.loads(re.sub(r"^# ?", "", block, flags=re.MULTILINE))
+
+    assert metadata == {
+        "requires-python": PROJECT["requires-python"],
+        "dependencies": [PROJECT["name"]],
+    }
+
+
+@pytest.mark.parametrize(
+    "path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name
+)
+def test_example_says_how_to_use_it(path: Path) -> None:
+    """The docstring has the command line."""
+    docstring = ast.get_docstring(ast.parse(path.read_text()))
+
+    assert docstring is not None
+    assert re.search(rf"^    .*python examples/{path.name}\b", docstring, re.MULTILINE)

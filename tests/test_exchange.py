@@ -1,0 +1,908 @@
+"""One request on its way through the app, byte for byte.
+
+The S ids are the rows of the wire-case table; each runs whole, cut in two at every point,
+and byte by byte.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+import trio
+import trio.testing
+
+from trio_upgrade import (
+    BadBody,
+    BodyTooLarge,
+    Limits,
+    NotOffered,
+    Request,
+    Response,
+    Upgrade,
+    UpgradedStream,
+    UsageError,
+    serve_stream,
+)
+from trio_upgrade.testing import ScriptedPeer, split_points
+
+from .support import (
+    REQUIRED,
+    SWITCHED,
+    UP,
+    check_every_split,
+    echo,
+    echo_app,
+    get,
+    okay,
+    run_script,
+)
+
+
+class TestOffers:
+    """What is an offer, and what is an ordinary request."""
+
+    @pytest.mark.ids("S1", "S2", "R2")
+    async def test_early_bytes_are_echoed_once(self) -> None:
+        """Bytes behind the head are the first of the stream, however they came."""
+        await check_every_split(echo_app, UP + b"HEAD", SWITCHED + b"HEAD")
+
+    @pytest.mark.ids("S1", "S2")
+    async def test_head_is_what_came_with_the_request(self) -> None:
+        """The handler's head holds what shared the packet, and it may be empty."""
+        seen: list[tuple[bytes, bytes]] = []
+
+        async def handler(
+            request: Request, stream: UpgradedStream, head: bytes
+        ) -> None:
+            assert head == stream.head
+            chunks = [bytes(chunk) async for chunk in stream]
+            seen.append((head, b"".join(chunks)))
+
+        async def app(request: Request) -> Upgrade:
+            return Upgrade("echo", handler)
+
+        await run_script(app, UP + b"HEAD", b"more")
+        await run_script(app, UP, b"HEAD", b"more")
+
+        assert seen == [(b"HEAD", b"HEADmore"), (b"", b"HEADmore")]
+
+    @pytest.mark.ids("S3")
+    async def test_head_is_bounded_by_the_read_size(self) -> None:
+        """Of 300,000 bytes behind the offer the head holds what one read took."""
+        heads: list[bytes] = []
+
+        async def handler(
+            request: Request, stream: UpgradedStream, head: bytes
+        ) -> None:
+            heads.append(head)
+            await echo(request, stream, head)
+
+        async def app(request: Request) -> Upgrade:
+            return Upgrade("echo", handler)
+
+        data = bytes(range(250)) * 1200
+        peer = await run_script(app, UP + data)
+
+        assert heads == [data[: 65536 - len(UP)]]
+        assert peer.sent == SWITCHED + data
+
+    @pytest.mark.ids("S4", "U12", "U25")
+    @pytest.mark.parametrize(
+        "fields",
+        [
+            ["Upgrade: echo"],
+            ["Upgrade: echo", "Connection: keep-alive"],
+            ["Connection: upgrade"],
+            ["Connection: upgradeX", "Upgrade: echo"],
+            ["Connection: Upgrade", "Upgrade:"],
+            ["Connection: Upgrade", "Upgrade: , ,"],
+            ["Connection: Upgrade", "Upgrade: ec ho"],
+            ["Connection: Upgrade", "Upgrade: echo/"],
+        ],
+    )
+    async def test_no_offer(self, fields: list[str]) -> None:
+        """Half an offer is none: the request is ordinary, the connection goes on."""
+        offers = []
+
+        async def app(request: Request) -> Response:
+            offers.append(len(request.upgrades))
+            return Response(200, request.path)
+
+        wire = get("/1", *fields) + get("/2")
+
+        await check_every_split(app, wire, okay(b"/1") + okay(b"/2"))
+        assert set(offers) == {0}
+
+    @pytest.mark.ids("S5", "S6", "S7", "U03", "U28")
+    @pytest.mark.parametrize(
+        ("fields", "offered"),
+        [
+            (["Connection: keep-alive, Upgrade", "Upgrade: echo"], ["echo"]),
+            (
+                ["Connection: keep-alive", "Connection: upgrade", "Upgrade: echo"],
+                ["echo"],
+            ),
+            (["Connection: uPgRaDe", "uPgRaDe: echo"], ["echo"]),
+            (["Upgrade: echo", "Connection: Upgrade"], ["echo"]),
+            (["Connection: , ,\tUpgrade ,", "Upgrade: ,echo ,\t,"], ["echo"]),
+            (["Connection: close, upgrade", "Upgrade: echo"], ["echo"]),
+            (["Connection: Upgrade", "Upgrade: a/1, Echo"], ["a/1", "Echo"]),
+            (["Connection: Upgrade", "Upgrade: a/1", "Upgrade: echo"], ["a/1", "echo"]),
+            (["Connection: Upgrade", "Upgrade: b@d, echo"], ["echo"]),
+        ],
+    )
+    async def test_offer(self, fields: list[str], offered: list[str]) -> None:
+        """Lists, case, order and empty elements do not matter; the offers' order does."""
+        seen: list[list[str]] = []
+
+        async def app(request: Request) -> Upgrade:
+            seen.append(list(request.upgrades))
+            return Upgrade("echo", echo)
+
+        await check_every_split(app, get("/", *fields) + b"HEAD", SWITCHED + b"HEAD")
+        assert all(offers == offered for offers in seen)
+
+    @pytest.mark.ids("S8", "U13")
+    async def test_http_1_0_offers_nothing(self) -> None:
+        """An Upgrade in an HTTP/1.0 request is ignored."""
+        wire = UP.replace(b"HTTP/1.1", b"HTTP/1.0")
+
+        expected = okay(b"/u").replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+
+        await check_every_split(echo_app, wire, expected)
+
+    @pytest.mark.ids("S28")
+    async def test_unclaimed_offer_is_an_ordinary_request(self) -> None:
+        """An h2c offer that nobody wants is answered as if it were not there."""
+        wire = get(
+            "/1",
+            "Connection: Upgrade, HTTP2-Settings",
+            "Upgrade: h2c",
+            "HTTP2-Settings: AAMAAABkAAQCAAAAAAIAAAAA",
+        )
+
+        await check_every_split(echo_app, wire + get("/2"), okay(b"/1") + okay(b"/2"))
+
+    @pytest.mark.ids("S26")
+    async def test_connect_offers_nothing(self) -> None:
+        """Upgrade fields on a CONNECT are no offer."""
+        offers = []
+
+        async def app(request: Request) -> Response:
+            offers.append(len(request.upgrades))
+            return Response(405, "no tunnels here")
+
+        wire = UP.replace(b"GET /u", b"CONNECT a:1")
+        peer = await run_script(app, wire)
+
+        assert offers == [0]
+        assert peer.sent.startswith(b"HTTP/1.1 405 Method Not Allowed\r\n")
+
+
+class TestSwitch:
+    """The 101, and what comes before it."""
+
+    @pytest.mark.ids("U04", "R7")
+    async def test_spelling_reason_and_fields_are_the_apps(self) -> None:
+        """The 101 is spelled as the app spells it, its own fields behind ours."""
+
+        async def app(request: Request) -> Upgrade:
+            return Upgrade(
+                "ECHO", echo, {"X-Room": "7"}, reason="Web Socket Protocol Handshake"
+            )
+
+        peer = await run_script(app, UP)
+
+        assert peer.sent == (
+            b"HTTP/1.1 101 Web Socket Protocol Handshake\r\n"
+            b"Connection: Upgrade\r\nUpgrade: ECHO\r\nX-Room: 7\r\n\r\n"
+        )
+
+    @pytest.mark.ids("S32")
+    async def test_immediate_end(self) -> None:
+        """A client that half-closes at once gets its 101, then our end."""
+        peer = await run_script(echo_app, UP)
+
+        assert peer.sent == SWITCHED
+        assert peer.got_eof
+
+    @pytest.mark.ids("U15", "S10")
+    async def test_expected_100_comes_before_the_101(self) -> None:
+        """With both fields the 100 is sent first, even if there is no body."""
+        wire = UP[:-2] + b"Expect: 100-continue\r\n\r\n"
+
+        await check_every_split(
+            echo_app,
+            wire + b"HEAD",
+            b"HTTP/1.1 100 Continue\r\n\r\n" + SWITCHED + b"HEAD",
+        )
+
+    @pytest.mark.ids("S11")
+    async def test_body_before_the_switch(self) -> None:
+        """The body is the request's, what follows it is the stream's."""
+        bodies = []
+
+        async def app(request: Request) -> Upgrade:
+            bodies.append(await request.read())
+            return Upgrade("echo", echo)
+
+        wire = UP.replace(b"GET", b"POST")[:-2] + b"Content-Length: 5\r\n\r\nhelloHEAD"
+
+        await check_every_split(app, wire, SWITCHED + b"HEAD")
+        assert set(bodies) == {b"hello"}
+
+    @pytest.mark.ids("S12")
+    async def test_chunked_body_before_the_switch(self) -> None:
+        """A chunked body and its trailers end exactly where the stream begins."""
+        bodies = []
+
+        async def app(request: Request) -> Upgrade:
+            bodies.append(b"".join([chunk async for chunk in request.stream()]))
+            return Upgrade("echo", echo)
+
+        head = UP.replace(b"GET", b"POST")[:-2] + b"Transfer-Encoding: chunked\r\n\r\n"
+        body = b"5\r\nhello\r\n3;x=y\r\nyou\r\n0\r\nX-T: 1\r\n\r\n"
+
+        await check_every_split(app, head + body + b"HEAD", SWITCHED + b"HEAD")
+        assert set(bodies) == {b"helloyou"}
+
+    @pytest.mark.ids("S23", "R12")
+    async def test_unread_body_is_dropped_first(self) -> None:
+        """A body that the app did not read never becomes protocol data."""
+        wire = UP.replace(b"GET", b"POST")[:-2] + b"Content-Length: 5\r\n\r\nhelloHEAD"
+
+        await check_every_split(echo_app, wire, SWITCHED + b"HEAD")
+
+    @pytest.mark.parametrize("streamed", [False, True])
+    async def test_body_that_was_read_is_not_unread(self, streamed: bool) -> None:
+        """However long the body was, once read it does not stand in a switch's way."""
+
+        async def app(request: Request) -> Upgrade:
+            if streamed:
+                assert sum([len(chunk) async for chunk in request.stream()]) == 100_000
+            else:
+                assert len(await request.read()) == 100_000
+            return Upgrade("echo", echo)
+
+        head = UP.replace(b"GET", b"POST")[:-2] + b"Content-Length: 100000\r\n\r\n"
+        peer = await run_script(app, head + b"x" * 100_000 + b"HEAD")
+
+        assert peer.sent == SWITCHED + b"HEAD"
+
+    @pytest.mark.parametrize("framing", ["length", "chunked"])
+    async def test_unread_body_over_the_limit(self, framing: str) -> None:
+        """More than drain_body bytes unread: 413, close, the handler is not called."""
+
+        async def app(request: Request) -> Upgrade:
+            return Upgrade("echo", never)
+
+        async def never(request: Request, stream: UpgradedStream, head: bytes) -> None:
+            raise AssertionError("called")
+
+        head = UP.replace(b"GET", b"POST")[:-2]
+        if framing == "length":
+            wire = head + b"Content-Length: 11\r\n\r\n" + b"x" * 11
+        else:
+            wire = head + b"Transfer-Encoding: chunked\r\n\r\nb\r\n" + b"x" * 11
+        peer = await run_script(app, wire, then="end", limits=Limits(drain_body=10))
+
+        assert peer.sent.startswith(b"HTTP/1.1 413 ")
+        assert peer.sent.count(b"HTTP/1.1") == 1
+
+    @pytest.mark.ids("S13", "O05", "R11")
+    async def test_refused_offer_goes_on_at_the_exact_byte(self) -> None:
+        """Requests pipelined behind a refused offer are all answered, in order."""
+        seen: list[str] = []
+
+        async def app(request: Request) -> Response:
+            seen.append(request.path)
+            return Response(403 if request.upgrades else 200, request.path)
+
+        wire = UP + get("/2") + get("/3")
+        expected = okay(b"/u", status="403 Forbidden") + okay(b"/2") + okay(b"/3")
+
+        await check_every_split(app, wire, expected)
+        assert seen[:3] == ["/u", "/2", "/3"]
+
+    @pytest.mark.ids("S13", "R12")
+    async def test_refused_offer_with_a_body(self) -> None:
+        """So they are behind a body that the app left unread."""
+        head = UP.replace(b"GET", b"POST")[:-2]
+        wire = head + b"Content-Length: 5\r\n\r\nhello" + get("/2")
+        expected = okay(b"/u", status="403 Forbidden") + okay(b"/2")
+
+        async def app(request: Request) -> Response:
+            return Response(403 if request.upgrades else 200, request.path)
+
+        await check_every_split(app, wire, expected)
+
+    @pytest.mark.ids("S14", "S15", "M09")
+    async def test_101_comes_after_every_earlier_response(self) -> None:
+        """A switch that is pipelined behind a slow request waits for its response."""
+        may_answer = trio.Event()
+        calls: list[str] = []
+
+        async def app(request: Request) -> Response | Upgrade:
+            calls.append(request.path)
+            if request.path == "/slow":
+                await may_answer.wait()
+                return Response(200, await request.read())
+            return Upgrade("echo", echo)
+
+        slow = b"POST /slow HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nslow"
+        for packets in split_points(slow + UP + b"EARLY"):
+            may_answer, calls = trio.Event(), []
+            peer = ScriptedPeer(*packets, then="silence")
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(serve_stream, app, peer)
+                await trio.testing.wait_all_tasks_blocked()
+
+                assert not peer.sent
+                assert calls == ["/slow"]
+
+                may_answer.set()
+                await peer.wait_sent(b"EARLY")
+                peer.feed(b"LATE")
+                peer.finish()
+
+            assert peer.sent == okay(b"slow") + SWITCHED + b"EARLYLATE"
+
+    @pytest.mark.ids("S16", "M13")
+    async def test_nothing_after_close(self) -> None:
+        """Behind a request with ``Connection: close`` nothing is processed."""
+        wire = get("/1", "Connection: close") + UP
+        expected = okay(b"/1", status="200 OK").replace(
+            b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"
+        )
+
+        await check_every_split(echo_app, wire, expected)
+
+    @pytest.mark.ids("U08")
+    async def test_not_offered_is_a_426(self) -> None:
+        """An Upgrade that was not asked for tells what to ask for, and goes on."""
+
+        async def app(request: Request) -> Upgrade:
+            return Upgrade("echo", echo)
+
+        await check_every_split(app, get("/1") + UP + b"x", REQUIRED + SWITCHED + b"x")
+
+
+class TestAcceptUpgrade:
+    """The switch inside the app."""
+
+    @pytest.mark.ids("S1")
+    async def test_accept_and_echo(self) -> None:
+        """accept_upgrade gives the stream and its head; returning closes it."""
+        heads = []
+
+        async def app(request: Request) -> None:
+            stream, head = await request.accept_upgrade(
+                "echo", headers=[("X-Room", "7")], reason="Go"
+            )
+            heads.append(head)
+            await echo(request, stream, head)
+
+        peer = await run_script(app, UP + b"HEAD")
+
+        assert heads == [b"HEAD"]
+        assert peer.sent == (
+            b"HTTP/1.1 101 Go\r\nConnection: Upgrade\r\nUpgrade: echo\r\n"
+            b"X-Room: 7\r\n\r\nHEAD"
+        )
+
+    async def test_not_offered(self) -> None:
+        """It raises before anything is sent; uncaught that is the automatic 426."""
+
+        async def app(request: Request) -> None:
+            with pytest.raises(NotOffered, match="'echo'"):
+                await request.accept_upgrade("echo")
+            await request.accept_upgrade("echo")
+
+        peer = await run_script(app, get("/"))
+
+        assert peer.sent == REQUIRED
+
+    async def test_twice(self) -> None:
+        """A second accept raises and changes nothing."""
+
+        async def app(request: Request) -> None:
+            stream, head = await request.accept_upgrade("echo")
+            with pytest.raises(UsageError, match="switched"):
+                await request.accept_upgrade("echo")
+            await echo(request, stream, head)
+
+        peer = await run_script(app, UP + b"HEAD")
+
+        assert peer.sent == SWITCHED + b"HEAD"
+
+    async def test_answer_after_the_switch(self, caplog) -> None:
+        """A Response returned behind a switch is a bug: no HTTP follows the 101."""
+
+        async def app(request: Request) -> Response:
+            await request.accept_upgrade("echo")
+            return Response(200, b"too late")
+
+        peer = ScriptedPeer(UP)
+        await serve_stream(app, peer)
+
+        assert peer.sent == SWITCHED
+        assert "returned after the switch" in caplog.text
+
+    async def test_cancelled_before_the_101(self) -> None:
+        """Cancelled while the body is drained, the app may still answer otherwise."""
+
+        async def app(request: Request) -> Response:
+            with trio.CancelScope() as scope:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(cancel, scope)
+                    if request.upgrades:
+                        await request.accept_upgrade("echo")
+            return Response(503, b"busy")
+
+        async def cancel(scope: trio.CancelScope) -> None:
+            await trio.testing.wait_all_tasks_blocked()
+            scope.cancel()
+
+        head = UP.replace(b"GET", b"POST")[:-2]
+        peer = ScriptedPeer(head + b"Content-Length: 5\r\n\r\nhe", then="silence")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(serve_stream, app, peer)
+            await peer.wait_sent(b"busy")
+            peer.feed(b"llo", get("/2"))
+            await peer.wait_sent(b"busy" + b"HTTP/1.1 503")
+            peer.finish()
+
+        assert peer.sent.count(b"HTTP/1.1 503 Service Unavailable") == 2
+        assert b"101" not in peer.sent
+
+    @pytest.mark.parametrize("upgrade", [False, True])
+    async def test_broken_by_a_cancelled_101(self, upgrade: bool, caplog) -> None:
+        """From its first byte on, a 101 that fails takes every other answer with it."""
+        caplog.set_level(logging.INFO)
+        near, far = trio.testing.lockstep_stream_pair()
+
+        async def app(request: Request) -> Response | Upgrade:
+            with trio.CancelScope() as scope:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(cancel, scope)
+                    await request.accept_upgrade("echo")
+            return Upgrade("echo", echo) if upgrade else Response(200, b"never sent")
+
+        async def cancel(scope: trio.CancelScope) -> None:
+            await trio.testing.wait_all_tasks_blocked()
+            scope.cancel()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(serve_stream, app, far)
+            await near.send_all(UP)
+            await trio.testing.wait_all_tasks_blocked()
+            await trio.testing.wait_all_tasks_blocked()
+            got = b"".join([bytes(chunk) async for chunk in near])
+
+        assert got in {b"", SWITCHED}
+        assert caplog.text.count("dropped, the connection is broken") == 1
+
+    async def test_abandoned_drain_leaves_no_body(self) -> None:
+        """A body of which accept_upgrade dropped a part is never read as if whole."""
+        outcome = []
+
+        async def app(request: Request) -> Response:
+            with trio.CancelScope() as scope:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(cancel, scope)
+                    await request.accept_upgrade("echo")
+            with pytest.raises(UsageError, match="dropped") as caught:
+                await request.read()
+            outcome.append(caught.value)
+            return Response(503, b"busy")
+
+        async def cancel(scope: trio.CancelScope) -> None:
+            await trio.testing.wait_all_tasks_blocked()
+            scope.cancel()
+
+        head = UP.replace(b"GET", b"POST")[:-2] + b"Content-Length: 10\r\n\r\n"
+        peer = ScriptedPeer(head + b"hello", then="silence")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(serve_stream, app, peer)
+            await peer.wait_sent(b"busy")
+            peer.feed(b"WORLD")
+            peer.finish()
+
+        assert len(outcome) == 1
+
+    async def test_kept_request_has_no_hold_on_the_next(self) -> None:
+        """A Request that outlives its answer neither answers nor reads another."""
+        kept: list[Request] = []
+
+        async def app(request: Request) -> Response:
+            kept.append(request)
+            if request.path == "/1":
+                return Response(200, b"1")
+            with pytest.raises(UsageError, match="answered"):
+                await kept[0].accept_upgrade("a")
+            with pytest.raises(UsageError, match="answered"):
+                await kept[0].read()
+            return Response(200, await request.read())
+
+        fields = "Connection: Upgrade\r\nUpgrade: a\r\nContent-Length: 3\r\n\r\n"
+        head = "POST /%d HTTP/1.1\r\nHost: x\r\n" + fields
+        wire = (head % 1 + "ONE" + head % 2 + "TWO").encode()
+
+        await check_every_split(app, wire, okay(b"1") + okay(b"TWO"))
+
+    async def test_answering_twice(self) -> None:
+        """A streamed answer that tries to switch is told that it is one already."""
+
+        async def app(request: Request) -> Response:
+            async def body():
+                with pytest.raises(UsageError, match="answered"):
+                    await request.accept_upgrade("echo")
+                yield b"still HTTP"
+
+            return Response(200, body())
+
+        peer = await run_script(app, UP)
+
+        assert peer.sent.endswith(b"\r\nstill HTTP\r\n0\r\n\r\n")
+
+    async def test_body_is_gone_after_the_switch(self) -> None:
+        """What accept_upgrade dropped cannot be read; what was read before can."""
+        head = UP.replace(b"GET", b"POST")[:-2] + b"Content-Length: 5\r\n\r\nhello"
+
+        async def dropped(request: Request) -> None:
+            await request.accept_upgrade("echo")
+            with pytest.raises(UsageError):
+                await request.read()
+
+        async def kept(request: Request) -> None:
+            assert await request.read() == b"hello"
+            await request.accept_upgrade("echo")
+            assert await request.read() == b"hello"
+
+        for app in (dropped, kept):
+            peer = await run_script(app, head)
+
+            assert peer.sent == SWITCHED
+
+    async def test_upgrade_returned_after_the_switch(self, caplog) -> None:
+        """An Upgrade behind an accept_upgrade is a bug, like any other answer."""
+
+        async def app(request: Request) -> Upgrade:
+            await request.accept_upgrade("echo")
+            return Upgrade("echo", echo)
+
+        peer = ScriptedPeer(UP)
+        await serve_stream(app, peer)
+
+        assert peer.sent == SWITCHED
+        assert "returned after the switch" in caplog.text
+
+
+class TestBodies:
+    """Reading, limits, expectations."""
+
+    POST = b"POST /p HTTP/1.1\r\nHost: x\r\n"
+
+    async def test_read_is_kept(self) -> None:
+        """A second read returns the same bytes, a stream then repeats them."""
+
+        async def app(request: Request) -> Response:
+            assert await request.read() == b"hello"
+            assert await request.read() == b"hello"
+            assert [chunk async for chunk in request.stream()] == [b"hello"]
+            return Response(200, b"ok")
+
+        peer = await run_script(app, self.POST + b"Content-Length: 5\r\n\r\nhello")
+
+        assert peer.sent == okay(b"ok")
+
+    @pytest.mark.parametrize(
+        "framing",
+        [
+            b"Content-Length: 11\r\n\r\nhello",
+            b"Transfer-Encoding: chunked\r\n\r\nb\r\nhello world",
+        ],
+    )
+    async def test_read_over_its_limit(self, framing: bytes) -> None:
+        """BodyTooLarge, uncaught, is a 413 that closes the connection in stages."""
+
+        async def app(request: Request) -> Response:
+            with pytest.raises(BodyTooLarge):
+                await request.read(limit=4)
+            await request.read(limit=4)
+            raise AssertionError("not reached")
+
+        limits = Limits(drain_body=4)
+        peer = await run_script(
+            app, self.POST + framing, b"\r\n0\r\n\r\n", limits=limits
+        )
+
+        assert peer.sent.startswith(b"HTTP/1.1 413 ")
+        assert peer.sent.endswith(b"the body is longer than 4 bytes\n")
+
+    @pytest.mark.ids("S20", "S22", "R13")
+    @pytest.mark.parametrize(
+        ("framing", "then"),
+        [
+            (b"Content-Length: 50\r\n\r\nabc", "end"),
+            (b"Content-Length: 50\r\n\r\nabc", "reset"),
+            (b"Transfer-Encoding: chunked\r\n\r\n5\r\nab", "end"),
+            (b"Transfer-Encoding: chunked\r\n\r\nZZ\r\n", "silence"),
+        ],
+    )
+    async def test_broken_body(self, framing: bytes, then: str, autojump_clock) -> None:
+        """A body that breaks raises in its reader; where HTTP is spoken, it is a 400."""
+        raised = []
+
+        async def app(request: Request) -> Response:
+            try:
+                await request.read()
+            except BadBody as exc:
+                raised.append(exc)
+                raise
+            raise AssertionError("not reached")
+
+        peer = await run_script(app, UP[:-2] + framing, then=then)
+
+        assert len(raised) == 1
+        assert b"101" not in peer.sent
+        if then != "reset":
+            assert peer.sent.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+            assert b"\r\nConnection: close\r\n" in peer.sent
+
+    @pytest.mark.parametrize(
+        ("head", "answer"),
+        [
+            (b"POST / HTTP/1.0\r\n", Response(200, b"ok")),
+            (b"POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n", Response(200)),
+            (
+                b"POST / HTTP/1.1\r\nHost: x\r\n",
+                Response(200, headers={"Connection": "close"}),
+            ),
+        ],
+    )
+    async def test_no_waiting_for_a_body_that_nobody_wants(
+        self, head: bytes, answer: Response
+    ) -> None:
+        """Where the connection ends anyway, our end comes without the body's."""
+
+        async def app(_: Request) -> Response:
+            return answer
+
+        peer = ScriptedPeer(head + b"Content-Length: 10\r\n\r\nhalf", then="silence")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(serve_stream, app, peer)
+            await trio.testing.wait_all_tasks_blocked()
+
+            assert peer.got_eof
+            peer.finish()
+
+    async def test_leaving_the_stream_early(self) -> None:
+        """A loop over a body may be left at any time; the rest is skipped."""
+
+        async def app(request: Request) -> Response:
+            async for chunk in request.stream():
+                return Response(200, chunk)
+            return Response(200, b"empty")
+
+        post = self.POST + b"Content-Length: %d\r\n\r\n"
+        peer = await run_script(app, post % 8 + b"one", b"three", post % 0, get("/"))
+
+        assert peer.sent == okay(b"one") + okay(b"empty") * 2
+
+    async def test_stream_of_an_ended_body_is_a_checkpoint(self) -> None:
+        """Also when there is nothing to wait for."""
+
+        async def app(request: Request) -> Response:
+            for _ in range(2):
+                with trio.testing.assert_checkpoints():
+                    assert [chunk async for chunk in request.stream()] == []
+            return Response(200)
+
+        await run_script(app, get("/"))
+
+    async def test_100_when_the_app_begins_to_read(self) -> None:
+        """The 100 is sent when the app reads, once, and not before."""
+        sent_before = []
+
+        async def app(request: Request) -> Response:
+            await trio.testing.wait_all_tasks_blocked()
+            sent_before.append(bytes(peer.sent))
+            first = await request.read()
+            assert await request.read() == first
+            return Response(200, first)
+
+        wire = self.POST + b"Content-Length: 5\r\nExpect: 100-continue\r\n\r\n"
+        peer = ScriptedPeer(wire, then="silence")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(serve_stream, app, peer)
+            await peer.wait_sent(b"HTTP/1.1 100 Continue\r\n\r\n")
+            peer.feed(b"hello")
+            await peer.wait_sent(b"hello")
+            peer.finish()
+
+        assert sent_before == [b""]
+        assert peer.sent == b"HTTP/1.1 100 Continue\r\n\r\n" + okay(b"hello")
+
+    @pytest.mark.ids("U32")
+    async def test_no_100_when_the_body_is_here(self) -> None:
+        """A client that did not wait is not told to go on."""
+
+        async def app(request: Request) -> Response:
+            return Response(200, await request.read())
+
+        wire = self.POST + b"Content-Length: 5\r\nExpect: 100-continue\r\n\r\nhello"
+        peer = await run_script(app, wire)
+
+        assert peer.sent == okay(b"hello")
+
+    async def test_no_100_without_reading_closes(self) -> None:
+        """Answered without a 100, nobody knows what comes next: close, and say so."""
+        wire = self.POST + b"Content-Length: 5\r\nExpect: 100-continue\r\n\r\n"
+        peer = await run_script(echo_app, wire, b"GET /2 HTTP/1.1\r\nHost: x\r\n\r\n")
+
+        assert peer.sent.count(b"HTTP/1.1") == 1
+        assert b"\r\nConnection: close\r\n" in peer.sent
+
+    @pytest.mark.ids("U31")
+    async def test_expectation_of_http_1_0_is_ignored(self) -> None:
+        """An HTTP/1.0 client never gets a 1xx."""
+
+        async def app(request: Request) -> Response:
+            return Response(200, await request.read())
+
+        wire = (
+            b"POST / HTTP/1.0\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n",
+            b"hello",
+        )
+        peer = await run_script(app, *wire)
+
+        assert peer.sent.startswith(b"HTTP/1.1 200 OK\r\n")
+
+    async def test_declared_body_over_the_drain_limit_closes(self) -> None:
+        """An unread body that is too long to skip ends the connection, announced."""
+        wire = self.POST + b"Content-Length: 11\r\n\r\nhello world" + get("/2")
+        peer = await run_script(echo_app, wire, limits=Limits(drain_body=10))
+
+        assert peer.sent.count(b"HTTP/1.1 ") == 1
+        assert b"Connection: close\r\n" in peer.sent
+        assert peer.sent.endswith(b"/p")
+
+    async def test_chunked_body_over_the_drain_limit_closes(self) -> None:
+        """One of unknown length is tried, and ends the connection when too long."""
+        wire = (
+            self.POST
+            + b"Transfer-Encoding: chunked\r\n\r\nb\r\nhello world\r\n0\r\n\r\n"
+        )
+        peer = await run_script(
+            echo_app, wire + get("/2"), limits=Limits(drain_body=10)
+        )
+
+        assert peer.sent == okay(b"/p")
+
+
+class TestResponses:
+    """What an ordinary answer looks like on the wire."""
+
+    async def answer(self, response: Response, request: bytes = get("/")) -> bytes:
+        async def app(_: Request) -> Response:
+            return response
+
+        return bytes((await run_script(app, request)).sent)
+
+    async def test_bytes_and_str(self) -> None:
+        """A body in one piece has its length; str is sent as UTF-8."""
+        assert await self.answer(Response(200, b"abc")) == okay(b"abc")
+        assert await self.answer(Response(200, "é")) == okay("é".encode())
+
+    async def test_async_iterable(self) -> None:
+        """A body of unknown length is chunked, and its generator closed."""
+        closed = []
+
+        async def body():
+            try:
+                yield b"one"
+                yield b""
+                yield b"two"
+            finally:
+                closed.append(True)
+
+        got = await self.answer(Response(200, body()))
+
+        assert got == (
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+            b"3\r\none\r\n3\r\ntwo\r\n0\r\n\r\n"
+        )
+        assert closed == [True]
+
+    async def test_async_iterable_with_its_length(self) -> None:
+        """With a Content-Length of the app's an iterable is sent as it is."""
+
+        async def body():
+            yield b"one"
+            yield b"two"
+
+        got = await self.answer(Response(200, body(), {"Content-Length": "6"}))
+
+        assert got == okay(b"onetwo")
+
+    async def test_async_iterable_to_http_1_0(self) -> None:
+        """To HTTP/1.0 the end of the body is the end of the connection."""
+
+        async def body():
+            yield b"one"
+
+        got = await self.answer(Response(200, body()), b"GET / HTTP/1.0\r\n\r\n")
+
+        assert got == b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\none"
+
+    @pytest.mark.parametrize("status", [204, 304])
+    async def test_statuses_without_content(self, status: int) -> None:
+        """204 and 304 have no content and say nothing of a length."""
+        got = await self.answer(Response(status), get("/") + get("/"))
+
+        assert got.count(b"HTTP/1.1 %d " % status) == 2
+        assert b"Content-Length" not in got
+
+    async def test_head_request(self) -> None:
+        """HEAD gets the fields of the GET and no content."""
+        request = b"HEAD / HTTP/1.1\r\nHost: x\r\n\r\n"
+
+        got = await self.answer(Response(200, b"abc"), request + get("/"))
+
+        assert got == okay(b"abc")[:-3] + okay(b"abc")
+
+    async def test_large_body(self) -> None:
+        """A body beyond the small ones arrives whole."""
+        body = b"x" * 100_000
+
+        assert await self.answer(Response(200, body)) == okay(body)
+
+    async def test_no_length_on_a_204(self, caplog) -> None:
+        """A Content-Length of the app's on a 204 is a bug (RFC 9110 §8.6)."""
+
+        async def app(_: Request) -> Response:
+            return Response(204, headers={"Content-Length": "0"})
+
+        peer = ScriptedPeer(get("/"))
+        await serve_stream(app, peer)
+
+        assert peer.sent.startswith(b"HTTP/1.1 500 ")
+        assert "204" in caplog.text
+
+    @pytest.mark.ids("U09", "U12")
+    async def test_advertising(self) -> None:
+        """An Upgrade field of the app's gets its option, and is no switch."""
+        got = await self.answer(Response(200, b"", {"Upgrade": "echo"}), UP + get("/"))
+
+        assert got.count(b"HTTP/1.1 200 OK") == 2
+        assert got.count(b"Upgrade: echo\r\nConnection: Upgrade\r\n") == 2
+
+    async def test_close_by_the_app(self) -> None:
+        """``Connection: close`` of the app's ends the connection."""
+        response = Response(200, b"bye", {"Connection": "close"})
+
+        got = await self.answer(response, get("/1") + get("/2"))
+
+        assert got == okay(b"bye", "Connection: close")
+
+    @pytest.mark.parametrize(
+        "headers",
+        [
+            [("Content-Length", "5")],
+            [("Content-Length", "3"), ("Content-Length", "3")],
+            [("Content-Length", "+3")],
+        ],
+    )
+    async def test_wrong_length_is_a_bug(self, headers, caplog) -> None:
+        """A Content-Length that is not the body's is found before anything is sent."""
+
+        async def app(_: Request) -> Response:
+            return Response(200, b"abc", headers)
+
+        peer = ScriptedPeer(get("/"))
+        await serve_stream(app, peer)
+
+        assert peer.sent.startswith(b"HTTP/1.1 500 Internal Server Error\r\n")
+        assert "Content-Length" in caplog.text

@@ -1,0 +1,169 @@
+"""What a head must be before it is parsed."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, strategies as st
+
+from trio_upgrade import MalformedMessage
+from trio_upgrade._heads import (
+    check_first_octet,
+    check_head,
+    find_head_end,
+    is_switch_head,
+)
+
+START = b"GET / HTTP/1.1\r\n"
+
+
+class TestFirstOctet:
+    """The check that needs one octet only."""
+
+    @pytest.mark.ids("M03")
+    @pytest.mark.parametrize("octet", range(0x100), ids="0x{:02x}".format)
+    def test_every_octet(self, octet: int) -> None:
+        """A start-line begins with a tchar; all else is no HTTP (RFC 9112 §2.2)."""
+        # RFC 9110 §5.6.2: alphanumeric, or of these.
+        character = chr(octet)
+        is_tchar = character.isascii() and character.isalnum()
+        if is_tchar or octet in b"!#$%&'*+-.^_`|~":
+            check_first_octet(octet)
+            return
+        with pytest.raises(MalformedMessage) as caught:
+            check_first_octet(octet)
+
+        assert str(caught.value) == f"no HTTP message begins with octet 0x{octet:02x}"
+        assert caught.value.status == 400
+
+
+class TestFindEnd:
+    """Where a head ends."""
+
+    @pytest.mark.parametrize(
+        ("data", "end"),
+        [
+            (b"", None),
+            (b"a\r\n", None),
+            (b"a\r\n\r", None),
+            (b"a\r\nb: c\r\n", None),
+            (b"a\r\r", None),
+            (b"a\r\n\r\n", 5),
+            (b"a\r\nb: c\r\n\r\nrest\r\n\r\n", 11),
+            # Found, so that check_head can refuse them: h11 would end the head there.
+            (b"a\n\n", 3),
+            (b"a\r\n\nrest", 4),
+            (b"a\n\r\nrest", 4),
+        ],
+    )
+    def test_end(self, data: bytes, end: int | None) -> None:
+        """A head ends at its first blank line, the sloppy ones too (RFC 9112 §2.2)."""
+        match = find_head_end(data)
+
+        assert (match and match.end()) == end
+
+
+class TestCheckHead:
+    """The check of one whole head."""
+
+    @pytest.mark.parametrize(
+        "head",
+        [
+            START + b"\r\n",
+            START + b"Host: x\r\n\r\n",
+            START + b"A:\r\nB:\r\nC:\r\n\r\n",
+            START + b"A: b \t \r\n\r\n",
+        ],
+    )
+    def test_accepted(self, head: bytes) -> None:
+        """Lines that end in CRLF, none of them folded (RFC 9112 §2.1)."""
+        check_head(head, 3)
+
+    @pytest.mark.ids("M04")
+    @pytest.mark.parametrize(
+        "head",
+        [
+            START + b"Host: x\n\r\n",
+            START + b"Host: x\r\n\n",
+            START + b"Host: x\n\n",
+            START + b"A: b\nC: d\r\n\r\n",
+            b"GET / HTTP/1.1\nHost: x\r\n\r\n",
+            START + b"A: b\rC: d\r\n\r\n",
+            START + b"A: b\r\r\n\r\n",
+            START + b"A: \rb\r\n\r\n",
+            b"GET /\r HTTP/1.1\r\n\r\n",
+            # As many of the one as of the other.
+            START + b"A: b\rC\nD: e\r\n\r\n",
+            START + b"A: b\n\rC: d\r\n\r\n",
+        ],
+    )
+    def test_line_end_alone(self, head: bytes) -> None:
+        """A CR or LF alone is refused, whatever stands round it (RFC 9112 §2.2)."""
+        with pytest.raises(MalformedMessage, match="a CR or LF alone in the head") as e:
+            check_head(head, 128)
+
+        assert e.value.status == 400
+
+    @pytest.mark.parametrize(
+        "head",
+        [
+            START + b"A: b\r\n c\r\n\r\n",
+            START + b"A: b\r\n\tc\r\n\r\n",
+            START + b"A:\r\n  \r\n\r\n",
+            START + b" Host: x\r\n\r\n",
+            START + b"\tHost: x\r\n\r\n",
+        ],
+    )
+    def test_folded_line(self, head: bytes) -> None:
+        """A folded line, or a blank before the first field (RFC 9112 §2.2, §5.2)."""
+        with pytest.raises(MalformedMessage, match="a folded field line") as caught:
+            check_head(head, 128)
+
+        assert caught.value.status == 400
+
+    @pytest.mark.parametrize("fields", [0, 1, 2, 128])
+    def test_too_many_fields(self, fields: int) -> None:
+        """The limit counts fields, and one more is a 431 (RFC 6585 §5)."""
+        head = START + b"A: b\r\n" * fields
+        check_head(head + b"\r\n", fields)
+        with pytest.raises(MalformedMessage) as caught:
+            check_head(head + b"A: b\r\n\r\n", fields)
+
+        assert str(caught.value) == f"more than {fields} fields"
+        assert caught.value.status == 431
+
+    @given(st.lists(st.sampled_from([b"\r", b"\n", b"\r\n", b" ", b"a"])))
+    def test_what_is_accepted(self, parts: list[bytes]) -> None:
+        """Whatever is accepted splits into the same lines at CRLF and at LF."""
+        head = START + b"".join(parts)
+        try:
+            check_head(head, 128)
+        except MalformedMessage:
+            return
+        lines = head.split(b"\r\n")
+        assert b"\r\n".join(lines).replace(b"\r\n", b"\n").split(b"\n") == lines
+        assert not any(line.startswith((b" ", b"\t")) for line in lines[1:])
+        assert not any(b"\r" in line or b"\n" in line for line in lines)
+
+
+class TestIsSwitchHead:
+    """Knowing a 101 by its octets."""
+
+    @pytest.mark.parametrize(
+        ("head", "expected"),
+        [
+            (b"HTTP/1.1 101 Switching Protocols\r\n\r\n", True),
+            (b"HTTP/1.1 101 \r\n\r\n", True),
+            (b"HTTP/1.1 101\r\n\r\n", True),
+            (b"HTTP/1.0 101 x\r\n\r\n", True),
+            (b"HTTP/1.1 100 Continue\r\n\r\n", False),
+            (b"HTTP/1.1 102 x\r\n\r\n", False),
+            (b"HTTP/1.1 201 x\r\n\r\n", False),
+            (b"HTTP/1.1 1010 x\r\n\r\n", False),
+            (b"HTTP/1.1 200 101 \r\n\r\n", False),
+            (b"HTTP/1.1  101\r\n\r\n", False),
+            (b"HTTP/1.1\r\n\r\n", False),
+        ],
+    )
+    def test_status_line(self, head: bytes, expected: bool) -> None:
+        """The status stands at its place in the status line (RFC 9112 §4)."""
+        assert is_switch_head(head) is expected

@@ -1,0 +1,256 @@
+"""HTTPCodec: bytes to messages and back, without I/O."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, strategies as st
+
+from trio_upgrade import BadBody, IllegalSwitch, Limits, MalformedMessage
+from trio_upgrade._http import HTTPCodec
+from trio_upgrade.testing import split_points
+
+from .support import SWITCHED, UP, get, okay
+
+CHUNKED = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+def make_server(limits: Limits | None = None) -> HTTPCodec:
+    codec = HTTPCodec("server", limits or Limits())
+    codec.start_exchange()
+    return codec
+
+
+def make_client(*fields: tuple[bytes, bytes], method: str = "GET") -> HTTPCodec:
+    codec = HTTPCodec("client", Limits())
+    codec.write_request(method, "/", [(b"Host", b"x"), *fields], b"")
+    return codec
+
+
+def read_body(codec: HTTPCodec, *packets: bytes) -> bytes:
+    """Read a body to its end; the packets are fed when more is wanted."""
+    body = b""
+    left = list(packets)
+    while (chunk := codec.next_body()) != b"":
+        if chunk is None:
+            codec.feed(left.pop(0))
+        else:
+            body += chunk
+    for packet in left:
+        codec.feed(packet)
+    return body
+
+
+class TestHeads:
+    """One whole head, and not a byte more."""
+
+    def test_every_split(self) -> None:
+        """A head is whole when its last byte is here, however it came."""
+        for packets in split_points(UP):
+            codec = make_server()
+            heads = []
+            for packet in packets:
+                codec.feed(packet)
+                heads.append(codec.take_head())
+
+            assert heads == [None] * (len(packets) - 1) + [UP]
+            assert not codec.has_read_ahead
+
+    def test_what_follows_is_kept(self) -> None:
+        """Bytes behind a head wait for the next message, or the next protocol."""
+        codec = make_server()
+        codec.feed(UP + b"tail")
+        head = codec.take_head()
+        assert head == UP
+        codec.parse_request(head)
+
+        assert codec.has_read_ahead
+        assert codec.hand_over() == b"tail"
+
+    @pytest.mark.parametrize(("extra", "fits"), [(0, True), (-1, False)])
+    def test_limit_is_exact(self, extra: int, fits: bool) -> None:
+        """head_bytes is the length of the longest head, in one packet or in many."""
+        limits = Limits(head_bytes=len(UP) + extra)
+        for packets in split_points(UP + b"x" * 100):
+            codec = make_server(limits)
+            if fits:
+                head = None
+                for packet in packets:
+                    codec.feed(packet)
+                    head = head or codec.take_head()
+
+                assert head == UP
+            else:
+                with pytest.raises(MalformedMessage, match="more than") as caught:
+                    for packet in packets:
+                        codec.feed(packet)
+                        codec.take_head()
+
+                assert caught.value.status == 431
+
+    @given(tail=st.binary(max_size=50), cut=st.integers(0, len(UP) + 50))
+    def test_tail_is_exact(self, tail: bytes, cut: int) -> None:
+        """Whatever follows an offer, wherever it is cut, comes back byte for byte."""
+        wire = UP + tail
+        codec = make_server()
+        head = None
+        for packet in (wire[:cut], wire[cut:]):
+            codec.feed(packet)
+            head = head or codec.take_head()
+        assert head == UP
+
+        assert codec.hand_over() == tail
+
+
+class TestBodies:
+    """The body's own bytes, and what follows them."""
+
+    @pytest.mark.parametrize(
+        ("head", "wire", "body"),
+        [
+            (get("/"), b"", b""),
+            (get("/", "Content-Length: 0"), b"", b""),
+            (get("/", "Content-Length: 5"), b"hello", b"hello"),
+            (CHUNKED, b"5\r\nhello\r\n0\r\n\r\n", b"hello"),
+            (CHUNKED, b"2;a=b\r\nhe\r\n3\r\nllo\r\n0\r\nX: y\r\n\r\n", b"hello"),
+        ],
+    )
+    def test_request_body(self, head: bytes, wire: bytes, body: bytes) -> None:
+        """A body ends where its framing says, and the rest is there for the next."""
+        for packets in split_points(wire + b"GET"):
+            codec = make_server()
+            codec.feed(head)
+            raw = codec.take_head()
+            assert raw is not None
+            codec.parse_request(raw)
+
+            assert read_body(codec, *packets) == body
+            assert codec.body_left == 0
+            assert codec.hand_over() == b"GET"
+
+    def test_body_left(self) -> None:
+        """What is left of a body of known length is counted."""
+        codec = make_server()
+        codec.feed(get("/", "Content-Length: 5"))
+        codec.parse_request(codec.take_head() or b"")
+        lefts = [codec.body_left]
+        for packet in (b"he", b"llo"):
+            codec.feed(packet)
+            codec.next_body()
+            lefts.append(codec.body_left)
+
+        assert lefts == [5, 3, 0]
+
+    @pytest.mark.parametrize(
+        ("head", "wire"),
+        [
+            (CHUNKED, b"ZZ\r\n"),
+            (CHUNKED, b"2\r\nhexx\r\n"),
+            (CHUNKED, b"1;" + b"x" * 40_000),
+        ],
+    )
+    def test_broken_body(self, head: bytes, wire: bytes) -> None:
+        """Framing that is broken, or without bound, is a BadBody."""
+        codec = make_server()
+        codec.feed(head)
+        codec.parse_request(codec.take_head() or b"")
+        codec.feed(wire)
+        with pytest.raises(BadBody):
+            while codec.next_body():
+                pass
+
+    @pytest.mark.parametrize("head", [get("/", "Content-Length: 5"), CHUNKED])
+    def test_cut_body(self, head: bytes) -> None:
+        """So is one that ends before its framing says."""
+        codec = make_server()
+        codec.feed(head)
+        codec.parse_request(codec.take_head() or b"")
+        assert codec.next_body() is None
+        codec.feed_body_end()
+        with pytest.raises(BadBody):
+            codec.next_body()
+
+    def test_response_until_the_end(self) -> None:
+        """A response without framing lasts until the connection ends."""
+        codec = make_client()
+        codec.feed(b"HTTP/1.0 200 OK\r\n\r\nall of it")
+        codec.parse_response(codec.take_head() or b"")
+
+        assert codec.body_left is None
+        assert codec.next_body() == b"all of it"
+        assert codec.next_body() is None
+        codec.feed_body_end()
+        assert codec.next_body() == b""
+        assert not codec.reusable
+
+
+class TestSwitch:
+    """What the codec itself knows of a 101."""
+
+    OFFER = ((b"Connection", b"Upgrade"), (b"Upgrade", b"echo"))
+
+    def test_asked_for(self) -> None:
+        """Behind an offer a 101 is a head like any other."""
+        codec = make_client(*self.OFFER)
+        codec.feed(SWITCHED + b"tail")
+
+        assert codec.parse_response(codec.take_head() or b"").status == 101
+        assert codec.hand_over() == b"tail"
+
+    def test_not_asked_for(self) -> None:
+        """Without one it is refused before h11 sees it."""
+        codec = make_client()
+        codec.feed(SWITCHED)
+        with pytest.raises(IllegalSwitch, match="asked for no switch"):
+            codec.parse_response(codec.take_head() or b"")
+
+    @pytest.mark.ids("U14")
+    def test_before_the_request_was_through(self) -> None:
+        """Nor is it taken when the request did not go out whole."""
+        codec = make_client(*self.OFFER)
+        codec.fail()
+        codec.feed(SWITCHED)
+        with pytest.raises(IllegalSwitch, match="before the request was through"):
+            codec.parse_response(codec.take_head() or b"")
+
+    def test_1xx_that_looks_alike(self) -> None:
+        """A 1010 is no 101, and no status either."""
+        codec = make_client()
+        codec.feed(SWITCHED.replace(b"101", b"1010"))
+        with pytest.raises(MalformedMessage):
+            codec.parse_response(codec.take_head() or b"")
+
+
+class TestReuse:
+    """When another exchange can follow."""
+
+    def test_server(self) -> None:
+        """Both directions have to be through."""
+        codec = make_server()
+        codec.feed(get("/", "Content-Length: 2"))
+        codec.parse_request(codec.take_head() or b"")
+        assert codec.may_answer
+        codec.write_response_head(200, "OK", (), length=0, close=False)
+        codec.write_end()
+
+        assert not codec.may_answer
+        assert not codec.reusable
+        assert not codec.must_close
+        assert read_body(codec, b"ab") == b"ab"
+        assert codec.reusable
+
+    @pytest.mark.ids("M12")
+    @pytest.mark.parametrize(
+        ("wire", "reusable"),
+        [
+            (okay(b""), True),
+            (okay(b"", "Connection: close"), False),
+            (okay(b"").replace(b"1.1", b"1.0"), False),
+        ],
+    )
+    def test_client(self, wire: bytes, reusable: bool) -> None:
+        """A client keeps what the server keeps."""
+        codec = make_client()
+        codec.feed(wire)
+        codec.parse_response(codec.take_head() or b"")
+
+        assert codec.reusable == reusable

@@ -1,0 +1,93 @@
+"""The house: imports run downward, h11 is in one room, no room is too large."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import trio_upgrade
+
+PACKAGE = Path(trio_upgrade.__file__).parent
+ROOMS = sorted(path.stem for path in PACKAGE.glob("*.py"))
+MAX_LINES = 400
+
+# From the ground up.  A room may import those before it in this list, no others; types
+# that only checkers read are free.
+ORDER = [
+    *("_errors", "_limits", "_tokens", "_headers", "_target", "_groups"),
+    *("_heads", "_handshake", "_stream", "_closing"),
+    *("_body", "_messages", "_request", "_pipe"),
+    *("_http", "_connection"),
+    *("_exchange", "_session", "_server", "_client"),
+    "testing",
+    "__init__",
+]
+
+
+def run_time_imports(room: str) -> list[str]:
+    """Every module that a room imports when it runs, as written."""
+    found: list[str] = []
+
+    class Visitor(ast.NodeVisitor):
+        def visit_If(self, node: ast.If) -> None:
+            if ast.unparse(node.test) != "TYPE_CHECKING":
+                self.generic_visit(node)
+
+        def visit_Import(self, node: ast.Import) -> None:
+            found.extend(alias.name for alias in node.names)
+
+        def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
+            found.append("." * node.level + (node.module or ""))
+
+    Visitor().visit(ast.parse((PACKAGE / f"{room}.py").read_text()))
+    return found
+
+
+def test_every_room_has_its_place() -> None:
+    """A new room is put into the order before it is used."""
+    assert sorted(ORDER) == ROOMS
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_imports_run_downward(room: str) -> None:
+    """No room imports one that stands above it."""
+    below = ORDER[: ORDER.index(room)]
+    for name in run_time_imports(room):
+        assert not name.startswith("trio_upgrade"), "relative imports inside the house"
+        if name.startswith("."):
+            assert name.removeprefix(".") in below
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_h11_is_in_one_room(room: str) -> None:
+    """Only the codec knows h11; only rooms with I/O know Trio."""
+    imported = {name.partition(".")[0] for name in run_time_imports(room)}
+
+    assert ("h11" in imported) == (room == "_http")
+    if room in ORDER[:8] or room in ("_http", "_messages"):
+        assert "trio" not in imported
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_no_room_is_too_large(room: str) -> None:
+    """A room that outgrows its size is split along its data's way."""
+    lines = (PACKAGE / f"{room}.py").read_text().splitlines()
+
+    assert len(lines) <= MAX_LINES
+
+
+def test_importing_costs_no_more_than_it_must() -> None:
+    """Import trio_upgrade brings in nothing that only tests or servers of ASGI need."""
+    script = (
+        "import sys, trio_upgrade\n"
+        "print(*{'asyncio', 'pytest', 'trio.testing', 'http.client'} & {*sys.modules})"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, check=True, text=True
+    )
+
+    assert found.stdout.split() == []

@@ -1,0 +1,142 @@
+"""What apps return: checked where it is made, not where it is sent."""
+
+from __future__ import annotations
+
+from dataclasses import FrozenInstanceError
+
+import pytest
+
+from trio_upgrade import Response, Upgrade
+from trio_upgrade._messages import check_reason, standard_reason
+
+from .support import echo
+
+
+class TestResponse:
+    """The final responses that there are."""
+
+    @pytest.mark.ids("U17")
+    @pytest.mark.parametrize("status", [-1, 0, 99, 100, 101, 199, 1000])
+    def test_no_final_status(self, status: int) -> None:
+        """An informational status is no answer; a 101 is made of an Upgrade only."""
+        with pytest.raises(ValueError, match=f"final response: {status}"):
+            Response(status)
+
+    @pytest.mark.ids("U08")
+    @pytest.mark.parametrize("headers", [{}, {"Upgrade": ""}, {"Upgrade": ", b@d"}])
+    def test_426_names_a_protocol(self, headers: dict[str, str]) -> None:
+        """A 426 without a protocol to ask for is no help (RFC 9110 §15.5.22)."""
+        with pytest.raises(ValueError, match="426 needs an Upgrade field"):
+            Response(426, headers=headers)
+
+        assert Response(426, headers={"upgrade": "a"}).status == 426
+
+    @pytest.mark.parametrize(
+        ("given", "body"),
+        [
+            (b"a", b"a"),
+            ("é", "é".encode()),
+            (bytearray(b"a"), b"a"),
+            (memoryview(b"a"), b"a"),
+        ],
+    )
+    def test_body_in_one_piece(self, given: bytes | str, body: bytes) -> None:
+        """Whatever holds bytes is taken as bytes, str as UTF-8."""
+        response = Response(200, given)
+
+        assert response.body == body
+        assert type(response.body) is bytes
+
+    @pytest.mark.parametrize("body", [None, 5, [b"a"]])
+    def test_body_of_another_type(self, body: object) -> None:
+        """What is no body is refused before a status line is out."""
+        with pytest.raises(TypeError, match="a body of"):
+            Response(200, body)  # type: ignore[arg-type]
+
+    @pytest.mark.parametrize(
+        ("headers", "match"),
+        [
+            ({"Transfer-Encoding": "chunked"}, "Transfer-Encoding"),
+            ({"X": "a\r\nSet-Cookie: b"}, "X: control"),
+            ({"X\r\nY": "a"}, "token"),
+        ],
+    )
+    def test_fields(self, headers: dict[str, str], match: str) -> None:
+        """Framing is the library's, and nothing can be injected."""
+        with pytest.raises(ValueError, match=match):
+            Response(200, headers=headers)
+
+    def test_reason(self) -> None:
+        """The standard phrase unless another is given, which may be empty."""
+        assert Response(404).reason == "Not Found"
+        assert Response(404, reason="Gone Fishing").reason == "Gone Fishing"
+        assert Response(404, reason="").reason == ""
+        assert repr(Response(404)) == "<Response 404 Not Found>"
+
+    def test_opens_tunnel(self) -> None:
+        """A 2xx would be a tunnel to CONNECT, nothing else would."""
+        assert [Response(s).opens_tunnel for s in (200, 299, 300, 404)] == [
+            True,
+            True,
+            False,
+            False,
+        ]
+
+
+class TestUpgrade:
+    """The answer that switches."""
+
+    @pytest.mark.ids("U34", "U28", "R7")
+    @pytest.mark.parametrize(
+        ("headers", "match"),
+        [
+            ({"Content-Length": "0"}, "Content-Length"),
+            ({"transfer-encoding": "chunked"}, "transfer-encoding"),
+            ({"Connection": "close"}, "Connection"),
+            ({"Upgrade": "other"}, "Upgrade"),
+            ({"Keep-Alive": "5"}, "Keep-Alive"),
+            ({"A": "b\nC: d"}, "A: control"),
+        ],
+    )
+    def test_fields(self, headers: dict[str, str], match: str) -> None:
+        """No framing, no hop-by-hop field, no injection in a 101 (RFC 9110 §8.6)."""
+        with pytest.raises(ValueError, match=match):
+            Upgrade("echo", echo, headers)
+
+    @pytest.mark.parametrize("protocol", ["", "a b", "a/", "a,b", "a\r\nX: y"])
+    def test_protocol(self, protocol: str) -> None:
+        """A protocol is one name[/version]."""
+        with pytest.raises(ValueError, match="protocol name"):
+            Upgrade(protocol, echo)
+
+    def test_handler(self) -> None:
+        """What cannot be called would be found out behind the 101."""
+        with pytest.raises(TypeError, match="handler"):
+            Upgrade("echo", None)  # type: ignore[arg-type]
+
+    def test_immutable(self) -> None:
+        """What was checked is what is sent."""
+        upgrade = Upgrade("echo", echo)
+
+        with pytest.raises(FrozenInstanceError):
+            upgrade.protocol = "other"  # type: ignore[misc]
+        assert isinstance(upgrade.fields, tuple)
+
+
+class TestReason:
+    """Reason phrases (RFC 9112 §4)."""
+
+    @pytest.mark.parametrize("reason", ["a\r\nb", "a\nb", "\0", "ü", "\x7f"])
+    def test_refused(self, reason: str) -> None:
+        """Printable ASCII only: nothing can be injected through one."""
+        with pytest.raises(ValueError, match="reason phrase"):
+            check_reason(reason)
+        with pytest.raises(ValueError, match="reason phrase"):
+            Response(200, reason=reason)
+        with pytest.raises(ValueError, match="reason phrase"):
+            Upgrade("echo", echo, reason=reason)
+
+    def test_standard(self) -> None:
+        """Never empty, also for a status that nobody knows."""
+        assert standard_reason(200) == "OK"
+        assert standard_reason(299) == "Unknown"

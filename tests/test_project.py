@@ -1,0 +1,126 @@
+"""What stands in more than one file of the project says the same everywhere."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+EXAMPLES = ROOT / "examples"
+README = (ROOT / "README.md").read_text()
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT = PYPROJECT["project"]
+CHANGELOG = (ROOT / "CHANGELOG.md").read_text()
+
+# A path that only means something on one machine; not one within a URL or a longer path.
+MACHINE_PATH = re.compile(r"(?<![\w./-])/(?:work/|root/|tmp/dev\b)")
+
+# A release carries the sources and these tests, but neither .git nor .ci.
+in_checkout = pytest.mark.skipif(
+    not (ROOT / ".git").exists(),
+    reason="needs a clone: run it in one, not in a release",
+)
+
+
+def shell_commands() -> list[str]:
+    """The blocks of the README that are to be typed into a shell."""
+    return re.findall(r"^```sh\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+
+
+def test_readme_starts_with_the_example_and_the_tests() -> None:
+    """The first command runs an example, the second one the tests."""
+    first, second, *_ = shell_commands()
+
+    assert "examples/echo_pair.py" in first
+    assert "nox -s tests" in second
+
+
+@in_checkout
+def test_ci_runs_the_readme_command() -> None:
+    """CI runs the tests by the README's line, verbatim."""
+    lines = shell_commands()[1].splitlines()
+    (command,) = [line for line in lines if "nox -s tests" in line]
+    ci = (ROOT / ".ci" / "run").read_text()
+
+    assert command in [line.strip() for line in ci.splitlines()]
+
+
+def test_readme_names_programs_that_exist() -> None:
+    """Every Python file that the README names is one of the project's."""
+    named = re.findall(r"[\w./-]*\w\.py\b", README)
+
+    assert named
+    for name in named:
+        assert (ROOT / name).is_file() or (EXAMPLES / name).is_file(), name
+
+
+def test_readme_names_every_example() -> None:
+    """No example is there that the README does not tell of."""
+    for path in EXAMPLES.glob("*.py"):
+        assert re.search(rf"\b{re.escape(path.name)}\b", README), path.name
+
+
+def test_machine_path_is_told_from_others() -> None:
+    """The pattern finds such a path where one begins, and nowhere else."""
+    for folder in ("work/x", "root/x", "tmp/dev", "tmp/dev/x"):
+        assert MACHINE_PATH.search(f'"/{folder}"')
+        assert not MACHINE_PATH.search(f"https://example.com/{folder}")
+    assert not MACHINE_PATH.search("/tmp/device")
+
+
+@in_checkout
+@pytest.mark.peer("git")
+def test_no_file_has_a_machine_path() -> None:
+    """What git tracks names no folder of the machine that it was made on."""
+    command = ["git", "ls-files", "-z"]
+    listing = subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
+    paths = [ROOT / name for name in listing.stdout.decode().split("\0") if name]
+
+    assert ROOT / "pyproject.toml" in paths
+    for path in paths:
+        # One that was removed and not yet committed is tracked all the same.
+        if path.is_file():
+            text = path.read_text(encoding="utf-8", errors="replace")
+            assert not MACHINE_PATH.search(text), path
+
+
+def test_changelog_has_room_for_changes() -> None:
+    """The newest section is for what is not released yet."""
+    sections = re.findall(r"^## (.*)$", CHANGELOG, re.MULTILINE)
+
+    assert sections[0] == "Unreleased"
+
+
+def test_version_is_released_or_in_development() -> None:
+    """A version under development has no section of the changelog, a release has one."""
+    match = re.fullmatch(r"(\d+\.\d+\.\d+)(\.dev\d+)?", PROJECT["version"])
+    assert match is not None
+    release, development = match.groups()
+    heading = re.compile(rf"^## \[?{re.escape(release)}\b", re.MULTILINE)
+
+    assert bool(heading.search(CHANGELOG)) == (development is None)
+
+
+def test_oldest_python_is_the_same_everywhere() -> None:
+    """Metadata, linter and type checker agree on the oldest Python, 3.11."""
+    tool = PYPROJECT["tool"]
+
+    assert PROJECT["requires-python"] == ">=3.11"
+    assert tool["ruff"]["target-version"] == "py311"
+    assert tool["pyright"]["pythonVersion"] == "3.11"
+
+
+def test_classifiers_name_every_supported_python() -> None:
+    """The classifiers name each minor version from the oldest one on, without a gap."""
+    oldest = int(PROJECT["requires-python"].removeprefix(">=3."))
+    pattern = re.compile(r"Programming Language :: Python :: 3\.(\d+)")
+    matches = filter(None, map(pattern.fullmatch, PROJECT["classifiers"]))
+    minors = [int(match[1]) for match in matches]
+
+    assert minors
+    assert minors == list(range(oldest, oldest + len(minors)))
+    assert "Programming Language :: Python :: 3 :: Only" in PROJECT["classifiers"]

@@ -1,0 +1,359 @@
+"""Request targets, authorities and URLs: each form whole, and what is none of them."""
+
+from __future__ import annotations
+
+from string import ascii_letters, digits
+from typing import Any
+
+import pytest
+from hypothesis import given, strategies as st
+
+from trio_upgrade import Authority
+from trio_upgrade._target import (
+    Endpoint,
+    Target,
+    parse_authority,
+    parse_target,
+    parse_url,
+)
+
+visible = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E))
+hosts = st.text(ascii_letters + digits + "-._~", min_size=1, max_size=20) | (
+    st.ip_addresses(v=6).map(lambda address: f"[{address}]")
+)
+ports = st.none() | st.integers(0, 65535)
+
+
+class TestAuthority:
+    """host[:port], RFC 3986 §3.2 without userinfo."""
+
+    @pytest.mark.parametrize(
+        ("text", "host", "port", "shown"),
+        [
+            ("", "", None, ""),
+            ("example.org", "example.org", None, "example.org"),
+            ("Example.ORG:8080", "example.org", 8080, "example.org:8080"),
+            ("example.org:", "example.org", None, "example.org"),
+            ("example.org:0", "example.org", 0, "example.org:0"),
+            ("example.org:00080", "example.org", 80, "example.org:80"),
+            ("example.org:65535", "example.org", 65535, "example.org:65535"),
+            (":80", "", 80, ":80"),
+            ("127.0.0.1:1", "127.0.0.1", 1, "127.0.0.1:1"),
+            ("[::1]", "::1", None, "[::1]"),
+            ("[::1]:443", "::1", 443, "[::1]:443"),
+            ("[0:0:0:0:0:0:0:1]:", "::1", None, "[::1]"),
+            ("[2001:DB8::A]", "2001:db8::a", None, "[2001:db8::a]"),
+            ("a%41b", "a%41b", None, "a%41b"),
+            ("-._~!$&'()*+,;=%", "-._~!$&'()*+,;=%", None, "-._~!$&'()*+,;=%"),
+        ],
+    )
+    def test_accepted(self, text: str, host: str, port: int | None, shown: str) -> None:
+        """Hosts are in lower case, addresses canonical and without brackets."""
+        authority = parse_authority(text)
+
+        assert authority == (host, port)
+        assert str(authority) == shown
+
+    def test_mapped_ipv4(self) -> None:
+        """The dots of an IPv4 address are accepted where RFC 3986 §3.2.2 has them."""
+        # Python 3.13 keeps the dots, earlier ones write them in hexadecimal.
+        assert parse_authority("[::ffff:1.2.3.4]:9") == parse_authority(
+            "[::ffff:102:304]:9"
+        )
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "user@host",
+            "user:secret@host:80",
+            "host:80:80",
+            "host:-1",
+            "host:+80",
+            "host: 80",
+            "host:80 ",
+            "host:8o",
+            "host:123456",
+            "host:\u0661",
+            "::1",
+            "[::1",
+            "::1]",
+            "[::1]80",
+            "[]",
+            "[1.2.3.4]",
+            "[::g]",
+            "[1::2::3]",
+            "[fe80::1%eth0]",
+            "[v1.x]",
+            "host/path",
+            "host?",
+            "host#",
+            "ho st",
+            "ho\r\nst",
+            "host\n",
+            "host:80\n",
+            "h\0",
+            "h\xe9",
+            "\u212a",
+            '"host"',
+            "a\\b",
+        ],
+    )
+    def test_refused(self, text: str) -> None:
+        """Anything else is no authority (RFC 3986 §3.2)."""
+        with pytest.raises(ValueError):  # noqa: PT011  ipaddress's message is its own
+            parse_authority(text)
+
+    @pytest.mark.ids("C02")
+    @pytest.mark.parametrize("port", ["65536", "99999"])
+    def test_port_too_large(self, port: str) -> None:
+        """A port has sixteen bits."""
+        with pytest.raises(ValueError, match="a port above 65535"):
+            parse_authority(f"host:{port}")
+
+    @given(hosts, ports)
+    def test_round_trip(self, host: str, port: int | None) -> None:
+        """What is shown parses to the same authority."""
+        authority = parse_authority(host if port is None else f"{host}:{port}")
+
+        assert authority.port == port
+        assert authority.host == host.lower().strip("[]") or ":" in host
+        assert parse_authority(str(authority)) == authority
+
+    @given(st.text() | visible)
+    def test_arbitrary_text(self, text: str) -> None:
+        """Only ValueError comes out."""
+        try:
+            authority = parse_authority(text)
+        except ValueError:
+            return
+        assert str(authority).isascii()
+
+
+class TestTarget:
+    """The four forms of RFC 9112 §3.2."""
+
+    @pytest.mark.parametrize(
+        ("method", "target", "expected"),
+        [
+            # origin-form
+            ("GET", "/", Target("/")),
+            ("GET", "/a/b%20c", Target("/a/b%20c")),
+            ("GET", "/a?b=c?d&e", Target("/a", "b=c?d&e")),
+            ("GET", "/a?", Target("/a")),
+            ("OPTIONS", "/a", Target("/a")),
+            ("PROPFIND", "/:80", Target("/:80")),
+            ("GET", "//host/path", Target("//host/path")),
+            ("GET", "//host:bad?q", Target("//host:bad", "q")),
+            ("GET", "/http://x/y", Target("/http://x/y")),
+            ("GET", "/a;b@c[d]", Target("/a;b@c[d]")),
+            # asterisk-form
+            ("OPTIONS", "*", Target("*")),
+            # authority-form
+            ("CONNECT", "Host:80", Target("", "", None, Authority("host", 80))),
+            ("CONNECT", "[::1]:65535", Target("", "", None, Authority("::1", 65535))),
+        ],
+    )
+    def test_accepted(self, method: str, target: str, expected: Target) -> None:
+        """Each form comes apart as it stands (RFC 9112 §3.2.1, §3.2.3, §3.2.4)."""
+        assert parse_target(method, target) == expected
+
+    @pytest.mark.ids("M17")
+    @pytest.mark.parametrize(
+        ("method", "target", "expected"),
+        [
+            ("GET", "http://h/a?b", ("/a", "b", "http", ("h", None))),
+            ("GET", "HTTPS://H:81/a", ("/a", "", "https", ("h", 81))),
+            ("GET", "http://h", ("/", "", "http", ("h", None))),
+            ("GET", "http://h?q", ("/", "q", "http", ("h", None))),
+            ("GET", "ws://[::1]:9//x", ("//x", "", "ws", ("::1", 9))),
+            ("GET", "foo://h/", ("/", "", "foo", ("h", None))),
+            ("OPTIONS", "http://h", ("*", "", "http", ("h", None))),
+            ("OPTIONS", "http://h:1", ("*", "", "http", ("h", 1))),
+            ("OPTIONS", "http://h/", ("/", "", "http", ("h", None))),
+            ("OPTIONS", "http://h?q", ("/", "q", "http", ("h", None))),
+        ],
+    )
+    def test_absolute_form(
+        self, method: str, target: str, expected: tuple[object, ...]
+    ) -> None:
+        """A server accepts absolute-form (RFC 9112 §3.2.2, §3.2.4)."""
+        assert parse_target(method, target) == expected
+
+    @pytest.mark.parametrize(
+        ("method", "target"),
+        [
+            ("GET", ""),
+            ("GET", "*"),
+            ("options", "*"),
+            ("OPTIONS", "**"),
+            ("GET", "path"),
+            ("GET", "host:80"),
+            ("GET", "?q"),
+            ("GET", "/a#b"),
+            ("GET", "/#"),
+            ("GET", "http://h/#b"),
+            ("GET", "http:///a"),
+            ("GET", "http://:80/"),
+            ("GET", "://h/"),
+            ("GET", "1http://h/"),
+            ("GET", "http:/h/"),
+            ("GET", "http:h"),
+            ("GET", "mailto:a@b"),
+            ("GET", "path?x=http://h/"),
+        ],
+    )
+    def test_no_form(self, method: str, target: str) -> None:
+        """What has no form of the method's is refused (RFC 9112 §3.2)."""
+        with pytest.raises(ValueError, match="a target of no known form"):
+            parse_target(method, target)
+
+    @pytest.mark.parametrize(
+        "target",
+        [
+            "http://user@h/",
+            "http://user:secret@h/",
+            "http://h:99999/",
+            "http://h:x/",
+            "http://[::1/",
+            "http://h\\evil/",
+            "http://h\u2100/",
+        ],
+    )
+    def test_bad_authority(self, target: str) -> None:
+        """Userinfo and malformed authorities are refused (RFC 9110 §4.2.4)."""
+        with pytest.raises(ValueError) as caught:  # noqa: PT011  urllib's, in parts
+            parse_target("GET", target)
+
+        assert "secret" not in str(caught.value)
+
+    @pytest.mark.ids("C01", "C02", "C08")
+    @pytest.mark.parametrize(
+        "target",
+        ["*", "host", "host:", "host:0", "host:00", ":80", "", "[::1]", "[::1]:0"],
+    )
+    def test_connect_without_port(self, target: str) -> None:
+        """CONNECT needs a host and a port, none is assumed (RFC 9110 §9.3.6)."""
+        with pytest.raises(ValueError, match="CONNECT needs host:port"):
+            parse_target("CONNECT", target)
+
+    @pytest.mark.ids("C02", "C08")
+    @pytest.mark.parametrize(
+        "target",
+        ["/", "http://h:80/", "h:80/", "u@h:80", "h:80?", "h:80#", "h:80:80"],
+    )
+    def test_connect_takes_one_form(self, target: str) -> None:
+        """CONNECT takes authority-form only (RFC 9112 §3.2.3)."""
+        with pytest.raises(ValueError, match=r"not a host\[:port\]"):
+            parse_target("CONNECT", target)
+
+    @pytest.mark.ids("CVE-2026-126344")
+    @given(visible)
+    def test_origin_form_has_no_authority(self, rest: str) -> None:
+        """Whatever follows a slash, it names no host (RFC 9112 §3.2.1)."""
+        target = "/" + rest.replace("#", "")
+        path, _, query = target.partition("?")
+
+        assert parse_target("GET", target) == Target(path, query, None, None)
+
+    @given(st.sampled_from(["GET", "OPTIONS", "CONNECT"]), st.text() | visible)
+    def test_arbitrary_text(self, method: str, target: str) -> None:
+        """Only ValueError comes out."""
+        for text in (target, f"http://{target}"):
+            try:
+                parsed = parse_target(method, text)
+            except ValueError:
+                continue
+            assert parsed.authority is not None or text.startswith(("/", "*"))
+
+
+class TestURL:
+    """What a client dials."""
+
+    @pytest.mark.parametrize(
+        ("url", "expected"),
+        [
+            ("http://h", ("h", 80, False, b"h", "/")),
+            ("http://h/", ("h", 80, False, b"h", "/")),
+            ("HTTP://H:80/A?B=c#frag", ("h", 80, False, b"h", "/A?B=c")),
+            ("http://h:8080?q", ("h", 8080, False, b"h:8080", "/?q")),
+            ("http://h:/x", ("h", 80, False, b"h", "/x")),
+            ("http://h:0/", ("h", 0, False, b"h:0", "/")),
+            ("http://h:443/", ("h", 443, False, b"h:443", "/")),
+            ("ws://h/chat", ("h", 80, False, b"h", "/chat")),
+            ("https://h/", ("h", 443, True, b"h", "/")),
+            ("https://h:443/", ("h", 443, True, b"h", "/")),
+            ("https://h:80/", ("h", 80, True, b"h:80", "/")),
+            ("wss://h:444/", ("h", 444, True, b"h:444", "/")),
+            ("http://[::1]/", ("::1", 80, False, b"[::1]", "/")),
+            ("http://[0::1]:81/a", ("::1", 81, False, b"[::1]:81", "/a")),
+            ("http://1.2.3.4:9//a", ("1.2.3.4", 9, False, b"1.2.3.4:9", "//a")),
+        ],
+    )
+    def test_accepted(self, url: str, expected: tuple[Any, ...]) -> None:
+        """Host field and target are the URL's, less a default port (RFC 9110 §7.2)."""
+        assert parse_url(url) == Endpoint(*expected)
+
+    @pytest.mark.parametrize(
+        ("url", "match"),
+        [
+            ("ftp://h/", "cannot dial a URL of scheme 'ftp'"),
+            ("h/", "cannot dial a URL of scheme ''"),
+            ("", "cannot dial a URL of scheme ''"),
+            ("//h/", "cannot dial a URL of scheme ''"),
+            ("http+unix://h/", "scheme 'http\\+unix'"),
+            ("http:///x", "no host in the URL"),
+            ("http:x", "no host in the URL"),
+            ("http://:80/", "no host in the URL"),
+            ("http://h:99999/", "a port above 65535"),
+            ("http://h:x/", "not a host"),
+            ("http://[::1", "Invalid IPv6"),
+            ("http://h /", "blanks, control or non-ASCII"),
+            ("http://h/a b", "blanks, control or non-ASCII"),
+            (" http://h/", "blanks, control or non-ASCII"),
+            ("http://h/\r\nEvil: 1", "blanks, control or non-ASCII"),
+            ("http://h/\n", "blanks, control or non-ASCII"),
+            ("http://h/\t", "blanks, control or non-ASCII"),
+            ("http://h/\0", "blanks, control or non-ASCII"),
+            ("http://h/\x7f", "blanks, control or non-ASCII"),
+            ("http://h\xe9/", "blanks, control or non-ASCII"),
+            ("http://h/\u20ac", "blanks, control or non-ASCII"),
+        ],
+    )
+    def test_refused(self, url: str, match: str) -> None:
+        """What urllib would pass or mend in silence is refused (RFC 3986 §2)."""
+        with pytest.raises(ValueError, match=match):
+            parse_url(url)
+
+    @pytest.mark.parametrize(
+        "userinfo", ["secret", "user:secret", ":secret", "a@secret"]
+    )
+    def test_credentials(self, userinfo: str) -> None:
+        """Userinfo is refused, and not repeated in the message (RFC 9110 §4.2.4)."""
+        with pytest.raises(ValueError, match="credentials in the URL") as caught:
+            parse_url(f"http://{userinfo}@h/")
+
+        assert "secret" not in str(caught.value)
+
+    @given(hosts, ports, visible)
+    def test_round_trip(self, host: str, port: int | None, rest: str) -> None:
+        """Host field and target go back together into the URL's origin."""
+        rest = "/" + rest.replace("#", "").replace("?", "")
+        authority = host if port is None else f"{host}:{port}"
+        endpoint = parse_url(f"http://{authority}{rest}")
+        again = parse_url(f"http://{endpoint.host_field.decode()}{endpoint.target}")
+
+        assert again == endpoint
+        assert endpoint.target == rest
+        assert endpoint.port == (80 if port is None else port)
+
+    @given(st.text() | visible)
+    def test_arbitrary_text(self, text: str) -> None:
+        """Only ValueError comes out, and no octet that could end a line."""
+        for url in (text, f"http://{text}", f"ws://h/{text}"):
+            try:
+                endpoint = parse_url(url)
+            except ValueError:
+                continue
+            assert endpoint.target.startswith("/")
+            wire = endpoint.target.encode("ascii") + endpoint.host_field
+            assert all(0x21 <= octet <= 0x7E for octet in wire)
