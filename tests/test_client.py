@@ -358,30 +358,38 @@ class TestGone:
 
     async def test_answer_before_the_body_is_through(self) -> None:
         """A server that answers early and stops reading is heard all the same."""
-
-        class Unread(trio.abc.Stream):
-            """Takes nothing, and has answered already."""
-
-            answer = okay(b"too much", status="413 Content Too Large")
-
-            async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-                raise trio.BrokenResourceError
-
-            async def wait_send_all_might_not_block(self) -> None:
-                raise trio.BrokenResourceError
-
-            async def receive_some(self, max_bytes: int | None = None) -> bytes:
-                await trio.lowlevel.checkpoint()
-                answer, self.answer = self.answer, b""
-                return answer
-
-            async def aclose(self) -> None:
-                await trio.lowlevel.checkpoint()
-
+        stream = Unread(okay(b"too much", status="413 Content Too Large"))
         with pytest.raises(UpgradeRefused) as caught:
-            await open_upgrade(URL, "echo", body=b"x" * 100, stream=Unread())
+            await open_upgrade(URL, "echo", body=b"x" * 100, stream=stream)
 
         assert caught.value.response.body == b"too much"
+
+    @pytest.mark.ids("U14", "C18")
+    async def test_switch_before_the_body_is_through(self) -> None:
+        """But it cannot switch: the request has to be through first."""
+        with pytest.raises(IllegalSwitch, match="before the request was through"):
+            await open_upgrade(URL, "echo", body=b"x" * 100, stream=Unread(SWITCHED))
+
+
+class Unread(trio.abc.Stream):
+    """A connection to a server that takes nothing, and has answered already."""
+
+    def __init__(self, answer: bytes) -> None:
+        self.answer = answer
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        raise trio.BrokenResourceError
+
+    async def wait_send_all_might_not_block(self) -> None:
+        raise trio.BrokenResourceError
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        await trio.lowlevel.checkpoint()
+        answer, self.answer = self.answer, b""
+        return answer
+
+    async def aclose(self) -> None:
+        await trio.lowlevel.checkpoint()
 
 
 class TestCancellation:

@@ -97,6 +97,29 @@ async def test_tls_that_is_not_read_is_bounded(autojump_clock) -> None:
         await near.send_all(b"x")
 
 
+async def test_tls_says_its_end_and_reads_on() -> None:
+    """Over TLS the close_notify goes out first, and what still comes is read below it."""
+    near, far = trio.testing.memory_stream_pair()
+    contexts = make_tls_contexts()
+    ours, theirs = wrap_tls((near, far), contexts, https_compatible=True)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ours.do_handshake)
+        nursery.start_soon(theirs.do_handshake)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(close_in_stages, UpgradedStream(ours), None)
+        await trio.testing.wait_all_tasks_blocked()
+
+        # A close_notify, not the bare end that https_compatible would forgive: after
+        # it the other direction still works.
+        assert await theirs.receive_some() == b""
+        await theirs.send_all(b"still talking")
+        await trio.testing.wait_all_tasks_blocked()
+        await theirs.aclose()
+
+    with pytest.raises(trio.ClosedResourceError):
+        await near.send_all(b"x")
+
+
 async def test_clogged_tcp_is_bounded(autojump_clock) -> None:
     """A peer that neither reads nor ends does not hold the close up."""
     near, far = await clogged_tcp_pair()

@@ -155,6 +155,9 @@ async def test_echo_server_ends_with_an_interrupt() -> None:
             assert server.process.stderr is not None
             url = await read_url(server)
             async with await open_upgrade(url, "echo") as (_, stream, _):
+                # The switch is over for the server, too, when the echo has come.
+                await stream.send_all(b"x")
+                assert await stream.receive_some() == b"x"
                 server.process.send_signal(signal.SIGINT)
                 status = await server.process.wait()
                 rest = await stream.receive_some()

@@ -7,6 +7,7 @@ and byte by byte.
 from __future__ import annotations
 
 import logging
+from functools import partial
 
 import pytest
 import trio
@@ -270,6 +271,24 @@ class TestSwitch:
 
         assert peer.sent == SWITCHED + b"HEAD"
 
+    async def test_body_over_the_limit_is_not_invited(self) -> None:
+        """One that is known to be too long is refused without a 100, and not read."""
+
+        async def app(request: Request) -> Upgrade:
+            return Upgrade("echo", echo)
+
+        head = UP.replace(b"GET", b"POST")[:-2]
+        wire = head + b"Content-Length: 11\r\nExpect: 100-continue\r\n\r\n"
+        peer = ScriptedPeer(wire, then="silence")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(
+                partial(serve_stream, app, peer, limits=Limits(drain_body=10))
+            )
+            await peer.wait_sent(b"10 bytes\n")
+            peer.finish()
+
+        assert peer.sent.startswith(b"HTTP/1.1 413 ")
+
     @pytest.mark.parametrize("framing", ["length", "chunked"])
     async def test_unread_body_over_the_limit(self, framing: str) -> None:
         """More than drain_body bytes unread: 413, close, the handler is not called."""
@@ -428,6 +447,20 @@ class TestAcceptUpgrade:
 
         assert peer.sent == SWITCHED
         assert "returned after the switch" in caplog.text
+
+    async def test_cancelled_at_once(self) -> None:
+        """Cancelled before its first await accept_upgrade has done nothing at all."""
+
+        async def app(request: Request) -> Response:
+            with trio.CancelScope() as scope:
+                scope.cancel()
+                await request.accept_upgrade("echo")
+            assert scope.cancelled_caught
+            return Response(503, b"busy")
+
+        peer = await run_script(app, UP)
+
+        assert peer.sent == okay(b"busy", status="503 Service Unavailable")
 
     async def test_cancelled_before_the_101(self) -> None:
         """Cancelled while the body is drained, the app may still answer otherwise."""
@@ -690,6 +723,22 @@ class TestBodies:
         peer = await run_script(app, post % 8 + b"one", b"three", post % 0, get("/"))
 
         assert peer.sent == okay(b"one") + okay(b"empty") * 2
+
+    async def test_every_piece_is_a_checkpoint(self) -> None:
+        """A body that is here already, in many pieces, does not keep others waiting."""
+        pieces = []
+
+        async def app(request: Request) -> Response:
+            stream = request.stream()
+            for _ in range(3):
+                with trio.testing.assert_checkpoints():
+                    pieces.append(await anext(stream))
+            return Response(200)
+
+        head = self.POST + b"Transfer-Encoding: chunked\r\n\r\n"
+        await run_script(app, head + b"1\r\na\r\n1\r\nb\r\n1\r\nc\r\n0\r\n\r\n")
+
+        assert pieces == [b"a", b"b", b"c"]
 
     async def test_stream_of_an_ended_body_is_a_checkpoint(self) -> None:
         """Also when there is nothing to wait for."""

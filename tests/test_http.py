@@ -55,6 +55,38 @@ class TestHeads:
             assert heads == [None] * (len(packets) - 1) + [UP]
             assert not codec.has_read_ahead
 
+    def test_one_after_the_other(self) -> None:
+        """The search for the next head begins at its beginning, however short it is."""
+        long = get("/", "A: " + "x" * 100)
+        for packets in split_points(UP):
+            codec = make_client()
+            codec.feed(long[:-1])
+            assert codec.take_head() is None
+            codec.feed(long[-1:])
+            assert codec.take_head() == long
+            for packet in packets:
+                codec.feed(packet)
+
+            assert codec.take_head() == UP
+
+    @pytest.mark.ids("M03")
+    def test_blank_lines(self) -> None:
+        """One is skipped before a request, wherever it is cut; not two, no half one."""
+        for packets in split_points(b"\r\n" + UP):
+            codec = make_server()
+            for packet in packets[:-1]:
+                codec.feed(packet)
+                assert codec.take_head() is None
+            codec.feed(packets[-1])
+
+            assert codec.take_head() == UP
+        for packets in ([b"\r\n\r\n", UP], [b"\r\n", b"\r\n", UP], [b"\rG"], [b"\n"]):
+            codec = make_server()
+            with pytest.raises(MalformedMessage, match="begins with octet"):
+                for packet in packets:
+                    codec.feed(packet)
+                    codec.take_head()
+
     def test_what_follows_is_kept(self) -> None:
         """Bytes behind a head wait for the next message, or the next protocol."""
         codec = make_server()

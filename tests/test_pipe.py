@@ -70,8 +70,27 @@ async def test_end_false_leaves_a_sink_that_cannot_half_close() -> None:
     assert not sink.closed
 
 
-async def test_echo_over_tls_leaves_the_stream_to_its_owner() -> None:
-    """A TLS stream that is source and sink is not closed: nothing else is its end."""
+async def test_echo_that_cannot_half_close_leaves_the_stream_to_its_owner() -> None:
+    """A stream that is source and sink is not closed: somebody else owns its end."""
+
+    class Plain(SinkOnly, trio.abc.Stream):
+        def __init__(self) -> None:
+            super().__init__()
+            self.packets = [b"question", b""]
+
+        async def receive_some(self, max_bytes: int | None = None) -> bytes:
+            await trio.lowlevel.checkpoint()
+            return self.packets.pop(0)
+
+    stream = Plain()
+
+    assert await pipe(stream, stream) == 8
+    assert stream.sent == b"question"
+    assert not stream.closed
+
+
+async def test_echo_over_tls() -> None:
+    """Over TLS everything comes back, and the peer's close_notify ends it."""
     contexts = make_tls_contexts()
     near, far = wrap_tls(
         trio.testing.memory_stream_pair(), contexts, https_compatible=False
@@ -85,7 +104,6 @@ async def test_echo_over_tls_leaves_the_stream_to_its_owner() -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(ask)
         assert await pipe(far, far) == 8
-        # Closed by the peer's close_notify alone, it can still send.
         await far.aclose()
 
 

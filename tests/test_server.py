@@ -385,6 +385,28 @@ class TestLifetime:
                         while await stream.receive_some():
                             pass
 
+    async def test_answer_that_breaks_off_is_no_answer(self, caplog) -> None:
+        """A streamed response that fails in the middle ends in a reset, too."""
+
+        async def body():
+            yield b"the first half"
+            raise LookupError("oops")
+
+        async def app(request) -> Response:
+            return Response(200, body())
+
+        async with trio.open_nursery() as nursery:
+            server = await nursery.start(serve_tcp, app, 0)
+            port = server.listeners[0].socket.getsockname()[1]
+            async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+                await stream.send_all(b"GET / HTTP/1.0\r\n\r\n")
+                with pytest.raises(trio.BrokenResourceError):
+                    while await stream.receive_some():
+                        pass
+            nursery.cancel_scope.cancel()
+
+        assert "oops" in caplog.text
+
     async def test_many_connections(self) -> None:
         """A hundred connections at a time echo, each its own."""
 
