@@ -120,6 +120,30 @@ async def test_tls_says_its_end_and_reads_on() -> None:
         await near.send_all(b"x")
 
 
+async def test_tls_that_the_app_has_unwrapped() -> None:
+    """A transport that was taken from below TLS belongs to whoever took it."""
+    near, far = trio.testing.memory_stream_pair()
+    contexts = make_tls_contexts()
+    ours, theirs = wrap_tls((near, far), contexts, https_compatible=False)
+    taken = []
+
+    async def unwrap(tls: trio.SSLStream[trio.abc.Stream]) -> None:
+        taken.append((await tls.unwrap())[0])
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ours.do_handshake)
+        nursery.start_soon(theirs.do_handshake)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(unwrap, ours)
+        nursery.start_soon(unwrap, theirs)
+
+    await close_in_stages(UpgradedStream(ours), None)
+
+    assert set(taken) == {near, far}
+    await near.send_all(b"still open")
+    assert await far.receive_some() == b"still open"
+
+
 async def test_clogged_tcp_is_bounded(autojump_clock) -> None:
     """A peer that neither reads nor ends does not hold the close up."""
     near, far = await clogged_tcp_pair()

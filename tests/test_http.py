@@ -80,7 +80,7 @@ class TestHeads:
             codec.feed(packets[-1])
 
             assert codec.take_head() == UP
-        for packets in ([b"\r\n\r\n", UP], [b"\r\n", b"\r\n", UP], [b"\rG"], [b"\n"]):
+        for packets in ((b"\r\n\r\n", UP), (b"\r\n", b"\r\n", UP), (b"\rG",), (b"\n",)):
             codec = make_server()
             with pytest.raises(MalformedMessage, match="begins with octet"):
                 for packet in packets:

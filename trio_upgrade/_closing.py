@@ -74,8 +74,11 @@ async def close_in_stages(stream: trio.abc.Stream, linger: float | None) -> None
     if isinstance(stream, UpgradedStream) and not stream.detached:
         bottom, peer_ended = stream.transport, stream.peer_ended
     tls = cast("_SSLStream", bottom) if isinstance(bottom, trio.SSLStream) else None
-    # unwrap() takes the transport away from the TLS stream, so it is closed by itself.
-    parts = [stream] if tls is None else [stream, tls.transport_stream]
+    parts = [stream]
+    if tls is not None and cast("object", tls.transport_stream) is not None:
+        # unwrap() takes it away from the TLS stream, so it is closed by itself; it is
+        # None if the app has unwrapped it before.
+        parts.append(tls.transport_stream)
     try:
         with trio.move_on_after(math.inf if linger is None else linger):
             if not peer_ended:
