@@ -141,13 +141,14 @@ class TestSwitch:
     @pytest.mark.ids("C15")
     async def test_end_after_the_101(self) -> None:
         """The server's end is an end of stream; our direction stays open."""
-        peer = ScriptedPeer(SWITCHED)
-        async with await open_upgrade(URL, "echo", stream=peer) as (_, stream, _):
-            assert await stream.receive_some() == b""
-            assert await stream.receive_some() == b""
-            await stream.send_all(b"still here")
+        for packets in split_points(SWITCHED):
+            peer = ScriptedPeer(*packets)
+            async with await open_upgrade(URL, "echo", stream=peer) as (_, stream, _):
+                assert await stream.receive_some() == b""
+                assert await stream.receive_some() == b""
+                await stream.send_all(b"still here")
 
-        assert peer.sent.endswith(b"still here")
+            assert peer.sent.endswith(b"still here")
 
     @pytest.mark.ids("C16")
     async def test_reset_after_the_101(self) -> None:

@@ -203,10 +203,31 @@ class TestSwitch:
     @pytest.mark.ids("S32")
     async def test_immediate_end(self) -> None:
         """A client that half-closes at once gets its 101, then our end."""
-        peer = await run_script(echo_app, UP)
+        for packets in split_points(UP):
+            peer = await run_script(echo_app, *packets)
 
-        assert peer.sent == SWITCHED
-        assert peer.got_eof
+            assert peer.sent == SWITCHED
+            assert peer.got_eof
+
+    @pytest.mark.ids("S33", "S34")
+    async def test_handler_that_takes_its_time(self, autojump_clock) -> None:
+        """Head, then what came later, then the end, however late they are asked for."""
+
+        async def handler(
+            request: Request, stream: UpgradedStream, head: bytes
+        ) -> None:
+            await trio.sleep(3600)  # On the mock clock.
+            await echo(request, stream, head)
+
+        async def app(request: Request) -> Upgrade:
+            return Upgrade("echo", handler)
+
+        for packets in split_points(UP + b"HD"):
+            peer = ScriptedPeer(*packets, b"later")
+            await serve_stream(app, peer, strict=True)
+
+            assert peer.sent == SWITCHED + b"HDlater"
+            assert peer.got_eof
 
     @pytest.mark.ids("U15", "S10")
     async def test_expected_100_comes_before_the_101(self) -> None:
