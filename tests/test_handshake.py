@@ -144,7 +144,6 @@ class TestOfferFields:
     @pytest.mark.parametrize(
         "name",
         [
-            "Content-Length",
             "transfer-encoding",
             "Upgrade",
             "Keep-Alive",
