@@ -236,11 +236,13 @@ class HTTPCodec:
             BadBody: The framing is broken.
         """
         while not self.body_ended:
-            if self._buffer:
-                received = bytes(self._buffer)
-                self._buffer.clear()
-                if self._chunks is not None:
-                    self._chunks.check(received)
+            received = bytes(self._buffer)
+            self._buffer.clear()
+            if self._chunks is not None:
+                # Also nothing: what it has found broken once stays so, for h11 never
+                # saw it.
+                self._chunks.check(received)
+            if received:
                 self._parser.receive_data(received)
             event = self._next_event()
             if isinstance(event, h11.Data):
