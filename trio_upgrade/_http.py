@@ -189,9 +189,11 @@ class HTTPCodec:
         check_response(raw, has_body=not (tunnel or status.startswith(b"1")))
         if tunnel:
             raw = drop_framing(raw)
-        switch = raw[9:13].rstrip() == b"101"
-        if switch and self._parser.our_state is not MIGHT_SWITCH_PROTOCOL:
-            broken = self._parser.our_state in (h11.ERROR, h11.SEND_BODY)
+        state = self._parser.our_state
+        # Of a CONNECT, too, h11 says that it might switch: to a tunnel.
+        asked = state is MIGHT_SWITCH_PROTOCOL and self._method != "CONNECT"
+        if raw[9:13].rstrip() == b"101" and not asked:
+            broken = state in (h11.ERROR, h11.SEND_BODY)
             raise IllegalSwitch(
                 "it came before the request was through"
                 if broken
