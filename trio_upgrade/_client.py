@@ -276,8 +276,19 @@ class ClientConnection(trio.abc.AsyncResource):
         # The answer to a request whose body is sent meanwhile.
         answer: _Answer | None = None
         failure: Exception | None = None
+
+        async def send() -> None:
+            # Kept, like what the receiving raises: out of a nursery a single error
+            # would come as a group.
+            nonlocal failure
+            try:
+                await sending.run()
+            except Exception as exc:
+                failure = exc
+                nursery.cancel_scope.cancel(reason="the request cannot be sent")
+
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(sending.run, name="trio_upgrade request body")
+            nursery.start_soon(send, name="trio_upgrade request body")
             try:
                 answer = await self._receive_final(offer, sending)
             except Exception as exc:
