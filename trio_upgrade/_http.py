@@ -114,8 +114,9 @@ class HTTPCodec:
 
     @property
     def has_next(self) -> bool:
-        """Whether bytes are here that are certainly behind this message."""
-        return self.body_left is not None and len(self._buffer) > self.body_left
+        """Whether bytes are here that may be behind this message."""
+        held = self._parser.trailing_data[0]  # What a part of the body came with.
+        return len(self._buffer) + len(held) > (self.body_left or 0)
 
     def feed(self, received: bytes | bytearray) -> None:
         """Take in what was received; for a head, until :meth:`take_head` has one."""
@@ -193,10 +194,9 @@ class HTTPCodec:
         # Of a CONNECT, too, h11 says that it might switch: to a tunnel.
         asked = state is MIGHT_SWITCH_PROTOCOL and self._method != "CONNECT"
         if raw[9:13].rstrip() == b"101" and not asked:
-            broken = state in (h11.ERROR, h11.SEND_BODY)
             raise IllegalSwitch(
                 "it came before the request was through"
-                if broken
+                if state in (h11.ERROR, h11.SEND_BODY)
                 else "the request asked for no switch"
             )
         event = self._parse_head(raw)
@@ -238,11 +238,9 @@ class HTTPCodec:
             BadBody: The framing is broken.
         """
         while not self.body_ended:
-            received = bytes(self._buffer)
-            self._buffer.clear()
+            received, self._buffer = bytes(self._buffer), bytearray()
             if self._chunks is not None:
-                # Also nothing: what it has found broken once stays so, for h11 never
-                # saw it.
+                # Of nothing, too: what it has refused h11 never saw.
                 self._chunks.check(received)
             if received:
                 self._parser.receive_data(received)
