@@ -10,9 +10,8 @@ from trio_upgrade import Request, Response, Upgrade, UpgradedStream, serve_strea
 from trio_upgrade.testing import ScriptedPeer, split_points
 
 from ..support import SWITCHED, UP, echo, echo_app, get, okay
-from .wires import Serving, closing, with_fields
+from .wires import CONTINUE, Serving, closing, with_fields
 
-CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 HOP_BY_HOP = [
     ("Connection", "close"),
     ("Keep-Alive", "timeout=5"),

@@ -29,6 +29,7 @@ TLSStream: TypeAlias = "trio.SSLStream[trio.abc.Stream]"
 
 KINDS: tuple[Kind, ...] = ("script", "memory", "tcp", "tls")
 URL = "http://x/u"
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 # Longer wires are not sent byte by byte where each byte is a system call.
 SHORT = 250
 
