@@ -244,7 +244,7 @@ class TestRefusal:
         assert error.response.status == int(status[:3])
         assert error.response.reason == status[4:]
         assert error.response.http_version == "1.1"
-        assert error.response.headers.raw[0] == tuple(field.encode().split(b": "))
+        assert error.response.headers.raw[1] == tuple(field.encode().split(b": "))
         assert error.response.body == await error.response.read() == b"reasons"
         assert not error.response.truncated
 

@@ -28,6 +28,7 @@ from trio_upgrade import (
 from trio_upgrade.testing import ScriptedPeer, split_points
 
 from .support import (
+    DATE,
     REQUIRED,
     SWITCHED,
     UP,
@@ -881,7 +882,7 @@ class TestResponses:
         got = await self.answer(Response(200, body()))
 
         assert got == (
-            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+            b"HTTP/1.1 200 OK\r\n" + DATE + b"Transfer-Encoding: chunked\r\n\r\n"
             b"3\r\none\r\n3\r\ntwo\r\n0\r\n\r\n"
         )
         assert closed == [True]
@@ -905,7 +906,8 @@ class TestResponses:
 
         got = await self.answer(Response(200, body()), b"GET / HTTP/1.0\r\n\r\n")
 
-        assert got == b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\none"
+        head = b"HTTP/1.1 200 OK\r\n" + DATE + b"Connection: close\r\n\r\n"
+        assert got == head + b"one"
 
     @pytest.mark.parametrize("status", [204, 304])
     async def test_statuses_without_content(self, status: int) -> None:

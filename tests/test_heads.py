@@ -6,12 +6,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from trio_upgrade import MalformedMessage
-from trio_upgrade._heads import (
-    check_first_octet,
-    check_head,
-    find_head_end,
-    is_switch_head,
-)
+from trio_upgrade._heads import check_first_octet, check_head, find_head_end
 
 START = b"GET / HTTP/1.1\r\n"
 
@@ -26,6 +21,10 @@ class TestFirstOctet:
         # RFC 9110 §5.6.2: alphanumeric, or of these.
         character = chr(octet)
         is_tchar = character.isascii() and character.isalnum()
+        if octet == 0x16:
+            with pytest.raises(MalformedMessage, match="TLS spoken where plain HTTP"):
+                check_first_octet(octet)
+            return
         if is_tchar or octet in b"!#$%&'*+-.^_`|~":
             check_first_octet(octet)
             return
@@ -143,27 +142,3 @@ class TestCheckHead:
         assert b"\r\n".join(lines).replace(b"\r\n", b"\n").split(b"\n") == lines
         assert not any(line.startswith((b" ", b"\t")) for line in lines[1:])
         assert not any(b"\r" in line or b"\n" in line for line in lines)
-
-
-class TestIsSwitchHead:
-    """Knowing a 101 by its octets."""
-
-    @pytest.mark.parametrize(
-        ("head", "expected"),
-        [
-            (b"HTTP/1.1 101 Switching Protocols\r\n\r\n", True),
-            (b"HTTP/1.1 101 \r\n\r\n", True),
-            (b"HTTP/1.1 101\r\n\r\n", True),
-            (b"HTTP/1.0 101 x\r\n\r\n", True),
-            (b"HTTP/1.1 100 Continue\r\n\r\n", False),
-            (b"HTTP/1.1 102 x\r\n\r\n", False),
-            (b"HTTP/1.1 201 x\r\n\r\n", False),
-            (b"HTTP/1.1 1010 x\r\n\r\n", False),
-            (b"HTTP/1.1 200 101 \r\n\r\n", False),
-            (b"HTTP/1.1  101\r\n\r\n", False),
-            (b"HTTP/1.1\r\n\r\n", False),
-        ],
-    )
-    def test_status_line(self, head: bytes, expected: bool) -> None:
-        """The status stands at its place in the status line (RFC 9112 §4)."""
-        assert is_switch_head(head) is expected

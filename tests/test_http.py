@@ -22,7 +22,8 @@ def make_server(limits: Limits | None = None) -> HTTPCodec:
 
 def make_client(*fields: tuple[bytes, bytes], method: str = "GET") -> HTTPCodec:
     codec = HTTPCodec("client", Limits())
-    codec.write_request(method, "/", [(b"Host", b"x"), *fields], b"")
+    codec.write_request(method, "/", [(b"Host", b"x"), *fields])
+    codec.write_end()
     return codec
 
 

@@ -21,6 +21,7 @@ def test_defaults() -> None:
         "drain_body": 65536,
         "refusal_body": 65536,
         "informational": 16,
+        "continue_timeout": 1.0,
         "linger": 2.0,
     }
 

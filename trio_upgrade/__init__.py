@@ -1,11 +1,6 @@
 """HTTP/1.1 connections that become something else, as ordinary Trio tasks."""
 
-from ._client import (
-    ClientConnection as ClientConnection,
-    Upgraded as Upgraded,
-    open_connection as open_connection,
-    open_upgrade as open_upgrade,
-)
+from ._client import ClientConnection as ClientConnection
 from ._errors import (
     BadBody as BadBody,
     BadResponse as BadResponse,
@@ -17,7 +12,9 @@ from ._errors import (
     NotOffered as NotOffered,
     OpenError as OpenError,
     PeerGone as PeerGone,
+    Refused as Refused,
     TrioUpgradeError as TrioUpgradeError,
+    TunnelRefused as TunnelRefused,
     UpgradeRefused as UpgradeRefused,
     UsageError as UsageError,
 )
@@ -27,16 +24,24 @@ from ._messages import (
     ClientResponse as ClientResponse,
     Response as Response,
     ResponseHead as ResponseHead,
+    Tunnel as Tunnel,
     Upgrade as Upgrade,
+)
+from ._open import (
+    open_connection as open_connection,
+    open_tunnel as open_tunnel,
+    open_upgrade as open_upgrade,
 )
 from ._pipe import pipe as pipe
 from ._request import Request as Request
 from ._server import (
     Server as Server,
     serve_listeners as serve_listeners,
+    serve_ssl_over_tcp as serve_ssl_over_tcp,
     serve_stream as serve_stream,
     serve_tcp as serve_tcp,
 )
 from ._stream import UpgradedStream as UpgradedStream
 from ._target import Authority as Authority
 from ._tokens import Offers as Offers
+from ._upgraded import Upgraded as Upgraded

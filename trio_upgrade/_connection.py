@@ -3,6 +3,7 @@
 # never here.
 from __future__ import annotations
 
+import selectors
 from typing import TYPE_CHECKING, final
 
 import trio
@@ -15,14 +16,14 @@ if TYPE_CHECKING:
 
     from ._headers import Field
     from ._limits import Limits
-    from ._messages import RequestHead, ResponseHead
+    from ._messages import RequestHead
 
 # As Trio's own default.  It also bounds how much of another protocol can come in with
 # the head.
 _RECEIVE_SIZE = 64 * 1024
 # Up to here a body is sent in one piece with its head; beyond, copying costs more than
 # a second send does.
-_SMALL_BODY = 64 * 1024
+SMALL_BODY = 64 * 1024
 
 
 @final
@@ -37,16 +38,17 @@ class HTTPConnection:
     Attributes:
         codec: The state of the exchange.
         broken: Something was cut in the middle; nothing more can be said.
-        lost: And that because the transport itself broke.
+        ended: The peer's end was read.
+        lost: It is broken because the transport itself broke.
     """
 
-    __slots__ = ("_ended", "_stream", "broken", "codec", "lost")
+    __slots__ = ("_stream", "broken", "codec", "ended", "lost")
 
     def __init__(self, stream: trio.abc.Stream, role: Role, limits: Limits) -> None:
         self._stream = stream
-        self._ended = False
         self.codec: HTTPCodec = HTTPCodec(role, limits)
         self.broken: bool = False
+        self.ended: bool = False
         self.lost: bool = False
 
     async def receive_request(self) -> RequestHead | None:
@@ -63,12 +65,29 @@ class HTTPConnection:
         raw = await self._receive_head()
         return None if raw is None else self.codec.parse_request(raw)
 
-    async def receive_response(self) -> ResponseHead:
-        """Receive the next response head, an informational one too.
+    async def has_unasked_input(self) -> bool:
+        """Tell whether the server has sent something that no request asked for.
+
+        Bytes that were read already count, and on a plain socket what waits in the
+        kernel. If it is the server's end that waits, :attr:`ended` is set.
+        """
+        if self.codec.has_read_ahead:
+            return True
+        # Below TLS it may be the protocol's own: a session ticket say.
+        if not isinstance(self._stream, trio.SocketStream):
+            return False
+        if not _is_readable(self._stream.socket):
+            return False
+        try:
+            return bool(await self._receive())
+        except trio.BrokenResourceError:
+            return False
+
+    async def receive_response_head(self) -> bytes:
+        """Receive the bytes of the next response head, an informational one too.
 
         Raises:
-            MalformedMessage: It is none, or over a limit.
-            IllegalSwitch: It is a 101, and the request asked for no switch.
+            MalformedMessage: It is over a limit, or no HTTP.
             PeerGone: The server ended the connection before or within it.
             trio.BrokenResourceError: The connection is broken.
         """
@@ -76,7 +95,7 @@ class HTTPConnection:
         if raw is None:
             stage = "within" if self.codec.has_read_ahead else "before"
             raise PeerGone(f"the server ended the connection {stage} its answer")
-        return self.codec.parse_response(raw)
+        return raw
 
     async def _receive_head(self) -> bytes | None:
         while (head := self.codec.take_head()) is None:
@@ -115,17 +134,39 @@ class HTTPConnection:
             self.broken = self.lost = True
             raise
         if not received:
-            self._ended = True
+            self.ended = True
         return received
 
-    async def send_request(self, request: bytes) -> None:
-        """Send what :meth:`HTTPCodec.write_request` has written.
+    async def send_request(self, head: bytes) -> None:
+        """Send the head of a request that has no body, or of one that comes later.
 
         Raises:
             trio.BrokenResourceError: The connection is broken. So it is, too, after a
                 cancellation.
         """
-        await self._send(request)
+        await self._send(head)
+
+    async def send_request_body(self, head: bytes, body: bytes) -> None:
+        """Send the body of a request, behind what is left to send of its head.
+
+        Raises:
+            trio.BrokenResourceError: As :meth:`send_request` does.
+        """
+        content = self.codec.write_body(body)
+        if len(body) <= SMALL_BODY:
+            await self._send(head + content)
+        else:
+            await self._send(head)
+            await self._send(content)
+
+    async def send_tunnel(self, reason: str, fields: Iterable[Field]) -> None:
+        """Send the 200 that makes a CONNECT a tunnel.
+
+        Raises:
+            trio.BrokenResourceError: As :meth:`send_informational` does.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        await self._send(self.codec.write_tunnel(reason, fields))
 
     async def send_informational(
         self, status: int, reason: str, fields: Iterable[Field]
@@ -178,7 +219,7 @@ class HTTPConnection:
         elif not isinstance(body, bytes):
             await self._send(head)
             await self._send_iterable(body)
-        elif len(body) <= _SMALL_BODY:
+        elif len(body) <= SMALL_BODY:
             content = codec.write_body(body)
             await self._send(b"".join((head, content, codec.write_end())))
         else:
@@ -225,4 +266,10 @@ class HTTPConnection:
         Returns:
             The bytes, and whether the peer's end was read behind them.
         """
-        return self.codec.hand_over(), self._ended
+        return self.codec.hand_over(), self.ended
+
+
+def _is_readable(sock: trio.socket.SocketType) -> bool:
+    with selectors.DefaultSelector() as selector:
+        selector.register(sock.fileno(), selectors.EVENT_READ)
+        return bool(selector.select(0))

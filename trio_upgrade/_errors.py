@@ -7,7 +7,9 @@
 
     TrioUpgradeError
     ├── OpenError               a client exchange gave no response or no switch
-    │   ├── UpgradeRefused      the server answered, but not with a switch
+    │   ├── Refused             the server answered with an ordinary response
+    │   │   ├── UpgradeRefused  to an offer
+    │   │   └── TunnelRefused   to a CONNECT
     │   ├── IllegalSwitch       the server switched in a way the RFC forbids
     │   ├── BadResponse         the server's answer is not HTTP
     │   └── PeerGone            the server went away before its answer was complete
@@ -40,19 +42,30 @@ class OpenError(TrioUpgradeError):
     """
 
 
-class UpgradeRefused(OpenError):
-    """The server answered the offer with an ordinary final response.
+class Refused(OpenError):
+    """The server answered with an ordinary final response; one of the two below.
 
     Attributes:
-        response: That response. From :func:`open_upgrade` its connection is closed
-            and its body is in :attr:`ClientResponse.body`, cut at
-            ``Limits.refusal_body`` bytes; from :meth:`ClientConnection.upgrade` the
-            body is still to be read and the connection's scope owns it.
+        response: That response. From :func:`open_upgrade` and :func:`open_tunnel` its
+            connection is closed and its body is in :attr:`ClientResponse.body`, cut at
+            ``Limits.refusal_body`` bytes; from a :class:`ClientConnection` the body is
+            still to be read and the connection's scope owns it.
     """
 
     def __init__(self, response: ClientResponse) -> None:
         super().__init__(f"refused with {response.status} {response.reason}")
         self.response = response
+
+
+class UpgradeRefused(Refused):
+    """The server did not take up the offer; it may well serve other requests."""
+
+
+class TunnelRefused(Refused):
+    """The proxy answered the CONNECT with something other than a 2xx.
+
+    Nothing else can be asked on that connection (RFC 9931 §8).
+    """
 
 
 class IllegalSwitch(OpenError):

@@ -12,6 +12,7 @@ from ._closing import find_socket
 from ._errors import BodyError, BodyTooLarge, MalformedMessage, NotOffered, UsageError
 from ._groups import find_leaves
 from ._handshake import find_offers, must_close
+from ._headers import field_values
 from ._messages import RequestHead, Response
 from ._request import Request
 from ._stream import UpgradedStream
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     import trio
 
     from ._connection import HTTPConnection
+    from ._dates import DateClock
     from ._headers import Field
     from ._server import Server
 
@@ -63,7 +65,8 @@ class ServerExchange:
         self.stream: UpgradedStream | None = None
         offers = find_offers(head.method, head.http_version, head.headers)
         limit = server.limits.body_bytes
-        body = Body(self._receive_body, http.codec.body_left, limit)
+        codec = http.codec
+        body = Body(self._receive_body, codec.body_left, limit, lambda: codec.trailers)
         try:
             self.request = Request(head, offers, body, self)
         except ValueError as exc:
@@ -123,6 +126,19 @@ class ServerExchange:
             await http.send_informational(100, "Continue", ())
         await self._drain_body(http)
         await http.send_informational(101, reason, fields)
+        return self._hand_over(http)
+
+    async def accept_connect(self, fields: tuple[Field, ...]) -> UpgradedStream:
+        """Make it a tunnel; see :meth:`Request.accept_connect`."""
+        http = self.http
+        if not http.may_answer:
+            raise UsageError("the request was answered already")
+        if self.request.method != "CONNECT":
+            raise UsageError(f"no tunnel was asked for by {self.request!r}")
+        await http.send_tunnel("OK", (self.server.dates.field(), *fields))
+        return self._hand_over(http)
+
+    def _hand_over(self, http: HTTPConnection) -> UpgradedStream:
         rest, ended = http.hand_over()
         self.stream = UpgradedStream(self._transport, rest, ended=ended)
         self._http = None
@@ -160,13 +176,17 @@ class ServerExchange:
                 was sent.
         """
         http = self.http
+        server = self.server
         close = close or must_close(
             self.request.method,
             client_waits=http.codec.client_waits,
             unread=http.codec.body_left,
-            drain_body=self.server.limits.drain_body,
+            drain_body=server.limits.drain_body,
         )
-        await send_response(http, response, close=close)
+        if server.close_refused_early and self.request.upgrades:
+            # Somebody took the switch for granted: what follows may be anything.
+            close = close or http.codec.has_next
+        await send_response(http, response, server.dates, close=close)
         if http.codec.must_close:
             # Nothing that follows would be processed: no need to find its beginning.
             return False
@@ -198,11 +218,14 @@ class ServerExchange:
 
 
 async def send_response(
-    http: HTTPConnection, response: Response, *, close: bool
+    http: HTTPConnection, response: Response, dates: DateClock, *, close: bool
 ) -> None:
-    """Send a :class:`Response` as it is."""
+    """Send a :class:`Response` as it is, with a Date unless it has one."""
+    fields = response.fields
+    if not field_values(fields, b"date"):
+        fields = (dates.field(), *fields)
     await http.send_response(
-        response.status, response.reason, response.fields, response.body, close=close
+        response.status, response.reason, fields, response.body, close=close
     )
 
 

@@ -17,10 +17,12 @@ from h11 import (  # type: ignore[attr-defined]
     MIGHT_SWITCH_PROTOCOL,  # pyright: ignore[reportPrivateImportUsage]
 )
 
+from ._chunks import ChunkGuard
 from ._errors import BadBody, IllegalSwitch, MalformedMessage
+from ._framing import check_request, check_response, drop_framing
 from ._handshake import expects_continue
 from ._headers import Field, Headers, field_values
-from ._heads import check_first_octet, check_head, find_head_end, is_switch_head
+from ._heads import check_first_octet, check_head, find_head_end
 from ._messages import RequestHead, ResponseHead
 
 if TYPE_CHECKING:
@@ -49,10 +51,12 @@ class HTTPCodec:
         body_left: How many bytes of it are still to come, None if that is unknown.
         body_pending: Whether the next piece may be here already.
         continue_owed: Whether the request expects a 100 and has had none yet.
+        trailers: The fields behind the body, once it is read to its end.
     """
 
     __slots__ = (
         "_buffer",
+        "_chunks",
         "_head_bytes",
         "_header_fields",
         "_method",
@@ -64,6 +68,7 @@ class HTTPCodec:
         "body_left",
         "body_pending",
         "continue_owed",
+        "trailers",
     )
 
     _parser: h11.Connection
@@ -83,6 +88,7 @@ class HTTPCodec:
         )
         # Of the request, where it decides about the response's content.
         self._method = ""
+        self._chunks: ChunkGuard | None = None
         self._scanned = 0
         # One blank line is forgiven before a request (RFC 9112 §2.2), none elsewhere.
         self._skip_blank = self._role == "server"
@@ -90,6 +96,7 @@ class HTTPCodec:
         self.body_left: int | None = 0
         self.body_pending: bool = False
         self.continue_owed: bool = False
+        self.trailers: Headers = Headers()
 
     ################################################################
     # Reading
@@ -104,6 +111,11 @@ class HTTPCodec:
     def has_read_ahead(self) -> bool:
         """Whether bytes that no message has claimed yet are here."""
         return bool(self._buffer)
+
+    @property
+    def has_next(self) -> bool:
+        """Whether bytes are here that are certainly behind this message."""
+        return self.body_left is not None and len(self._buffer) > self.body_left
 
     def feed(self, received: bytes | bytearray) -> None:
         """Take in what was received; for a head, until :meth:`take_head` has one."""
@@ -137,20 +149,22 @@ class HTTPCodec:
         head = bytes(buffer[:size])
         del buffer[:size]
         self._scanned = 0
-        check_head(head, self._header_fields)
         return head
 
     def parse_request(self, raw: bytes) -> RequestHead:
-        """Parse a request head.
+        """Check and parse a request head.
 
         Raises:
             MalformedMessage: It is none.
         """
+        # Also for what is refused: to HEAD no refusal has content.
+        self._method = raw[: raw.find(b" ")].decode("latin-1")
+        check_head(raw, self._header_fields)
+        check_request(raw)
         event = self._parse_head(raw)
         assert isinstance(event, h11.Request)
         headers = Headers(event.headers.raw_items())
         http_version = event.http_version.decode("ascii")
-        self._method = event.method.decode("ascii")
         self._begin_body(headers)
         # With or without content: an offer beside it makes the 100 a duty.
         self.continue_owed = expects_continue(http_version, headers)
@@ -162,15 +176,22 @@ class HTTPCodec:
         )
 
     def parse_response(self, raw: bytes) -> ResponseHead:
-        """Parse a response head, an informational one too.
+        """Check and parse a response head, an informational one too.
 
         Raises:
             MalformedMessage: It is none.
             IllegalSwitch: It is a 101, and nobody asked for one, or it came before the
                 request was sent whole.
         """
-        if is_switch_head(raw) and self._parser.our_state is not MIGHT_SWITCH_PROTOCOL:
-            broken = self._parser.our_state is h11.ERROR
+        check_head(raw, self._header_fields)
+        status = raw[9:12]
+        tunnel = self._method == "CONNECT" and status.startswith(b"2")
+        check_response(raw, has_body=not (tunnel or status.startswith(b"1")))
+        if tunnel:
+            raw = drop_framing(raw)
+        switch = raw[9:13].rstrip() == b"101"
+        if switch and self._parser.our_state is not MIGHT_SWITCH_PROTOCOL:
+            broken = self._parser.our_state in (h11.ERROR, h11.SEND_BODY)
             raise IllegalSwitch(
                 "it came before the request was through"
                 if broken
@@ -179,7 +200,7 @@ class HTTPCodec:
         event = self._parse_head(raw)
         assert isinstance(event, h11.InformationalResponse | h11.Response)
         headers = Headers(event.headers.raw_items())
-        if isinstance(event, h11.Response):
+        if isinstance(event, h11.Response) and not tunnel:
             self._begin_body(headers)
         return ResponseHead(
             event.status_code,
@@ -204,6 +225,8 @@ class HTTPCodec:
         lengths = field_values(headers, b"content-length")
         chunked = field_values(headers, b"transfer-encoding")
         self.body_left = int(lengths[0]) if lengths and not chunked else None
+        if chunked:
+            self._chunks = ChunkGuard(self._head_bytes, self._header_fields)
         self.body_pending = bool(self._buffer)
 
     def next_body(self) -> bytes | None:
@@ -214,8 +237,11 @@ class HTTPCodec:
         """
         while not self.body_ended:
             if self._buffer:
-                self._parser.receive_data(bytes(self._buffer))
+                received = bytes(self._buffer)
                 self._buffer.clear()
+                if self._chunks is not None:
+                    self._chunks.check(received)
+                self._parser.receive_data(received)
             event = self._next_event()
             if isinstance(event, h11.Data):
                 self.body_pending = True
@@ -225,6 +251,7 @@ class HTTPCodec:
             if not isinstance(event, h11.EndOfMessage):
                 self.body_pending = False
                 return None
+            self.trailers = Headers(event.headers.raw_items())
             self.body_ended = True
             self.body_left = 0
             # What h11 was given beyond the body's end comes back.
@@ -245,10 +272,8 @@ class HTTPCodec:
     # Writing
     ################################################################
 
-    def write_request(
-        self, method: str, target: str, fields: list[Field], body: bytes
-    ) -> bytes:
-        """Begin an exchange; return the bytes of its request, head and body.
+    def write_request(self, method: str, target: str, fields: list[Field]) -> bytes:
+        """Begin an exchange; return the bytes of its request's head.
 
         Raises:
             ValueError: The request is malformed; no exchange was begun.
@@ -258,9 +283,8 @@ class HTTPCodec:
         except h11.LocalProtocolError as exc:
             raise ValueError(str(exc)) from exc
         self.start_exchange()
-        head = self._parser.send(request)
-        content = self._parser.send(h11.Data(data=body)) if body else b""
-        return head + content + self._parser.send(h11.EndOfMessage())
+        self._method = method
+        return self._parser.send(request)
 
     def write_informational(
         self, status: int, reason: str, fields: Iterable[Field]
@@ -270,6 +294,14 @@ class HTTPCodec:
         return self._parser.send(
             h11.InformationalResponse(
                 status_code=status, reason=reason.encode("ascii"), headers=list(fields)
+            )
+        )
+
+    def write_tunnel(self, reason: str, fields: Iterable[Field]) -> bytes:
+        """Return the bytes of the 200 that makes a CONNECT a tunnel."""
+        return self._parser.send(
+            h11.Response(
+                status_code=200, reason=reason.encode("ascii"), headers=list(fields)
             )
         )
 
@@ -317,15 +349,15 @@ class HTTPCodec:
         """Return the bytes of a piece of content, empty for an empty one.
 
         Raises:
-            ValueError: It is more than Content-Length says; the response is broken.
+            ValueError: It is more than Content-Length says; the message is broken.
         """
         return self._write(h11.Data(data=chunk)) if chunk else b""
 
     def write_end(self) -> bytes:
-        """Return the bytes, if any, that end a response.
+        """Return the bytes, if any, that end a message of ours.
 
         Raises:
-            ValueError: Content-Length says more; the response is broken.
+            ValueError: Content-Length says more; the message is broken.
         """
         return self._write(h11.EndOfMessage())
 

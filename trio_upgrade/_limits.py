@@ -41,6 +41,11 @@ class Limits:
     """The most 1xx responses that a client takes before the final one. A server that
     sends more is not going to stop (RFC 9110 §15.2 sets no number)."""
 
+    continue_timeout: float = 1.0
+    """Seconds that a client waits for a 100 before it sends the body all the same, if
+    the request says ``Expect: 100-continue``. As curl; a server that knows nothing of
+    it must not make the client wait for ever (RFC 9110 §10.1.1)."""
+
     linger: float | None = 2.0
     """Seconds that a closing connection goes on reading, so that the peer gets our
     last bytes and not a reset (RFC 9112 §9.6). 0 does not wait; None waits until the

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import TYPE_CHECKING, NamedTuple, cast, final
 
-from ._handshake import advertise, switch_fields
+from ._handshake import advertise, switch_fields, tunnel_fields
 from ._headers import Field, Headers, HeadersLike, encode_fields, field_values
 from ._tokens import parse_protocols
 
@@ -107,11 +107,6 @@ class Response:
         if aclose is not None:
             await aclose()
 
-    @property
-    def opens_tunnel(self) -> bool:
-        """Whether this is a 2xx, which in answer to CONNECT means a tunnel."""
-        return self.status < HTTPStatus.MULTIPLE_CHOICES
-
     def __repr__(self) -> str:
         return f"<Response {self.status} {self.reason}>"
 
@@ -147,11 +142,36 @@ class Upgrade:
     fields: tuple[Field, ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if not callable(self.handler):
-            raise TypeError(f"the handler cannot be called: {self.handler!r}")
+        check_handler(self.handler)
         check_reason(self.reason)
         fields = switch_fields(self.protocol, self.headers)
         object.__setattr__(self, "fields", fields)
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class Tunnel:
+    """The answer that makes a CONNECT a tunnel (RFC 9110 §9.3.6).
+
+    The library sends the 200 and awaits ``handler(request, stream, head)``, as after an
+    :class:`Upgrade`. In answer to any other method it is a bug, and a 500.
+
+    Args:
+        handler: The task of the connection from then on.
+        headers: Fields for the 200.
+
+    Raises:
+        TypeError: The handler is not callable.
+        ValueError: A field is malformed, hop-by-hop or about framing.
+    """
+
+    handler: UpgradeHandler
+    headers: HeadersLike = ()
+    fields: tuple[Field, ...] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        check_handler(self.handler)
+        object.__setattr__(self, "fields", tunnel_fields(self.headers))
 
 
 @final
@@ -199,6 +219,11 @@ class ClientResponse:
         """The fields."""
         return self.head.headers
 
+    @property
+    def trailers(self) -> Headers:
+        """The fields behind a chunked body; none before its end was read."""
+        return self._body.trailers
+
     async def read(self, limit: int | None = None) -> bytes:
         """Read the whole body and keep it: a second call returns the same bytes.
 
@@ -240,6 +265,21 @@ class ClientResponse:
 
     def __repr__(self) -> str:
         return f"<ClientResponse {self.status} {self.reason}>"
+
+
+def opens_tunnel(status: int) -> bool:
+    """Tell whether a final status means a tunnel in answer to CONNECT: any 2xx."""
+    return status < HTTPStatus.MULTIPLE_CHOICES
+
+
+def check_handler(handler: object) -> None:
+    """Refuse what cannot be a handler, where it is given and not where it is called.
+
+    Raises:
+        TypeError: It cannot be called.
+    """
+    if not callable(handler):
+        raise TypeError(f"the handler cannot be called: {handler!r}")
 
 
 def check_reason(reason: str) -> str:

@@ -6,11 +6,12 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Protocol, TypeAlias, final
 
 from ._errors import BodyError
-from ._handshake import switch_fields
+from ._handshake import switch_fields, tunnel_fields
 from ._messages import (
     SWITCHING_PROTOCOLS,
     RequestHead,
     Response,
+    Tunnel,
     Upgrade,
     check_reason,
 )
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 UpgradeHandler: TypeAlias = Callable[
     ["Request", UpgradedStream, bytes], Awaitable[object]
 ]
-Answer: TypeAlias = Response | Upgrade | None
+Answer: TypeAlias = Response | Upgrade | Tunnel | None
 App: TypeAlias = Callable[["Request"], Awaitable[Answer]]
 
 
@@ -47,6 +48,8 @@ class Exchange(Protocol):
     async def accept_upgrade(
         self, protocol: str, fields: tuple[Field, ...], reason: str
     ) -> UpgradedStream: ...
+
+    async def accept_connect(self, fields: tuple[Field, ...]) -> UpgradedStream: ...
 
     def blame_client(self, error: BodyError) -> None: ...
 
@@ -123,6 +126,11 @@ class Request:
         """The server that this connection belongs to."""
         return self._exchange.server
 
+    @property
+    def trailers(self) -> Headers:
+        """The fields behind a chunked body; none before its end was read."""
+        return self._body.trailers
+
     async def read(self, limit: int | None = None) -> bytes:
         """Read the whole body and keep it: a second call returns the same bytes.
 
@@ -197,5 +205,27 @@ class Request:
         )
         return stream, stream.head
 
+    async def accept_connect(
+        self, *, headers: HeadersLike = ()
+    ) -> tuple[UpgradedStream, bytes]:
+        """Make this CONNECT a tunnel inside the app (RFC 9110 §9.3.6).
+
+        For an app that dials :attr:`authority` first and says 200 when it is there.
+        Everything else is as for :meth:`accept_upgrade`.
+
+        Args:
+            headers: Fields for the 200.
+
+        Returns:
+            The stream, and a snapshot of the bytes that are first in it.
+
+        Raises:
+            ValueError: A field is malformed, hop-by-hop or about framing.
+            UsageError: The request is no CONNECT, or there was an answer already.
+            trio.BrokenResourceError: The client is gone.
+        """
+        stream = await self._exchange.accept_connect(tunnel_fields(headers))
+        return stream, stream.head
+
     def __repr__(self) -> str:
-        return f"<Request {self.method} {self.path}>"
+        return f"<Request {self.method} {self.path or self.target}>"

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast, final
 
 import trio
 
+from ._dates import DateClock
 from ._limits import Limits
 from ._session import serve_session
 from ._target import Authority
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Awaitable, Callable, Sequence
 
     from ._request import App
@@ -36,13 +38,22 @@ class Server:
     Attributes:
         listeners: What it accepts from; empty for :func:`serve_stream`.
         limits: Its bounds.
+        close_refused_early: Whether a refused offer ends its connection if bytes
+            follow it already.
+        dates: The Date of its responses.
     """
 
     def __init__(
-        self, listeners: Sequence[trio.abc.Listener[trio.abc.Stream]], limits: Limits
+        self,
+        listeners: Sequence[trio.abc.Listener[trio.abc.Stream]],
+        limits: Limits,
+        *,
+        close_refused_early: bool,
     ) -> None:
         self.listeners: list[trio.abc.Listener[trio.abc.Stream]] = list(listeners)
         self.limits: Limits = limits
+        self.close_refused_early: bool = close_refused_early
+        self.dates: DateClock = DateClock()
 
     @property
     def url(self) -> str:
@@ -73,6 +84,7 @@ async def serve_tcp(
     host: str | bytes | None = None,
     backlog: int | None = None,
     limits: Limits = Limits(),
+    close_refused_early: bool = False,
     strict: bool = False,
     task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
 ) -> None:
@@ -84,6 +96,9 @@ async def serve_tcp(
         host: The address to listen on; None means every address of this machine.
         backlog: The listen backlog; None means Trio's default.
         limits: The bounds of every connection.
+        close_refused_early: Whether a refused offer ends its connection if bytes follow
+            it already. They would be the next request (RFC 9931 §5), unless what stands
+            in front of this server tunnels whatever asks for an upgrade.
         strict: Whether exceptions of the app come out of here, for tests. Otherwise
             they are logged to ``trio_upgrade.server`` and cost their own connection.
         task_status: Gets a :class:`Server` as soon as connections are accepted.
@@ -93,7 +108,64 @@ async def serve_tcp(
     """
     listeners = await trio.open_tcp_listeners(port, host=host, backlog=backlog)
     await serve_listeners(
-        app, listeners, limits=limits, strict=strict, task_status=task_status
+        app,
+        listeners,
+        limits=limits,
+        close_refused_early=close_refused_early,
+        strict=strict,
+        task_status=task_status,
+    )
+
+
+async def serve_ssl_over_tcp(
+    app: App,
+    port: int,
+    ssl_context: ssl.SSLContext,
+    *,
+    host: str | bytes | None = None,
+    https_compatible: bool = True,
+    backlog: int | None = None,
+    limits: Limits = Limits(),
+    close_refused_early: bool = False,
+    strict: bool = False,
+    task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve HTTP/1.1 and its upgrades over TLS over TCP, until cancelled.
+
+    Each handshake is made in its connection's own task, so a slow one delays nobody.
+
+    Args:
+        app: Called once for each request, in the connection's task.
+        port: The port, 0 for any free one.
+        ssl_context: Certificate, key and ALPN are its own. If it names protocols for
+            ALPN, ``http/1.1`` should be the only one.
+        host: The address to listen on; None means every address of this machine.
+        https_compatible: Whether a peer may end without a close_notify, as browsers
+            do. Then nobody can tell a cut from an end, so protocols that do not say
+            their own end need False.
+        backlog: The listen backlog; None means Trio's default.
+        limits: The bounds of every connection.
+        close_refused_early: See :func:`serve_tcp`.
+        strict: Whether exceptions of the app come out of here; see :func:`serve_tcp`.
+        task_status: Gets a :class:`Server` as soon as connections are accepted.
+
+    Raises:
+        OSError: The address cannot be listened on.
+    """
+    listeners = await trio.open_ssl_over_tcp_listeners(
+        port,
+        ssl_context,
+        host=host,
+        https_compatible=https_compatible,
+        backlog=backlog,
+    )
+    await serve_listeners(
+        app,
+        listeners,
+        limits=limits,
+        close_refused_early=close_refused_early,
+        strict=strict,
+        task_status=task_status,
     )
 
 
@@ -102,6 +174,7 @@ async def serve_listeners(
     listeners: Sequence[trio.abc.Listener[StreamT]],
     *,
     limits: Limits = Limits(),
+    close_refused_early: bool = False,
     strict: bool = False,
     task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
 ) -> None:
@@ -113,10 +186,11 @@ async def serve_listeners(
         app: Called once for each request, in the connection's task.
         listeners: They are owned from now on.
         limits: The bounds of every connection.
+        close_refused_early: See :func:`serve_tcp`.
         strict: Whether exceptions of the app come out of here; see :func:`serve_tcp`.
         task_status: Gets a :class:`Server` as soon as connections are accepted.
     """
-    server = Server(listeners, limits)
+    server = Server(listeners, limits, close_refused_early=close_refused_early)
     serve = partial(serve_session, app, server=server, strict=strict)
     async with trio.open_nursery() as nursery:
         for listener in server.listeners:
@@ -152,6 +226,7 @@ async def serve_stream(
     stream: trio.abc.Stream,
     *,
     limits: Limits = Limits(),
+    close_refused_early: bool = False,
     strict: bool = False,
 ) -> None:
     """Serve HTTP/1.1 and its upgrades on one stream; return when that is over.
@@ -162,6 +237,8 @@ async def serve_stream(
         app: Called once for each request, in this task.
         stream: It is owned from now on, and closed on every path.
         limits: The bounds of the connection.
+        close_refused_early: See :func:`serve_tcp`.
         strict: Whether exceptions of the app come out of here; see :func:`serve_tcp`.
     """
-    await serve_session(app, stream, server=Server((), limits), strict=strict)
+    server = Server((), limits, close_refused_early=close_refused_early)
+    await serve_session(app, stream, server=server, strict=strict)

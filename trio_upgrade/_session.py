@@ -13,7 +13,7 @@ from ._connection import HTTPConnection
 from ._errors import BadBody, BodyError, MalformedMessage, UsageError
 from ._exchange import ServerExchange, refuse, send_response
 from ._groups import find_leaves, split_errors
-from ._messages import Response, Upgrade
+from ._messages import Response, Tunnel, Upgrade, opens_tunnel
 
 if TYPE_CHECKING:
     from ._request import Answer, App
@@ -114,14 +114,16 @@ class _Session:
             return None
         except MalformedMessage as exc:
             with suppress(trio.BrokenResourceError):
-                await send_response(self._http, refuse(exc), close=True)
+                await send_response(
+                    self._http, refuse(exc), self._server.dates, close=True
+                )
             return None
 
     async def _run_app(self, exchange: ServerExchange) -> bool:
         request = exchange.request
         answer: Answer = await self._app(request)
-        if isinstance(answer, Upgrade):
-            return await self._upgrade(exchange, answer)
+        if isinstance(answer, Upgrade | Tunnel):
+            return await self._switch(exchange, answer)
         if not isinstance(answer, Response):
             if exchange.stream is None or answer is not None:
                 raise UsageError(f"the app returned {answer!r} to {request!r}")
@@ -131,23 +133,26 @@ class _Session:
                 raise UsageError(f"{answer!r} returned after the switch")
             if self._is_broken(exchange, answer):
                 return False
-            if request.method == "CONNECT" and answer.opens_tunnel:
+            if request.method == "CONNECT" and opens_tunnel(answer.status):
                 raise UsageError(f"{answer!r} to CONNECT would promise a tunnel")
             return await exchange.answer(answer)
         finally:
             await answer.aclose()
 
-    async def _upgrade(self, exchange: ServerExchange, answer: Upgrade) -> bool:
+    async def _switch(self, exchange: ServerExchange, answer: Upgrade | Tunnel) -> bool:
         request = exchange.request
         if exchange.stream is not None:
             raise UsageError(f"{answer!r} returned after the switch")
         if self._is_broken(exchange, answer):
             return False
-        if request.method == "CONNECT":
+        if isinstance(answer, Tunnel):
+            stream = await exchange.accept_connect(answer.fields)
+        elif request.method == "CONNECT":
             raise UsageError(f"{answer!r} is no answer to CONNECT")
-        stream = await exchange.accept_upgrade(
-            answer.protocol, answer.fields, answer.reason
-        )
+        else:
+            stream = await exchange.accept_upgrade(
+                answer.protocol, answer.fields, answer.reason
+            )
         await answer.handler(request, stream, stream.head)
         return False
 
