@@ -11,7 +11,7 @@ ROLES = {
     "I": "intermediary",
     "R": "recipient",
     "X": "sender",
-    "–": "nobody",
+    "all": "everybody",
 }
 # Rows of intermediaries, which a reverse proxy will have to keep; no test yet.
 PROXY = "proxy"
@@ -75,7 +75,10 @@ REQUIREMENTS = {
         "9110 §7.8", "S", "desc", "the handler has the request that it has to answer"
     ),
     "U11": _row(
-        "9110 §7.8", "S", "MUST NOT", "every method can offer; the app sees it and decides"
+        "9110 §7.8",
+        "S",
+        "MUST NOT",
+        "every method can offer; the app sees it and decides",
     ),
     "U12": _row(
         "9110 §7.8",
@@ -96,14 +99,20 @@ REQUIREMENTS = {
         "sends the whole body first; a 101 before its end is illegal",
     ),
     "U15": _row(
-        "9110 §7.8", "S", "MUST", "an expected 100 goes out before the 101, an unexpected never"
+        "9110 §7.8",
+        "S",
+        "MUST",
+        "an expected 100 goes out before the 101, an unexpected never",
     ),
     "U16": _row(
-        "9110 §7.8", "–", "desc", "the switch is of this connection, at the next byte"
+        "9110 §7.8", "all", "desc", "the switch is of this connection, at the next byte"
     ),
     "U17": _row("9110 §15.2", "S", "MUST NOT", "HTTP/1.0 gets final responses only"),
     "U18": _row(
-        "9110 §15.2, 9112 §6.3", "R", "desc", "a 1xx ends at its blank line, framing or not"
+        "9110 §15.2, 9112 §6.3",
+        "R",
+        "desc",
+        "a 1xx ends at its blank line, framing or not",
     ),
     "U19": _row(
         "9110 §15.2",
@@ -121,7 +130,10 @@ REQUIREMENTS = {
     "U22": _row("9110 §7.6.1", "I", "MUST", PROXY),
     "U23": _row("9110 §7.6.1", "I", "SHOULD", PROXY),
     "U24": _row(
-        "9110 §7.6.1", "X", "MUST NOT", "writes the options Upgrade and close, no others"
+        "9110 §7.6.1",
+        "X",
+        "MUST NOT",
+        "writes the options Upgrade and close, no others",
     ),
     "U25": _row(
         "9110 §7.6.1",
@@ -166,18 +178,31 @@ REQUIREMENTS = {
         "no length and no coding on 101, 204 or a tunnel's 2xx",
     ),
     "C01": _row("9110 §9.3.6", "C", "MUST", "a tunnel without a port is a ValueError"),
-    "C02": _row("9110 §9.3.6", "S", "MUST", "no port, or none between 1 and 65535: 400"),
+    "C02": _row(
+        "9110 §9.3.6", "S", "MUST", "no port, or none between 1 and 65535: 400"
+    ),
     "C03": _row(
-        "9110 §9.3.6", "S, C", "desc", "2xx and nothing else opens a tunnel, behind its head"
+        "9110 §9.3.6",
+        "S, C",
+        "desc",
+        "2xx and nothing else opens a tunnel, behind its head",
     ),
     "C04": _row("9110 §9.3.6", "I", "MUST", PROXY),
     "C05": _row("9110 §9.3.6", "I", "SHOULD", PROXY),
     "C06": _row(
-        "9110 §9.3.6, 9112 §6.3", "C", "MUST", "framing fields on a tunnel's 2xx frame nothing"
+        "9110 §9.3.6, 9112 §6.3",
+        "C",
+        "MUST",
+        "framing fields on a tunnel's 2xx frame nothing",
     ),
-    "C07": _row("9110 §9.3.6", "S, C", "desc", "content on CONNECT is a 400; none is sent"),
+    "C07": _row(
+        "9110 §9.3.6", "S, C", "desc", "content on CONNECT is a 400; none is sent"
+    ),
     "C08": _row(
-        "9112 §3.2.3", "C", "MUST", "CONNECT has host:port alone, and is no other request's"
+        "9112 §3.2.3",
+        "C",
+        "MUST",
+        "CONNECT has host:port alone, and is no other request's",
     ),
     "M01": _row(
         "9112 §3.2",
@@ -186,7 +211,10 @@ REQUIREMENTS = {
         "sends Host first; none, two or a malformed one are a 400",
     ),
     "M02": _row(
-        "9112 §2.2", "C", "MUST NOT", "protocol data stand right behind the body's last byte"
+        "9112 §2.2",
+        "C",
+        "MUST NOT",
+        "protocol data stand right behind the body's last byte",
     ),
     "M03": _row(
         "9112 §2.2",
@@ -195,11 +223,17 @@ REQUIREMENTS = {
         "skips one blank line; TLS, HTTP/2 and noise are refused in HTTP/1.1",
     ),
     "M04": _row(
-        "9112 §2.2, §5.1", "S", "MUST", "CR or LF alone, a fold, a blank before the colon: 400"
+        "9112 §2.2, §5.1",
+        "S",
+        "MUST",
+        "CR or LF alone, a fold, a blank before the colon: 400",
     ),
     "M05": _row("9112 §2.3", "I", "MUST", PROXY),
     "M06": _row(
-        "9112 §6.1", "S", "MUST", "length with coding, or a coding in HTTP/1.0: 400, close"
+        "9112 §6.1",
+        "S",
+        "MUST",
+        "length with coding, or a coding in HTTP/1.0: 400, close",
     ),
     "M07": _row(
         "9112 §6.3",
@@ -211,13 +245,16 @@ REQUIREMENTS = {
         "9112 §9.2", "C", "MUST NOT", "bytes that answer nothing close the connection"
     ),
     "M09": _row(
-        "9112 §9.2, §9.3.2", "C, S", "MUST", "one request at a time, so answers keep their order"
+        "9112 §9.2, §9.3.2",
+        "C, S",
+        "MUST",
+        "one request at a time, so answers keep their order",
     ),
     "M10": _row(
         "9112 §9.3",
         "S, C",
         "MUST",
-        "skips `Limits.drain_body` bytes at most, else closes; unread answers block reuse",
+        "skips `Limits.drain_body` bytes at most, else closes; answers are read first",
     ),
     "M11": _row("9112 §9.3", "I", "MUST NOT", PROXY),
     "M12": _row(
@@ -227,14 +264,23 @@ REQUIREMENTS = {
         "9112 §9.6", "S", "MUST (NOT)", "answers, closes, and processes nothing behind"
     ),
     "M14": _row(
-        "9112 §9.6", "S, C", "desc", "ends its direction, reads to the peer's end, closes"
+        "9112 §9.6",
+        "S, C",
+        "desc",
+        "ends its direction, reads to the peer's end, closes",
     ),
     "M15": _row("9112 §9.8", "C, S", "MUST", "ends TLS by a closure alert"),
     "M16": _row(
-        "9112 §9.5", "S, C", "SHOULD", "waits `Limits.linger` for the end, and sees the peer's"
+        "9112 §9.5",
+        "S, C",
+        "SHOULD",
+        "waits `Limits.linger` for the end, and sees the peer's",
     ),
     "M17": _row(
-        "9112 §3.2.2", "S", "MUST", "takes absolute targets, whose authority overrides Host"
+        "9112 §3.2.2",
+        "S",
+        "MUST",
+        "takes absolute targets, whose authority overrides Host",
     ),
     "M18": _row(
         "9112 §9.3", "S", "MUST", "the last response says close, a 101 never does"

@@ -291,8 +291,9 @@ async def test_one_request_at_a_time(dialling: Dialling) -> None:
     [
         okay(b"1", "Connection: close"),
         okay(b"1").replace(b"HTTP/1.1", b"HTTP/1.0"),
+        b"HTTP/1.1 200 OK\r\n\r\n1",
     ],
-    ids=["close", "http-1.0"],
+    ids=["close", "http-1.0", "until the end"],
 )
 async def test_no_request_behind_a_close(dialling: Dialling, answer: bytes) -> None:
     """A response that is the last one is the last one (RFC 9112 §9.6)."""
