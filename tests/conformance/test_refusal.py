@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
-from trio_upgrade import NotOffered, Request, Response, Upgrade
+from trio_upgrade import (
+    NotOffered,
+    Request,
+    Response,
+    Upgrade,
+    UpgradedStream,
+    serve_stream,
+)
+from trio_upgrade.testing import ScriptedPeer, split_points
 
 from ..support import REQUIRED, SWITCHED, UP, echo, echo_app, get, okay
-from .wires import Serving, with_fields
+from .wires import Serving, closing, with_fields
 
 
 async def refuse(request: Request) -> Response:
@@ -104,3 +114,35 @@ async def test_then_another_offer_is_taken(serving: Serving) -> None:
     await serving.check(
         echo_app, other + UP + b"HEAD", okay(b"/u") + SWITCHED + b"HEAD"
     )
+
+
+@pytest.mark.ids("O05", "R11")
+async def test_early_bytes_can_end_it() -> None:
+    """Closing instead is for those who ask for it, and for early bytes only."""
+    for packets in split_points(UP + get("/2")):
+        peer = ScriptedPeer(*packets)
+        await serve_stream(refuse, peer, close_refused_early=True, strict=True)
+
+        # Where nothing had come behind the head, nothing was taken for granted.
+        ends = itertools.accumulate(map(len, packets))
+        early = next(end for end in ends if end >= len(UP)) > len(UP)
+        expected = closing(FORBIDDEN) if early else FORBIDDEN + okay(b"/2")
+        assert peer.sent == expected, packets
+
+    peer = ScriptedPeer(get("/1") + get("/2") + UP)
+    await serve_stream(refuse, peer, close_refused_early=True, strict=True)
+
+    assert peer.sent == okay(b"/1") + okay(b"/2") + FORBIDDEN
+
+
+@pytest.mark.ids("S41", "R48")
+async def test_http_again_behind_a_switch(serving: Serving) -> None:
+    """A switched stream can be served as HTTP again, its head with it."""
+
+    async def handler(request: Request, stream: UpgradedStream, head: bytes) -> None:
+        await serve_stream(echo_app, stream, strict=True)
+
+    async def app(request: Request) -> Upgrade:
+        return Upgrade("echo", handler)
+
+    await serving.check(app, UP + get("/again"), SWITCHED + okay(b"/again"))
