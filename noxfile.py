@@ -68,6 +68,12 @@ def minimums(session: nox.Session) -> None:
     session.run("pytest", *session.posargs)
 
 
+@nox.session(default=False)
+def tables(session: nox.Session) -> None:
+    """Make the pages of docs that tell what the tests prove."""
+    session.run("python", "-m", "tests.conformance.tables")
+
+
 def _run_tests(session: nox.Session, *args: str) -> None:
     session.install("-e", ".", *nox.project.dependency_groups(PYPROJECT, "test"))
     # -X dev: a forgotten socket or generator is a failure, not silence.
