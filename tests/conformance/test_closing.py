@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import pytest
 import trio
 import trio.testing
@@ -18,7 +20,7 @@ from trio_upgrade import (
 )
 from trio_upgrade.testing import ScriptedPeer, split_points
 
-from ..support import SWITCHED, UP, echo, echo_app, get, okay, tcp_pair, wrap_tls
+from ..support import SWITCHED, UP, echo, echo_app, get, okay, tcp_pair
 from .wires import Contexts, Serving, TLSStream, closing, read_all
 
 
@@ -132,7 +134,7 @@ async def test_server_sends_the_closure_alert(
     wire: bytes, tls_contexts: Contexts
 ) -> None:
     """Over TLS the end is a close_notify, so no cut looks like it (RFC 9112 §9.8)."""
-    near, far = await tls_ends(tls_contexts)
+    near, far = await tls_ends(tls_contexts, strict="client")
     async with trio.open_nursery() as nursery:
         nursery.start_soon(serve_stream, bye_app if wire == UP else echo_app, far)
         async with near:
@@ -149,7 +151,8 @@ async def test_client_sends_the_closure_alert(
     switch: bool, tls_contexts: Contexts
 ) -> None:
     """The client ends with one as well, switched or not (RFC 9112 §9.8)."""
-    near, far = await tls_ends(tls_contexts)
+    # Unswitched it is closed as the caller's own stream is.
+    near, far = await tls_ends(tls_contexts, strict="server" if switch else "both")
     got: list[bytes] = []
 
     async def serve() -> None:
@@ -169,9 +172,21 @@ async def test_client_sends_the_closure_alert(
     assert got[0].endswith(b"\r\n\r\nbye" if switch else b"\r\n\r\n")
 
 
-async def tls_ends(contexts: Contexts) -> tuple[TLSStream, TLSStream]:
-    """TLS by the book: it takes an end without an alert for the cut that it may be."""
-    return wrap_tls(await tcp_pair(), contexts, https_compatible=False)
+async def tls_ends(
+    contexts: Contexts, *, strict: Literal["client", "server", "both"]
+) -> tuple[TLSStream, TLSStream]:
+    """TLS whose strict ends take an end without an alert for the cut that it may be."""
+    near, far = await tcp_pair()
+    client = trio.SSLStream[trio.abc.Stream](
+        near,
+        contexts[0],
+        server_hostname="localhost",
+        https_compatible=strict == "server",
+    )
+    server = trio.SSLStream[trio.abc.Stream](
+        far, contexts[1], server_side=True, https_compatible=strict == "client"
+    )
+    return client, server
 
 
 @pytest.mark.ids("M16", "S35")
