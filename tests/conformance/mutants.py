@@ -132,7 +132,11 @@ MUTANTS = {
         '            "user-agent" in self.request.headers or self.request.method,\n',
     ),
     # Strict reading
-    "M01": Mutant("_framing", "if len(hosts) > 1:", "if len(hosts) > 2:"),
+    "M01": Mutant(
+        "_framing",
+        r'parse_authority(hosts[0].strip(b" \t").decode("latin-1"))',
+        "pass",
+    ),
     "M03": Mutant(
         "_http", 'self._skip_blank = self._role == "server"', "self._skip_blank = False"
     ),

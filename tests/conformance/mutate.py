@@ -36,7 +36,7 @@ def break_source(source: str, mutant: Mutant) -> str:
 def make_desk(folder: Path) -> Path:
     """Copy what the tests need, to be broken."""
     leftovers = shutil.ignore_patterns("__pycache__")
-    for name in ("trio_upgrade", "tests"):
+    for name in ("trio_upgrade", "tests", "docs"):
         shutil.copytree(ROOT / name, folder / name, ignore=leftovers)
     shutil.copy(ROOT / "pyproject.toml", folder)
     return folder
