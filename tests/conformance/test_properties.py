@@ -45,7 +45,7 @@ is_host = re.compile(
 ).fullmatch
 is_protocol = re.compile(rf"{TOKEN}(?:/{TOKEN})?").fullmatch
 
-examples = settings(max_examples=150, deadline=None)
+examples = settings(max_examples=100, deadline=None)
 tokens = st.text("abcXYZ019-._~!#$%&'*+^`|", min_size=1, max_size=8)
 values = st.text('abc,;=/ \t\x80\xff"()', max_size=12).map(
     lambda text: text.strip(" \t")
@@ -263,7 +263,7 @@ def is_legal_switch(wire: bytes) -> bool:
     return "upgrade" in options and bool(protocols) and all(map(names_echo, protocols))
 
 
-@settings(examples, max_examples=600)
+@settings(examples, max_examples=300)
 @given(changes, cuts)
 @example([("replace", 4, 0x2A)], set())
 @example([("insert", 0, 0x0A), ("insert", 0, 0x0D)], set())
@@ -279,7 +279,7 @@ def test_mutilated_offer(edits: list[tuple[str, int, int]], points: set[int]) ->
         assert b" 101 " not in sent, wire
 
 
-@settings(examples, max_examples=600)
+@settings(examples, max_examples=300)
 @given(changes, cuts)
 @example([("delete", 8, 0)], set())
 @example([("replace", 11, 0x32)], set())
@@ -300,7 +300,7 @@ def test_mutilated_101(edits: list[tuple[str, int, int]], points: set[int]) -> N
     assert peer.closed
 
 
-@settings(examples, max_examples=300)
+@settings(examples, max_examples=200)
 @given(st.binary(max_size=200), cuts, st.booleans())
 def test_noise(noise: bytes, points: set[int], headed: bool) -> None:
     """Bytes without a sense are answered once, if at all, and left."""

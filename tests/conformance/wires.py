@@ -31,7 +31,7 @@ KINDS: tuple[Kind, ...] = ("script", "memory", "tcp", "tls")
 URL = "http://x/u"
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 # Longer wires are not sent byte by byte where each byte is a system call.
-SHORT = 250
+SHORT = 120
 
 
 async def nobody(request: Request) -> Response:
