@@ -19,11 +19,12 @@ MAX_LINES = 400
 # that only checkers read are free.
 ORDER = [
     *("_errors", "_limits", "_tokens", "_headers", "_target", "_groups", "_dates"),
+    "_watching",
     *("_heads", "_framing", "_chunks", "_handshake"),
-    *("_stream", "_closing"),
+    *("_stream", "_bottom", "_closing", "_deadlines"),
     *("_body", "_messages", "_request", "_upgraded", "_pipe"),
     *("_http", "_connection"),
-    *("_exchange", "_session", "_server"),
+    *("_hub", "_server", "_answers", "_exchange", "_session", "_serve"),
     *("_sending", "_client", "_open"),
     "testing",
     "__init__",

@@ -5,6 +5,7 @@ from ._errors import (
     BadBody as BadBody,
     BadResponse as BadResponse,
     BodyError as BodyError,
+    BodyTimeout as BodyTimeout,
     BodyTooLarge as BodyTooLarge,
     HalfCloseUnsupported as HalfCloseUnsupported,
     IllegalSwitch as IllegalSwitch,
@@ -15,6 +16,7 @@ from ._errors import (
     Refused as Refused,
     TrioUpgradeError as TrioUpgradeError,
     TunnelRefused as TunnelRefused,
+    Unavailable as Unavailable,
     UpgradeRefused as UpgradeRefused,
     UsageError as UsageError,
 )
@@ -34,14 +36,22 @@ from ._open import (
 )
 from ._pipe import pipe as pipe
 from ._request import Request as Request
-from ._server import (
-    Server as Server,
+from ._serve import (
     serve_listeners as serve_listeners,
     serve_ssl_over_tcp as serve_ssl_over_tcp,
     serve_stream as serve_stream,
     serve_tcp as serve_tcp,
 )
+from ._server import Server as Server, drain_on_signal as drain_on_signal
 from ._stream import UpgradedStream as UpgradedStream
 from ._target import Authority as Authority
 from ._tokens import Offers as Offers
 from ._upgraded import Upgraded as Upgraded
+from ._watching import (
+    EndReason as EndReason,
+    EndRecord as EndRecord,
+    ErrorRecord as ErrorRecord,
+    RequestRecord as RequestRecord,
+    ServerStatistics as ServerStatistics,
+    SwitchRecord as SwitchRecord,
+)

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import selectors
-from typing import TYPE_CHECKING, final
+from contextlib import suppress
+from typing import TYPE_CHECKING, Protocol, final
 
 import trio
 
@@ -21,9 +22,21 @@ if TYPE_CHECKING:
 # As Trio's own default.  It also bounds how much of another protocol can come in with
 # the head.
 _RECEIVE_SIZE = 64 * 1024
+# What is longer is sent in pieces where somebody watches that the peer reads.
+_PIECE = 64 * 1024
 # Up to here a body is sent in one piece with its head; beyond, copying costs more than
 # a second send does.
 SMALL_BODY = 64 * 1024
+
+
+class Watch(Protocol):
+    """Who bounds the time that things take here."""
+
+    def head_began(self) -> None: ...
+
+    def sending_began(self) -> None: ...
+
+    def sending_ended(self) -> None: ...
 
 
 @final
@@ -34,6 +47,7 @@ class HTTPConnection:
         stream: What it is spoken on.
         role: Which side we are.
         limits: The bounds.
+        watch: Is told when something begins that may take too long; None for nobody.
 
     Attributes:
         codec: The state of the exchange.
@@ -42,10 +56,18 @@ class HTTPConnection:
         lost: It is broken because the transport itself broke.
     """
 
-    __slots__ = ("_stream", "broken", "codec", "ended", "lost")
+    __slots__ = ("_stream", "_watch", "broken", "codec", "ended", "lost")
 
-    def __init__(self, stream: trio.abc.Stream, role: Role, limits: Limits) -> None:
+    def __init__(
+        self,
+        stream: trio.abc.Stream,
+        role: Role,
+        limits: Limits,
+        *,
+        watch: Watch | None = None,
+    ) -> None:
         self._stream = stream
+        self._watch = watch
         self.codec: HTTPCodec = HTTPCodec(role, limits)
         self.broken: bool = False
         self.ended: bool = False
@@ -98,11 +120,17 @@ class HTTPConnection:
         return raw
 
     async def _receive_head(self) -> bytes | None:
-        while (head := self.codec.take_head()) is None:
-            received = await self._receive()
-            if not received:
+        codec, began = self.codec, False
+        while (head := codec.take_head()) is None:
+            if self.ended:
+                # Seen before, by somebody who was waiting for it.
                 return None
-            self.codec.feed(received)
+            if self._watch is not None and not began and codec.has_read_ahead:
+                began = True
+                self._watch.head_began()
+            received = await self._receive()
+            if received:
+                codec.feed(received)
         return head
 
     async def receive_body(self) -> bytes:
@@ -114,18 +142,47 @@ class HTTPConnection:
             BadBody: The framing is broken, or the peer left before the body's end.
         """
         codec = self.codec
-        if codec.body_ended or codec.body_pending:
-            await trio.lowlevel.checkpoint()
-        while (chunk := codec.next_body()) is None:
-            try:
-                received = await self._receive()
-            except trio.BrokenResourceError as exc:
-                raise BadBody("the peer broke the connection within a body") from exc
-            if received:
-                codec.feed(received)
-            else:
+        chunk = await self.receive_body_here()
+        while chunk is None:
+            if self.ended:
                 codec.feed_body_end()
+            else:
+                try:
+                    codec.feed(await self._receive())
+                except trio.BrokenResourceError as exc:
+                    raise BadBody("the peer broke the connection in a body") from exc
+            chunk = codec.next_body()
         return chunk
+
+    async def receive_body_here(self) -> bytes | None:
+        """Receive the next piece of the body, or None if that has to be waited for.
+
+        A checkpoint unless it returns None.
+
+        Raises:
+            BadBody: As :meth:`receive_body` does.
+        """
+        codec = self.codec
+        if not (codec.body_ended or codec.body_pending or codec.has_read_ahead):
+            return None
+        await trio.lowlevel.checkpoint_if_cancelled()
+        chunk = codec.next_body()
+        if chunk is not None:
+            await trio.lowlevel.cancel_shielded_checkpoint()
+        return chunk
+
+    async def wait_disconnect(self, read_ahead: int, *, ignore_end: bool) -> None:
+        """Wait until the peer resets the connection, or ends its side.
+
+        What comes meanwhile is kept, up to ``read_ahead`` bytes and a receive; with
+        more, or behind an end that is ignored, this waits for ever.
+        """
+        await trio.lowlevel.checkpoint()
+        while not (self.ended or self.lost or self.codec.has_ahead(read_ahead)):
+            with suppress(trio.BrokenResourceError):
+                self.codec.feed(await self._receive())
+        if not self.lost and (ignore_end or not self.ended):
+            await trio.sleep_forever()
 
     async def _receive(self) -> bytes | bytearray:
         try:
@@ -241,7 +298,10 @@ class HTTPConnection:
         if not data:
             return
         try:
-            await self._stream.send_all(data)
+            if self._watch is None:
+                await self._stream.send_all(data)
+            else:
+                await self._send_watched(data, self._watch)
         except BaseException as exc:
             # Some of it may have gone out: neither h11 nor anybody else may go on as
             # if all of it had, or nothing.
@@ -249,6 +309,19 @@ class HTTPConnection:
             self.lost = self.lost or isinstance(exc, trio.BrokenResourceError)
             self.codec.fail()
             raise
+
+    async def _send_watched(self, data: bytes, watch: Watch) -> None:
+        try:
+            if len(data) <= _PIECE:
+                watch.sending_began()
+                await self._stream.send_all(data)
+                return
+            with memoryview(data) as view:
+                for start in range(0, len(data), _PIECE):
+                    watch.sending_began()
+                    await self._stream.send_all(view[start : start + _PIECE])
+        finally:
+            watch.sending_ended()
 
     @property
     def reusable(self) -> bool:

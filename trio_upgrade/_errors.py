@@ -15,8 +15,10 @@
     │   └── PeerGone            the server went away before its answer was complete
     ├── BodyError               reading a message body failed
     │   ├── BadBody             its framing is broken, or the peer left in the middle
+    │   ├── BodyTimeout         it came too slowly
     │   └── BodyTooLarge        it is longer than the reader's limit
     ├── NotOffered              the app accepted a protocol that was not offered
+    ├── Unavailable             the server takes no more switches now
     ├── MalformedMessage        what came is not an HTTP/1.1 message we can accept
     ├── HalfCloseUnsupported    the transport has no way to end one direction only
     └── UsageError              a call that the state of its object does not permit
@@ -109,6 +111,15 @@ class BadBody(BodyError):
     """The body's framing is broken, or the peer left in the middle of it (400)."""
 
 
+class BodyTimeout(BodyError):
+    """The body came more slowly than ``Limits.body_timeout`` allows (408)."""
+
+    status = 408
+
+    def __init__(self) -> None:
+        super().__init__("the body came too slowly")
+
+
 class BodyTooLarge(BodyError):
     """The body is longer than the limit of whoever reads it (413).
 
@@ -136,6 +147,13 @@ class NotOffered(TrioUpgradeError):
     def __init__(self, protocol: str) -> None:
         super().__init__(f"the request does not offer {protocol!r}")
         self.protocol = protocol
+
+
+class Unavailable(TrioUpgradeError):
+    """The server takes no more switches: it drains, or has as many as it may.
+
+    Nothing was sent. Left uncaught in an app it is no bug: the client gets a 503.
+    """
 
 
 class MalformedMessage(TrioUpgradeError):

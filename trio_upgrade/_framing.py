@@ -1,13 +1,15 @@
-# What the head of a message must agree on with itself before h11 sees it: its version,
-# its Host, and where its body ends.  Read from the raw bytes, since h11 merges equal
-# lengths, lets a transfer coding win over a length, and takes any Host.  The rules are
-# the same whether or not the request is an upgrade.
+# What the head of a message must agree on with itself before h11 sees it, our own too:
+# its version, its Host, and where its body ends.  Read from the raw bytes, since h11
+# merges equal lengths, lets a transfer coding win over a length, and takes any Host.
+# The rules are the same whether or not the request is an upgrade.
 from __future__ import annotations
 
 import re
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from ._errors import MalformedMessage
+from ._headers import Field, field_values
 from ._target import parse_authority
 from ._tokens import split_list
 
@@ -21,6 +23,10 @@ _find_fields = re.compile(
 ).findall
 _find_request_version = re.compile(rb" HTTP/([0-9]\.[0-9])\r\n").search
 _find_response_version = re.compile(rb"HTTP/([0-9]\.[0-9])[ \r]").match
+# Statuses whose responses have no content (RFC 9110 §6.4.1).
+_NO_CONTENT = frozenset({HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED})
+# As many digits as h11 takes.
+_is_length = re.compile(rb"[0-9]{1,20}").fullmatch
 _drop_framing = re.compile(
     rb"\n(?:content-length|transfer-encoding):[^\r]*\r(?=\n)", re.IGNORECASE
 ).sub
@@ -81,6 +87,43 @@ def drop_framing(head: bytes) -> bytes:
     In a 2xx to CONNECT they MUST be ignored, malformed ones too (RFC 9110 §9.3.6).
     """
     return _drop_framing(b"", head)
+
+
+def frame_response(
+    method: str,
+    status: int,
+    fields: Iterable[Field],
+    *,
+    length: int | None,
+    close: bool,
+) -> tuple[list[Field], bool]:
+    """Return the fields of a final response of ours, and whether content follows.
+
+    Args:
+        method: Of the request, empty if none could be made out.
+        status: The status code.
+        fields: The fields; Content-Length is added where it is known and missing.
+        length: The body's length in bytes, None if unknown.
+        close: Whether to announce that the connection ends.
+
+    Raises:
+        ValueError: A Content-Length among the fields is not the body's, or stands
+            where none may (RFC 9110 §8.6).
+    """
+    framed = [*fields]
+    has_content = method != "HEAD" and status not in _NO_CONTENT
+    declared = field_values(framed, b"content-length")
+    if declared and not (len(declared) == 1 and _is_length(declared[0])):
+        raise ValueError("Content-Length is not one number")
+    if declared and status == HTTPStatus.NO_CONTENT:
+        raise ValueError("a 204 has no Content-Length")
+    if declared and has_content and length not in (None, int(declared[0])):
+        raise ValueError("Content-Length is not the length of the body")
+    if length is not None and not declared and status not in _NO_CONTENT:
+        framed.append((b"Content-Length", b"%d" % length))
+    if close:
+        framed.append((b"Connection", b"close"))
+    return framed, has_content
 
 
 def _gather(head: bytes) -> dict[bytes, list[bytes]]:

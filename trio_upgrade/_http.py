@@ -6,8 +6,6 @@
 # request or for the other protocol.
 from __future__ import annotations
 
-import re
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Literal, TypeAlias, final
 
 import h11
@@ -19,7 +17,12 @@ from h11 import (  # type: ignore[attr-defined]
 
 from ._chunks import ChunkGuard
 from ._errors import BadBody, IllegalSwitch, MalformedMessage
-from ._framing import check_request, check_response, drop_framing
+from ._framing import (
+    check_request,
+    check_response,
+    drop_framing,
+    frame_response,
+)
 from ._handshake import expects_continue
 from ._headers import Field, Headers, field_values
 from ._heads import check_first_octet, check_head, find_head_end
@@ -31,11 +34,6 @@ if TYPE_CHECKING:
     from ._limits import Limits
 
 Role: TypeAlias = Literal["server", "client"]
-
-# Statuses whose responses have no content (RFC 9110 §6.4.1).
-_NO_CONTENT = frozenset({HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED})
-# As many digits as h11 takes.
-_is_length = re.compile(rb"[0-9]{1,20}").fullmatch
 
 
 @final
@@ -111,6 +109,10 @@ class HTTPCodec:
     def has_read_ahead(self) -> bool:
         """Whether bytes that no message has claimed yet are here."""
         return bool(self._buffer)
+
+    def has_ahead(self, size: int) -> bool:
+        """Whether so many bytes were read ahead."""
+        return len(self._buffer) >= size
 
     @property
     def has_next(self) -> bool:
@@ -327,19 +329,9 @@ class HTTPCodec:
             ValueError: A Content-Length among the fields is not the body's, or stands
                 where none may (RFC 9110 §8.6); the response is not begun.
         """
-        head = [*fields]
-        has_content = self._method != "HEAD" and status not in _NO_CONTENT
-        declared = field_values(head, b"content-length")
-        if declared and not (len(declared) == 1 and _is_length(declared[0])):
-            raise ValueError("Content-Length is not one number")
-        if declared and status == HTTPStatus.NO_CONTENT:
-            raise ValueError("a 204 has no Content-Length")
-        if declared and has_content and length not in (None, int(declared[0])):
-            raise ValueError("Content-Length is not the length of the body")
-        if length is not None and not declared and status not in _NO_CONTENT:
-            head.append((b"Content-Length", b"%d" % length))
-        if close:
-            head.append((b"Connection", b"close"))
+        head, has_content = frame_response(
+            self._method, status, fields, length=length, close=close
+        )
         response = h11.Response(
             status_code=status, reason=reason.encode("ascii"), headers=head
         )

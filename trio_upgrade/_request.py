@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ._headers import Field, Headers, HeadersLike
     from ._server import Server
     from ._tokens import Offers
+    from ._watching import Peer
 
 UpgradeHandler: TypeAlias = Callable[
     ["Request", UpgradedStream, bytes], Awaitable[object]
@@ -40,7 +41,7 @@ class Exchange(Protocol):
     def server(self) -> Server: ...
 
     @property
-    def peer(self) -> tuple[str, int] | str | None: ...
+    def peer(self) -> Peer: ...
 
     @property
     def secure(self) -> bool: ...
@@ -50,6 +51,8 @@ class Exchange(Protocol):
     ) -> UpgradedStream: ...
 
     async def accept_connect(self, fields: tuple[Field, ...]) -> UpgradedStream: ...
+
+    async def wait_disconnect(self) -> None: ...
 
     def blame_client(self, error: BodyError) -> None: ...
 
@@ -117,7 +120,7 @@ class Request:
         return parse_authority(self.headers.get("host", ""))
 
     @property
-    def peer(self) -> tuple[str, int] | str | None:
+    def peer(self) -> Peer:
         """The client's address: host and port, a Unix socket's path, None if unknown."""
         return self._exchange.peer
 
@@ -165,6 +168,23 @@ class Request:
         """
         return self._body.stream()
 
+    async def wait_disconnect(self) -> None:
+        """Wait until the client is gone, for apps that take long to answer.
+
+        Returns when the client resets the connection, and when it ends its side, unless
+        the request makes an offer or is a CONNECT: then a half-close may be meant, and
+        the end is given to the stream after the switch. What the client sends meanwhile
+        is kept, up to ``Limits.read_ahead`` bytes; one that sends more is not watched
+        any further. Costs nothing unless called.
+
+        Not for two tasks at a time, and not while another one reads the body; nothing
+        can be accepted while it runs. Cancelled, it has lost nothing.
+
+        Raises:
+            UsageError: Another task waits already, or the request was answered.
+        """
+        await self._exchange.wait_disconnect()
+
     async def accept_upgrade(
         self,
         protocol: str,
@@ -193,6 +213,7 @@ class Request:
 
         Raises:
             NotOffered: The request does not offer the protocol.
+            Unavailable: The server takes no more switches now.
             ValueError: A field is malformed, hop-by-hop or about framing.
             BodyTooLarge: More than ``Limits.drain_body`` bytes of body are unread.
             BadBody: The body is broken.
@@ -221,6 +242,7 @@ class Request:
 
         Raises:
             ValueError: A field is malformed, hop-by-hop or about framing.
+            Unavailable: The server takes no more switches now.
             UsageError: The request is no CONNECT, or there was an answer already.
             trio.BrokenResourceError: The client is gone.
         """
