@@ -23,9 +23,6 @@ class RequestSending:
         http: The connection.
         head: The bytes of the head.
         body: The body; an iterable is closed behind it.
-
-    Attributes:
-        failure: What the body has raised, or its length that was wrong.
     """
 
     def __init__(self, http: HTTPConnection, head: bytes, body: RequestBody) -> None:
@@ -35,7 +32,6 @@ class RequestSending:
         self._done = trio.Event()
         self._go_ahead: trio.Event | None = None
         self._patience = math.inf
-        self.failure: Exception | None = None
 
     @property
     def done(self) -> bool:
@@ -82,14 +78,6 @@ class RequestSending:
             head = b""
         # Not before the body is sent: from here on a 101 is legal.
         await http.send_request(head + http.codec.write_end())
-
-    async def run_beside(self, receiving: trio.CancelScope) -> None:
-        """Send it while the answer may come; end the wait for that if the body fails."""
-        try:
-            await self.run()
-        except Exception as exc:
-            self.failure = exc
-            receiving.cancel(reason="the request's body failed")
 
     async def take_in(self, head: bytes) -> None:
         """Take in the head of a response that came meanwhile; wait where it has to."""
