@@ -23,7 +23,7 @@ ORDER = [
     *("_heads", "_framing", "_chunks", "_handshake"),
     *("_stream", "_bottom", "_closing", "_deadlines"),
     *("_body", "_messages", "_request", "_upgraded", "_pipe"),
-    *("_http", "_connection"),
+    *("_responses", "_http", "_connection", "_server_connection"),
     *("_hub", "_server", "_answers", "_exchange", "_session", "_serve"),
     *("_sending", "_client", "_open"),
     "testing",
