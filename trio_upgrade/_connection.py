@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 # As Trio's own default.  It also bounds how much of another protocol can come in with
 # the head.
 _RECEIVE_SIZE = 64 * 1024
+# Not the default one: epoll takes a descriptor, of which there may be none left.
+_Selector: type[selectors.BaseSelector] = getattr(
+    selectors, "PollSelector", selectors.SelectSelector
+)
 # Up to here a body is sent in one piece with its head; beyond, copying costs more than
 # a second send does.
 SMALL_BODY = 64 * 1024
@@ -270,6 +274,10 @@ class HTTPConnection:
 
 
 def _is_readable(sock: trio.socket.SocketType) -> bool:
-    with selectors.DefaultSelector() as selector:
-        selector.register(sock.fileno(), selectors.EVENT_READ)
+    descriptor = sock.fileno()
+    if descriptor < 0:
+        # Closed by its owner: the receive that follows says so.
+        return True
+    with _Selector() as selector:
+        selector.register(descriptor, selectors.EVENT_READ)
         return bool(selector.select(0))
