@@ -8,6 +8,7 @@ import trio.testing
 
 from trio_upgrade import (
     BadResponse,
+    IllegalSwitch,
     PeerGone,
     TunnelRefused,
     open_connection,
@@ -15,7 +16,7 @@ from trio_upgrade import (
 )
 from trio_upgrade.testing import ScriptedPeer, split_points
 
-from ..support import okay
+from ..support import SWITCHED, okay
 from .wires import CONNECT, CONTINUE, TUNNEL, URL, Dialling, read_all, with_fields
 
 
@@ -177,3 +178,14 @@ async def test_payload_waits_for_the_2xx() -> None:
             peer.finish()
 
         assert peer.sent == CONNECT + b"secret"
+
+
+@pytest.mark.ids("C03", "U04")
+async def test_101_to_a_connect(dialling: Dialling) -> None:
+    """It is no answer to CONNECT, which asks for no switch (RFC 9110 §15.2.2)."""
+
+    async def use(stream: trio.abc.Stream) -> None:
+        with pytest.raises(IllegalSwitch, match="asked for no switch"):
+            await open_tunnel(URL, "a:1", stream=stream)
+
+    await dialling.run(use, SWITCHED + b"HEAD", CONNECT)
