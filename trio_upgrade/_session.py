@@ -202,12 +202,13 @@ class Session:
     async def _receive_request(self) -> ServerExchange | None:
         http, deadlines = self._http, self._hub.deadlines
         self._reason = EndReason.CANCELLED
-        if self._requests and not http.codec.has_read_ahead:
+        if not http.codec.has_begun_head:
             self.idle = True
             if self._hub.draining.is_set():
                 self._reason = EndReason.DRAINED
                 return None
-            deadlines.idle.arm(self)
+            if self._requests:
+                deadlines.idle.arm(self)
         try:
             head = await http.receive_request()
             if head is None:
