@@ -96,22 +96,26 @@ class Session:
         peer's doing it is logged; only where the server is strict errors come out.
         """
         self.task = trio.lowlevel.current_task()
+        hub = self._hub
         # Later it may be gone.
-        peer = find_peer(self._transport) if self._hub.on_end is not None else None
+        watched = hub.on_end is not None or hub.on_error is not None
+        peer = find_peer(self._transport) if watched else None
         try:
             await self._run()
         except BaseException as exc:
             errors, rest = split_errors(exc)
-            if self._hub.strict or errors is None:
+            if hub.strict or errors is None:
                 raise
             # A transport that fails to close, or a bug of ours: not the listener's
             # problem.
             _LOGGER.error("error while serving a connection", exc_info=errors)
+            if hub.on_error is not None:
+                hub.tell(hub.on_error, ErrorRecord(peer, None, errors))
             if rest is not None:
                 raise rest from None
         finally:
-            self._hub.dismiss(self, upgraded=self._protocol is not None)
-            if self._hub.on_end is not None:
+            hub.dismiss(self, upgraded=self._protocol is not None)
+            if hub.on_end is not None:
                 self._tell_end(peer)
 
     async def _run(self) -> None:
