@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
+from ._closing import close_now
 from ._hub import Hub
 from ._limits import Limits
 from ._server import Server, find_hub
@@ -201,10 +202,16 @@ async def _accept_connections(
                         )
                     waiting = True
                     await trio.sleep(_CAPACITY_WAIT)
-                else:
-                    waiting = False
-                    session = make_session(stream)
-                    nursery.start_soon(session.serve, name="trio_upgrade connection")
+                    continue
+                waiting = False
+                try:
+                    # Another listener may have been quicker.
+                    await hub.wait_room()
+                except trio.Cancelled:
+                    await close_now(stream)
+                    raise
+                session = make_session(stream)
+                nursery.start_soon(session.serve, name="trio_upgrade connection")
 
 
 async def serve_stream(
