@@ -50,6 +50,7 @@ class Hub:
         deadlines: Those of the connections.
         draining: Set when the drain begins.
         ended: Set when all is over.
+        is_over: Whether nobody is waited for any more, not even for a polite close.
         on_request: Of the observer; None where it has none, as the other three.
     """
 
@@ -68,6 +69,7 @@ class Hub:
         self.deadlines: Deadlines = Deadlines(limits, self._end_grace)
         self.draining: trio.Event = trio.Event()
         self.ended: trio.Event = trio.Event()
+        self.is_over: bool = False
         self.on_request: Callable[[RequestRecord], object] | None
         self.on_request = getattr(observer, "request", None)
         self.on_switch: Callable[[SwitchRecord], object] | None
@@ -99,7 +101,7 @@ class Hub:
         """Count a connection in."""
         self._connections.add(connection)
         self._total_connections += 1
-        if self.deadlines.grace_is_over:
+        if self.is_over:
             connection.expire(EndReason.DRAINED)
 
     def dismiss(self, connection: Served, *, upgraded: bool) -> None:
@@ -194,6 +196,18 @@ class Hub:
         while self._connections:
             await self._left.wait()
 
+    def end(self) -> None:
+        """Take in that nobody serves any more; what has joined from elsewhere ends, too.
+
+        Without the reaper it would have no deadlines.
+        """
+        self._expire_all(EndReason.CANCELLED)
+        self.ended.set()
+
     def _end_grace(self) -> None:
+        self._expire_all(EndReason.DRAINED)
+
+    def _expire_all(self, reason: EndReason) -> None:
+        self.is_over = True
         for connection in list(self._connections):
-            connection.expire(EndReason.DRAINED)
+            connection.expire(reason)

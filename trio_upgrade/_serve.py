@@ -175,7 +175,7 @@ async def serve_listeners(
             await hub.wait_drained()
             nursery.cancel_scope.cancel()
     finally:
-        hub.ended.set()
+        hub.end()
 
 
 async def _accept_connections(
@@ -260,7 +260,7 @@ async def serve_stream(
                 failure = exc
             nursery.cancel_scope.cancel()
     finally:
-        hub.ended.set()
+        hub.end()
         if failure is not None:
             # Also in the place of a Cancelled, which the reaper has met, too.
             raise failure

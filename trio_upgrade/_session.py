@@ -129,7 +129,7 @@ class Session:
             deadlines.disarm(self)
             if self._scope.cancelled_caught:
                 await self._apologize(self._cause)
-            if not (self._abort or self._http.broken or deadlines.grace_is_over):
+            if not (self._abort or self._http.broken or self._hub.is_over):
                 with trio.CancelScope() as self._scope:
                     await close_in_stages(self._stream, self._hub.limits.linger)
                 return
