@@ -34,6 +34,18 @@ class Served(Expirable, Protocol):
     def task(self) -> trio.lowlevel.Task | None: ...
 
 
+def check_grace(grace: float | None) -> float:
+    """Return the seconds of a grace, infinity for None.
+
+    Raises:
+        ValueError: It is negative.
+    """
+    seconds = math.inf if grace is None else grace
+    if not seconds >= 0:
+        raise ValueError(f"a grace must not be negative, not {grace!r}")
+    return seconds
+
+
 @final
 class Hub:
     """The shared part of a server.
@@ -175,10 +187,7 @@ class Hub:
 
     def start_drain(self, grace: float | None) -> None:
         """Begin to drain, or shorten the grace of a drain that has begun."""
-        seconds = math.inf if grace is None else grace
-        if not seconds >= 0:
-            raise ValueError(f"a grace must not be negative, not {grace!r}")
-        self.deadlines.begin_grace(trio.current_time() + seconds)
+        self.deadlines.begin_grace(trio.current_time() + check_grace(grace))
         if self.draining.is_set():
             return
         self.draining.set()
