@@ -286,13 +286,16 @@ class TestRecords:
     async def test_transport_that_fails_to_close(self, caplog) -> None:
         """An error that no request was asked for is told of without one."""
 
-        class Stuck(ScriptedPeer):
+        class Stuck(trio.testing.MemorySendStream):
             async def aclose(self) -> None:
                 await super().aclose()
                 raise OSError("stuck")
 
+        near, far = trio.testing.memory_stream_pair()
+        await near.aclose()
+        stream = trio.StapledStream(Stuck(), far.receive_stream)
         recorder = Recorder()
-        await serve_stream(app, Stuck(), observer=recorder)
+        await serve_stream(app, stream, observer=recorder)
 
         (error,) = recorder.errors
         assert error == ErrorRecord(None, None, error.error)

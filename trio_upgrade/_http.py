@@ -113,7 +113,7 @@ class HTTPCodec:
     @property
     def has_begun_head(self) -> bool:
         """Whether some of the next head is here; the blank line before it is nothing."""
-        return self._buffer not in (b"", b"\r\n")
+        return bool(self._buffer) and self._buffer != b"\r\n"
 
     def has_ahead(self, size: int) -> bool:
         """Whether so many bytes were read ahead."""

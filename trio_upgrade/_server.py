@@ -163,6 +163,7 @@ async def _drain_at_first(
 ) -> None:
     await anext(received)
     server.start_drain(grace)
-    # Every further one is taken, lest it be raised again behind us.
-    async for _ in received:
+    while True:
+        # Each further one is taken, lest it be raised again behind us.
+        await anext(received)
         server.start_drain(0)
