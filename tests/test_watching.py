@@ -9,7 +9,6 @@ import trio
 import trio.testing
 
 from trio_upgrade import (
-    BodyTimeout,
     EndReason,
     ErrorRecord,
     Limits,
@@ -414,9 +413,7 @@ class TestStatistics:
                 counts.append(request.server.statistics().total_upgraded)
 
         recorder = Recorder()
-        await serve_stream(
-            switching, ScriptedPeer(UP, then="reset"), observer=recorder
-        )
+        await serve_stream(switching, ScriptedPeer(UP, then="reset"), observer=recorder)
 
         assert counts == [0]
         assert not recorder.switches

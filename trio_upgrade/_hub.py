@@ -33,6 +33,9 @@ class Served(Expirable, Protocol):
     @property
     def task(self) -> trio.lowlevel.Task | None: ...
 
+    @property
+    def depth(self) -> int: ...
+
 
 def check_grace(grace: float | None) -> float:
     """Return the seconds of a grace, infinity for None.
@@ -144,13 +147,16 @@ class Hub:
 
     def serves_task(self, task: trio.lowlevel.Task) -> bool:
         """Tell whether a task is one of a connection, or was started below one."""
-        tasks = {connection.task for connection in self._connections}
         current: trio.lowlevel.Task | None = task
+        below: trio.Nursery | None = None
         while current is not None:
-            if current in tasks:
-                return True
-            nursery = current.parent_nursery
-            current = None if nursery is None else nursery.parent_task
+            for connection in self._connections:
+                # What the task opened before it began to serve is not waited for.
+                inside = current.child_nurseries[connection.depth :]
+                if connection.task is current and (below is None or below in inside):
+                    return True
+            below = current.parent_nursery
+            current = None if below is None else below.parent_task
         return False
 
     def statistics(self) -> ServerStatistics:

@@ -46,6 +46,7 @@ class Session:
     Attributes:
         idle: Whether no request is under way.
         task: The task that serves it, once it runs.
+        depth: How many nurseries that had open by then.
     """
 
     __slots__ = (
@@ -62,6 +63,7 @@ class Session:
         "_server",
         "_stream",
         "_transport",
+        "depth",
         "idle",
         "task",
     )
@@ -87,6 +89,7 @@ class Session:
         self._began = trio.current_time()
         self.idle: bool = True
         self.task: trio.lowlevel.Task | None = None
+        self.depth: int = 0
         self._hub.admit(self)
 
     async def serve(self) -> None:
@@ -95,8 +98,8 @@ class Session:
         Whatever goes wrong in it costs this connection alone, and unless it is the
         peer's doing it is logged; only where the server is strict errors come out.
         """
-        self.task = trio.lowlevel.current_task()
-        hub = self._hub
+        hub, self.task = self._hub, trio.lowlevel.current_task()
+        self.depth = len(self.task.child_nurseries)
         # Later it may be gone.
         watched = hub.on_end is not None or hub.on_error is not None
         peer = find_peer(self._transport) if watched else None
@@ -106,8 +109,7 @@ class Session:
             errors, rest = split_errors(exc)
             if hub.strict or errors is None:
                 raise
-            # A transport that fails to close, or a bug of ours: not the listener's
-            # problem.
+            # A transport that fails to close, or a bug: not the listener's problem.
             _LOGGER.error("error while serving a connection", exc_info=errors)
             if hub.on_error is not None:
                 hub.tell(hub.on_error, ErrorRecord(peer, None, errors))
@@ -257,8 +259,7 @@ class Session:
 
     async def _apologize(self, reason: EndReason) -> None:
         # After a deadline: what the peer is still owed.
-        http = self._http
-        self._reason = reason
+        http, self._reason = self._http, reason
         _LOGGER.debug("ended %s: %s", find_peer(self._transport), reason.value)
         if reason is EndReason.SLOW_READER:
             self._abort = True
@@ -338,7 +339,7 @@ class Session:
             self._report(exchange, errors)
             refusal = Response(500, "Internal Server Error\n")
         elif exchange.http.ended or exchange.http.lost:
-            # In its body; it may still read what was wrong.
+            # Perhaps it still reads.
             self._reason = EndReason.LOST
         if exchange.stream is not None or not exchange.http.may_answer:
             return False
