@@ -19,8 +19,8 @@ MAX_LINES = 400
 # that only checkers read are free.
 ORDER = [
     *("_errors", "_limits", "_tokens", "_headers", "_target", "_groups"),
-    *("_heads", "_handshake", "_stream", "_closing"),
-    *("_body", "_messages", "_request", "_pipe"),
+    *("_heads", "_handshake", "_stream", "_socket", "_listener", "_closing"),
+    *("_body", "_messages", "_request", "_copy", "_pipe", "_relay"),
     *("_http", "_connection"),
     *("_exchange", "_session", "_server", "_client"),
     "testing",

@@ -6,6 +6,7 @@ from ._client import (
     open_connection as open_connection,
     open_upgrade as open_upgrade,
 )
+from ._copy import Transfer as Transfer
 from ._errors import (
     BadBody as BadBody,
     BadResponse as BadResponse,
@@ -30,6 +31,7 @@ from ._messages import (
     Upgrade as Upgrade,
 )
 from ._pipe import pipe as pipe
+from ._relay import Relayed as Relayed, relay as relay
 from ._request import Request as Request
 from ._server import (
     Server as Server,
