@@ -74,6 +74,19 @@ async def _make_direct_unix() -> Pair:
     return direct(await unix_pair())
 
 
+def _staple(pair: Pair) -> Pair:
+    # Nobody can see that it is a socket.
+    return trio.StapledStream(pair[0], pair[0]), pair[1]
+
+
+async def _make_stapled_tcp() -> Pair:
+    return _staple(await tcp_pair())
+
+
+async def _make_stapled_unix() -> Pair:
+    return _staple(direct(await unix_pair()))
+
+
 async def _make_upgraded() -> Pair:
     ours, peer = direct(await tcp_pair())
     return UpgradedStream(UpgradedStream(ours)), peer
@@ -91,6 +104,8 @@ MAKERS: dict[str, Callable[[], Awaitable[Pair]]] = {
     "memory": _make_memory,
     "tls": _make_tls,
     "tls-tcp": _make_tls_over_direct,
+    "stapled-tcp": _make_stapled_tcp,
+    "stapled-unix": _make_stapled_unix,
     "trio-tcp": tcp_pair,
     "trio-unix": unix_pair,
     "tcp": _make_direct_tcp,

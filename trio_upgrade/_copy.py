@@ -19,6 +19,8 @@ from ._stream import look_below, note
 # Full turns between two checkpoints. With RECEIVE_SIZE this is 512 KiB, about 0.2 ms,
 # and what a checkpoint costs is below a tenth of that.
 _TURNS = 8
+# On Windows a socket is no file descriptor.
+_DESCRIPTORS = os.name == "posix"
 
 
 @final
@@ -209,10 +211,8 @@ _Port: TypeAlias = DirectSocketStream | _TrioPort
 
 
 def _find_port(stream: object) -> _Port | None:
-    # On Windows a socket is no descriptor.
-    if os.name != "nt":
-        if isinstance(stream, DirectSocketStream):
-            return stream
-        if isinstance(stream, trio.SocketStream):
-            return _TrioPort(stream)
+    if _DESCRIPTORS and isinstance(stream, DirectSocketStream):
+        return stream
+    if _DESCRIPTORS and isinstance(stream, trio.SocketStream):
+        return _TrioPort(stream)
     return None
