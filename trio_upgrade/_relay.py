@@ -148,8 +148,11 @@ class _Relay:
             failures = group.exceptions
         if failures:
             # The nursery's group, and nobody else's, is opened.
-            real = [exc for exc in failures if not isinstance(exc, trio.Cancelled)]
-            raise (real or failures)[0]
+            first, *others = sorted(failures, key=_is_cancelled)
+            for exc in others:
+                if not _is_cancelled(exc):
+                    first.add_note(f"in the other direction: {exc!r}")
+            raise first
         await self._close()
         assert self._cause is not None
         return Relayed(
@@ -201,6 +204,10 @@ class _Relay:
                 # The peer may have cut its TLS meanwhile: closed all the same.
                 with suppress(trio.BrokenResourceError):
                     await close_within(sink, _FAREWELL)
+
+
+def _is_cancelled(exc: BaseException) -> bool:
+    return isinstance(exc, trio.Cancelled)
 
 
 async def _wait_silence(seconds: float, *tallies: Tally) -> None:
