@@ -368,6 +368,18 @@ class TestResets:
         assert await relay(ScriptedPeer(), right) == Relayed(0, 0, "right", "reset")
         assert right.peer.closed
 
+    async def test_of_both_at_once(self) -> None:
+        """Of two resets one is the first."""
+        left, right = silent(), silent()
+        async with trio.open_nursery() as nursery:
+            results = start(nursery, left, right)
+            await trio.testing.wait_all_tasks_blocked()
+            left.finish("reset")
+            right.finish("reset")
+
+        assert results[0].ended_by in ("left", "right")
+        assert results[0].cause == "reset"
+
     async def test_behind_an_end(self) -> None:
         """A reset behind the other side's end is the last word."""
         left, right = ScriptedPeer(b"x"), silent()
