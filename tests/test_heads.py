@@ -28,7 +28,7 @@ class TestFirstOctet:
         is_tchar = character.isascii() and character.isalnum()
         if octet == 0x16:
             with pytest.raises(
-                MalformedMessage, match="^TLS spoken where plain HTTP was expected$"
+                MalformedMessage, match=r"^TLS spoken where plain HTTP was expected$"
             ):
                 check_first_octet(octet)
             return
