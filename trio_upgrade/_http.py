@@ -116,8 +116,9 @@ class HTTPCodec:
 
     @property
     def has_next(self) -> bool:
-        """Whether bytes are here that are certainly behind this message."""
-        return self.body_left is not None and len(self._buffer) > self.body_left
+        """Whether bytes are here that may be behind this message."""
+        held = self._parser.trailing_data[0]  # What a part of the body came with.
+        return len(self._buffer) + len(held) > (self.body_left or 0)
 
     def feed(self, received: bytes | bytearray) -> None:
         """Take in what was received; for a head, until :meth:`take_head` has one."""
@@ -191,12 +192,13 @@ class HTTPCodec:
         check_response(raw, has_body=not (tunnel or status.startswith(b"1")))
         if tunnel:
             raw = drop_framing(raw)
-        switch = raw[9:13].rstrip() == b"101"
-        if switch and self._parser.our_state is not MIGHT_SWITCH_PROTOCOL:
-            broken = self._parser.our_state in (h11.ERROR, h11.SEND_BODY)
+        state = self._parser.our_state
+        # Of a CONNECT, too, h11 says that it might switch: to a tunnel.
+        asked = state is MIGHT_SWITCH_PROTOCOL and self._method != "CONNECT"
+        if raw[9:13].rstrip() == b"101" and not asked:
             raise IllegalSwitch(
                 "it came before the request was through"
-                if broken
+                if state in (h11.ERROR, h11.SEND_BODY)
                 else "the request asked for no switch"
             )
         event = self._parse_head(raw)
@@ -238,11 +240,11 @@ class HTTPCodec:
             BadBody: The framing is broken.
         """
         while not self.body_ended:
-            if self._buffer:
-                received = bytes(self._buffer)
-                self._buffer.clear()
-                if self._chunks is not None:
-                    self._chunks.check(received)
+            received, self._buffer = bytes(self._buffer), bytearray()
+            if self._chunks is not None:
+                # Of nothing, too: what it has refused h11 never saw.
+                self._chunks.check(received)
+            if received:
                 self._parser.receive_data(received)
             event = self._next_event()
             if isinstance(event, h11.Data):

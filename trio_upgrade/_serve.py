@@ -57,7 +57,8 @@ async def serve_tcp(
         limits: The bounds of every connection.
         close_refused_early: Whether a refused offer ends its connection if bytes follow
             it already. They would be the next request (RFC 9931 §5), unless what stands
-            in front of this server tunnels whatever asks for an upgrade.
+            in front of this server tunnels whatever asks for an upgrade. Those of a
+            chunked body count until it is read: nobody knows where it ends.
         strict: Whether exceptions of the app come out of here, for tests. Otherwise
             they are logged to ``trio_upgrade.server`` and cost their own connection.
         observer: An object with any of the methods ``request``, ``switched``, ``ended``
