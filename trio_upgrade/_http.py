@@ -116,7 +116,9 @@ class HTTPCodec:
     @property
     def has_begun_head(self) -> bool:
         """Whether some of the next head is here; the blank line before it is nothing."""
-        return bool(self._buffer) and self._buffer != b"\r\n"
+        return bool(self._buffer) and not (
+            len(self._buffer) == len(b"\r\n") and self._buffer.startswith(b"\r\n")
+        )
 
     def has_ahead(self, size: int) -> bool:
         """Whether so many bytes were read ahead."""
