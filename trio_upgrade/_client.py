@@ -244,6 +244,9 @@ class ClientConnection(trio.abc.AsyncResource):
             raise BadResponse(str(exc)) from exc
         except trio.BrokenResourceError as exc:
             await self._abandon(stream)
+            if not self._http.lost:
+                # That of what the body comes from.
+                raise
             raise PeerGone("the connection broke before the answer") from exc
         except BaseException:
             await self._abandon(stream)
@@ -284,15 +287,20 @@ class ClientConnection(trio.abc.AsyncResource):
         # The stream, if a request may be made on it now.
         if self._stream is None:
             raise trio.ClosedResourceError("this connection is closed or has switched")
-        if self._used:
-            http = self._http
-            if not http.codec.body_ended:
-                raise UsageError("the last response's body is not read to its end")
+        http, used = self._http, self._used
+        if used and not http.codec.body_ended:
+            raise UsageError("the last response's body is not read to its end")
+        # The end of a tunnel may have spoken before the first request.
+        if used or isinstance(self._stream, UpgradedStream):
             try:
                 if await http.has_unasked_input():
                     # RFC 9112 §9.2: not to be taken for a response.
-                    raise BadResponse("the server sent more than its response")
-                if self._spent or http.ended or not http.reusable:
+                    raise BadResponse(
+                        "the server sent more than its response"
+                        if used
+                        else "the server spoke before it was asked"
+                    )
+                if used and (self._spent or http.ended or not http.reusable):
                     raise PeerGone("the last response ended the connection")
             except BaseException:
                 await self._abandon(self._stream)

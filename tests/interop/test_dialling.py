@@ -325,7 +325,7 @@ async def test_certificate_of_another(way: Way, nursery: trio.Nursery) -> None:
         return
     await nursery.start(partial(serve_listeners, app, way.listeners))
     options = {**way.options, "ssl_context": None}
-    with pytest.raises(TLSFailed, match="self-signed|unable to get local issuer"):
+    with pytest.raises(TLSFailed, match=r"self-signed|unable to get local issuer"):
         await open_upgrade(way.url + "/echo", "echo", **options)
 
 
