@@ -61,7 +61,7 @@ async def test_wire(nursery) -> None:
 async def test_looked_up_here(nursery) -> None:
     """With socks5:// an address goes to the proxy."""
     asked = b"\x05\x01\x00\x01\x7f\x00\x00\x01\x00\x50"
-    script = Script((3, HELLO), (len(asked), b"\x05\x04"))
+    script = Script((3, HELLO), (len(asked), b"\x05\x04\x00"))
     with pytest.raises(SocksRefused) as caught:
         await script.dial(nursery, "http://127.0.0.1/", "socks5")
 
