@@ -157,3 +157,39 @@ class Recorder:
 
     def error(self, record: ErrorRecord) -> None:
         self.errors.append(record)
+
+
+def closing(answer: bytes) -> bytes:
+    """The same answer, saying that it is the last."""
+    return answer.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+
+
+async def feed_slowly(peer: ScriptedPeer, every: float, *packets: bytes) -> None:
+    for packet in packets:
+        await trio.sleep(every)
+        peer.feed(packet)
+
+
+class TimedCase:
+    """One connection: what was sent, why it ended, and when."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self.recorder = Recorder()
+
+    async def serve(self, app, peer, every: float = 0, *packets: bytes) -> float:
+        """Serve a scripted connection to its end; return how long it took."""
+        began = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(feed_slowly, peer, every, *packets)
+            await serve_stream(
+                app, peer, limits=self.limits, observer=self.recorder, strict=True
+            )
+            nursery.cancel_scope.cancel()
+        assert peer.closed
+        return trio.current_time() - began
+
+    @property
+    def reason(self) -> EndReason:
+        (reason,) = self.recorder.reasons
+        return reason
