@@ -11,6 +11,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 
+from trio_upgrade import Limits
+
+from .support import Scene
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
@@ -26,6 +30,12 @@ _MOCK_BOUND = 1_000_000
 def _stopped_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """The Date of every response is the epoch, so that bytes can be compared."""
     monkeypatch.setattr("trio_upgrade._dates.time", lambda: 0.0)
+
+
+@pytest.fixture
+def make_scene(nursery: trio.Nursery) -> Callable[..., Scene]:
+    """Make a server that scripted connections can join; nobody lingers there."""
+    return lambda **bounds: Scene(nursery, Limits(**{"linger": 0, **bounds}))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

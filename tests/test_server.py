@@ -23,32 +23,13 @@ from trio_upgrade import (
 from .support import (
     SWITCHED,
     UP,
+    MemoryListener,
     echo_app,
     get,
     make_tls_contexts,
     okay,
     tcp_pair,
 )
-
-
-class MemoryListener(trio.abc.Listener[trio.abc.Stream]):
-    """A listener for streams that never were sockets."""
-
-    def __init__(self) -> None:
-        self._send, self._receive = trio.open_memory_channel[trio.abc.Stream](10)
-        self.closed = False
-
-    async def connect(self) -> trio.abc.Stream:
-        near, far = trio.testing.memory_stream_pair()
-        await self._send.send(far)
-        return near
-
-    async def accept(self) -> trio.abc.Stream:
-        return await self._receive.receive()
-
-    async def aclose(self) -> None:
-        self.closed = True
-        await trio.lowlevel.checkpoint()
 
 
 class TestURL:
