@@ -27,6 +27,10 @@ _PIECE = 64 * 1024
 # Up to here a body is sent in one piece with its head; beyond, copying costs more than
 # a second send does.
 SMALL_BODY = 64 * 1024
+# Windows has no poll().
+_Selector: type[selectors.BaseSelector] = getattr(
+    selectors, "PollSelector", selectors.SelectSelector
+)
 
 
 class Watch(Protocol):
@@ -343,6 +347,7 @@ class HTTPConnection:
 
 
 def _is_readable(sock: trio.socket.SocketType) -> bool:
-    with selectors.DefaultSelector() as selector:
+    # Not the default one: epoll and kqueue take a descriptor, and there may be none left.
+    with _Selector() as selector:
         selector.register(sock.fileno(), selectors.EVENT_READ)
         return bool(selector.select(0))
