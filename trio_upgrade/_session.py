@@ -349,10 +349,9 @@ class Session:
         close = any(isinstance(leaf, bad) for leaf in find_leaves(errors))
         try:
             return await self._answer(exchange, refusal, close=close)
-        except trio.BrokenResourceError:
-            self._reason = EndReason.LOST
-            return False
-        except BodyError:
+        except (trio.BrokenResourceError, BodyError):
+            if exchange.http.ended or exchange.http.lost:
+                self._reason = EndReason.LOST
             return False
 
     def _report(self, exchange: ServerExchange, errors: Exception) -> None:
