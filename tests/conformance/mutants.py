@@ -97,7 +97,9 @@ MUTANTS = {
         "_exchange", "        if http.codec.client_waits:\n", "        if False:\n"
     ),
     "U32": Mutant(
-        "_http", "_for_100_continue and not self._buffer", "_for_100_continue"
+        "_http",
+        "return self._body_awaited and not self._buffer",
+        "return self._body_awaited",
     ),
     "M07": Mutant(
         "_framing",
@@ -169,9 +171,9 @@ MUTANTS = {
     ),
     # Ends
     "M09": Mutant(
-        "_connection",
-        'await self._send(b"".join((head, content, codec.write_end())))',
-        "codec.write_end()",
+        "_server_connection",
+        "            await self.send(head + body)\n",
+        "            pass\n",
     ),
     "M13": Mutant(
         "_exchange",
@@ -188,6 +190,8 @@ MUTANTS = {
         "move_on_after(math.inf)",
     ),
     "M18": Mutant(
-        "_framing", "    if close:\n        framed", "    if False:\n        framed"
+        "_framing",
+        "    if close and not closing:",
+        "    if False:",
     ),
 }
