@@ -23,10 +23,14 @@ SWITCHED = (
     b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n"
 )
 
+# What the stopped clock of the tests says.
+DATE = b"Date: Thu, 01 Jan 1970 00:00:00 GMT\r\n"
+
 # The automatic refusal of a request that does not offer "echo".
 REQUIRED = (
     b"HTTP/1.1 426 Upgrade Required\r\n"
-    b"Content-Type: text/plain; charset=utf-8\r\n"
+    + DATE
+    + b"Content-Type: text/plain; charset=utf-8\r\n"
     b"Upgrade: echo\r\nConnection: Upgrade\r\nContent-Length: 34\r\n\r\n"
     b"the request does not offer 'echo'\n"
 )
@@ -40,7 +44,9 @@ def get(path: str, *fields: str) -> bytes:
 
 def okay(body: bytes = b"okay", *fields: str, status: str = "200 OK") -> bytes:
     """The bytes of a response as our server sends it."""
-    lines = [f"HTTP/1.1 {status}", *fields, f"Content-Length: {len(body)}", "", ""]
+    date = DATE.decode().strip()
+    length = f"Content-Length: {len(body)}"
+    lines = [f"HTTP/1.1 {status}", date, *fields, length, "", ""]
     return "\r\n".join(lines).encode() + body
 
 

@@ -7,12 +7,8 @@ import trio
 import trio.testing
 
 from trio_upgrade import UpgradedStream
-from trio_upgrade._closing import (
-    abort_on_close,
-    close_in_stages,
-    end_stream,
-    find_socket,
-)
+from trio_upgrade._bottom import abort_on_close, find_socket
+from trio_upgrade._closing import close_in_stages, end_stream
 from trio_upgrade.testing import ScriptedPeer
 
 from .support import clogged_tcp_pair, make_tls_contexts, tcp_pair, wrap_tls

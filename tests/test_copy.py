@@ -20,7 +20,7 @@ import trio
 import trio.testing
 
 from trio_upgrade import Transfer, UpgradedStream, _copy, pipe
-from trio_upgrade._closing import abort_on_close
+from trio_upgrade._bottom import abort_on_close
 from trio_upgrade._copy import Tally, copy
 from trio_upgrade._socket import DirectSocketStream
 from trio_upgrade._stream import look_below
@@ -375,6 +375,8 @@ class TestReplay:
         if echo:
             await receive(peer, got)
         assert got + script.sent == b"outer inner wire"
+        assert source.received == len(b"outer inner wire")
+        assert source.sent == len(got)
         assert source.peer_ended
         await close((source, peer))
 

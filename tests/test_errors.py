@@ -17,8 +17,10 @@ from trio_upgrade import (
     NotOffered,
     OpenError,
     PeerGone,
+    Refused,
     ResponseHead,
     TrioUpgradeError,
+    TunnelRefused,
     UpgradeRefused,
     UsageError,
 )
@@ -38,7 +40,9 @@ def make_response(status: int, reason: str) -> ClientResponse:
     [
         (TrioUpgradeError, (Exception,)),
         (OpenError, (TrioUpgradeError,)),
-        (UpgradeRefused, (OpenError,)),
+        (Refused, (OpenError,)),
+        (UpgradeRefused, (Refused,)),
+        (TunnelRefused, (Refused,)),
         (IllegalSwitch, (OpenError,)),
         (BadResponse, (OpenError,)),
         (PeerGone, (OpenError,)),

@@ -21,6 +21,17 @@ def test_defaults() -> None:
         "drain_body": 65536,
         "refusal_body": 65536,
         "informational": 16,
+        "read_ahead": 65536,
+        "connections": 10000,
+        "upgraded": None,
+        "requests_per_connection": None,
+        "head_timeout": 10.0,
+        "keep_alive_timeout": 5.0,
+        "body_timeout": 30.0,
+        "body_progress": 1024,
+        "decision_timeout": None,
+        "send_timeout": 30.0,
+        "continue_timeout": 1.0,
         "linger": 2.0,
     }
 

@@ -7,7 +7,7 @@ from dataclasses import FrozenInstanceError
 import pytest
 
 from trio_upgrade import Response, Upgrade
-from trio_upgrade._messages import check_reason, standard_reason
+from trio_upgrade._messages import check_reason, opens_tunnel, standard_reason
 
 from .support import echo
 
@@ -75,12 +75,9 @@ class TestResponse:
 
     def test_opens_tunnel(self) -> None:
         """A 2xx would be a tunnel to CONNECT, nothing else would."""
-        assert [Response(s).opens_tunnel for s in (200, 299, 300, 404)] == [
-            True,
-            True,
-            False,
-            False,
-        ]
+        statuses = (200, 299, 300, 404)
+
+        assert [*map(opens_tunnel, statuses)] == [True, True, False, False]
 
 
 class TestUpgrade:

@@ -382,7 +382,7 @@ class TestMalformed:
             (b"GET /" + b"x" * 200, b"414 "),
             (b"GET / HTTP/1.1\r\nA: " + b"x" * 200, b"431 "),
             (
-                b"GET / HTTP/1.1\r\nTransfer-Encoding: gzip\r\nHost: x\r\n\r\n",
+                b"GET / HTTP/1.1\r\nTransfer-Encoding: gzip, chunked\r\nHost: x\r\n\r\n",
                 b"501 Not Implemented",
             ),
         ],

@@ -1,16 +1,12 @@
 """HTTP/1.1 connections that become something else, as ordinary Trio tasks."""
 
-from ._client import (
-    ClientConnection as ClientConnection,
-    Upgraded as Upgraded,
-    open_connection as open_connection,
-    open_upgrade as open_upgrade,
-)
+from ._client import ClientConnection as ClientConnection
 from ._copy import Transfer as Transfer
 from ._errors import (
     BadBody as BadBody,
     BadResponse as BadResponse,
     BodyError as BodyError,
+    BodyTimeout as BodyTimeout,
     BodyTooLarge as BodyTooLarge,
     HalfCloseUnsupported as HalfCloseUnsupported,
     IllegalSwitch as IllegalSwitch,
@@ -18,7 +14,10 @@ from ._errors import (
     NotOffered as NotOffered,
     OpenError as OpenError,
     PeerGone as PeerGone,
+    Refused as Refused,
     TrioUpgradeError as TrioUpgradeError,
+    TunnelRefused as TunnelRefused,
+    Unavailable as Unavailable,
     UpgradeRefused as UpgradeRefused,
     UsageError as UsageError,
 )
@@ -28,17 +27,33 @@ from ._messages import (
     ClientResponse as ClientResponse,
     Response as Response,
     ResponseHead as ResponseHead,
+    Tunnel as Tunnel,
     Upgrade as Upgrade,
+)
+from ._open import (
+    open_connection as open_connection,
+    open_tunnel as open_tunnel,
+    open_upgrade as open_upgrade,
 )
 from ._pipe import pipe as pipe
 from ._relay import Relayed as Relayed, relay as relay
 from ._request import Request as Request
-from ._server import (
-    Server as Server,
+from ._serve import (
     serve_listeners as serve_listeners,
+    serve_ssl_over_tcp as serve_ssl_over_tcp,
     serve_stream as serve_stream,
     serve_tcp as serve_tcp,
 )
+from ._server import Server as Server, drain_on_signal as drain_on_signal
 from ._stream import UpgradedStream as UpgradedStream
 from ._target import Authority as Authority
 from ._tokens import Offers as Offers
+from ._upgraded import Upgraded as Upgraded
+from ._watching import (
+    EndReason as EndReason,
+    EndRecord as EndRecord,
+    ErrorRecord as ErrorRecord,
+    RequestRecord as RequestRecord,
+    ServerStatistics as ServerStatistics,
+    SwitchRecord as SwitchRecord,
+)

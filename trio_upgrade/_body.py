@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, final
 import trio
 
 from ._errors import BodyTooLarge
+from ._headers import Headers
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -23,13 +24,31 @@ class Body:
         receive: Gives the next piece, empty at the end.
         length: The number of bytes to come, None if unknown.
         limit: The most bytes that :meth:`read` gathers unless told otherwise.
+        get_trailers: Gives the fields behind the body when that has ended.
+
+    Attributes:
+        trailers: Those fields; none before the end was read.
     """
 
-    __slots__ = ("_ended", "_gathered", "_length", "_limit", "_receive")
+    __slots__ = (
+        "_ended",
+        "_gathered",
+        "_get_trailers",
+        "_length",
+        "_limit",
+        "_receive",
+        "trailers",
+    )
 
     def __init__(
-        self, receive: Callable[[], Awaitable[bytes]], length: int | None, limit: int
+        self,
+        receive: Callable[[], Awaitable[bytes]],
+        length: int | None,
+        limit: int,
+        get_trailers: Callable[[], Headers] = Headers,
     ) -> None:
+        self.trailers: Headers = Headers()
+        self._get_trailers = get_trailers
         self._receive = receive
         self._length = length
         self._limit = limit
@@ -58,9 +77,7 @@ class Body:
     async def _gather(self, limit: int) -> bool:
         # Whether the whole body is within the limit.
         while not self._ended and len(self._gathered) <= limit:
-            chunk = await self._receive()
-            self._gathered += chunk
-            self._ended = not chunk
+            self._gathered += await self._take()
         return len(self._gathered) <= limit
 
     async def receive_some(self) -> bytes:
@@ -68,8 +85,13 @@ class Body:
         if self._ended:
             await trio.lowlevel.checkpoint()
             return b""
+        return await self._take()
+
+    async def _take(self) -> bytes:
         chunk = await self._receive()
-        self._ended = not chunk
+        if not chunk:
+            self._ended = True
+            self.trailers = self._get_trailers()
         return chunk
 
     def stream(self) -> BodyStream:

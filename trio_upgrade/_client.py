@@ -1,190 +1,81 @@
-# Dialling: one request at a time on one connection, and the checked switch.  Nothing runs
-# behind the caller's back: every byte is read by the task that asks for it.
+# One client connection: one request at a time, and the checked switch.  Nothing runs
+# behind the caller's back: every byte is read by the task that asks for it, and the one
+# task that sends a body while the answer may come already ends with the call.
 from __future__ import annotations
 
-from contextlib import AsyncExitStack, suppress
-from typing import TYPE_CHECKING, NamedTuple, final
+from typing import TYPE_CHECKING, TypeAlias, final
 
 import trio
 
 from ._body import Body
-from ._closing import close_in_stages, close_now, close_within, end_stream
-from ._connection import HTTPConnection
+from ._closing import close_now, close_within
+from ._connection import SMALL_BODY, HTTPConnection
 from ._errors import (
     BadResponse,
-    BodyError,
     IllegalSwitch,
     MalformedMessage,
     PeerGone,
+    TunnelRefused,
     UpgradeRefused,
     UsageError,
 )
-from ._handshake import find_switch_defect, offer_fields
+from ._handshake import (
+    connect_fields,
+    expects_anything,
+    find_switch_defect,
+    offer_fields,
+)
 from ._headers import Field, HeadersLike, encode_fields, field_values
-from ._limits import Limits
-from ._messages import ClientResponse, ResponseHead
+from ._messages import ClientResponse, ResponseHead, opens_tunnel
+from ._sending import RequestSending
 from ._stream import UpgradedStream
-from ._target import Endpoint, parse_url
+from ._target import Endpoint, parse_connect_authority
 from ._tokens import Offers
+from ._upgraded import Upgraded
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from types import TracebackType
+
+    from ._limits import Limits
 
 _SWITCHING_PROTOCOLS = 101
 _LAST_INFORMATIONAL = 199
+_Answer: TypeAlias = tuple[ResponseHead, tuple[ResponseHead, ...]]
 # What request() writes itself, or what would make an offer of it.
 _REQUEST_FORBIDDEN = frozenset({b"content-length", b"transfer-encoding", b"upgrade"})
 _METHODS_WITH_CONTENT = frozenset({"POST", "PUT", "PATCH"})
 
 
-class _UpgradedFields(NamedTuple):
-    response: ResponseHead
-    stream: UpgradedStream
-    head: bytes
-
-
-class Upgraded(_UpgradedFields, trio.abc.AsyncResource):
-    """A connection that switched: unpack it, and use it as an async context manager.
-
-    ::
-
-        async with await open_upgrade(url, "echo") as (response, stream, head):
-            ...
-
-    Leaving the block ends the stream: in stages without an exception (our direction
-    first, then up to ``Limits.linger`` seconds for the peer's), by a reset after an
-    error, at once under cancellation. A stream that was detached is left alone.
-
-    Attributes:
-        response: The head of the 101.
-        stream: The connection, first bytes first.
-        head: A snapshot of the bytes that are first in the stream.
-        informational: The heads of the 1xx responses that came before the 101.
-        linger: Seconds that the end may take; from ``Limits.linger``.
-    """
-
-    informational: tuple[ResponseHead, ...] = ()
-    linger: float | None = 0.0
-
-    async def aclose(self) -> None:
-        """End the stream in stages; at once if cancelled."""
-        await close_in_stages(self.stream, self.linger)
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await end_stream(self.stream, exc_value, self.linger)
-
-
-async def open_upgrade(
-    url: str,
-    *protocols: str,
-    method: str = "GET",
-    headers: HeadersLike = (),
-    body: bytes = b"",
-    limits: Limits = Limits(),
-    stream: trio.abc.Stream | None = None,
-) -> Upgraded:
-    """Dial a server and switch the connection to one of these protocols.
-
-    Put a timeout round the ``await`` alone, then it does not bound the session::
-
-        with trio.fail_after(10):
-            upgraded = await open_upgrade(url, "echo")
-        async with upgraded as (response, stream, head):
-            ...
-
-    Whatever is raised, cancellation included, leaves nothing open.
-
-    Args:
-        url: ``http://`` or ``ws://``, host, port and target.
-        protocols: The protocols offered, ``name`` or ``name/version``, most wanted
-            first.
-        method: Of the request that carries the offer.
-        headers: Further fields. A Host field replaces the URL's; options of a
-            Connection field are added to ours.
-        body: The request's body; it is sent before the switch (RFC 9110 §7.8).
-        limits: The bounds of the exchange, and ``linger`` for the end.
-        stream: A stream to use instead of dialling, TLS say. It is owned from now on,
-            and closed on every outcome but success.
-
-    Returns:
-        The connection, which unpacks as ``(response, stream, head)``.
+@final
+class Offer:
+    """A checked offer: made before anything is opened.
 
     Raises:
         TypeError: No protocol is given.
-        ValueError: The URL, a protocol or a field is malformed, or a field is given
-            that the library writes.
-        OSError: The server cannot be reached.
-        UpgradeRefused: It answered with an ordinary response.
-        IllegalSwitch: Its 101 is not a legal answer to this offer.
-        BadResponse: Its answer is not HTTP, or over a limit.
-        PeerGone: It went away before its answer was complete.
+        ValueError: A protocol or a field is malformed, or the library writes it.
     """
-    async with AsyncExitStack() as opened:
-        if stream is not None:
-            opened.push_async_callback(close_now, stream)
-        offer = _Offer(protocols, headers)
-        endpoint = parse_url(url)
-        if stream is None:
-            stream = await _dial(endpoint)
-            opened.push_async_callback(close_now, stream)
-        connection = ClientConnection(stream, endpoint, limits)
-        try:
-            upgraded = await connection._switch(  # pyright: ignore[reportPrivateUsage]
-                endpoint.target, offer, method, body
-            )
-        except UpgradeRefused as exc:
-            try:
-                await exc.response.keep(limits.refusal_body)
-            except BodyError:
-                # It left in the middle of explaining; the status says enough.
-                exc.response.truncated = True
-            raise
-        opened.pop_all()
-        return upgraded
 
+    def __init__(
+        self,
+        protocols: Sequence[str],
+        headers: HeadersLike,
+        *,
+        tolerate_missing_connection: bool,
+    ) -> None:
+        if not protocols:
+            raise TypeError("at least one protocol has to be offered")
+        self.fields: list[Field] = offer_fields(protocols, headers)
+        self._protocols = Offers(protocols)
+        self._tolerant = tolerate_missing_connection
 
-async def open_connection(
-    url: str, *, limits: Limits = Limits(), stream: trio.abc.Stream | None = None
-) -> ClientConnection:
-    """Dial a server for requests, one after the other.
-
-    ::
-
-        async with await open_connection("http://127.0.0.1:1337") as connection:
-            response = await connection.request("GET", "/")
-            print(response.status, await response.read())
-
-    Args:
-        url: ``http://`` or ``ws://``, host and port; its path plays no part.
-        limits: The bounds of every exchange.
-        stream: A stream to use instead of dialling. It is owned from now on, and
-            closed if this raises.
-
-    Raises:
-        ValueError: The URL is malformed.
-        OSError: The server cannot be reached.
-    """
-    async with AsyncExitStack() as opened:
-        if stream is not None:
-            opened.push_async_callback(close_now, stream)
-        endpoint = parse_url(url)
-        if stream is None:
-            stream = await _dial(endpoint)
-        opened.pop_all()
-        return ClientConnection(stream, endpoint, limits)
-
-
-async def _dial(endpoint: Endpoint) -> trio.abc.Stream:
-    if endpoint.secure:
-        # Never in clear text by mistake.
-        raise ValueError("no TLS here: open the TLS stream and give it as stream=")
-    return await trio.open_tcp_stream(endpoint.host, endpoint.port)
+    def find_defect(self, head: ResponseHead) -> str | None:
+        """Return what makes a 101 an illegal answer, None if nothing does."""
+        return find_switch_defect(
+            self._protocols,
+            head.http_version,
+            head.headers,
+            tolerate_missing_connection=self._tolerant,
+        )
 
 
 @final
@@ -203,6 +94,8 @@ class ClientConnection(trio.abc.AsyncResource):
         self._host_field = endpoint.host_field
         self._limits = limits
         self._used = False
+        # Whether the last answer ended its use, whatever HTTP says.
+        self._spent = False
 
     async def request(
         self,
@@ -232,6 +125,8 @@ class ClientConnection(trio.abc.AsyncResource):
             PeerGone: The server went away, now or after its last response.
             trio.ClosedResourceError: The connection is closed or has switched.
         """
+        if method == "CONNECT":
+            raise ValueError("CONNECT asks for a tunnel, not for a response: connect()")
         fields = encode_fields(headers, forbidden=_REQUEST_FORBIDDEN)
         head, informational = await self._exchange(method, target, fields, body, None)
         return self._respond(head, informational)
@@ -243,6 +138,7 @@ class ClientConnection(trio.abc.AsyncResource):
         method: str = "GET",
         headers: HeadersLike = (),
         body: bytes = b"",
+        tolerate_missing_connection: bool = False,
     ) -> Upgraded:
         """Offer to switch this connection to one of these protocols.
 
@@ -255,24 +151,60 @@ class ClientConnection(trio.abc.AsyncResource):
             protocols: The protocols offered, most wanted first.
             method: Of the request that carries the offer.
             headers: Further fields; see :func:`open_upgrade`.
-            body: The request's body.
+            body: The request's body, sent before anything is switched.
+            tolerate_missing_connection: Whether a 101 may lack its Connection field.
 
         Raises:
             TypeError: No protocol is given.
             UpgradeRefused: The server answered with an ordinary response.
             IllegalSwitch: Its 101 is not a legal answer to this offer.
         """
-        return await self._switch(target, _Offer(protocols, headers), method, body)
+        offer = Offer(
+            protocols, headers, tolerate_missing_connection=tolerate_missing_connection
+        )
+        return await self.switch(target, offer, method, body)
 
-    async def _switch(
-        self, target: str, offer: _Offer, method: str, body: bytes
+    async def switch(
+        self, target: str, offer: Offer, method: str, body: bytes
     ) -> Upgraded:
-        # What upgrade() and open_upgrade() share.
+        """Do what :meth:`upgrade` does, with an offer that is checked already."""
         head, informational = await self._exchange(
-            method, target, offer.fields, body, offer.protocols
+            method, target, offer.fields, body, offer
         )
         if head.status != _SWITCHING_PROTOCOLS:
             raise UpgradeRefused(self._respond(head, informational))
+        return self._hand_over(head, informational)
+
+    async def connect(self, authority: str, *, headers: HeadersLike = ()) -> Upgraded:
+        """Ask the proxy at the other end for a tunnel (RFC 9110 §9.3.6).
+
+        Any 2xx opens it, one in HTTP/1.0 too; its framing fields are ignored. The
+        connection then becomes the result and this object counts as closed. Refused,
+        the response can be read, and nothing else be asked (RFC 9931 §8). Otherwise
+        failed or cancelled, the connection is closed.
+
+        Args:
+            authority: ``host:port``, an IPv6 address in brackets.
+            headers: Further fields, Proxy-Authorization say.
+
+        Raises:
+            ValueError: The authority is not of that form, or a field is malformed or
+                one that a CONNECT has not.
+            TunnelRefused: The proxy answered with something other than a 2xx.
+        """
+        parse_connect_authority(authority)
+        fields = connect_fields(authority, headers)
+        head, informational = await self._exchange(
+            "CONNECT", authority, fields, b"", None
+        )
+        if not opens_tunnel(head.status):
+            self._spent = True
+            raise TunnelRefused(self._respond(head, informational))
+        return self._hand_over(head, informational)
+
+    def _hand_over(
+        self, head: ResponseHead, informational: tuple[ResponseHead, ...]
+    ) -> Upgraded:
         assert self._stream is not None
         rest, ended = self._http.hand_over()
         stream = UpgradedStream(self._stream, rest, ended=ended)
@@ -297,7 +229,12 @@ class ClientConnection(trio.abc.AsyncResource):
         self, head: ResponseHead, informational: tuple[ResponseHead, ...]
     ) -> ClientResponse:
         http = self._http
-        body = Body(http.receive_body, http.codec.body_left, self._limits.body_bytes)
+        body = Body(
+            http.receive_body,
+            http.codec.body_left,
+            self._limits.body_bytes,
+            lambda: http.codec.trailers,
+        )
         return ClientResponse(head, informational, body)
 
     async def _exchange(
@@ -306,21 +243,25 @@ class ClientConnection(trio.abc.AsyncResource):
         target: str,
         given: Sequence[Field],
         body: bytes,
-        offers: Offers | None,
-    ) -> tuple[ResponseHead, tuple[ResponseHead, ...]]:
+        offer: Offer | None,
+    ) -> _Answer:
         # The head of the final response, or of a legal 101.
-        if method == "CONNECT":
-            raise ValueError("CONNECT asks for a tunnel, not for a response")
-        stream = await self._claim()
+        if method == "CONNECT" and offer is not None:
+            raise ValueError("CONNECT asks for a tunnel and cannot offer anything else")
         fields = self._complete(method, given, body)
-        request = self._http.codec.write_request(method, target, fields, body)
+        stream = await self._claim()
+        head = self._http.codec.write_request(method, target, fields)
         self._used = True
         try:
-            # It may have answered before the body was through; if it did not, the
-            # next receive says so.
-            with suppress(trio.BrokenResourceError):
-                await self._http.send_request(request)
-            return await self._receive_final(offers)
+            sending = RequestSending(self._http, head, body)
+            if expects_anything(fields):
+                sending.wait_for_continue(self._limits.continue_timeout)
+            elif len(body) <= SMALL_BODY:
+                # The kernel takes as much; what cannot wait needs no task.
+                await sending.run()
+            if sending.done:
+                return await self._receive_final(offer, sending)
+            return await self._converse(sending, offer)
         except MalformedMessage as exc:
             await self._abandon(stream)
             raise BadResponse(str(exc)) from exc
@@ -331,6 +272,37 @@ class ClientConnection(trio.abc.AsyncResource):
             await self._abandon(stream)
             raise
 
+    async def _converse(self, sending: RequestSending, offer: Offer | None) -> _Answer:
+        # The answer to a request whose body is sent meanwhile.
+        answer: _Answer | None = None
+        failure: Exception | None = None
+
+        async def send() -> None:
+            # Kept, like what the receiving raises: out of a nursery a single error
+            # would come as a group.
+            nonlocal failure
+            try:
+                await sending.run()
+            except Exception as exc:
+                failure = exc
+                nursery.cancel_scope.cancel(reason="the request cannot be sent")
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(send, name="trio_upgrade request body")
+            try:
+                answer = await self._receive_final(offer, sending)
+            except Exception as exc:
+                failure = exc
+            # With a final response the body has lost its purpose, and the connection
+            # its use if something of it is missing (RFC 9112 §9.3).
+            nursery.cancel_scope.cancel(
+                reason="the answer came before the body was sent"
+            )
+        if answer is None:
+            assert failure is not None
+            raise failure
+        return answer
+
     async def _claim(self) -> trio.abc.Stream:
         # The stream, if a request may be made on it now.
         if self._stream is None:
@@ -339,13 +311,15 @@ class ClientConnection(trio.abc.AsyncResource):
             http = self._http
             if not http.codec.body_ended:
                 raise UsageError("the last response's body is not read to its end")
-            if http.codec.has_read_ahead:
-                # RFC 9112 §9.2: not to be taken for a response.
+            try:
+                if await http.has_unasked_input():
+                    # RFC 9112 §9.2: not to be taken for a response.
+                    raise BadResponse("the server sent more than its response")
+                if self._spent or http.ended or not http.reusable:
+                    raise PeerGone("the last response ended the connection")
+            except BaseException:
                 await self._abandon(self._stream)
-                raise BadResponse("the server sent more than its response")
-            if not http.reusable:
-                await self._abandon(self._stream)
-                raise PeerGone("the last response ended the connection")
+                raise
         return self._stream
 
     def _complete(
@@ -354,21 +328,26 @@ class ClientConnection(trio.abc.AsyncResource):
         fields = [*given]
         if not field_values(fields, b"host"):
             fields.insert(0, (b"Host", self._host_field))
+        if not body and expects_anything(fields):
+            raise ValueError("Expect: there is no body that could wait for a 100")
         # RFC 9110 §8.6: where a body is expected, its absence is said, too.
         if body or method in _METHODS_WITH_CONTENT:
             fields.append((b"Content-Length", b"%d" % len(body)))
         return fields
 
     async def _receive_final(
-        self, offers: Offers | None
-    ) -> tuple[ResponseHead, tuple[ResponseHead, ...]]:
+        self, offer: Offer | None, sending: RequestSending
+    ) -> _Answer:
         informational: list[ResponseHead] = []
         while True:
-            head = await self._http.receive_response()
+            raw = await self._http.receive_response_head()
+            if not sending.done:
+                await sending.take_in(raw)
+            head = self._http.codec.parse_response(raw)
             if head.status == _SWITCHING_PROTOCOLS:
-                defect = find_switch_defect(
-                    offers or Offers(), head.http_version, head.headers
-                )
+                # Of a request without one the codec lets no 101 through.
+                assert offer is not None
+                defect = offer.find_defect(head)
                 if defect is not None:
                     raise IllegalSwitch(defect)
             elif head.status <= _LAST_INFORMATIONAL:
@@ -381,13 +360,3 @@ class ClientConnection(trio.abc.AsyncResource):
     async def _abandon(self, stream: trio.abc.Stream) -> None:
         self._stream = None
         await close_now(stream)
-
-
-@final
-class _Offer:
-    # A checked offer: made before anything is opened.
-    def __init__(self, protocols: Sequence[str], headers: HeadersLike) -> None:
-        if not protocols:
-            raise TypeError("at least one protocol has to be offered")
-        self.protocols: Offers = Offers(protocols)
-        self.fields: list[Field] = offer_fields(protocols, headers)

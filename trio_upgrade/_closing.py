@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import math
-import socket
-import struct
 from contextlib import suppress
 from typing import TypeAlias, cast
 
 import trio
 
+from ._bottom import abort_on_close
 from ._groups import split_errors
-from ._socket import DirectSocketStream
 from ._stream import UpgradedStream
 
 # What isinstance() cannot tell of a generic class.
 _SSLStream: TypeAlias = trio.SSLStream[trio.abc.Stream]
-# SO_LINGER on, 0 seconds: close() sends a reset (RFC 9293 §3.10.4's ABORT).
-_LINGER_RESET = struct.pack("ii", 1, 0)
 
 
 async def end_stream(
@@ -109,25 +105,3 @@ async def _exchange_ends(stream: trio.abc.Stream, tls: _SSLStream | None) -> Non
         await stream.send_eof()
         while await stream.receive_some():
             pass
-
-
-def abort_on_close(stream: trio.abc.AsyncResource) -> None:
-    """Make the next close of a kernel socket send a reset; leave others as they are."""
-    sock = find_socket(stream)
-    if sock is not None:
-        # Closed already, or reset by the peer, which macOS answers with EINVAL.
-        with suppress(OSError):
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_RESET)
-
-
-def find_socket(stream: object) -> trio.socket.SocketType | None:
-    """Return the kernel socket at the bottom of a stack of streams, None if none is."""
-    while True:
-        if isinstance(stream, trio.SocketStream | DirectSocketStream):
-            return stream.socket
-        if isinstance(stream, trio.SSLStream):
-            stream = cast("_SSLStream", stream).transport_stream
-        elif isinstance(stream, UpgradedStream) and not stream.detached:
-            stream = stream.transport
-        else:
-            return None

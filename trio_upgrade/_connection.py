@@ -3,7 +3,8 @@
 # never here.
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, final
+import selectors
+from typing import TYPE_CHECKING, Protocol
 
 import trio
 
@@ -11,21 +12,28 @@ from ._errors import BadBody, PeerGone
 from ._http import HTTPCodec, Role
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, Iterable
-
-    from ._headers import Field
     from ._limits import Limits
-    from ._messages import RequestHead, ResponseHead
 
 # As Trio's own default.  It also bounds how much of another protocol can come in with
 # the head.
 _RECEIVE_SIZE = 64 * 1024
+# What is longer is sent in pieces where somebody watches that the peer reads.
+_PIECE = 64 * 1024
 # Up to here a body is sent in one piece with its head; beyond, copying costs more than
 # a second send does.
-_SMALL_BODY = 64 * 1024
+SMALL_BODY = 64 * 1024
 
 
-@final
+class Watch(Protocol):
+    """Who bounds the time that things take here."""
+
+    def head_began(self) -> None: ...
+
+    def sending_began(self) -> None: ...
+
+    def sending_ended(self) -> None: ...
+
+
 class HTTPConnection:
     """HTTP/1.1 on one stream, either role; not for two tasks at a time.
 
@@ -33,57 +41,77 @@ class HTTPConnection:
         stream: What it is spoken on.
         role: Which side we are.
         limits: The bounds.
+        watch: Is told when something begins that may take too long; None for nobody.
 
     Attributes:
         codec: The state of the exchange.
         broken: Something was cut in the middle; nothing more can be said.
-        lost: And that because the transport itself broke.
+        ended: The peer's end was read.
+        lost: It is broken because the transport itself broke.
     """
 
-    __slots__ = ("_ended", "_stream", "broken", "codec", "lost")
+    __slots__ = ("_stream", "_watch", "broken", "codec", "ended", "lost")
 
-    def __init__(self, stream: trio.abc.Stream, role: Role, limits: Limits) -> None:
+    def __init__(
+        self,
+        stream: trio.abc.Stream,
+        role: Role,
+        limits: Limits,
+        *,
+        watch: Watch | None = None,
+    ) -> None:
         self._stream = stream
-        self._ended = False
+        self._watch = watch
         self.codec: HTTPCodec = HTTPCodec(role, limits)
         self.broken: bool = False
+        self.ended: bool = False
         self.lost: bool = False
 
-    async def receive_request(self) -> RequestHead | None:
-        """Receive the next request head.
+    async def has_unasked_input(self) -> bool:
+        """Tell whether the server has sent something that no request asked for.
 
-        Returns:
-            The head; None if the client ended the connection instead.
-
-        Raises:
-            MalformedMessage: It is none, or over a limit; a response can be sent.
-            trio.BrokenResourceError: The connection is broken.
+        Bytes that were read already count, and on a plain socket what waits in the
+        kernel. If it is the server's end that waits, :attr:`ended` is set.
         """
-        self.codec.start_exchange()
-        raw = await self._receive_head()
-        return None if raw is None else self.codec.parse_request(raw)
+        if self.codec.has_read_ahead:
+            return True
+        # Below TLS it may be the protocol's own: a session ticket say.
+        if not isinstance(self._stream, trio.SocketStream):
+            return False
+        if not _is_readable(self._stream.socket):
+            return False
+        try:
+            return bool(await self.receive())
+        except trio.BrokenResourceError:
+            return False
 
-    async def receive_response(self) -> ResponseHead:
-        """Receive the next response head, an informational one too.
+    async def receive_response_head(self) -> bytes:
+        """Receive the bytes of the next response head, an informational one too.
 
         Raises:
-            MalformedMessage: It is none, or over a limit.
-            IllegalSwitch: It is a 101, and the request asked for no switch.
+            MalformedMessage: It is over a limit, or no HTTP.
             PeerGone: The server ended the connection before or within it.
             trio.BrokenResourceError: The connection is broken.
         """
-        raw = await self._receive_head()
+        raw = await self.receive_head()
         if raw is None:
             stage = "within" if self.codec.has_read_ahead else "before"
             raise PeerGone(f"the server ended the connection {stage} its answer")
-        return self.codec.parse_response(raw)
+        return raw
 
-    async def _receive_head(self) -> bytes | None:
-        while (head := self.codec.take_head()) is None:
-            received = await self._receive()
-            if not received:
+    async def receive_head(self) -> bytes | None:
+        """Receive the bytes of a head; None if the peer ended the connection instead."""
+        codec, began = self.codec, False
+        while (head := codec.take_head()) is None:
+            if self.ended:
+                # Seen before, by somebody who was waiting for it.
                 return None
-            self.codec.feed(received)
+            if self._watch is not None and not began and codec.has_read_ahead:
+                began = True
+                self._watch.head_began()
+            received = await self.receive()
+            if received:
+                codec.feed(received)
         return head
 
     async def receive_body(self) -> bytes:
@@ -95,112 +123,77 @@ class HTTPConnection:
             BadBody: The framing is broken, or the peer left before the body's end.
         """
         codec = self.codec
-        if codec.body_ended or codec.body_pending:
-            await trio.lowlevel.checkpoint()
-        while (chunk := codec.next_body()) is None:
-            try:
-                received = await self._receive()
-            except trio.BrokenResourceError as exc:
-                raise BadBody("the peer broke the connection within a body") from exc
-            if received:
-                codec.feed(received)
-            else:
+        chunk = await self.receive_body_here()
+        while chunk is None:
+            if self.ended:
                 codec.feed_body_end()
+            else:
+                try:
+                    codec.feed(await self.receive())
+                except trio.BrokenResourceError as exc:
+                    raise BadBody("the peer broke the connection in a body") from exc
+            chunk = codec.next_body()
         return chunk
 
-    async def _receive(self) -> bytes | bytearray:
+    async def receive_body_here(self) -> bytes | None:
+        """Receive the next piece of the body, or None if that has to be waited for.
+
+        A checkpoint unless it returns None.
+
+        Raises:
+            BadBody: As :meth:`receive_body` does.
+        """
+        codec = self.codec
+        if not (codec.body_ended or codec.body_pending or codec.has_read_ahead):
+            return None
+        await trio.lowlevel.checkpoint_if_cancelled()
+        chunk = codec.next_body()
+        if chunk is not None:
+            await trio.lowlevel.cancel_shielded_checkpoint()
+        return chunk
+
+    async def receive(self) -> bytes | bytearray:
+        """Receive something; empty at the peer's end."""
         try:
             received = await self._stream.receive_some(_RECEIVE_SIZE)
         except trio.BrokenResourceError:
             self.broken = self.lost = True
             raise
         if not received:
-            self._ended = True
+            self.ended = True
         return received
 
-    async def send_request(self, request: bytes) -> None:
-        """Send what :meth:`HTTPCodec.write_request` has written.
+    async def send_request(self, head: bytes) -> None:
+        """Send the head of a request that has no body, or of one that comes later.
 
         Raises:
             trio.BrokenResourceError: The connection is broken. So it is, too, after a
                 cancellation.
         """
-        await self._send(request)
+        await self.send(head)
 
-    async def send_informational(
-        self, status: int, reason: str, fields: Iterable[Field]
-    ) -> None:
-        """Send a 1xx, the 101 of a legal switch among them.
+    async def send_request_body(self, head: bytes, body: bytes) -> None:
+        """Send the body of a request, behind what is left to send of its head.
 
         Raises:
-            trio.BrokenResourceError: The connection is broken. So it is, too, once a
-                cancellation has come in the middle.
+            trio.BrokenResourceError: As :meth:`send_request` does.
         """
-        await trio.lowlevel.checkpoint_if_cancelled()
-        await self._send(self.codec.write_informational(status, reason, fields))
-
-    async def send_response(
-        self,
-        status: int,
-        reason: str,
-        fields: Iterable[Field],
-        body: bytes | AsyncIterable[bytes],
-        *,
-        close: bool,
-    ) -> None:
-        """Send a final response; see :meth:`HTTPCodec.write_response_head`.
-
-        Args:
-            status: The status code.
-            reason: The reason phrase.
-            fields: The fields.
-            body: Bytes, or an iterable, which its owner closes. It is not sent where
-                method or status allow no content.
-            close: Whether to announce that the connection ends.
-
-        Raises:
-            ValueError: A Content-Length among the fields is not the body's. Of a body
-                in bytes nothing was sent; otherwise the connection is broken.
-            trio.BrokenResourceError: The connection is broken. So it is, too, after a
-                cancellation or an error of the iterable in the middle.
-        """
-        await trio.lowlevel.checkpoint_if_cancelled()
-        codec = self.codec
-        head, has_content = codec.write_response_head(
-            status,
-            reason,
-            fields,
-            length=len(body) if isinstance(body, bytes) else None,
-            close=close,
-        )
-        if not has_content:
-            await self._send(head + codec.write_end())
-        elif not isinstance(body, bytes):
-            await self._send(head)
-            await self._send_iterable(body)
-        elif len(body) <= _SMALL_BODY:
-            content = codec.write_body(body)
-            await self._send(b"".join((head, content, codec.write_end())))
+        content = self.codec.write_body(body)
+        if len(body) <= SMALL_BODY:
+            await self.send(head + content)
         else:
-            await self._send(head)
-            await self._send(codec.write_body(body))
-            codec.write_end()
+            await self.send(head)
+            await self.send(content)
 
-    async def _send_iterable(self, body: AsyncIterable[bytes]) -> None:
-        try:
-            async for chunk in body:
-                await self._send(self.codec.write_body(chunk))
-            await self._send(self.codec.write_end())
-        except BaseException:
-            # The response is begun and cannot be ended properly.
-            self.broken = True
-            raise
-
-    async def _send(self, data: bytes) -> None:
+    async def send(self, data: bytes) -> None:
+        """Send something; cut in the middle, the connection is broken."""
         if not data:
             return
         try:
-            await self._stream.send_all(data)
+            if self._watch is None:
+                await self._stream.send_all(data)
+            else:
+                await self._send_watched(data, self._watch)
         except BaseException as exc:
             # Some of it may have gone out: neither h11 nor anybody else may go on as
             # if all of it had, or nothing.
@@ -209,15 +202,23 @@ class HTTPConnection:
             self.codec.fail()
             raise
 
+    async def _send_watched(self, data: bytes, watch: Watch) -> None:
+        try:
+            if len(data) <= _PIECE:
+                watch.sending_began()
+                await self._stream.send_all(data)
+                return
+            with memoryview(data) as view:
+                for start in range(0, len(data), _PIECE):
+                    watch.sending_began()
+                    await self._stream.send_all(view[start : start + _PIECE])
+        finally:
+            watch.sending_ended()
+
     @property
     def reusable(self) -> bool:
         """Whether the exchange is over and another one can follow."""
         return not self.broken and self.codec.reusable
-
-    @property
-    def may_answer(self) -> bool:
-        """Whether a server can still begin a final response."""
-        return not self.broken and self.codec.may_answer
 
     def hand_over(self) -> tuple[bytes, bool]:
         """Free the HTTP state and give up what was read beyond it: the last call.
@@ -225,4 +226,10 @@ class HTTPConnection:
         Returns:
             The bytes, and whether the peer's end was read behind them.
         """
-        return self.codec.hand_over(), self._ended
+        return self.codec.hand_over(), self.ended
+
+
+def _is_readable(sock: trio.socket.SocketType) -> bool:
+    with selectors.DefaultSelector() as selector:
+        selector.register(sock.fileno(), selectors.EVENT_READ)
+        return bool(selector.select(0))

@@ -53,17 +53,27 @@ class Tally:
 
     Attributes:
         bytes: How many were moved.
+        read: How many were read by descriptor.
         at_sink: Whether the sink was used last, and not the source.
         timed: Whether somebody wants to know :attr:`moved_at`.
         moved_at: When a byte came or went last, on Trio's clock.
     """
 
-    __slots__ = ("_backward", "_transfer", "at_sink", "bytes", "moved_at", "timed")
+    __slots__ = (
+        "_backward",
+        "_transfer",
+        "at_sink",
+        "bytes",
+        "moved_at",
+        "read",
+        "timed",
+    )
 
     def __init__(self, transfer: Transfer | None, *, backward: bool = False) -> None:
         self._transfer = transfer
         self._backward = backward
         self.bytes: int = 0
+        self.read: int = 0
         self.at_sink: bool = False
         self.timed: bool = False
         self.moved_at: float = 0.0
@@ -96,8 +106,13 @@ async def copy(
                     return
             origin = _find_port(below)
             if origin is not None:
-                await _copy_descriptors(origin, port, tally)
-                note(source, ended=True)
+                before = tally.bytes
+                try:
+                    await _copy_descriptors(origin, port, tally)
+                    note(source, ended=True)
+                finally:
+                    note(source, received=tally.read)
+                    note(sink, sent=tally.bytes - before)
                 return
         while await _copy_chunk(source, sink, tally):
             pass
@@ -139,6 +154,7 @@ async def _copy_descriptors(source: _Port, sink: _Port, tally: Tally) -> None:
                 continue
             if not chunk:
                 return
+            tally.read += len(chunk)
             tally.at_sink = True
             if turns == 0:
                 # Only where others have run can another one be sending.

@@ -7,14 +7,18 @@
 
     TrioUpgradeError
     ├── OpenError               a client exchange gave no response or no switch
-    │   ├── UpgradeRefused      the server answered, but not with a switch
+    │   ├── Refused             the server answered with an ordinary response
+    │   │   ├── UpgradeRefused  to an offer
+    │   │   └── TunnelRefused   to a CONNECT
     │   ├── IllegalSwitch       the server switched in a way the RFC forbids
     │   ├── BadResponse         the server's answer is not HTTP
     │   └── PeerGone            the server went away before its answer was complete
     ├── BodyError               reading a message body failed
     │   ├── BadBody             its framing is broken, or the peer left in the middle
+    │   ├── BodyTimeout         it came too slowly
     │   └── BodyTooLarge        it is longer than the reader's limit
     ├── NotOffered              the app accepted a protocol that was not offered
+    ├── Unavailable             the server takes no more switches now
     ├── MalformedMessage        what came is not an HTTP/1.1 message we can accept
     ├── HalfCloseUnsupported    the transport has no way to end one direction only
     └── UsageError              a call that the state of its object does not permit
@@ -40,19 +44,30 @@ class OpenError(TrioUpgradeError):
     """
 
 
-class UpgradeRefused(OpenError):
-    """The server answered the offer with an ordinary final response.
+class Refused(OpenError):
+    """The server answered with an ordinary final response; one of the two below.
 
     Attributes:
-        response: That response. From :func:`open_upgrade` its connection is closed
-            and its body is in :attr:`ClientResponse.body`, cut at
-            ``Limits.refusal_body`` bytes; from :meth:`ClientConnection.upgrade` the
-            body is still to be read and the connection's scope owns it.
+        response: That response. From :func:`open_upgrade` and :func:`open_tunnel` its
+            connection is closed and its body is in :attr:`ClientResponse.body`, cut at
+            ``Limits.refusal_body`` bytes; from a :class:`ClientConnection` the body is
+            still to be read and the connection's scope owns it.
     """
 
     def __init__(self, response: ClientResponse) -> None:
         super().__init__(f"refused with {response.status} {response.reason}")
         self.response = response
+
+
+class UpgradeRefused(Refused):
+    """The server did not take up the offer; it may well serve other requests."""
+
+
+class TunnelRefused(Refused):
+    """The proxy answered the CONNECT with something other than a 2xx.
+
+    Nothing else can be asked on that connection (RFC 9931 §8).
+    """
 
 
 class IllegalSwitch(OpenError):
@@ -96,6 +111,15 @@ class BadBody(BodyError):
     """The body's framing is broken, or the peer left in the middle of it (400)."""
 
 
+class BodyTimeout(BodyError):
+    """The body came more slowly than ``Limits.body_timeout`` allows (408)."""
+
+    status = 408
+
+    def __init__(self) -> None:
+        super().__init__("the body came too slowly")
+
+
 class BodyTooLarge(BodyError):
     """The body is longer than the limit of whoever reads it (413).
 
@@ -123,6 +147,13 @@ class NotOffered(TrioUpgradeError):
     def __init__(self, protocol: str) -> None:
         super().__init__(f"the request does not offer {protocol!r}")
         self.protocol = protocol
+
+
+class Unavailable(TrioUpgradeError):
+    """The server takes no more switches: it drains, or has as many as it may.
+
+    Nothing was sent. Left uncaught in an app it is no bug: the client gets a 503.
+    """
 
 
 class MalformedMessage(TrioUpgradeError):

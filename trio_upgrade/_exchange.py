@@ -4,26 +4,38 @@
 # can neither read nor answer the next one.
 from __future__ import annotations
 
-import os
-from typing import TYPE_CHECKING, cast, final
+from typing import TYPE_CHECKING, final
 
+import trio
+
+from ._answers import refuse
 from ._body import Body
-from ._closing import find_socket
-from ._errors import BodyError, BodyTooLarge, MalformedMessage, NotOffered, UsageError
+from ._bottom import find_peer
+from ._errors import (
+    BodyError,
+    BodyTimeout,
+    BodyTooLarge,
+    MalformedMessage,
+    NotOffered,
+    Unavailable,
+    UsageError,
+)
 from ._groups import find_leaves
 from ._handshake import find_offers, must_close
-from ._messages import RequestHead, Response
 from ._request import Request
 from ._stream import UpgradedStream
+from ._watching import RequestRecord, SwitchRecord
 
 if TYPE_CHECKING:
-    import trio
-
-    from ._connection import HTTPConnection
+    from ._deadlines import Expirable
     from ._headers import Field
+    from ._hub import Hub
+    from ._messages import RequestHead, Response
     from ._server import Server
+    from ._server_connection import ServerConnection
+    from ._watching import Peer
 
-_TEXT = {"Content-Type": "text/plain; charset=utf-8"}
+_TUNNEL = "CONNECT"
 
 
 @final
@@ -35,11 +47,14 @@ class ServerExchange:
         transport: What it runs on.
         head: Of the request.
         server: What the request is told of its server.
-        secure: Whether the transport is TLS.
+        hub: What the server's connections share.
+        session: What the deadlines are armed for.
+        last: Whether the answer ends the connection.
 
     Attributes:
         request: What the app gets.
         stream: What the connection has become; None while it is HTTP.
+        protocol: What it has switched to, ``"CONNECT"`` for a tunnel.
 
     Raises:
         MalformedMessage: The target has no form that the method permits.
@@ -47,35 +62,51 @@ class ServerExchange:
 
     def __init__(
         self,
-        http: HTTPConnection,
+        http: ServerConnection,
         transport: trio.abc.Stream,
         head: RequestHead,
         server: Server,
+        hub: Hub,
+        session: Expirable,
         *,
-        secure: bool,
+        last: bool,
     ) -> None:
-        self._http: HTTPConnection | None = http
+        self._http: ServerConnection | None = http
         self._transport = transport
+        self._hub = hub
+        self._session = session
+        self._last = last
         self._dropped = False
+        self._watching = False
+        # Of the body: seconds waited for, and bytes come, since it last made progress.
+        self._waited = 0.0
+        self._progress = 0
+        self._began = trio.current_time()
         self._clients_faults: list[Exception] = []
         self.server: Server = server
-        self.secure: bool = secure
         self.stream: UpgradedStream | None = None
+        self.protocol: str | None = None
         offers = find_offers(head.method, head.http_version, head.headers)
-        limit = server.limits.body_bytes
-        body = Body(self._receive_body, http.codec.body_left, limit)
+        limit = hub.limits.body_bytes
+        codec = http.codec
+        body = Body(self._receive_body, codec.body_left, limit, lambda: codec.trailers)
         try:
             self.request = Request(head, offers, body, self)
         except ValueError as exc:
             raise MalformedMessage(f"the request target is malformed: {exc}") from exc
 
     @property
-    def peer(self) -> tuple[str, int] | str | None:
+    def peer(self) -> Peer:
         """Where the client is; asked of the kernel only when somebody wants to know."""
         return find_peer(self._transport)
 
     @property
-    def http(self) -> HTTPConnection:
+    def secure(self) -> bool:
+        """Whether the transport is TLS."""
+        return isinstance(self._transport, trio.SSLStream)
+
+    @property
+    def http(self) -> ServerConnection:
         """The HTTP side.
 
         Raises:
@@ -93,27 +124,83 @@ class ServerExchange:
         """End the exchange: what is kept of it has no hold on the connection."""
         self._http = None
 
+    ################################################################
+    # The body
+    ################################################################
+
     async def _receive_body(self) -> bytes:
         http = self.http
         if self._dropped:
             raise UsageError("a part of the body was dropped for a switch")
         if http.codec.client_waits:
             await http.send_informational(100, "Continue", ())
+        return await self._receive_in_time(http)
+
+    async def _receive_in_time(self, http: ServerConnection) -> bytes:
+        # A floor on progress, not a deadline for the next byte: a slow upload lives, and
+        # one byte now and then does not.  Only the time that is waited here counts.
+        limits = self._hub.limits
+        chunk: bytes | None = None
         try:
-            return await http.receive_body()
+            if limits.body_timeout is None:
+                return await http.receive_body()
+            chunk = await http.receive_body_here()
+            if chunk is not None:
+                return chunk
+            began = trio.current_time()
+            with trio.move_on_after(max(0.0, limits.body_timeout - self._waited)):
+                chunk = await http.receive_body()
+            if chunk is None:
+                raise BodyTimeout
         except BodyError as exc:
             self.blame_client(exc)
             raise
+        self._waited += trio.current_time() - began
+        self._progress += len(chunk)
+        if self._progress >= limits.body_progress:
+            self._waited, self._progress = 0.0, 0
+        return chunk
+
+    async def _drain_body(self, http: ServerConnection) -> None:
+        drained = 0
+        while not http.codec.body_ended:
+            chunk = await self._receive_in_time(http)
+            self._dropped = self._dropped or bool(chunk)
+            drained += len(chunk)
+            self._check_drain(drained)
+
+    def _check_drain(self, size: int) -> None:
+        limit = self._hub.limits.drain_body
+        if size > limit:
+            raise self._clients_fault(BodyTooLarge(limit))
+
+    async def wait_disconnect(self) -> None:
+        """Watch for the client's end; see :meth:`Request.wait_disconnect`."""
+        http = self.http
+        request = self.request
+        if self._watching:
+            raise UsageError("another task is waiting for the end of this connection")
+        self._watching = True
+        try:
+            await http.wait_disconnect(
+                self._hub.limits.read_ahead,
+                ignore_end=bool(request.upgrades) or request.method == "CONNECT",
+            )
+        finally:
+            self._watching = False
+
+    ################################################################
+    # The answer
+    ################################################################
 
     async def accept_upgrade(
         self, protocol: str, fields: tuple[Field, ...], reason: str
     ) -> UpgradedStream:
         """Switch; see :meth:`Request.accept_upgrade`."""
-        http = self.http
-        if not http.may_answer:
-            raise UsageError("the request was answered already")
+        http = self._get_answerable()
         if protocol not in self.request.upgrades:
             raise self._clients_fault(NotOffered(protocol))
+        self._check_available()
         if http.codec.body_left is not None:
             # Refused before a 100 invites it.
             self._check_drain(http.codec.body_left)
@@ -122,28 +209,47 @@ class ServerExchange:
             # 100 is a MUST (RFC 9110 §7.8).
             await http.send_informational(100, "Continue", ())
         await self._drain_body(http)
+        self._hub.deadlines.decision.disarm(self._session)
         await http.send_informational(101, reason, fields)
+        return self._hand_over(http, protocol)
+
+    async def accept_connect(self, fields: tuple[Field, ...]) -> UpgradedStream:
+        """Make it a tunnel; see :meth:`Request.accept_connect`."""
+        http = self._get_answerable()
+        if self.request.method != _TUNNEL:
+            raise UsageError(f"no tunnel was asked for by {self.request!r}")
+        self._check_available()
+        self._hub.deadlines.decision.disarm(self._session)
+        await http.send_tunnel("OK", (self._hub.dates.field(), *fields))
+        return self._hand_over(http, _TUNNEL)
+
+    def _get_answerable(self) -> ServerConnection:
+        http = self.http
+        if not http.may_answer:
+            raise UsageError("the request was answered already")
+        if self._watching:
+            # It would take bytes that belong to the other protocol.
+            raise UsageError("a task still waits for the end of this connection")
+        return http
+
+    def _check_available(self) -> None:
+        try:
+            self._hub.check_available()
+        except Unavailable as exc:
+            self._clients_fault(exc)
+            raise
+
+    def _hand_over(self, http: ServerConnection, protocol: str) -> UpgradedStream:
         rest, ended = http.hand_over()
+        hub = self._hub
         self.stream = UpgradedStream(self._transport, rest, ended=ended)
+        self.protocol = protocol
         self._http = None
+        hub.count_upgraded()
+        if hub.on_switch is not None:
+            seconds = trio.current_time() - self._began
+            hub.tell(hub.on_switch, SwitchRecord(self.request, protocol, seconds))
         return self.stream
-
-    async def _drain_body(self, http: HTTPConnection) -> None:
-        drained = 0
-        while not http.codec.body_ended:
-            try:
-                chunk = await http.receive_body()
-            except BodyError as exc:
-                self.blame_client(exc)
-                raise
-            self._dropped = self._dropped or bool(chunk)
-            drained += len(chunk)
-            self._check_drain(drained)
-
-    def _check_drain(self, size: int) -> None:
-        limit = self.server.limits.drain_body
-        if size > limit:
-            raise self._clients_fault(BodyTooLarge(limit))
 
     async def answer(self, response: Response, *, close: bool = False) -> bool:
         """Send a final response and leave the connection ready for the next request.
@@ -159,15 +265,29 @@ class ServerExchange:
             BodyError: What the client sends of its body cannot be skipped; the response
                 was sent.
         """
-        http = self.http
-        close = close or must_close(
-            self.request.method,
-            client_waits=http.codec.client_waits,
-            unread=http.codec.body_left,
-            drain_body=self.server.limits.drain_body,
+        http, hub = self.http, self._hub
+        hub.deadlines.decision.disarm(self._session)
+        close = (
+            close
+            or self._last
+            or hub.draining.is_set()
+            or must_close(
+                self.request.method,
+                client_waits=http.codec.client_waits,
+                unread=http.codec.body_left,
+                drain_body=hub.limits.drain_body,
+            )
         )
-        await send_response(http, response, close=close)
-        if http.codec.must_close:
+        if hub.close_refused_early and self.request.upgrades:
+            # Somebody took the switch for granted: what follows may be anything.
+            close = close or http.codec.has_next
+        await http.send_response(response, hub.dates.field(), close=close)
+        if hub.on_request is not None:
+            seconds = trio.current_time() - self._began
+            hub.tell(
+                hub.on_request, RequestRecord(self.request, response.status, seconds)
+            )
+        if http.closes:
             # Nothing that follows would be processed: no need to find its beginning.
             return False
         await self._drain_body(http)
@@ -195,37 +315,3 @@ class ServerExchange:
         if not all(id(leaf) in faults for leaf in leaves):
             return None
         return refuse(leaves[0])
-
-
-async def send_response(
-    http: HTTPConnection, response: Response, *, close: bool
-) -> None:
-    """Send a :class:`Response` as it is."""
-    await http.send_response(
-        response.status, response.reason, response.fields, response.body, close=close
-    )
-
-
-def find_peer(transport: trio.abc.Stream) -> tuple[str, int] | str | None:
-    """Return the address at the other end, None if it has none or is gone."""
-    sock = find_socket(transport)
-    if sock is None:
-        return None
-    try:
-        address: object = sock.getpeername()
-    except OSError:
-        # Gone by now.
-        return None
-    if isinstance(address, tuple):
-        return cast("tuple[str, int]", cast("tuple[object, ...]", address)[:2])
-    # A Unix socket: usually without a name, on Linux perhaps an abstract one.
-    return os.fsdecode(cast("str | bytes", address)) or None
-
-
-def refuse(error: BaseException) -> Response:
-    """Return the plain-text answer that tells a client what was wrong."""
-    text = f"{error}\n"
-    if isinstance(error, NotOffered):
-        return Response(426, text, {**_TEXT, "Upgrade": error.protocol})
-    assert isinstance(error, BodyError | MalformedMessage)
-    return Response(error.status, text, _TEXT)

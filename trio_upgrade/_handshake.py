@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 # Fields that only the library may write, by message.
 _SWITCH_FORBIDDEN = FRAMING_FIELDS | HOP_BY_HOP_FIELDS
+_CONNECT_FORBIDDEN = FRAMING_FIELDS | {b"upgrade", b"host", b"expect"}
 _OFFER_FORBIDDEN = FRAMING_FIELDS | {b"upgrade", b"keep-alive", b"proxy-connection"}
 
 
@@ -80,6 +81,27 @@ def switch_fields(protocol: str, headers: HeadersLike) -> tuple[Field, ...]:
     )
 
 
+def tunnel_fields(headers: HeadersLike) -> tuple[Field, ...]:
+    """Return the fields of a 200 to CONNECT.
+
+    Raises:
+        ValueError: A field is malformed, hop-by-hop or about framing (RFC 9110 §8.6
+            allows no length in a 2xx to CONNECT).
+    """
+    return encode_fields(headers, forbidden=_SWITCH_FORBIDDEN)
+
+
+def connect_fields(authority: str, headers: HeadersLike) -> list[Field]:
+    """Return the fields of a client's CONNECT; its Host is the authority.
+
+    Raises:
+        ValueError: A field is malformed, or one that a CONNECT has not: framing, an
+            offer, or a Host of its own.
+    """
+    given = encode_fields(headers, forbidden=_CONNECT_FORBIDDEN)
+    return [(b"Host", authority.encode("ascii")), *given]
+
+
 def advertise(fields: tuple[Field, ...]) -> tuple[Field, ...]:
     """Return the fields of a response, the option added that its Upgrade field needs.
 
@@ -92,7 +114,11 @@ def advertise(fields: tuple[Field, ...]) -> tuple[Field, ...]:
 
 
 def find_switch_defect(
-    offers: Offers, http_version: str, headers: Headers
+    offers: Offers,
+    http_version: str,
+    headers: Headers,
+    *,
+    tolerate_missing_connection: bool = False,
 ) -> str | None:
     """Return what makes a 101 illegal as the answer to these offers, None if nothing.
 
@@ -100,6 +126,9 @@ def find_switch_defect(
         offers: What the request offered; empty if it asked for no switch.
         http_version: The version in the 101's status line.
         headers: The fields of the 101.
+        tolerate_missing_connection: Whether it may lack its Connection field, as those
+            of some servers do (caddy#6134); one that says something else is illegal
+            all the same.
     """
     if not offers:
         return "the request asked for no switch"
@@ -113,7 +142,8 @@ def find_switch_defect(
     for protocol in parse_protocols(upgrade):
         if protocol not in offers:
             return f"it switches to {protocol!r}, which was not offered"
-    if not _has_upgrade_option(headers):
+    tolerated = tolerate_missing_connection and "connection" not in headers
+    if not (tolerated or _has_upgrade_option(headers)):
         return "its Connection field does not name Upgrade"
     return None
 
@@ -127,6 +157,22 @@ def expects_continue(http_version: str, headers: Headers) -> bool:
         element.lower() == "100-continue"
         for element in split_list(field_values(headers, b"expect"))
     )
+
+
+def keeps_alive(http_version: str, headers: Headers) -> bool:
+    """Tell whether the client may make another request (RFC 9112 §9.3).
+
+    Not in HTTP/1.0: a proxy in front may not know what its client asked for.
+    """
+    if http_version != "1.1":
+        return False
+    connection = field_values(headers, b"connection")
+    return not connection or "close" not in connection_options(connection)
+
+
+def expects_anything(fields: Iterable[Field]) -> bool:
+    """Tell whether a client's own request waits for a 100 (RFC 9110 §10.1.1)."""
+    return any(split_list(field_values(fields, b"expect")))
 
 
 def must_close(

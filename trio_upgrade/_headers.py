@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias, cast, final
 
 from ._tokens import check_token, connection_options
@@ -42,15 +42,29 @@ class Headers(Mapping[str, str]):
     Latin-1, which keeps every one of them.
     """
 
-    __slots__ = ("_raw",)
+    __slots__ = ("_by_name", "_raw")
 
     def __init__(self, raw: Iterable[Field] = ()) -> None:
         self._raw = tuple(raw)
+        # Values by name in lower case, made when something is first looked up.
+        self._by_name: dict[bytes, list[bytes]] | None = None
 
     @property
     def raw(self) -> tuple[Field, ...]:
         """The pairs of name and value as they came: order, repetition and case kept."""
         return self._raw
+
+    def lines(self, name: bytes) -> Sequence[bytes]:
+        """Return the value of each line of a field, in order, as bytes.
+
+        Args:
+            name: The name, in lower case.
+        """
+        if self._by_name is None:
+            self._by_name = {}
+            for key, value in self._raw:
+                self._by_name.setdefault(key.lower(), []).append(value)
+        return self._by_name.get(name, ())
 
     def get_list(self, name: str) -> list[str]:
         """Return the value of each line of a field, in order; empty without one.
@@ -58,7 +72,7 @@ class Headers(Mapping[str, str]):
         Lines are not split at commas: Set-Cookie and dates contain them.
         """
         key = name.lower().encode("latin-1", "replace")
-        return [value.decode("latin-1") for value in field_values(self, key)]
+        return [value.decode("latin-1") for value in self.lines(key)]
 
     def end_to_end(self) -> list[Field]:
         """Return the pairs that a proxy may forward.
@@ -91,10 +105,11 @@ class Headers(Mapping[str, str]):
         return f"Headers({list(self._raw)!r})"
 
 
-def field_values(fields: Headers | Iterable[Field], name: bytes) -> list[bytes]:
+def field_values(fields: Headers | Iterable[Field], name: bytes) -> Sequence[bytes]:
     """Return the values of one field, line by line; ``name`` is in lower case."""
-    raw = fields.raw if isinstance(fields, Headers) else fields
-    return [value for key, value in raw if key.lower() == name]
+    if isinstance(fields, Headers):
+        return fields.lines(name)
+    return [value for key, value in fields if key.lower() == name]
 
 
 def encode_fields(

@@ -1,6 +1,6 @@
-# What a head must be before h11 sees it.  h11 splits lines at a bare LF, unfolds folded
-# ones and forgets that it did; afterwards nothing can tell.  So these rules read the raw
-# bytes, and they are the same whether or not the request is an upgrade.
+# What the lines of a head must be before h11 sees them.  h11 splits at a bare LF, unfolds
+# folded lines and forgets that it did; afterwards nothing can tell.  So these rules read
+# the raw bytes, and they are the same whether or not the request is an upgrade.
 from __future__ import annotations
 
 import re
@@ -10,7 +10,11 @@ from ._errors import MalformedMessage
 # Where h11 ends a head, so that both always see the same one.
 find_head_end = re.compile(rb"\n\r?\n").search
 _find_fold = re.compile(rb"\n[ \t]").search
-# The first octet of a method or of "HTTP/": a tchar.  A TLS hello has 0x16 here.
+# RFC 9110 §5.5: a recipient may take these for what it likes, which is the trouble.
+_find_control = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]").search
+_find_control_or_line_end = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]").search
+_TLS_HANDSHAKE = 0x16
+# The first octet of a method or of "HTTP/": a tchar.
 _TCHARS = frozenset(
     b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 )
@@ -22,6 +26,8 @@ def check_first_octet(octet: int) -> None:
     Raises:
         MalformedMessage: No start-line begins with this octet.
     """
+    if octet == _TLS_HANDSHAKE:
+        raise MalformedMessage("TLS spoken where plain HTTP was expected")
     if octet not in _TCHARS:
         raise MalformedMessage(f"no HTTP message begins with octet 0x{octet:02x}")
 
@@ -34,18 +40,21 @@ def check_head(head: bytes, max_fields: int) -> None:
         max_fields: How many fields it may have.
 
     Raises:
-        MalformedMessage: A line does not end in CRLF, a CR stands elsewhere, a line is
-            folded (RFC 9112 §2.2, §5.2), or there are too many fields.
+        MalformedMessage: A line does not end in CRLF, a CR or another control
+            character stands elsewhere, a line is folded (RFC 9112 §2.2, §5.2; RFC 9110
+            §5.5), or there are too many fields.
     """
     lines = head.count(b"\r\n")
     if head.count(b"\n") != lines or head.count(b"\r") != lines:
         raise MalformedMessage("a CR or LF alone in the head")
+    if _find_control(head):
+        raise MalformedMessage("a control character in the head")
     if _find_fold(head):
         raise MalformedMessage("a folded field line")
     if lines - 2 > max_fields:
         raise MalformedMessage(f"more than {max_fields} fields", status=431)
 
 
-def is_switch_head(head: bytes) -> bool:
-    """Tell whether a response head is a 101, before h11 judges if one was due."""
-    return head[8:13].rstrip() == b" 101"
+def has_controls(line: bytes) -> bool:
+    """Tell whether a line, its CRLF taken off, has a control character in it."""
+    return _find_control_or_line_end(line) is not None

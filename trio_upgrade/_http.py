@@ -6,8 +6,6 @@
 # request or for the other protocol.
 from __future__ import annotations
 
-import re
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Literal, TypeAlias, final
 
 import h11
@@ -17,23 +15,22 @@ from h11 import (  # type: ignore[attr-defined]
     MIGHT_SWITCH_PROTOCOL,  # pyright: ignore[reportPrivateImportUsage]
 )
 
+from ._chunks import ChunkGuard
 from ._errors import BadBody, IllegalSwitch, MalformedMessage
+from ._framing import (
+    check_request,
+    check_response,
+    drop_framing,
+)
 from ._handshake import expects_continue
 from ._headers import Field, Headers, field_values
-from ._heads import check_first_octet, check_head, find_head_end, is_switch_head
+from ._heads import check_first_octet, check_head, find_head_end
 from ._messages import RequestHead, ResponseHead
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from ._limits import Limits
 
 Role: TypeAlias = Literal["server", "client"]
-
-# Statuses whose responses have no content (RFC 9110 §6.4.1).
-_NO_CONTENT = frozenset({HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED})
-# As many digits as h11 takes.
-_is_length = re.compile(rb"[0-9]{1,20}").fullmatch
 
 
 @final
@@ -49,10 +46,13 @@ class HTTPCodec:
         body_left: How many bytes of it are still to come, None if that is unknown.
         body_pending: Whether the next piece may be here already.
         continue_owed: Whether the request expects a 100 and has had none yet.
+        trailers: The fields behind the body, once it is read to its end.
     """
 
     __slots__ = (
+        "_body_awaited",
         "_buffer",
+        "_chunks",
         "_head_bytes",
         "_header_fields",
         "_method",
@@ -64,6 +64,7 @@ class HTTPCodec:
         "body_left",
         "body_pending",
         "continue_owed",
+        "trailers",
     )
 
     _parser: h11.Connection
@@ -81,8 +82,10 @@ class HTTPCodec:
             h11.SERVER if self._role == "server" else h11.CLIENT,
             max_incomplete_event_size=self._head_bytes,
         )
-        # Of the request, where it decides about the response's content.
+        # Of our request, where it decides about the response.
         self._method = ""
+        self._chunks: ChunkGuard | None = None
+        self._body_awaited = False
         self._scanned = 0
         # One blank line is forgiven before a request (RFC 9112 §2.2), none elsewhere.
         self._skip_blank = self._role == "server"
@@ -90,6 +93,7 @@ class HTTPCodec:
         self.body_left: int | None = 0
         self.body_pending: bool = False
         self.continue_owed: bool = False
+        self.trailers: Headers = Headers()
 
     ################################################################
     # Reading
@@ -98,12 +102,26 @@ class HTTPCodec:
     @property
     def client_waits(self) -> bool:
         """Whether the client may be waiting for a 100 before it sends the body."""
-        return self._parser.they_are_waiting_for_100_continue and not self._buffer
+        return self._body_awaited and not self._buffer
+
+    def continue_sent(self) -> None:
+        """Take in that the client need not wait any more."""
+        self.continue_owed = self._body_awaited = False
 
     @property
     def has_read_ahead(self) -> bool:
         """Whether bytes that no message has claimed yet are here."""
         return bool(self._buffer)
+
+    def has_ahead(self, size: int) -> bool:
+        """Whether so many bytes were read ahead."""
+        return len(self._buffer) >= size
+
+    @property
+    def has_next(self) -> bool:
+        """Whether bytes are here that may be behind this message."""
+        held = self._parser.trailing_data[0]  # What a part of the body came with.
+        return len(self._buffer) + len(held) > (self.body_left or 0)
 
     def feed(self, received: bytes | bytearray) -> None:
         """Take in what was received; for a head, until :meth:`take_head` has one."""
@@ -137,50 +155,67 @@ class HTTPCodec:
         head = bytes(buffer[:size])
         del buffer[:size]
         self._scanned = 0
-        check_head(head, self._header_fields)
         return head
 
     def parse_request(self, raw: bytes) -> RequestHead:
-        """Parse a request head.
+        """Check and parse a request head.
 
         Raises:
             MalformedMessage: It is none.
         """
+        check_head(raw, self._header_fields)
+        check_request(raw)
         event = self._parse_head(raw)
         assert isinstance(event, h11.Request)
         headers = Headers(event.headers.raw_items())
         http_version = event.http_version.decode("ascii")
-        self._method = event.method.decode("ascii")
-        self._begin_body(headers)
+        # h11 would tell as much by its next events, and take longer for it.
+        lengths = headers.lines(b"content-length")
+        if headers.lines(b"transfer-encoding") or (lengths and int(lengths[0])):
+            self.body_ended = False
+            self._measure_body(headers)
         # With or without content: an offer beside it makes the 100 a duty.
         self.continue_owed = expects_continue(http_version, headers)
+        self._body_awaited = self.continue_owed and not self.body_ended
         return RequestHead(
-            self._method,
+            event.method.decode("ascii"),
             event.target.decode("ascii"),
             http_version,
             headers,
         )
 
     def parse_response(self, raw: bytes) -> ResponseHead:
-        """Parse a response head, an informational one too.
+        """Check and parse a response head, an informational one too.
 
         Raises:
             MalformedMessage: It is none.
             IllegalSwitch: It is a 101, and nobody asked for one, or it came before the
                 request was sent whole.
         """
-        if is_switch_head(raw) and self._parser.our_state is not MIGHT_SWITCH_PROTOCOL:
-            broken = self._parser.our_state is h11.ERROR
+        check_head(raw, self._header_fields)
+        status = raw[9:12]
+        tunnel = self._method == "CONNECT" and status.startswith(b"2")
+        check_response(raw, has_body=not (tunnel or status.startswith(b"1")))
+        if tunnel:
+            raw = drop_framing(raw)
+        state = self._parser.our_state
+        # Of a CONNECT, too, h11 says that it might switch: to a tunnel.
+        asked = state is MIGHT_SWITCH_PROTOCOL and self._method != "CONNECT"
+        if raw[9:13].rstrip() == b"101" and not asked:
             raise IllegalSwitch(
                 "it came before the request was through"
-                if broken
+                if state in (h11.ERROR, h11.SEND_BODY)
                 else "the request asked for no switch"
             )
         event = self._parse_head(raw)
         assert isinstance(event, h11.InformationalResponse | h11.Response)
         headers = Headers(event.headers.raw_items())
-        if isinstance(event, h11.Response):
-            self._begin_body(headers)
+        if isinstance(event, h11.Response) and not tunnel:
+            # Only the head was fed, so what comes now is the end of a message without
+            # a body, or the wish for more.
+            self.body_ended = isinstance(self._next_event(), h11.EndOfMessage)
+            if not self.body_ended:
+                self._measure_body(headers)
         return ResponseHead(
             event.status_code,
             event.reason.decode("latin-1"),
@@ -195,15 +230,13 @@ class HTTPCodec:
         except h11.RemoteProtocolError as exc:
             raise MalformedMessage(str(exc), status=exc.error_status_hint) from exc
 
-    def _begin_body(self, headers: Headers) -> None:
-        # Only the head was fed, so what comes now is the end of a message without a
-        # body, or the wish for more.
-        self.body_ended = isinstance(self._next_event(), h11.EndOfMessage)
-        if self.body_ended:
-            return
+    def _measure_body(self, headers: Headers) -> None:
         lengths = field_values(headers, b"content-length")
-        chunked = field_values(headers, b"transfer-encoding")
-        self.body_left = int(lengths[0]) if lengths and not chunked else None
+        if field_values(headers, b"transfer-encoding"):
+            self._chunks = ChunkGuard(self._head_bytes, self._header_fields)
+            self.body_left = None
+        else:
+            self.body_left = int(lengths[0]) if lengths else None
         self.body_pending = bool(self._buffer)
 
     def next_body(self) -> bytes | None:
@@ -213,9 +246,13 @@ class HTTPCodec:
             BadBody: The framing is broken.
         """
         while not self.body_ended:
-            if self._buffer:
-                self._parser.receive_data(bytes(self._buffer))
-                self._buffer.clear()
+            received, self._buffer = bytes(self._buffer), bytearray()
+            if self._chunks is not None:
+                # Of nothing, too: what it has refused h11 never saw.
+                self._chunks.check(received)
+            if received:
+                self._body_awaited = False
+                self._parser.receive_data(received)
             event = self._next_event()
             if isinstance(event, h11.Data):
                 self.body_pending = True
@@ -225,6 +262,7 @@ class HTTPCodec:
             if not isinstance(event, h11.EndOfMessage):
                 self.body_pending = False
                 return None
+            self.trailers = Headers(event.headers.raw_items())
             self.body_ended = True
             self.body_left = 0
             # What h11 was given beyond the body's end comes back.
@@ -245,10 +283,8 @@ class HTTPCodec:
     # Writing
     ################################################################
 
-    def write_request(
-        self, method: str, target: str, fields: list[Field], body: bytes
-    ) -> bytes:
-        """Begin an exchange; return the bytes of its request, head and body.
+    def write_request(self, method: str, target: str, fields: list[Field]) -> bytes:
+        """Begin an exchange; return the bytes of its request's head.
 
         Raises:
             ValueError: The request is malformed; no exchange was begun.
@@ -258,74 +294,22 @@ class HTTPCodec:
         except h11.LocalProtocolError as exc:
             raise ValueError(str(exc)) from exc
         self.start_exchange()
-        head = self._parser.send(request)
-        content = self._parser.send(h11.Data(data=body)) if body else b""
-        return head + content + self._parser.send(h11.EndOfMessage())
-
-    def write_informational(
-        self, status: int, reason: str, fields: Iterable[Field]
-    ) -> bytes:
-        """Return the bytes of a 1xx, the 101 of a legal switch among them."""
-        self.continue_owed = False
-        return self._parser.send(
-            h11.InformationalResponse(
-                status_code=status, reason=reason.encode("ascii"), headers=list(fields)
-            )
-        )
-
-    def write_response_head(
-        self,
-        status: int,
-        reason: str,
-        fields: Iterable[Field],
-        *,
-        length: int | None,
-        close: bool,
-    ) -> tuple[bytes, bool]:
-        """Return the bytes of a final response's head, and whether content follows.
-
-        Args:
-            status: The status code.
-            reason: The reason phrase.
-            fields: The fields; Content-Length is added where it is known and missing.
-            length: The body's length in bytes, None if unknown.
-            close: Whether to announce that the connection ends.
-
-        Raises:
-            ValueError: A Content-Length among the fields is not the body's, or stands
-                where none may (RFC 9110 §8.6); the response is not begun.
-        """
-        head = [*fields]
-        has_content = self._method != "HEAD" and status not in _NO_CONTENT
-        declared = field_values(head, b"content-length")
-        if declared and not (len(declared) == 1 and _is_length(declared[0])):
-            raise ValueError("Content-Length is not one number")
-        if declared and status == HTTPStatus.NO_CONTENT:
-            raise ValueError("a 204 has no Content-Length")
-        if declared and has_content and length not in (None, int(declared[0])):
-            raise ValueError("Content-Length is not the length of the body")
-        if length is not None and not declared and status not in _NO_CONTENT:
-            head.append((b"Content-Length", b"%d" % length))
-        if close:
-            head.append((b"Connection", b"close"))
-        response = h11.Response(
-            status_code=status, reason=reason.encode("ascii"), headers=head
-        )
-        return self._parser.send(response), has_content
+        self._method = method
+        return self._parser.send(request)
 
     def write_body(self, chunk: bytes) -> bytes:
         """Return the bytes of a piece of content, empty for an empty one.
 
         Raises:
-            ValueError: It is more than Content-Length says; the response is broken.
+            ValueError: It is more than Content-Length says; the message is broken.
         """
         return self._write(h11.Data(data=chunk)) if chunk else b""
 
     def write_end(self) -> bytes:
-        """Return the bytes, if any, that end a response.
+        """Return the bytes, if any, that end a message of ours.
 
         Raises:
-            ValueError: Content-Length says more; the response is broken.
+            ValueError: Content-Length says more; the message is broken.
         """
         return self._write(h11.EndOfMessage())
 
@@ -348,16 +332,6 @@ class HTTPCodec:
         """Whether the exchange is over and the connection can carry another one."""
         parser = self._parser
         return parser.our_state is h11.DONE and parser.their_state is h11.DONE
-
-    @property
-    def must_close(self) -> bool:
-        """Whether the exchange, though not over, cannot be followed by another one."""
-        return self._parser.our_state is h11.MUST_CLOSE
-
-    @property
-    def may_answer(self) -> bool:
-        """Whether a server can still begin a final response."""
-        return self._parser.our_state in (h11.IDLE, h11.SEND_RESPONSE)
 
     def hand_over(self) -> bytes:
         """Free the HTTP state and return what was read beyond it: the last call."""

@@ -41,6 +41,54 @@ class Limits:
     """The most 1xx responses that a client takes before the final one. A server that
     sends more is not going to stop (RFC 9110 §15.2 sets no number)."""
 
+    read_ahead: int = 64 * 1024
+    """The most bytes that ``Request.wait_disconnect`` reads and keeps while it watches
+    for the client's end. A client that sends more than a whole receive ahead is not
+    watched any further."""
+
+    connections: int | None = 10_000
+    """The most connections that are served at a time; further ones wait in the kernel's
+    backlog, and nobody is turned away. An idle one takes a few KiB here."""
+
+    upgraded: int | None = None
+    """The most connections that have switched at a time; further offers get a 503. How
+    many are too many only the protocol knows."""
+
+    requests_per_connection: int | None = None
+    """The most requests on one connection; the last answer says that it ends. It spreads
+    clients anew over the servers behind a balancer, and is of no other use."""
+
+    head_timeout: float | None = 10.0
+    """Seconds for a whole head: for the first from accept on, TLS handshake included,
+    for later ones from their first byte. 408 if something of it has come. As nginx and
+    Go's guides have it within a factor of six; a head is one packet."""
+
+    keep_alive_timeout: float | None = 5.0
+    """Seconds that a connection may lie idle between two requests; then it is closed
+    without a word. As Node."""
+
+    body_timeout: float | None = 30.0
+    """Seconds that the reader of a body waits for the next ``body_progress`` bytes.
+    The time that an app takes between two reads does not count. 408."""
+
+    body_progress: int = 1024
+    """The bytes of a body that must come within ``body_timeout``. A modem is faster; who
+    sends a byte now and then only wants to stay."""
+
+    decision_timeout: float | None = None
+    """Seconds that the app may take from a whole head to the beginning of its answer,
+    the body included; then it is cancelled and a 503 sent. It ends with the switch.
+    None, since apps that hold a request open are as legitimate as fast ones."""
+
+    send_timeout: float | None = 30.0
+    """Seconds within which the peer must take each 64 KiB of an answer; then it is
+    reset. It ends with the switch, like all the others."""
+
+    continue_timeout: float = 1.0
+    """Seconds that a client waits for a 100 before it sends the body all the same, if
+    the request says ``Expect: 100-continue``. As curl; a server that knows nothing of
+    it must not make the client wait for ever (RFC 9110 §10.1.1)."""
+
     linger: float | None = 2.0
     """Seconds that a closing connection goes on reading, so that the peer gets our
     last bytes and not a reset (RFC 9112 §9.6). 0 does not wait; None waits until the

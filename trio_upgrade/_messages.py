@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import TYPE_CHECKING, NamedTuple, cast, final
 
-from ._handshake import advertise, switch_fields
+from ._handshake import advertise, switch_fields, tunnel_fields
 from ._headers import Field, Headers, HeadersLike, encode_fields, field_values
 from ._tokens import parse_protocols
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _LAST_INFORMATIONAL = 199
 _LAST_STATUS = 999
 SWITCHING_PROTOCOLS = "Switching Protocols"
+_RESPONSE_FORBIDDEN = frozenset({b"transfer-encoding"})
 
 
 class RequestHead(NamedTuple):
@@ -67,7 +68,7 @@ class Response:
             §15.5.22), a field or the reason is malformed, or Transfer-Encoding is given.
     """
 
-    __slots__ = ("body", "fields", "reason", "status")
+    __slots__ = ("body", "fields", "names", "reason", "status")
 
     def __init__(
         self,
@@ -79,7 +80,11 @@ class Response:
     ) -> None:
         if not _LAST_INFORMATIONAL < status <= _LAST_STATUS:
             raise ValueError(f"not the status of a final response: {status}")
-        fields = encode_fields(headers, forbidden=frozenset({b"transfer-encoding"}))
+        fields = encode_fields(headers, forbidden=_RESPONSE_FORBIDDEN)
+        names = {name.lower() for name, _ in fields}
+        if b"upgrade" in names:
+            fields = advertise(fields)
+            names.add(b"connection")
         if status == HTTPStatus.UPGRADE_REQUIRED and not parse_protocols(
             field_values(fields, b"upgrade")
         ):
@@ -92,7 +97,8 @@ class Response:
             raise TypeError(f"a body of {type(body).__name__}")
         self.status: int = int(status)
         self.body: bytes | AsyncIterable[bytes] = body
-        self.fields: tuple[Field, ...] = advertise(fields)
+        self.fields: tuple[Field, ...] = fields
+        self.names: set[bytes] = names
         self.reason: str = (
             standard_reason(status) if reason is None else check_reason(reason)
         )
@@ -106,11 +112,6 @@ class Response:
         aclose = getattr(self.body, "aclose", None)
         if aclose is not None:
             await aclose()
-
-    @property
-    def opens_tunnel(self) -> bool:
-        """Whether this is a 2xx, which in answer to CONNECT means a tunnel."""
-        return self.status < HTTPStatus.MULTIPLE_CHOICES
 
     def __repr__(self) -> str:
         return f"<Response {self.status} {self.reason}>"
@@ -147,11 +148,36 @@ class Upgrade:
     fields: tuple[Field, ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if not callable(self.handler):
-            raise TypeError(f"the handler cannot be called: {self.handler!r}")
+        check_handler(self.handler)
         check_reason(self.reason)
         fields = switch_fields(self.protocol, self.headers)
         object.__setattr__(self, "fields", fields)
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class Tunnel:
+    """The answer that makes a CONNECT a tunnel (RFC 9110 §9.3.6).
+
+    The library sends the 200 and awaits ``handler(request, stream, head)``, as after an
+    :class:`Upgrade`. In answer to any other method it is a bug, and a 500.
+
+    Args:
+        handler: The task of the connection from then on.
+        headers: Fields for the 200.
+
+    Raises:
+        TypeError: The handler is not callable.
+        ValueError: A field is malformed, hop-by-hop or about framing.
+    """
+
+    handler: UpgradeHandler
+    headers: HeadersLike = ()
+    fields: tuple[Field, ...] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        check_handler(self.handler)
+        object.__setattr__(self, "fields", tunnel_fields(self.headers))
 
 
 @final
@@ -199,6 +225,11 @@ class ClientResponse:
         """The fields."""
         return self.head.headers
 
+    @property
+    def trailers(self) -> Headers:
+        """The fields behind a chunked body; none before its end was read."""
+        return self._body.trailers
+
     async def read(self, limit: int | None = None) -> bytes:
         """Read the whole body and keep it: a second call returns the same bytes.
 
@@ -240,6 +271,21 @@ class ClientResponse:
 
     def __repr__(self) -> str:
         return f"<ClientResponse {self.status} {self.reason}>"
+
+
+def opens_tunnel(status: int) -> bool:
+    """Tell whether a final status means a tunnel in answer to CONNECT: any 2xx."""
+    return status < HTTPStatus.MULTIPLE_CHOICES
+
+
+def check_handler(handler: object) -> None:
+    """Refuse what cannot be a handler, where it is given and not where it is called.
+
+    Raises:
+        TypeError: It cannot be called.
+    """
+    if not callable(handler):
+        raise TypeError(f"the handler cannot be called: {handler!r}")
 
 
 def check_reason(reason: str) -> str:

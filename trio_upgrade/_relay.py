@@ -11,7 +11,8 @@ from typing import Literal, TypeAlias, final
 
 import trio
 
-from ._closing import abort_on_close, close_now, close_within
+from ._bottom import abort_on_close
+from ._closing import close_now, close_within
 from ._copy import Tally, Transfer, copy
 
 Side: TypeAlias = Literal["left", "right"]

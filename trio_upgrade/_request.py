@@ -6,11 +6,12 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Protocol, TypeAlias, final
 
 from ._errors import BodyError
-from ._handshake import switch_fields
+from ._handshake import switch_fields, tunnel_fields
 from ._messages import (
     SWITCHING_PROTOCOLS,
     RequestHead,
     Response,
+    Tunnel,
     Upgrade,
     check_reason,
 )
@@ -24,11 +25,12 @@ if TYPE_CHECKING:
     from ._headers import Field, Headers, HeadersLike
     from ._server import Server
     from ._tokens import Offers
+    from ._watching import Peer
 
 UpgradeHandler: TypeAlias = Callable[
     ["Request", UpgradedStream, bytes], Awaitable[object]
 ]
-Answer: TypeAlias = Response | Upgrade | None
+Answer: TypeAlias = Response | Upgrade | Tunnel | None
 App: TypeAlias = Callable[["Request"], Awaitable[Answer]]
 
 
@@ -39,7 +41,7 @@ class Exchange(Protocol):
     def server(self) -> Server: ...
 
     @property
-    def peer(self) -> tuple[str, int] | str | None: ...
+    def peer(self) -> Peer: ...
 
     @property
     def secure(self) -> bool: ...
@@ -47,6 +49,10 @@ class Exchange(Protocol):
     async def accept_upgrade(
         self, protocol: str, fields: tuple[Field, ...], reason: str
     ) -> UpgradedStream: ...
+
+    async def accept_connect(self, fields: tuple[Field, ...]) -> UpgradedStream: ...
+
+    async def wait_disconnect(self) -> None: ...
 
     def blame_client(self, error: BodyError) -> None: ...
 
@@ -114,7 +120,7 @@ class Request:
         return parse_authority(self.headers.get("host", ""))
 
     @property
-    def peer(self) -> tuple[str, int] | str | None:
+    def peer(self) -> Peer:
         """The client's address: host and port, a Unix socket's path, None if unknown."""
         return self._exchange.peer
 
@@ -122,6 +128,11 @@ class Request:
     def server(self) -> Server:
         """The server that this connection belongs to."""
         return self._exchange.server
+
+    @property
+    def trailers(self) -> Headers:
+        """The fields behind a chunked body; none before its end was read."""
+        return self._body.trailers
 
     async def read(self, limit: int | None = None) -> bytes:
         """Read the whole body and keep it: a second call returns the same bytes.
@@ -157,6 +168,23 @@ class Request:
         """
         return self._body.stream()
 
+    async def wait_disconnect(self) -> None:
+        """Wait until the client is gone, for apps that take long to answer.
+
+        Returns when the client resets the connection, and when it ends its side, unless
+        the request makes an offer or is a CONNECT: then a half-close may be meant, and
+        the end is given to the stream after the switch. What the client sends meanwhile
+        is kept, up to ``Limits.read_ahead`` bytes; one that sends more is not watched
+        any further. Costs nothing unless called.
+
+        Not for two tasks at a time, and not while another one reads the body; nothing
+        can be accepted while it runs. Cancelled, it has lost nothing.
+
+        Raises:
+            UsageError: Another task waits already, or the request was answered.
+        """
+        await self._exchange.wait_disconnect()
+
     async def accept_upgrade(
         self,
         protocol: str,
@@ -185,6 +213,7 @@ class Request:
 
         Raises:
             NotOffered: The request does not offer the protocol.
+            Unavailable: The server takes no more switches now.
             ValueError: A field is malformed, hop-by-hop or about framing.
             BodyTooLarge: More than ``Limits.drain_body`` bytes of body are unread.
             BadBody: The body is broken.
@@ -197,5 +226,28 @@ class Request:
         )
         return stream, stream.head
 
+    async def accept_connect(
+        self, *, headers: HeadersLike = ()
+    ) -> tuple[UpgradedStream, bytes]:
+        """Make this CONNECT a tunnel inside the app (RFC 9110 §9.3.6).
+
+        For an app that dials :attr:`authority` first and says 200 when it is there.
+        Everything else is as for :meth:`accept_upgrade`.
+
+        Args:
+            headers: Fields for the 200.
+
+        Returns:
+            The stream, and a snapshot of the bytes that are first in it.
+
+        Raises:
+            ValueError: A field is malformed, hop-by-hop or about framing.
+            Unavailable: The server takes no more switches now.
+            UsageError: The request is no CONNECT, or there was an answer already.
+            trio.BrokenResourceError: The client is gone.
+        """
+        stream = await self._exchange.accept_connect(tunnel_fields(headers))
+        return stream, stream.head
+
     def __repr__(self) -> str:
-        return f"<Request {self.method} {self.path}>"
+        return f"<Request {self.method} {self.path or self.target}>"

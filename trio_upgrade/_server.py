@@ -1,31 +1,21 @@
-# Serving: listeners, and one task per connection.  The accept loop is our own because
-# trio.serve_listeners closes each stream behind its handler, also one that was detached.
+# A running server as its users see it.
 from __future__ import annotations
 
-import errno
-import logging
-import os
-from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar, cast, final
+from typing import TYPE_CHECKING, Any, cast, final
 
 import trio
 
-from ._limits import Limits
-from ._session import serve_session
+from ._errors import UsageError
 from ._target import Authority
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    import signal
+    from collections.abc import AsyncIterator, Sequence
 
-    from ._request import App
+    from ._hub import Hub
+    from ._limits import Limits
+    from ._watching import ServerStatistics
 
-StreamT = TypeVar("StreamT", bound=trio.abc.Stream)
-
-_LOGGER = logging.getLogger("trio_upgrade.server")
-# What accept(2) says when the system, not the connection, has run out of something,
-# and how long to wait then, in seconds; both as Trio has them.
-_CAPACITY_ERRNOS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-_CAPACITY_WAIT = 0.1
 _ANY_HOST = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  compared, not bound
 
 
@@ -35,14 +25,18 @@ class Server:
 
     Attributes:
         listeners: What it accepts from; empty for :func:`serve_stream`.
-        limits: Its bounds.
     """
 
     def __init__(
-        self, listeners: Sequence[trio.abc.Listener[trio.abc.Stream]], limits: Limits
+        self, listeners: Sequence[trio.abc.Listener[trio.abc.Stream]], hub: Hub
     ) -> None:
         self.listeners: list[trio.abc.Listener[trio.abc.Stream]] = list(listeners)
-        self.limits: Limits = limits
+        self._hub = hub
+
+    @property
+    def limits(self) -> Limits:
+        """Its bounds."""
+        return self._hub.limits
 
     @property
     def url(self) -> str:
@@ -65,103 +59,106 @@ class Server:
                     return f"{'https' if secure else 'http'}://{authority}"
         raise ValueError("this server has no TCP listener")
 
+    def statistics(self) -> ServerStatistics:
+        """Return the counts of now, frozen."""
+        return self._hub.statistics()
 
-async def serve_tcp(
-    app: App,
-    port: int,
-    *,
-    host: str | bytes | None = None,
-    backlog: int | None = None,
-    limits: Limits = Limits(),
-    strict: bool = False,
-    task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
+    @property
+    def is_draining(self) -> bool:
+        """Whether it is on its way to its end."""
+        return self._hub.draining.is_set()
+
+    async def wait_draining(self) -> None:
+        """Wait until the drain begins.
+
+        For upgraded handlers, which are told by this and by nothing else: say goodbye
+        in the protocol's own words and return before the grace is over.
+        """
+        await self._hub.draining.wait()
+
+    def start_drain(self, grace: float | None) -> None:
+        """Begin to drain and return at once; for handlers, hooks and signals.
+
+        No connection is accepted any more, idle ones are closed, offers get a 503, the
+        answers that are under way say ``Connection: close``, and
+        :meth:`wait_draining` returns. Whatever is still open when the grace is over is
+        cancelled and closed. Then the function that serves returns.
+
+        Called again it can shorten the grace, never lengthen it.
+
+        Args:
+            grace: Seconds, 0 for none, None for as long as it takes.
+
+        Raises:
+            ValueError: The grace is negative.
+        """
+        self._hub.start_drain(grace)
+
+    async def drain(self, grace: float | None) -> None:
+        """Drain, and wait until every socket is closed.
+
+        Any number of tasks may do so. Cancelled, the drain goes on. If the server has
+        ended in another way, this returns at once.
+
+        Args:
+            grace: See :meth:`start_drain`.
+
+        Raises:
+            ValueError: The grace is negative.
+            UsageError: This is a task of one of the connections, which would wait for
+                itself; :meth:`start_drain` does not. Nothing was done.
+        """
+        if self._hub.serves_task(trio.lowlevel.current_task()):
+            raise UsageError("a connection cannot wait for its own end: start_drain()")
+        self._hub.start_drain(grace)
+        await self._hub.ended.wait()
+
+    async def wait_ended(self) -> None:
+        """Wait until it has ended, drained or cancelled, and every socket is closed."""
+        await self._hub.ended.wait()
+
+
+def find_hub(server: Server) -> Hub:
+    """Return the shared part of a server, for the rooms above."""
+    return server._hub  # pyright: ignore[reportPrivateUsage]
+
+
+async def drain_on_signal(
+    server: Server, *signals: signal.Signals, grace: float | None
 ) -> None:
-    """Serve HTTP/1.1 and its upgrades over TCP, until cancelled.
+    """Drain a server when a signal comes, and return when it has ended.
+
+    ::
+
+        async with trio.open_nursery() as nursery:
+            server = await nursery.start(serve_tcp, app, 1337)
+            await drain_on_signal(server, signal.SIGTERM, signal.SIGINT, grace=10)
+
+    A second signal ends the grace. The signals do nothing else meanwhile, SIGINT
+    raises no KeyboardInterrupt. If the server ends in another way, this returns, too.
+    Only for the main thread.
 
     Args:
-        app: Called once for each request, in the connection's task.
-        port: The port, 0 for any free one.
-        host: The address to listen on; None means every address of this machine.
-        backlog: The listen backlog; None means Trio's default.
-        limits: The bounds of every connection.
-        strict: Whether exceptions of the app come out of here, for tests. Otherwise
-            they are logged to ``trio_upgrade.server`` and cost their own connection.
-        task_status: Gets a :class:`Server` as soon as connections are accepted.
+        server: The server.
+        signals: Which signals; at least one.
+        grace: See :meth:`Server.start_drain`.
 
     Raises:
-        OSError: The address cannot be listened on.
+        TypeError: No signal is given.
     """
-    listeners = await trio.open_tcp_listeners(port, host=host, backlog=backlog)
-    await serve_listeners(
-        app, listeners, limits=limits, strict=strict, task_status=task_status
-    )
+    if not signals:
+        raise TypeError("at least one signal has to be named")
+    with trio.open_signal_receiver(*signals) as received:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_drain_at_first, server, received, grace)
+            await server.wait_ended()
+            nursery.cancel_scope.cancel()
 
 
-async def serve_listeners(
-    app: App,
-    listeners: Sequence[trio.abc.Listener[StreamT]],
-    *,
-    limits: Limits = Limits(),
-    strict: bool = False,
-    task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
+async def _drain_at_first(
+    server: Server, received: AsyncIterator[int], grace: float | None
 ) -> None:
-    """Serve HTTP/1.1 and its upgrades on any Trio listeners, until cancelled.
-
-    When it ends, the listeners and every connection are closed.
-
-    Args:
-        app: Called once for each request, in the connection's task.
-        listeners: They are owned from now on.
-        limits: The bounds of every connection.
-        strict: Whether exceptions of the app come out of here; see :func:`serve_tcp`.
-        task_status: Gets a :class:`Server` as soon as connections are accepted.
-    """
-    server = Server(listeners, limits)
-    serve = partial(serve_session, app, server=server, strict=strict)
-    async with trio.open_nursery() as nursery:
-        for listener in server.listeners:
-            nursery.start_soon(_accept_connections, listener, serve, nursery)
-        task_status.started(server)
-
-
-async def _accept_connections(
-    listener: trio.abc.Listener[trio.abc.Stream],
-    serve: Callable[[trio.abc.Stream], Awaitable[None]],
-    nursery: trio.Nursery,
-) -> None:
-    waiting = False
-    async with listener:
-        while True:
-            try:
-                stream = await listener.accept()
-            except OSError as exc:
-                if exc.errno not in _CAPACITY_ERRNOS:
-                    raise
-                if not waiting:
-                    # Once per episode, which may last long.
-                    _LOGGER.error("cannot accept for now: %s", os.strerror(exc.errno))
-                waiting = True
-                await trio.sleep(_CAPACITY_WAIT)
-            else:
-                waiting = False
-                nursery.start_soon(serve, stream, name="trio_upgrade connection")
-
-
-async def serve_stream(
-    app: App,
-    stream: trio.abc.Stream,
-    *,
-    limits: Limits = Limits(),
-    strict: bool = False,
-) -> None:
-    """Serve HTTP/1.1 and its upgrades on one stream; return when that is over.
-
-    Any Trio stream will do: memory, TLS, or one that an earlier protocol is done with.
-
-    Args:
-        app: Called once for each request, in this task.
-        stream: It is owned from now on, and closed on every path.
-        limits: The bounds of the connection.
-        strict: Whether exceptions of the app come out of here; see :func:`serve_tcp`.
-    """
-    await serve_session(app, stream, server=Server((), limits), strict=strict)
+    await anext(received)
+    server.start_drain(grace)
+    await anext(received)
+    server.start_drain(0)

@@ -24,6 +24,10 @@ class UpgradedStream(trio.abc.Stream):
         transport: The stream that HTTP was spoken on. It is owned from now on.
         head: Bytes that were already read from it.
         ended: Whether the peer's end was read, too.
+
+    Attributes:
+        received: How many bytes were received from here, head included.
+        sent: How many bytes were sent.
     """
 
     __slots__ = (
@@ -34,6 +38,8 @@ class UpgradedStream(trio.abc.Stream):
         "_position",
         "_receiving",
         "_transport",
+        "received",
+        "sent",
     )
 
     def __new__(
@@ -58,6 +64,8 @@ class UpgradedStream(trio.abc.Stream):
         self._receiving = False
         self._peer_ended = False
         self._broken = False
+        self.received: int = 0
+        self.sent: int = 0
 
     @property
     def head(self) -> bytes:
@@ -121,6 +129,7 @@ class UpgradedStream(trio.abc.Stream):
             raise
         if not received:
             self._peer_ended = True
+        self.received += len(received)
         return received
 
     async def _replay(self, max_bytes: int | None) -> bytes | None:
@@ -146,6 +155,7 @@ class UpgradedStream(trio.abc.Stream):
         stop = len(self._head) if max_bytes is None else start + max_bytes
         data = self._head[start:stop]
         self._position = start + len(data)
+        self.received += len(data)
         if self._position == len(self._head) and not self._ended:
             self._position = None
         return data
@@ -157,6 +167,7 @@ class UpgradedStream(trio.abc.Stream):
         except trio.BrokenResourceError:
             self._broken = True
             raise
+        self.sent += len(data)
 
     async def wait_send_all_might_not_block(self) -> None:
         """Wait on the transport, whose contract it keeps."""
@@ -218,9 +229,18 @@ class UpgradedStream(trio.abc.Stream):
         return stream
 
     @staticmethod
-    def _note(stream: object, *, ended: bool = False, broken: bool = False) -> None:
-        # Tell a stack of these what was met below it.
+    def _note(
+        stream: object,
+        *,
+        received: int = 0,
+        sent: int = 0,
+        ended: bool = False,
+        broken: bool = False,
+    ) -> None:
+        # Tell a stack of these what was done and met below it.
         while isinstance(stream, UpgradedStream):
+            stream.received += received
+            stream.sent += sent
             stream._peer_ended |= ended
             stream._broken |= broken
             stream = stream._transport

@@ -10,7 +10,8 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 _match_authority = re.compile(
-    r"(?:\[(?P<ipv6>[0-9A-Fa-f:.]+)\]|(?P<name>[A-Za-z0-9\-._~!$&'()*+,;=%]*))"
+    r"(?:\[(?P<ipv6>[0-9A-Fa-f:.]+)\]"
+    r"|(?P<name>(?:[A-Za-z0-9\-._~!$&'()*+,;=]|%[0-9A-Fa-f]{2})*))"
     r"(?::(?P<port>[0-9]{0,5}))?"
 ).fullmatch
 _is_visible_ascii = re.compile(r"[\x21-\x7e]*").fullmatch
@@ -71,6 +72,18 @@ def parse_authority(text: str) -> Authority:
     return Authority(str(IPv6Address(match["ipv6"])), port)
 
 
+def parse_connect_authority(text: str) -> Authority:
+    """Split the ``host:port`` of a CONNECT, which has no default port (RFC 9110 §9.3.6).
+
+    Raises:
+        ValueError: It is not of that form.
+    """
+    authority = parse_authority(text)
+    if not authority.host or not authority.port:
+        raise ValueError("CONNECT needs host:port")
+    return authority
+
+
 def parse_target(method: str, target: str) -> Target:
     """Take a request target apart by its form (RFC 9112 §3.2).
 
@@ -78,10 +91,7 @@ def parse_target(method: str, target: str) -> Target:
         ValueError: The target has no form that this method permits.
     """
     if method == "CONNECT":
-        authority = parse_authority(target)
-        if not authority.host or not authority.port:
-            raise ValueError("CONNECT needs host:port")
-        return Target("", authority=authority)
+        return Target("", authority=parse_connect_authority(target))
     if target.startswith("/") and "#" not in target:
         path, _, query = target.partition("?")
         return Target(path, query)

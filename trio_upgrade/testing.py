@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Literal, final
 import trio
 import trio.testing
 
-from ._client import ClientConnection, open_connection
 from ._limits import Limits
-from ._server import serve_stream
+from ._open import open_connection
+from ._serve import serve_stream
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from ._client import ClientConnection
     from ._request import App
 
 __all__ = ["ScriptedPeer", "open_pair", "split_points"]

@@ -1,0 +1,217 @@
+# What the head of a message must agree on with itself before h11 sees it, our own too:
+# its version, its Host, and where its body ends.  Read from the raw bytes, since h11
+# merges equal lengths, lets a transfer coding win over a length, and takes any Host.
+# The rules are the same whether or not the request is an upgrade.
+from __future__ import annotations
+
+import re
+from http import HTTPStatus
+from typing import TYPE_CHECKING, NamedTuple
+
+from ._errors import MalformedMessage
+from ._headers import Field, field_values
+from ._target import parse_authority
+from ._tokens import connection_options, split_list
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ._messages import Response
+
+# Behind check_head a line ends at its CR.  A blank before the colon is left to h11,
+# which refuses it.
+_find_fields = re.compile(
+    rb"\n(host|content-length|transfer-encoding|expect):([^\r]*)", re.IGNORECASE
+).findall
+_find_request_version = re.compile(rb" HTTP/([0-9]\.[0-9])\r\n").search
+_find_response_version = re.compile(rb"HTTP/([0-9]\.[0-9])[ \r]").match
+# Statuses whose responses have no content (RFC 9110 §6.4.1).
+_NO_CONTENT = frozenset({HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED})
+# As many digits as h11 takes.
+_is_length = re.compile(rb"[0-9]{1,20}").fullmatch
+_drop_framing = re.compile(
+    rb"\n(?:content-length|transfer-encoding):[^\r]*\r(?=\n)", re.IGNORECASE
+).sub
+
+
+def check_request(head: bytes) -> None:
+    """Check the head of a request, which :func:`check_head` has passed.
+
+    Raises:
+        MalformedMessage: The version is none of HTTP/1.0 and 1.1 (RFC 9110 §15.6.6),
+            Host is missing, repeated or malformed (RFC 9112 §3.2), the body's end can
+            be read in two ways (§6.1, §6.3), a CONNECT has content (RFC 9110 §9.3.6),
+            or something other than a 100 is expected (§10.1.1).
+    """
+    old = _check_version(_find_request_version(head))
+    fields = _gather(head)
+    _check_host(fields.get(b"host", ()), required=not old)
+    lengths = fields.get(b"content-length", ())
+    codings = fields.get(b"transfer-encoding", ())
+    if lengths or codings:
+        if len(lengths) > 1 or any(b"," in length for length in lengths):
+            # Equal ones too: whoever repeats it is confused, or wants to confuse.
+            raise MalformedMessage("more than one Content-Length")
+        _check_body(lengths, codings, old=old)
+        content = codings or any(length.strip(b" \t0") for length in lengths)
+        if content and head.startswith(b"CONNECT "):
+            raise MalformedMessage("a CONNECT has no content")
+    if not old:
+        for expectation in split_list(fields.get(b"expect", ())):
+            if expectation.lower() != "100-continue":
+                raise MalformedMessage("an unknown expectation", status=417)
+
+
+def check_response(head: bytes, *, has_body: bool) -> None:
+    """Check the head of a response, which :func:`check_head` has passed.
+
+    Equal lengths are merged, as RFC 9110 §8.6 permits: the answer of one server to
+    one request confuses nobody.
+
+    Args:
+        head: The bytes as they came.
+        has_body: Whether its framing fields mean anything.
+
+    Raises:
+        MalformedMessage: The version is none of HTTP/1.0 and 1.1, or the body's end
+            can be read in two ways (RFC 9112 §6.1, §6.3).
+    """
+    old = _check_version(_find_response_version(head))
+    if has_body:
+        fields = _gather(head)
+        lengths = fields.get(b"content-length", ())
+        _check_body(lengths, fields.get(b"transfer-encoding", ()), old=old)
+
+
+def drop_framing(head: bytes) -> bytes:
+    """Return a head without its framing fields.
+
+    In a 2xx to CONNECT they MUST be ignored, malformed ones too (RFC 9110 §9.3.6).
+    """
+    return _drop_framing(b"", head)
+
+
+class Framing(NamedTuple):
+    """How a final response of ours is framed.
+
+    Attributes:
+        fields: Its fields, those that frame it among them.
+        has_content: Whether content follows the head.
+        length: How many bytes of it were promised, None if that was not said.
+        chunked: Whether it is chunked.
+        closes: Whether the connection ends with it.
+    """
+
+    fields: list[Field]
+    has_content: bool
+    length: int | None
+    chunked: bool
+    closes: bool
+
+
+def frame_response(
+    method: str, response: Response, *, old: bool, close: bool
+) -> Framing:
+    """Decide about the framing of a final response.
+
+    Args:
+        method: Of the request, empty if none could be made out.
+        response: The response.
+        old: Whether the client speaks HTTP/1.0, which knows no chunks.
+        close: Whether the connection ends in any case.
+
+    Raises:
+        ValueError: A Content-Length among its fields is not the body's, or stands
+            where none may (RFC 9110 §8.6).
+    """
+    fields, names, status = [*response.fields], response.names, response.status
+    may_have_content = status not in _NO_CONTENT
+    has_content = may_have_content and method != "HEAD"
+    length = len(response.body) if isinstance(response.body, bytes) else None
+    chunked = False
+    if b"content-length" in names:
+        length = _check_declared(response, length if has_content else None)
+    elif not may_have_content:
+        length = None
+    elif length is not None:
+        fields.append((b"Content-Length", b"%d" % length))
+    elif old:
+        # The end of the connection is the end of the content.
+        close = close or has_content
+    else:
+        fields.append((b"Transfer-Encoding", b"chunked"))
+        chunked = has_content
+    closing = b"connection" in names and "close" in connection_options(
+        field_values(fields, b"connection")
+    )
+    if close and not closing:
+        fields.append((b"Connection", b"close"))
+    return Framing(
+        fields,
+        has_content,
+        length if has_content else None,
+        chunked,
+        close or closing,
+    )
+
+
+def _check_declared(response: Response, length: int | None) -> int:
+    declared = field_values(response.fields, b"content-length")
+    if len(declared) != 1 or not _is_length(declared[0]):
+        raise ValueError("Content-Length is not one number")
+    if response.status == HTTPStatus.NO_CONTENT:
+        raise ValueError("a 204 has no Content-Length")
+    if length not in (None, int(declared[0])):
+        raise ValueError("Content-Length is not the length of the body")
+    return int(declared[0])
+
+
+def _gather(head: bytes) -> dict[bytes, list[bytes]]:
+    fields: dict[bytes, list[bytes]] = {}
+    for name, value in _find_fields(head):
+        fields.setdefault(name.lower(), []).append(value)
+    return fields
+
+
+def _check_version(match: re.Match[bytes] | None) -> bool:
+    # Whether it is HTTP/1.0.  Where no version stands at all, h11 says so.
+    version: bytes = b"1.1" if match is None else match[1]
+    if version in (b"1.1", b"1.0"):
+        return version == b"1.0"
+    # RFC 9110 §15.6.6 is about major versions.  There is no HTTP/1.2, so nobody who
+    # speaks it can be understood.
+    raise MalformedMessage(
+        f"HTTP/{version.decode()} is not spoken here",
+        status=400 if version.startswith(b"1") else 505,
+    )
+
+
+def _check_host(values: Iterable[bytes], *, required: bool) -> None:
+    hosts = [*values]
+    if len(hosts) > 1:
+        raise MalformedMessage("more than one Host field")
+    if not hosts:
+        if required:
+            raise MalformedMessage("no Host field")
+        return
+    try:
+        # An empty one is well formed: Go's clients send it over Unix sockets.
+        parse_authority(hosts[0].strip(b" \t").decode("latin-1"))
+    except ValueError as exc:
+        raise MalformedMessage(f"a malformed Host field: {exc}") from exc
+
+
+def _check_body(
+    lengths: Iterable[bytes], values: Iterable[bytes], *, old: bool
+) -> None:
+    if not values:
+        return
+    if lengths:
+        raise MalformedMessage("both Content-Length and Transfer-Encoding")
+    if old:
+        raise MalformedMessage("a transfer coding in HTTP/1.0")
+    codings = [coding.lower() for coding in split_list(values)]
+    if codings[-1:] != ["chunked"] or codings.count("chunked") > 1:
+        raise MalformedMessage("the transfer coding does not end in one chunked")
+    if len(codings) > 1:
+        raise MalformedMessage("a transfer coding other than chunked", status=501)

@@ -1,0 +1,199 @@
+# What the connections of one server share: bounds, deadlines, counts, the drain, and
+# whoever watches.  Its public face is Server.
+from __future__ import annotations
+
+import logging
+import math
+from typing import TYPE_CHECKING, Protocol, TypeVar, final
+
+import trio
+
+from ._dates import DateClock
+from ._deadlines import Deadlines, Expirable
+from ._errors import Unavailable
+from ._watching import EndReason, ServerStatistics
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ._limits import Limits
+    from ._watching import EndRecord, ErrorRecord, RequestRecord, SwitchRecord
+
+RecordT = TypeVar("RecordT")
+
+_LOGGER = logging.getLogger("trio_upgrade.server")
+
+
+class Served(Expirable, Protocol):
+    """One connection, as the hub sees it."""
+
+    @property
+    def idle(self) -> bool: ...
+
+    @property
+    def task(self) -> trio.lowlevel.Task | None: ...
+
+
+@final
+class Hub:
+    """The shared part of a server.
+
+    Args:
+        limits: The bounds.
+        strict: Whether exceptions of the app come out.
+        close_refused_early: Whether a refused offer ends its connection if bytes
+            follow it already.
+        observer: Has any of ``request``, ``switched``, ``ended`` and ``error``.
+
+    Attributes:
+        dates: The Date of responses.
+        deadlines: Those of the connections.
+        draining: Set when the drain begins.
+        ended: Set when all is over.
+        on_request: Of the observer; None where it has none, as the other three.
+    """
+
+    def __init__(
+        self,
+        limits: Limits,
+        *,
+        strict: bool,
+        close_refused_early: bool,
+        observer: object | None,
+    ) -> None:
+        self.limits: Limits = limits
+        self.strict: bool = strict
+        self.close_refused_early: bool = close_refused_early
+        self.dates: DateClock = DateClock()
+        self.deadlines: Deadlines = Deadlines(limits, self._end_grace)
+        self.draining: trio.Event = trio.Event()
+        self.ended: trio.Event = trio.Event()
+        self.on_request: Callable[[RequestRecord], object] | None
+        self.on_request = getattr(observer, "request", None)
+        self.on_switch: Callable[[SwitchRecord], object] | None
+        self.on_switch = getattr(observer, "switched", None)
+        self.on_end: Callable[[EndRecord], object] | None
+        self.on_end = getattr(observer, "ended", None)
+        self.on_error: Callable[[ErrorRecord], object] | None
+        self.on_error = getattr(observer, "error", None)
+        self.total_requests: int = 0
+        self.total_errors: int = 0
+        self._connections: set[Served] = set()
+        self._accepting: list[trio.CancelScope] = []
+        self._total_connections = 0
+        self._upgraded = 0
+        self._total_upgraded = 0
+        self._left = trio.Event()
+
+    ################################################################
+    # Connections
+    ################################################################
+
+    async def wait_room(self) -> None:
+        """Wait until another connection may be served; no checkpoint if it may now."""
+        bound = self.limits.connections
+        while bound is not None and len(self._connections) >= bound:
+            await self._left.wait()
+
+    def admit(self, connection: Served) -> None:
+        """Count a connection in."""
+        self._connections.add(connection)
+        self._total_connections += 1
+        if self.deadlines.grace_is_over:
+            connection.expire(EndReason.DRAINED)
+
+    def dismiss(self, connection: Served, *, upgraded: bool) -> None:
+        """Count a connection out; it is closed."""
+        self._connections.discard(connection)
+        if upgraded:
+            self._upgraded -= 1
+        if self._left.statistics().tasks_waiting:
+            self._left.set()
+            self._left = trio.Event()
+
+    def check_available(self) -> None:
+        """Check if another connection may switch.
+
+        Raises:
+            Unavailable: It may not.
+        """
+        if self.draining.is_set():
+            raise Unavailable("this server is shutting down")
+        bound = self.limits.upgraded
+        if bound is not None and self._upgraded >= bound:
+            raise Unavailable("this server has as many upgraded connections as it may")
+
+    def count_upgraded(self) -> None:
+        """Count a switch."""
+        self._upgraded += 1
+        self._total_upgraded += 1
+
+    def serves_task(self, task: trio.lowlevel.Task) -> bool:
+        """Tell whether a task is one of a connection, or was started below one."""
+        tasks = {connection.task for connection in self._connections}
+        current: trio.lowlevel.Task | None = task
+        while current is not None:
+            if current in tasks:
+                return True
+            nursery = current.parent_nursery
+            current = None if nursery is None else nursery.parent_task
+        return False
+
+    def statistics(self) -> ServerStatistics:
+        """Return the counts of now."""
+        return ServerStatistics(
+            connections=len(self._connections),
+            idle=sum(connection.idle for connection in self._connections),
+            upgraded=self._upgraded,
+            total_connections=self._total_connections,
+            total_requests=self.total_requests,
+            total_upgraded=self._total_upgraded,
+            total_errors=self.total_errors,
+            is_draining=self.draining.is_set(),
+        )
+
+    def tell(self, callback: Callable[[RecordT], object], record: RecordT) -> None:
+        """Call an observer; what it raises is logged and stops nothing."""
+        try:
+            callback(record)
+        except Exception as exc:
+            _LOGGER.error("error in the observer, at %r", record, exc_info=exc)
+
+    ################################################################
+    # The end
+    ################################################################
+
+    def accept_until_drained(self) -> trio.CancelScope:
+        """Return a scope to accept in, which the drain cancels."""
+        scope = trio.CancelScope()
+        self._accepting.append(scope)
+        if self.draining.is_set():
+            scope.cancel()
+        return scope
+
+    def start_drain(self, grace: float | None) -> None:
+        """Begin to drain, or shorten the grace of a drain that has begun."""
+        seconds = math.inf if grace is None else grace
+        if not seconds >= 0:
+            raise ValueError(f"a grace must not be negative, not {grace!r}")
+        self.deadlines.begin_grace(trio.current_time() + seconds)
+        if self.draining.is_set():
+            return
+        self.draining.set()
+        for scope in self._accepting:
+            scope.cancel(reason="the server drains")
+        for connection in list(self._connections):
+            if connection.idle:
+                connection.expire(EndReason.DRAINED)
+        self._left.set()
+        self._left = trio.Event()
+
+    async def wait_drained(self) -> None:
+        """Wait until the drain has begun and every connection is closed."""
+        await self.draining.wait()
+        while self._connections:
+            await self._left.wait()
+
+    def _end_grace(self) -> None:
+        for connection in list(self._connections):
+            connection.expire(EndReason.DRAINED)

@@ -1,0 +1,79 @@
+# A client's request on its way, and the answer that may come before it is through.
+from __future__ import annotations
+
+import math
+from contextlib import suppress
+from typing import TYPE_CHECKING, final
+
+import trio
+
+if TYPE_CHECKING:
+    from ._connection import HTTPConnection
+
+# The last send of a body can return a little after the peer has got its bytes and has
+# answered, for Trio's sockets pass a checkpoint behind it, and TLS some more.
+_LAST_TICKS = 4
+
+
+@final
+class RequestSending:
+    """Sends one request, head and body.
+
+    Args:
+        http: The connection.
+        head: The bytes of the head.
+        body: The body.
+    """
+
+    def __init__(self, http: HTTPConnection, head: bytes, body: bytes) -> None:
+        self._http = http
+        self._head = head
+        self._body = body
+        self._done = trio.Event()
+        self._go_ahead: trio.Event | None = None
+        self._patience = math.inf
+
+    @property
+    def done(self) -> bool:
+        """Whether all of it was sent, or the connection broke."""
+        return self._done.is_set()
+
+    def wait_for_continue(self, seconds: float) -> None:
+        """Hold the body back until a 1xx has come, or for so many seconds."""
+        self._go_ahead = trio.Event()
+        self._patience = seconds
+
+    async def run(self) -> None:
+        """Send it.
+
+        A server may answer before all is through, and go; if it did not answer,
+        whoever receives learns of it.
+        """
+        http, head = self._http, self._head
+        with suppress(trio.BrokenResourceError):
+            if self._go_ahead is not None:
+                await http.send_request(head)
+                head = b""
+                with trio.move_on_after(self._patience):
+                    await self._go_ahead.wait()
+            if self._body:
+                await http.send_request_body(head, self._body)
+                head = b""
+            # Not before the body is sent: from here on a 101 is legal.
+            await http.send_request(head + http.codec.write_end())
+        self._done.set()
+
+    async def take_in(self, head: bytes) -> None:
+        """Take in the head of a response that came meanwhile; wait where it has to."""
+        status = head[9:12]
+        if status.startswith(b"1"):
+            if self._go_ahead is not None:
+                self._go_ahead.set()
+            if status == b"101":
+                # The request goes out whole before anything switches (RFC 9110 §7.8).
+                await self._done.wait()
+            return
+        for _ in range(_LAST_TICKS):
+            if self.done:
+                return
+            await trio.lowlevel.checkpoint()

@@ -1,0 +1,260 @@
+# Serving: listeners, and one task per connection.  The accept loop is our own because
+# trio.serve_listeners closes each stream behind its handler, also one that was detached.
+from __future__ import annotations
+
+import errno
+import logging
+import os
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
+
+import trio
+
+from ._hub import Hub
+from ._limits import Limits
+from ._server import Server, find_hub
+from ._session import Session
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Callable, Sequence
+
+    from ._request import App
+
+StreamT = TypeVar("StreamT", bound=trio.abc.Stream)
+
+_LOGGER = logging.getLogger("trio_upgrade.server")
+# What accept(2) says when the system, not the connection, has run out of something,
+# and how long to wait then, in seconds; both as Trio has them.
+_CAPACITY_ERRNOS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+_CAPACITY_WAIT = 0.1
+
+
+async def serve_tcp(
+    app: App,
+    port: int,
+    *,
+    host: str | bytes | None = None,
+    backlog: int | None = None,
+    limits: Limits = Limits(),
+    close_refused_early: bool = False,
+    strict: bool = False,
+    observer: object | None = None,
+    task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve HTTP/1.1 and its upgrades over TCP, until cancelled or drained.
+
+    Args:
+        app: Called once for each request, in the connection's task.
+        port: The port, 0 for any free one.
+        host: The address to listen on; None means every address of this machine.
+        backlog: The listen backlog; None means Trio's default.
+        limits: The bounds of every connection.
+        close_refused_early: Whether a refused offer ends its connection if bytes follow
+            it already. They would be the next request (RFC 9931 §5), unless what stands
+            in front of this server tunnels whatever asks for an upgrade. Those of a
+            chunked body count until it is read: nobody knows where it ends.
+        strict: Whether exceptions of the app come out of here, for tests. Otherwise
+            they are logged to ``trio_upgrade.server`` and cost their own connection.
+        observer: An object with any of the methods ``request``, ``switched``, ``ended``
+            and ``error``, called with a :class:`RequestRecord`, :class:`SwitchRecord`,
+            :class:`EndRecord` or :class:`ErrorRecord` when that happens. They run in
+            the connection's task and should return soon; what they raise is logged.
+        task_status: Gets a :class:`Server` as soon as connections are accepted.
+
+    Raises:
+        OSError: The address cannot be listened on.
+    """
+    listeners = await trio.open_tcp_listeners(port, host=host, backlog=backlog)
+    await serve_listeners(
+        app,
+        listeners,
+        limits=limits,
+        close_refused_early=close_refused_early,
+        strict=strict,
+        observer=observer,
+        task_status=task_status,
+    )
+
+
+async def serve_ssl_over_tcp(
+    app: App,
+    port: int,
+    ssl_context: ssl.SSLContext,
+    *,
+    host: str | bytes | None = None,
+    https_compatible: bool = True,
+    backlog: int | None = None,
+    limits: Limits = Limits(),
+    close_refused_early: bool = False,
+    strict: bool = False,
+    observer: object | None = None,
+    task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve HTTP/1.1 and its upgrades over TLS over TCP, until cancelled or drained.
+
+    Each handshake is made in its connection's own task, so a slow one delays nobody.
+
+    Args:
+        app: Called once for each request, in the connection's task.
+        port: The port, 0 for any free one.
+        ssl_context: Certificate, key and ALPN are its own. If it names protocols for
+            ALPN, ``http/1.1`` should be the only one.
+        host: The address to listen on; None means every address of this machine.
+        https_compatible: Whether a peer may end without a close_notify, as browsers
+            do. Then nobody can tell a cut from an end, so protocols that do not say
+            their own end need False.
+        backlog: The listen backlog; None means Trio's default.
+        limits: The bounds of every connection.
+        close_refused_early: See :func:`serve_tcp`.
+        strict: Whether exceptions of the app come out of here; see :func:`serve_tcp`.
+        observer: See :func:`serve_tcp`.
+        task_status: Gets a :class:`Server` as soon as connections are accepted.
+
+    Raises:
+        OSError: The address cannot be listened on.
+    """
+    listeners = await trio.open_ssl_over_tcp_listeners(
+        port,
+        ssl_context,
+        host=host,
+        https_compatible=https_compatible,
+        backlog=backlog,
+    )
+    await serve_listeners(
+        app,
+        listeners,
+        limits=limits,
+        close_refused_early=close_refused_early,
+        strict=strict,
+        observer=observer,
+        task_status=task_status,
+    )
+
+
+async def serve_listeners(
+    app: App,
+    listeners: Sequence[trio.abc.Listener[StreamT]],
+    *,
+    limits: Limits = Limits(),
+    close_refused_early: bool = False,
+    strict: bool = False,
+    observer: object | None = None,
+    task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve HTTP/1.1 and its upgrades on any Trio listeners, until cancelled or drained.
+
+    When it ends, the listeners and every connection are closed.
+
+    Args:
+        app: Called once for each request, in the connection's task.
+        listeners: They are owned from now on.
+        limits: The bounds of every connection.
+        close_refused_early: See :func:`serve_tcp`.
+        strict: Whether exceptions of the app come out of here; see :func:`serve_tcp`.
+        observer: See :func:`serve_tcp`.
+        task_status: Gets a :class:`Server` as soon as connections are accepted.
+    """
+    hub = Hub(
+        limits,
+        close_refused_early=close_refused_early,
+        strict=strict,
+        observer=observer,
+    )
+    server = Server(listeners, hub)
+    make_session = partial(Session, app, server=server, hub=hub)
+    try:
+        async with trio.open_nursery() as nursery:
+            for listener in server.listeners:
+                accepting = hub.accept_until_drained()
+                nursery.start_soon(
+                    _accept_connections, listener, accepting, hub, make_session, nursery
+                )
+            nursery.start_soon(hub.deadlines.run, name="trio_upgrade deadlines")
+            task_status.started(server)
+            await hub.wait_drained()
+            nursery.cancel_scope.cancel()
+    finally:
+        hub.ended.set()
+
+
+async def _accept_connections(
+    listener: trio.abc.Listener[trio.abc.Stream],
+    accepting: trio.CancelScope,
+    hub: Hub,
+    make_session: Callable[[trio.abc.Stream], Session],
+    nursery: trio.Nursery,
+) -> None:
+    waiting = False
+    async with listener:
+        with accepting:
+            while True:
+                await hub.wait_room()
+                try:
+                    stream = await listener.accept()
+                except OSError as exc:
+                    if exc.errno not in _CAPACITY_ERRNOS:
+                        raise
+                    if not waiting:
+                        # Once per episode, which may last long.
+                        _LOGGER.error(
+                            "cannot accept for now: %s", os.strerror(exc.errno)
+                        )
+                    waiting = True
+                    await trio.sleep(_CAPACITY_WAIT)
+                else:
+                    waiting = False
+                    session = make_session(stream)
+                    nursery.start_soon(session.serve, name="trio_upgrade connection")
+
+
+async def serve_stream(
+    app: App,
+    stream: trio.abc.Stream,
+    *,
+    server: Server | None = None,
+    limits: Limits = Limits(),
+    close_refused_early: bool = False,
+    strict: bool = False,
+    observer: object | None = None,
+) -> None:
+    """Serve HTTP/1.1 and its upgrades on one stream; return when that is over.
+
+    Any Trio stream will do: memory, TLS, or one that an earlier protocol is done with.
+
+    Args:
+        app: Called once for each request, in this task.
+        stream: It is owned from now on, and closed on every path.
+        server: A running server that this is to be a connection of: it counts there and
+            is drained with it, and that server's bounds and options hold, not those
+            given here. None makes a private one, ``request.server``.
+        limits: The bounds of the connection.
+        close_refused_early: See :func:`serve_tcp`.
+        strict: Whether exceptions of the app come out of here; see :func:`serve_tcp`.
+        observer: See :func:`serve_tcp`.
+    """
+    if server is not None:
+        await Session(app, stream, server, find_hub(server)).serve()
+        return
+    hub = Hub(
+        limits,
+        close_refused_early=close_refused_early,
+        strict=strict,
+        observer=observer,
+    )
+    failure: BaseException | None = None
+    session = Session(app, stream, Server((), hub), hub)
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(hub.deadlines.run, name="trio_upgrade deadlines")
+            try:
+                await session.serve()
+            except BaseException as exc:
+                # Kept out of the nursery, which would put it in a group.
+                failure = exc
+            nursery.cancel_scope.cancel()
+    finally:
+        hub.ended.set()
+        if failure is not None:
+            # Also in the place of a Cancelled, which the reaper has met, too.
+            raise failure

@@ -1,0 +1,56 @@
+# What a client holds after the switch, and how leaving its scope ends it.
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import trio
+
+from ._closing import close_in_stages, end_stream
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from ._messages import ResponseHead
+    from ._stream import UpgradedStream
+
+
+class _UpgradedFields(NamedTuple):
+    response: ResponseHead
+    stream: UpgradedStream
+    head: bytes
+
+
+class Upgraded(_UpgradedFields, trio.abc.AsyncResource):
+    """A connection that has switched, or become a tunnel: unpack it.
+
+    And use it as an async context manager::
+
+        async with await open_upgrade(url, "echo") as (response, stream, head):
+            ...
+
+    Leaving the block ends the stream: in stages without an exception (our direction
+    first, then up to ``Limits.linger`` seconds for the peer's), by a reset after an
+    error, at once under cancellation. A stream that was detached is left alone.
+
+    Attributes:
+        response: The head of the 101, or of the 2xx that opened a tunnel.
+        stream: The connection, first bytes first.
+        head: A snapshot of the bytes that are first in the stream.
+        informational: The heads of the 1xx responses that came before it.
+        linger: Seconds that the end may take; from ``Limits.linger``.
+    """
+
+    informational: tuple[ResponseHead, ...] = ()
+    linger: float | None = 0.0
+
+    async def aclose(self) -> None:
+        """End the stream in stages; at once if cancelled."""
+        await close_in_stages(self.stream, self.linger)
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await end_stream(self.stream, exc_value, self.linger)
