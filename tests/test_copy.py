@@ -148,6 +148,7 @@ async def test_a_gigabyte(origin: str, target: str) -> None:
     await check_much(origin, target, 1024)
 
 
+@pytest.mark.ids("P3")
 @every_socket
 async def test_back_pressure(kind: str) -> None:
     """With a peer that does not read, one chunk is in memory, the rest is not read."""
