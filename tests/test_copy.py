@@ -148,6 +148,7 @@ async def test_a_gigabyte(origin: str, target: str) -> None:
     await check_much(origin, target, 1024)
 
 
+@pytest.mark.ids("P3")
 @every_socket
 async def test_back_pressure(kind: str) -> None:
     """With a peer that does not read, one chunk is in memory, the rest is not read."""
@@ -375,6 +376,8 @@ class TestReplay:
         if echo:
             await receive(peer, got)
         assert got + script.sent == b"outer inner wire"
+        assert source.received == len(b"outer inner wire")
+        assert source.sent == len(got)
         assert source.peer_ended
         await close((source, peer))
 
