@@ -1,6 +1,7 @@
 """HTTP/1.1 connections that become something else, as ordinary Trio tasks."""
 
 from ._client import ClientConnection as ClientConnection
+from ._copy import Transfer as Transfer
 from ._errors import (
     BadBody as BadBody,
     BadResponse as BadResponse,
@@ -36,6 +37,7 @@ from ._open import (
     open_upgrade as open_upgrade,
 )
 from ._pipe import pipe as pipe
+from ._relay import Relayed as Relayed, relay as relay
 from ._request import Request as Request
 from ._serve import (
     serve_listeners as serve_listeners,

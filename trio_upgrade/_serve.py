@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
+from ._closing import close_now
 from ._hub import Hub
 from ._limits import Limits
 from ._listening import open_tcp_listeners
@@ -237,7 +238,7 @@ async def serve_listeners(
             await hub.wait_drained()
             nursery.cancel_scope.cancel()
     finally:
-        hub.ended.set()
+        hub.end()
 
 
 async def _accept_connections(
@@ -264,10 +265,16 @@ async def _accept_connections(
                         )
                     waiting = True
                     await trio.sleep(_CAPACITY_WAIT)
-                else:
-                    waiting = False
-                    session = make_session(stream)
-                    nursery.start_soon(session.serve, name="trio_upgrade connection")
+                    continue
+                waiting = False
+                try:
+                    # Another listener may have been quicker.
+                    await hub.wait_room()
+                except trio.Cancelled:
+                    await close_now(stream)
+                    raise
+                session = make_session(stream)
+                nursery.start_soon(session.serve, name="trio_upgrade connection")
 
 
 async def serve_stream(
@@ -316,7 +323,7 @@ async def serve_stream(
                 failure = exc
             nursery.cancel_scope.cancel()
     finally:
-        hub.ended.set()
+        hub.end()
         if failure is not None:
             # Also in the place of a Cancelled, which the reaper has met, too.
             raise failure

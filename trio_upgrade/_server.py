@@ -8,6 +8,7 @@ from urllib.parse import quote
 import trio
 
 from ._errors import UsageError
+from ._hub import check_grace
 from ._target import Authority
 from ._unix import UnixListener
 
@@ -158,9 +159,11 @@ async def drain_on_signal(
 
     Raises:
         TypeError: No signal is given.
+        ValueError: The grace is negative; nothing was done.
     """
     if not signals:
         raise TypeError("at least one signal has to be named")
+    check_grace(grace)
     with trio.open_signal_receiver(*signals) as received:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_drain_at_first, server, received, grace)
@@ -173,5 +176,7 @@ async def _drain_at_first(
 ) -> None:
     await anext(received)
     server.start_drain(grace)
-    await anext(received)
-    server.start_drain(0)
+    while True:
+        # Each further one is taken, lest it be raised again behind us.
+        await anext(received)
+        server.start_drain(0)

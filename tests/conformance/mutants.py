@@ -22,8 +22,8 @@ MUTANTS = {
     ),
     "U02": Mutant(
         "_exchange",
-        "close = close or must_close(",
-        "close = close or bool(self.request.upgrades) or must_close(",
+        "            close\n            or self._last",
+        "            close\n            or bool(self.request.upgrades)",
     ),
     "U03": Mutant("_tokens", "return name.lower() + slash", "return name + slash"),
     "U07": Mutant(
@@ -78,12 +78,12 @@ MUTANTS = {
     ),
     "U29": Mutant("_headers", r'\x80-\xff]*").fullmatch', r'\x80-\xff]*").match'),
     "U34": Mutant(
-        "_http",
+        "_framing",
         "frozenset({HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED})",
         "frozenset({HTTPStatus.NOT_MODIFIED})",
     ),
     # Refusal
-    "U08": Mutant("_exchange", '"Upgrade": error.protocol', '"Upgrade": "x"'),
+    "U08": Mutant("_answers", '"Upgrade": error.protocol', '"Upgrade": "x"'),
     "U09": Mutant(
         "_messages", '{b"transfer-encoding"}', '{b"transfer-encoding", b"upgrade"}'
     ),
@@ -188,8 +188,6 @@ MUTANTS = {
         "move_on_after(math.inf)",
     ),
     "M18": Mutant(
-        "_http",
-        '            head.append((b"Connection", b"close"))',
-        "            pass",
+        "_framing", "    if close:\n        framed", "    if False:\n        framed"
     ),
 }
