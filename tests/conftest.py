@@ -15,7 +15,12 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
 # Where Debian's package is not called as the program is.
-_PACKAGES = {"node": "nodejs", "nc": "netcat-openbsd"}
+_PACKAGES = {
+    "docker": "docker.io",
+    "nc": "netcat-openbsd",
+    "node": "nodejs",
+    "systemd-socket-activate": "systemd",
+}
 # Seconds that an async test may take, many times what the slowest one needs unless told
 # otherwise.  A mock clock jumps there as soon as everybody waits for nothing.
 _BOUND = 60

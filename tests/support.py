@@ -15,7 +15,15 @@ from trio_upgrade import Limits, Response, Upgrade, pipe, serve_stream
 from trio_upgrade.testing import ScriptedPeer, split_points
 
 if TYPE_CHECKING:
-    from trio_upgrade import Request, UpgradedStream
+    from trio_upgrade import (
+        EndReason,
+        EndRecord,
+        ErrorRecord,
+        Request,
+        RequestRecord,
+        SwitchRecord,
+        UpgradedStream,
+    )
 
 # A well-formed offer of "echo", and the 101 to it.
 UP = b"GET /u HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n"
@@ -122,3 +130,30 @@ def wrap_tls(
         wrap(pair[0], contexts[0], server_hostname="localhost"),
         wrap(pair[1], contexts[1], server_side=True),
     )
+
+
+class Recorder:
+    """An observer that keeps every record that it is given."""
+
+    def __init__(self) -> None:
+        self.requests: list[RequestRecord] = []
+        self.switches: list[SwitchRecord] = []
+        self.ends: list[EndRecord] = []
+        self.errors: list[ErrorRecord] = []
+
+    @property
+    def reasons(self) -> list[EndReason]:
+        """Why each connection ended."""
+        return [end.reason for end in self.ends]
+
+    def request(self, record: RequestRecord) -> None:
+        self.requests.append(record)
+
+    def switched(self, record: SwitchRecord) -> None:
+        self.switches.append(record)
+
+    def ended(self, record: EndRecord) -> None:
+        self.ends.append(record)
+
+    def error(self, record: ErrorRecord) -> None:
+        self.errors.append(record)

@@ -27,7 +27,9 @@ class TestFirstOctet:
         character = chr(octet)
         is_tchar = character.isascii() and character.isalnum()
         if octet == 0x16:
-            with pytest.raises(MalformedMessage, match="TLS spoken where plain HTTP"):
+            with pytest.raises(
+                MalformedMessage, match=r"^TLS spoken where plain HTTP was expected$"
+            ):
                 check_first_octet(octet)
             return
         if is_tchar or octet in b"!#$%&'*+-.^_`|~":

@@ -196,7 +196,6 @@ class TestRefused:
         assert error.response.body == await error.response.read() == b"reasons"
         assert not error.response.truncated
 
-    @pytest.mark.ids("C09")
     async def test_407(self) -> None:
         """What a proxy asks for can be read, its chunked body too (RFC 9110 §15.5.8)."""
         wire = (

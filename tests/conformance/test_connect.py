@@ -53,7 +53,7 @@ async def test_tunnel_for_http_1_0(serving: Serving, host: bytes) -> None:
     """ncat, socat, nc and openssl say HTTP/1.0 without Host, and are served."""
     wire = OLD[:-2] + host + b"\r\n"
 
-    await serving.check(tunnel_app, wire + b"HEAD", closing(TUNNEL) + b"HEAD")
+    await serving.check(tunnel_app, wire + b"HEAD", TUNNEL + b"HEAD")
 
 
 @pytest.mark.ids("C03", "U34")
