@@ -97,9 +97,7 @@ MUTANTS = {
         "_exchange", "        if http.codec.client_waits:\n", "        if False:\n"
     ),
     "U32": Mutant(
-        "_http",
-        "return self._body_awaited and not self._buffer",
-        "return self._body_awaited",
+        "_http", "self._body_awaited and not self._buffer", "self._body_awaited"
     ),
     "M07": Mutant(
         "_framing",
@@ -172,8 +170,8 @@ MUTANTS = {
     # Ends
     "M09": Mutant(
         "_server_connection",
-        "            await self.send(head + body)\n",
-        "            pass\n",
+        "            await self.send(head + body)",
+        "            pass",
     ),
     "M13": Mutant(
         "_exchange",
@@ -189,9 +187,5 @@ MUTANTS = {
         "move_on_after(math.inf if linger is None else linger)",
         "move_on_after(math.inf)",
     ),
-    "M18": Mutant(
-        "_framing",
-        "    if close and not closing:",
-        "    if False:",
-    ),
+    "M18": Mutant("_framing", "    if close and not closing:", "    if False:"),
 }
