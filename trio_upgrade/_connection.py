@@ -20,6 +20,7 @@ _RECEIVE_SIZE = 64 * 1024
 # What is longer is sent in pieces where somebody watches that the peer reads.
 _PIECE = 64 * 1024
 # Not the default one: epoll takes a descriptor, of which there may be none left.
+# Windows has no poll().
 _Selector: type[selectors.BaseSelector] = getattr(
     selectors, "PollSelector", selectors.SelectSelector
 )
