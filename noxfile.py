@@ -82,6 +82,19 @@ def minimums(session: nox.Session) -> None:
     session.run("pytest", *session.posargs)
 
 
+@nox.session(default=False)
+def tables(session: nox.Session) -> None:
+    """Make the pages of docs that tell what the tests prove."""
+    session.run("python", "-m", "tests.conformance.tables")
+
+
+@nox.session(default=False)
+def mutants(session: nox.Session) -> None:
+    """Break the rules one by one and see the conformance tests fail; or those named."""
+    session.install("-e", ".", *nox.project.dependency_groups(PYPROJECT, "test"))
+    session.run("python", "-m", "tests.conformance.mutate", *session.posargs)
+
+
 def _run_tests(session: nox.Session, *args: str) -> None:
     session.install("-e", ".", *nox.project.dependency_groups(PYPROJECT, "test"))
     # -X dev: a forgotten socket or generator is a failure, not silence.

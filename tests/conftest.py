@@ -19,9 +19,14 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
 # Where Debian's package is not called as the program is.
-_PACKAGES = {"node": "nodejs", "nc": "netcat-openbsd"}
-# Seconds that an async test may take, many times what the slowest one needs.  A mock
-# clock jumps there as soon as everybody waits for nothing.
+_PACKAGES = {
+    "docker": "docker.io",
+    "nc": "netcat-openbsd",
+    "node": "nodejs",
+    "systemd-socket-activate": "systemd",
+}
+# Seconds that an async test may take, many times what the slowest one needs unless told
+# otherwise.  A mock clock jumps there as soon as everybody waits for nothing.
 _BOUND = 60
 _MOCK_BOUND = 1_000_000
 
@@ -30,6 +35,17 @@ _MOCK_BOUND = 1_000_000
 def _stopped_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """The Date of every response is the epoch, so that bytes can be compared."""
     monkeypatch.setattr("trio_upgrade._dates.time", lambda: 0.0)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("trio_upgrade")
+    group.addoption("--ids", help="run only the tests that bear this id")
+    group.addoption(
+        "--bound",
+        type=float,
+        default=_BOUND,
+        help="seconds that an async test may take (%(default)s)",
+    )
 
 
 @pytest.fixture
@@ -46,12 +62,22 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             pytest.skip(f"needs {program}: install Debian's package {package}")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(
+    config: pytest.Config, items: list[pytest.Item]
+) -> None:
+    wanted = config.getoption("--ids")
+    if wanted is not None:
+        items[:] = [item for item in items if wanted in _ids(item)]
     # A test that waits for what never comes is a failure, not a hang.
+    bound = config.getoption("--bound")
     for item in items:
         if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.obj):
             mock = "autojump_clock" in item.fixturenames
-            item.obj = _bound(item.obj, _MOCK_BOUND if mock else _BOUND)
+            item.obj = _bound(item.obj, _MOCK_BOUND if mock else bound)
+
+
+def _ids(item: pytest.Item) -> set[str]:
+    return {row_id for mark in item.iter_markers("ids") for row_id in mark.args}
 
 
 def _bound(

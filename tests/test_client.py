@@ -6,6 +6,10 @@ and byte by byte.
 
 from __future__ import annotations
 
+import errno
+import selectors
+from contextlib import suppress
+
 import pytest
 import trio
 import trio.testing
@@ -25,9 +29,10 @@ from trio_upgrade import (
     open_upgrade,
     serve_tcp,
 )
+from trio_upgrade._bottom import abort_on_close
 from trio_upgrade.testing import ScriptedPeer, split_points
 
-from .support import SWITCHED, echo, echo_app, okay
+from .support import SWITCHED, echo, echo_app, okay, tcp_pair
 
 URL = "http://example.com:81/chat?room=7"
 OFFER = (
@@ -180,6 +185,35 @@ class TestSwitch:
     async def test_lists_and_case(self, fields: bytes) -> None:
         """Both fields are lists without case; others do not matter."""
         await check_switch(PLAIN + fields + b"\r\nHEAD", b"HEAD")
+
+
+class TestTolerance:
+    """A 101 without its Connection field, where that is wanted."""
+
+    LACKING = PLAIN + b"Upgrade: echo\r\n\r\n"
+
+    async def test_missing(self) -> None:
+        """It is taken, on either way in (caddy#6134); the default is tested below."""
+        await check_switch(
+            self.LACKING + b"HEAD", b"HEAD", tolerate_missing_connection=True
+        )
+        peer = ScriptedPeer(self.LACKING + b"HEAD")
+        connection = await open_connection(URL, stream=peer)
+        upgraded = await connection.upgrade(
+            "/", "echo", tolerate_missing_connection=True
+        )
+        assert upgraded.head == b"HEAD"
+
+    @pytest.mark.parametrize("value", [b"close", b"keep-alive", b""])
+    async def test_wrong(self, value: bytes) -> None:
+        """One that says something else is as illegal as ever."""
+        wire = PLAIN + b"Upgrade: echo\r\nConnection: " + value + b"\r\n\r\n"
+        peer = ScriptedPeer(wire)
+        with pytest.raises(IllegalSwitch, match="does not name Upgrade"):
+            await open_upgrade(
+                URL, "echo", stream=peer, tolerate_missing_connection=True
+            )
+        assert peer.closed
 
 
 class TestIllegalSwitch:
@@ -426,71 +460,6 @@ class TestCancellation:
         assert peer.got_eof
 
 
-class TestEnd:
-    """How leaving the block ends the stream."""
-
-    async def test_in_stages(self) -> None:
-        """Without an exception: our end, then the peer's, then close."""
-        peer = ScriptedPeer(SWITCHED, b"unread", then="end")
-        async with await open_upgrade(URL, "echo", stream=peer) as (_, stream, _):
-            await stream.send_all(b"bye")
-
-        assert peer.got_eof
-        assert peer.packets_left == 0
-        assert peer.closed
-
-    async def test_linger_is_bounded(self, autojump_clock) -> None:
-        """A server that never ends is waited for Limits.linger seconds."""
-        peer = ScriptedPeer(SWITCHED, then="silence")
-        limits = Limits(linger=3)
-        async with await open_upgrade(URL, "echo", stream=peer, limits=limits):
-            started = trio.current_time()
-
-        assert trio.current_time() - started == 3
-        assert peer.closed
-
-    async def test_after_an_error(self) -> None:
-        """After an exception nothing is said any more."""
-        peer = ScriptedPeer(SWITCHED, b"unread", then="silence")
-        with pytest.raises(LookupError):
-            async with await open_upgrade(URL, "echo", stream=peer):
-                raise LookupError
-
-        assert peer.closed
-        assert not peer.got_eof
-
-    async def test_cancelled(self, autojump_clock) -> None:
-        """Under cancellation it is closed at once."""
-        started = trio.current_time()
-        peer = ScriptedPeer(SWITCHED, then="silence")
-        with trio.move_on_after(5):
-            async with await open_upgrade(URL, "echo", stream=peer):
-                await trio.sleep_forever()
-
-        assert peer.closed
-        assert trio.current_time() - started == 5
-
-    async def test_aclose(self) -> None:
-        """The result can be closed like any resource, forcefully too."""
-        for close in (
-            lambda upgraded: upgraded.aclose(),
-            trio.aclose_forcefully,
-        ):
-            peer = ScriptedPeer(SWITCHED)
-            await close(await open_upgrade(URL, "echo", stream=peer))
-
-            assert peer.closed
-
-    async def test_detached(self) -> None:
-        """A stream that was detached in the block is left alone."""
-        peer = ScriptedPeer(SWITCHED + b"HEAD", then="silence")
-        async with await open_upgrade(URL, "echo", stream=peer) as (_, stream, _):
-            transport, head = stream.detach()
-
-        assert (transport, head) == (peer, b"HEAD")
-        assert not peer.closed
-
-
 class TestArguments:
     """What is wrong before anything is sent, is said before anything is sent."""
 
@@ -588,6 +557,42 @@ class TestConnection:
             assert b"".join(chunks) == b"onetwo"
             assert repr(response) == "<ClientResponse 200 OK>"
 
+    async def test_trailers(self) -> None:
+        """The fields behind a body are there once it is read (RFC 9112 §7.1.2)."""
+        head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+        wire = head + b"3\r\none\r\n0\r\nX-Sum: 1\r\nx-sum: 2\r\n\r\n"
+        for packets in split_points(wire + okay(b"two")):
+            for streamed in (True, False):
+                peer = ScriptedPeer(*packets, then="silence")
+                connection = await open_connection(URL, stream=peer)
+                response = await connection.request("GET", "/")
+                assert response.trailers.raw == ()
+                if streamed:
+                    assert b"".join([c async for c in response.stream()]) == b"one"
+                else:
+                    assert await response.read() == b"one"
+                assert response.trailers.get_list("X-Sum") == ["1", "2"]
+                assert "x-sum" not in response.headers
+                if len(packets) > 2:
+                    # Byte by byte the second answer is no read-ahead.
+                    second = await connection.request("GET", "/")
+                    assert await second.read() == b"two"
+                    assert second.trailers.raw == ()
+                assert len(response.trailers) == 1
+
+    @pytest.mark.ids("M04")
+    async def test_broken_trailers(self) -> None:
+        """What h11 would let through of their lines is no body either."""
+        head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+        for section in (b"A: b\n\r\n", b"A: b\r\n c\r\n\r\n", b"A: b\rC: d\r\n\r\n"):
+            peer = ScriptedPeer(head + b"3\r\none\r\n0\r\n" + section)
+            connection = await open_connection(URL, stream=peer)
+            response = await connection.request("GET", "/")
+            for _ in range(2):
+                with pytest.raises(BadBody, match="trailer"):
+                    await response.read()
+            assert response.trailers.raw == ()
+
     async def test_cancelled_read_goes_on(self) -> None:
         """A read that was cancelled has lost nothing."""
         peer = ScriptedPeer(okay(b"hello")[:-3], then="silence")
@@ -681,6 +686,113 @@ class TestConnection:
         assert peer.closed
         with pytest.raises(trio.ClosedResourceError):
             await connection.request("GET", "/")
+
+
+async def give(connection_to: trio.SocketStream, data: bytes) -> None:
+    """Answer one request on a real socket, and leave something behind it."""
+    received = b""
+    while not received.endswith(b"\r\n\r\n"):
+        received += await connection_to.receive_some()
+    await connection_to.send_all(okay(b"1") + data)
+
+
+class TestIdle:
+    """What a server says, or does, while no request is on its way."""
+
+    async def ask_twice(self, far: trio.SocketStream, near: trio.SocketStream, then):
+        connection = await open_connection(URL, stream=near)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(give, far, b"")
+            response = await connection.request("GET", "/1")
+            assert await response.read() == b"1"
+        await then()
+        try:
+            return await connection.request("GET", "/2")
+        finally:
+            with pytest.raises(trio.ClosedResourceError):
+                await near.send_all(b"")
+
+    @pytest.mark.ids("M08", "C12")
+    async def test_late_408(self) -> None:
+        """An answer to nothing is none, and nothing is sent (RFC 9112 §9.2)."""
+        near, far = await tcp_pair()
+
+        async def then() -> None:
+            await far.send_all(okay(b"", status="408 Request Timeout"))
+            await trio.lowlevel.wait_readable(near.socket)
+
+        async with far:
+            with pytest.raises(BadResponse, match="more than its response"):
+                await self.ask_twice(far, near, then)
+            with suppress(trio.BrokenResourceError):
+                assert await far.receive_some() == b""
+
+    @pytest.mark.ids("M16")
+    async def test_end(self) -> None:
+        """A server that has ended the connection is gone before anything is sent."""
+        near, far = await tcp_pair()
+
+        async def then() -> None:
+            await far.send_eof()
+            await trio.lowlevel.wait_readable(near.socket)
+
+        async with far:
+            with pytest.raises(PeerGone, match="ended the connection"):
+                await self.ask_twice(far, near, then)
+            assert await far.receive_some() == b""
+
+    async def test_reset(self) -> None:
+        """So is one that has reset it."""
+        near, far = await tcp_pair()
+
+        async def then() -> None:
+            abort_on_close(far)
+            await far.aclose()
+            await trio.lowlevel.wait_readable(near.socket)
+
+        with pytest.raises(PeerGone, match="ended the connection"):
+            await self.ask_twice(far, near, then)
+
+    async def test_closed_below(self) -> None:
+        """A stream that its giver has closed is closed, whatever was to be sent."""
+        near, far = await tcp_pair()
+
+        async def then() -> None:
+            await near.aclose()
+
+        async with far:
+            with pytest.raises(trio.ClosedResourceError):
+                await self.ask_twice(far, near, then)
+
+    async def test_looking_takes_no_descriptor(self, monkeypatch) -> None:
+        """It is looked for where no descriptor is left, too."""
+
+        def refuse(*_: object) -> None:
+            raise OSError(errno.EMFILE, "Too many open files")
+
+        for name in ("EpollSelector", "KqueueSelector", "DevpollSelector"):
+            if hasattr(selectors, name):
+                monkeypatch.setattr(getattr(selectors, name), "__init__", refuse)
+        await self.test_quiet()
+
+    async def test_quiet(self) -> None:
+        """From one that says nothing the next answer is had as ever."""
+        near, far = await tcp_pair()
+        async with far, await open_connection(URL, stream=near) as connection:
+            for _ in range(3):
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(give, far, b"")
+                    response = await connection.request("GET", "/")
+                    assert await response.read() == b"1"
+
+    async def test_not_looked_for_elsewhere(self) -> None:
+        """Of another stream only what was read already counts: TLS has its own bytes."""
+        peer = ScriptedPeer(okay(b"1"), then="silence")
+        connection = await open_connection(URL, stream=peer)
+        await (await connection.request("GET", "/")).read()
+        peer.feed(okay(b"2"))
+
+        assert await (await connection.request("GET", "/")).read() == b"2"
 
 
 class TestOverTCP:

@@ -978,3 +978,127 @@ class TestResponses:
 
         assert peer.sent.startswith(b"HTTP/1.1 500 Internal Server Error\r\n")
         assert "Content-Length" in caplog.text
+
+
+class TestCloseRefusedEarly:
+    """What is behind an offer that is refused."""
+
+    OFFER = UP[:-2]
+    CLOSED = okay(b"no").replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+
+    async def check(
+        self, wire: bytes, *, close: bool, expected: bytes, path: str = "/u"
+    ) -> None:
+        """However the bytes behind the head are cut off it, they come with it."""
+
+        async def app(request: Request) -> Response:
+            if request.path != path:
+                return Response(200, request.path)
+            async for _ in request.stream():
+                break
+            return Response(200, b"no")
+
+        async def unread_app(request: Request) -> Response:
+            return Response(200, b"no" if request.path == path else request.path)
+
+        for each in (app, unread_app):
+            peer = ScriptedPeer(wire)
+            await serve_stream(each, peer, close_refused_early=close, strict=True)
+
+            assert peer.sent == expected
+            assert peer.closed
+
+    @pytest.mark.ids("O05")
+    async def test_off(self) -> None:
+        """By default they are the next request (RFC 9931 §5)."""
+        await self.check(
+            UP + get("/2"), close=False, expected=okay(b"no") + okay(b"/2")
+        )
+
+    async def test_on(self) -> None:
+        """If it is wanted nothing of them is processed, and the answer says so."""
+        await self.check(UP + get("/2"), close=True, expected=self.CLOSED)
+        await self.check(UP + b"\0", close=True, expected=self.CLOSED)
+
+    @pytest.mark.parametrize(
+        ("field", "body"),
+        [
+            (b"Content-Length: 0", b""),
+            (b"Content-Length: 5", b"hello"),
+            (b"Transfer-Encoding: chunked", b"0\r\n\r\n"),
+            (b"Transfer-Encoding: chunked", b"5\r\nhello\r\n0\r\n\r\n"),
+        ],
+    )
+    async def test_body(self, field: bytes, body: bytes) -> None:
+        """A body is the offer's own; only what is behind it counts."""
+        offer = self.OFFER + field + b"\r\n\r\n" + body
+        await self.check(offer + get("/2"), close=True, expected=self.CLOSED)
+        await self.check(
+            offer + get("/2"), close=False, expected=okay(b"no") + okay(b"/2")
+        )
+        if b"chunked" not in field:
+            await self.check(offer, close=True, expected=okay(b"no"))
+
+    async def test_chunked_body_that_was_read(self) -> None:
+        """Of a body whose end was read it is known that nothing is behind it."""
+
+        async def app(request: Request) -> Response:
+            return Response(200, await request.read())
+
+        body = b"5\r\nhello\r\n0\r\n\r\n"
+        wire = self.OFFER + b"Transfer-Encoding: chunked\r\n\r\n" + body
+        for behind, expected in (
+            (b"", okay(b"hello")),
+            (get("/2"), self.CLOSED.replace(b": 2", b": 5")[:-2] + b"hello"),
+        ):
+            peer = ScriptedPeer(wire + behind)
+            await serve_stream(app, peer, close_refused_early=True, strict=True)
+
+            assert peer.sent == expected
+
+    async def test_alone(self) -> None:
+        """With nothing behind it the connection goes on, and what comes later is new."""
+        peer = ScriptedPeer(UP, then="silence")
+        async with trio.open_nursery() as nursery:
+
+            async def app(request: Request) -> Response:
+                return Response(200, request.path)
+
+            nursery.start_soon(
+                partial(serve_stream, app, peer, close_refused_early=True, strict=True)
+            )
+            await peer.wait_sent(okay(b"/u"))
+            peer.feed(get("/2"))
+            await peer.wait_sent(okay(b"/2"))
+            peer.finish()
+
+        assert peer.sent == okay(b"/u") + okay(b"/2")
+
+    @pytest.mark.parametrize("fields", [[], ["Upgrade: echo"], ["Connection: upgrade"]])
+    async def test_without_an_offer(self, fields: list[str]) -> None:
+        """Pipelined requests without an offer are not concerned."""
+        wire = get("/1", *fields) + get("/2")
+        await self.check(
+            wire, close=True, expected=okay(b"no") + okay(b"/2"), path="/1"
+        )
+
+    async def test_accepted(self) -> None:
+        """Nor is an offer that is taken up: the bytes are its own."""
+        peer = ScriptedPeer(UP + b"HEAD")
+        await serve_stream(echo_app, peer, close_refused_early=True, strict=True)
+
+        assert peer.sent == SWITCHED + b"HEAD"
+
+    async def test_automatic_refusal(self) -> None:
+        """The 426 that an app's mistake makes is a refusal like any other."""
+
+        async def app(request: Request) -> Upgrade:
+            return Upgrade("other", echo)
+
+        peer = ScriptedPeer(UP + get("/2"))
+        await serve_stream(app, peer, close_refused_early=True, strict=True)
+
+        assert peer.sent.startswith(b"HTTP/1.1 426 ")
+        assert b"Connection: " in peer.sent
+        assert b"close" in peer.sent
+        assert peer.sent.count(b"HTTP/1.1") == 1

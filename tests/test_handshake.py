@@ -8,12 +8,15 @@ from hypothesis import given, strategies as st
 from trio_upgrade import Headers, Offers
 from trio_upgrade._handshake import (
     advertise,
+    connect_fields,
+    expects_anything,
     expects_continue,
     find_offers,
     find_switch_defect,
     must_close,
     offer_fields,
     switch_fields,
+    tunnel_fields,
 )
 
 CONNECTION = (b"Connection", b"Upgrade")
@@ -236,6 +239,59 @@ class TestSwitchFields:
             switch_fields("a", {"X-Field": text})
 
 
+class TestTunnelFields:
+    """The fields of the 200 that opens a tunnel."""
+
+    def test_fields(self) -> None:
+        """The app's own, as they are; none is needed."""
+        assert tunnel_fields({}) == ()
+        assert tunnel_fields([("Via", "x"), (b"via", b"y")]) == (
+            (b"Via", b"x"),
+            (b"via", b"y"),
+        )
+
+    @pytest.mark.ids("U34")
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "Content-Length",
+            "Transfer-Encoding",
+            "Connection",
+            "Keep-Alive",
+            "Proxy-Connection",
+            "TE",
+            "upgrade",
+        ],
+    )
+    def test_forbidden(self, name: str) -> None:
+        """No length and nothing hop-by-hop in a 2xx to CONNECT (RFC 9110 §8.6)."""
+        with pytest.raises(ValueError, match=f"^{name} is written by the library"):
+            tunnel_fields({name: "1"})
+
+
+class TestConnectFields:
+    """The fields of a client's CONNECT."""
+
+    @pytest.mark.ids("C08")
+    def test_fields(self) -> None:
+        """Host is the authority and first (RFC 9112 §3.2.3), the rest as it is given."""
+        given = [("Proxy-Authorization", "Basic x"), ("Connection", "close")]
+
+        assert connect_fields("[::1]:22", given) == [
+            (b"Host", b"[::1]:22"),
+            (b"Proxy-Authorization", b"Basic x"),
+            (b"Connection", b"close"),
+        ]
+
+    @pytest.mark.parametrize(
+        "name", ["Content-Length", "transfer-encoding", "Upgrade", "HOST", "Expect"]
+    )
+    def test_forbidden(self, name: str) -> None:
+        """No content, no offer, no other Host (RFC 9110 §9.3.6)."""
+        with pytest.raises(ValueError, match=f"^{name} is written by the library"):
+            connect_fields("a:1", {name: "1"})
+
+
 class TestAdvertise:
     """Upgrade in a response that is no switch."""
 
@@ -345,6 +401,46 @@ class TestFindSwitchDefect:
             f"it is HTTP/{version}"
         )
 
+    @pytest.mark.parametrize(
+        ("fields", "strict", "tolerant"),
+        [
+            ([], False, True),
+            ([CONNECTION], True, True),
+            ([(b"connection", b"keep-alive, upgrade")], True, True),
+            ([(b"Connection", b"close")], False, False),
+            ([(b"connection", b"keep-alive")], False, False),
+            ([(b"Connection", b"")], False, False),
+        ],
+    )
+    def test_tolerance(
+        self, fields: list[tuple[bytes, bytes]], strict: bool, tolerant: bool
+    ) -> None:
+        """A Connection field may be missing if that is wanted, and not be wrong."""
+        for tolerate, legal in ((False, strict), (True, tolerant)):
+            headers = Headers([upgrade(b"echo"), *fields])
+            defect = find_switch_defect(
+                self.OFFERS, "1.1", headers, tolerate_missing_connection=tolerate
+            )
+            expected = None if legal else "its Connection field does not name Upgrade"
+            assert defect == expected
+
+    @pytest.mark.parametrize(
+        "fields", [[], [upgrade(b"other")], [upgrade(b"e cho")], [upgrade(b"")]]
+    )
+    def test_tolerance_of_nothing_else(self, fields) -> None:
+        """All the other rules hold (RFC 9110 §7.8)."""
+        defects = {
+            find_switch_defect(
+                self.OFFERS,
+                "1.1",
+                Headers(fields),
+                tolerate_missing_connection=tolerate,
+            )
+            for tolerate in (False, True)
+        }
+        assert len(defects) == 1
+        assert None not in defects
+
     @given(
         st.lists(
             st.tuples(
@@ -400,6 +496,22 @@ class TestExpectsContinue:
         headers = Headers([(b"Expect", line) for line in lines])
 
         assert expects_continue(version, headers) is expected
+
+    @pytest.mark.parametrize(
+        ("fields", "expected"),
+        [
+            ([], False),
+            ([(b"Expect", b"100-continue")], True),
+            ([(b"EXPECT", b", x")], True),
+            ([(b"Expect", b""), (b"expect", b" ,")], False),
+            ([(b"X-Expect", b"100-continue")], False),
+        ],
+    )
+    def test_of_our_own(
+        self, fields: list[tuple[bytes, bytes]], expected: bool
+    ) -> None:
+        """Whatever a client of ours expects, it waits for it (RFC 9110 §10.1.1)."""
+        assert expects_anything(fields) is expected
 
 
 class TestMustClose:

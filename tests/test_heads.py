@@ -6,7 +6,12 @@ import pytest
 from hypothesis import given, strategies as st
 
 from trio_upgrade import MalformedMessage
-from trio_upgrade._heads import check_first_octet, check_head, find_head_end
+from trio_upgrade._heads import (
+    check_first_octet,
+    check_head,
+    find_head_end,
+    has_controls,
+)
 
 START = b"GET / HTTP/1.1\r\n"
 
@@ -22,8 +27,9 @@ class TestFirstOctet:
         character = chr(octet)
         is_tchar = character.isascii() and character.isalnum()
         if octet == 0x16:
-            with pytest.raises(MalformedMessage, match="TLS spoken where plain HTTP"):
+            with pytest.raises(MalformedMessage) as caught:
                 check_first_octet(octet)
+            assert str(caught.value) == "TLS spoken where plain HTTP was expected"
             return
         if is_tchar or octet in b"!#$%&'*+-.^_`|~":
             check_first_octet(octet)
@@ -118,6 +124,33 @@ class TestCheckHead:
             check_head(head, 128)
 
         assert caught.value.status == 400
+
+    @pytest.mark.ids("U29")
+    @pytest.mark.parametrize("octet", range(0x100), ids="0x{:02x}".format)
+    def test_every_octet(self, octet: int) -> None:
+        """Of the control characters only a tab has a place in a line (RFC 9110 §5.5)."""
+        character = bytes([octet])
+        heads = [
+            START + b"A: b" + character + b"c\r\n\r\n",
+            START + b"A" + character + b": b\r\n\r\n",
+            b"GET /" + character + b" HTTP/1.1\r\n\r\n",
+        ]
+        is_control = octet < 0x20 or octet == 0x7F
+        is_refused = is_control and character != b"\t"
+        text = "a control character in the head"
+        if character in b"\r\n":
+            text = "a CR or LF alone in the head"
+        for head in heads:
+            if is_refused:
+                with pytest.raises(MalformedMessage, match=f"^{text}$") as caught:
+                    check_head(head, 128)
+                assert caught.value.status == 400
+            else:
+                check_head(head, 128)
+
+        assert has_controls(b"5;a" + character + b"b") == is_refused
+        assert has_controls(character) == is_refused
+        assert not has_controls(b"")
 
     @pytest.mark.parametrize("fields", [0, 1, 2, 128])
     def test_too_many_fields(self, fields: int) -> None:

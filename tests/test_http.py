@@ -256,21 +256,6 @@ class TestSwitch:
 class TestReuse:
     """When another exchange can follow."""
 
-    def test_server(self) -> None:
-        """Both directions have to be through."""
-        codec = make_server()
-        codec.feed(get("/", "Content-Length: 2"))
-        codec.parse_request(codec.take_head() or b"")
-        assert codec.may_answer
-        codec.write_response_head(200, "OK", (), length=0, close=False)
-        codec.write_end()
-
-        assert not codec.may_answer
-        assert not codec.reusable
-        assert not codec.must_close
-        assert read_body(codec, b"ab") == b"ab"
-        assert codec.reusable
-
     @pytest.mark.ids("M12")
     @pytest.mark.parametrize(
         ("wire", "reusable"),

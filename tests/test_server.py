@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import errno
 from functools import partial
+from typing import Any
 
 import pytest
 import trio
 import trio.testing
 
 from trio_upgrade import (
+    Limits,
     Response,
     Server,
     Upgrade,
     open_connection,
     open_upgrade,
     serve_listeners,
+    serve_ssl_over_tcp,
     serve_stream,
     serve_tcp,
 )
+from trio_upgrade._server import find_hub
+from trio_upgrade.testing import ScriptedPeer
 
 from .support import (
     SWITCHED,
@@ -61,26 +66,26 @@ class TestURL:
                 assert await response.read() == b"/a"
             nursery.cancel_scope.cancel()
 
-    async def test_none_without_a_tcp_listener(self) -> None:
+    async def test_none_without_an_address(self) -> None:
         """A server that no URL reaches says so."""
         async with trio.open_nursery() as nursery:
             server = await nursery.start(serve_listeners, echo_app, [MemoryListener()])
 
-            with pytest.raises(ValueError, match="no TCP listener"):
+            with pytest.raises(ValueError, match="no listener"):
                 _ = server.url
             nursery.cancel_scope.cancel()
 
-    async def test_none_for_a_unix_socket(self, tmp_path) -> None:
-        """A Unix socket is no TCP listener."""
+    async def test_unix_socket(self, tmp_path) -> None:
+        """The first listener that has a URL gives it, though it is not ours."""
         sock = trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_STREAM)
         await sock.bind(str(tmp_path / "socket"))
         sock.listen()
         async with trio.open_nursery() as nursery:
-            listener = trio.SocketListener(sock)
-            server = await nursery.start(serve_listeners, echo_app, [listener])
+            listeners = [MemoryListener(), trio.SocketListener(sock)]
+            server = await nursery.start(serve_listeners, echo_app, listeners)
 
-            with pytest.raises(ValueError, match="no TCP listener"):
-                _ = server.url
+            assert server.url.startswith("http+unix://%2F")
+            assert server.url.endswith("%2Fsocket")
             nursery.cancel_scope.cancel()
 
 
@@ -188,6 +193,59 @@ class TestTLS:
 
         assert schemes == [("https", True)]
 
+    @pytest.mark.parametrize("https_compatible", [False, True])
+    async def test_serve_ssl_over_tcp(self, https_compatible: bool) -> None:
+        """The same in one call: its URL, an echo through a switch, a clean end."""
+        contexts = make_tls_contexts()
+        async with trio.open_nursery() as nursery:
+            server = await nursery.start(
+                partial(
+                    serve_ssl_over_tcp,
+                    echo_app,
+                    0,
+                    contexts[1],
+                    host="127.0.0.1",
+                    https_compatible=https_compatible,
+                    strict=True,
+                )
+            )
+            port = server.url.removeprefix("https://127.0.0.1:")
+            stream = trio.SSLStream(
+                await trio.open_tcp_stream("127.0.0.1", int(port)),
+                contexts[0],
+                server_hostname="localhost",
+                https_compatible=https_compatible,
+            )
+            upgraded = await open_upgrade("https://localhost/", "echo", stream=stream)
+            async with upgraded as (_, tls, _):
+                await tls.send_all(b"hello")
+                assert await tls.receive_some() == b"hello"
+            nursery.cancel_scope.cancel()
+
+    async def test_options_of_serve_ssl_over_tcp(self) -> None:
+        """What it is given reaches the listeners and the server."""
+        limits = Limits(linger=0)
+        async with trio.open_nursery() as nursery:
+            server = await nursery.start(
+                partial(
+                    serve_ssl_over_tcp,
+                    echo_app,
+                    0,
+                    make_tls_contexts()[1],
+                    host="127.0.0.1",
+                    backlog=7,
+                    https_compatible=False,
+                    limits=limits,
+                    close_refused_early=True,
+                )
+            )
+            (listener,) = server.listeners
+            assert isinstance(listener, trio.SSLListener)
+            assert not listener._https_compatible
+            assert server.limits is limits
+            assert find_hub(server).close_refused_early
+            nursery.cancel_scope.cancel()
+
     async def test_no_tls_spoken(self, caplog) -> None:
         """A client that speaks clear text to a TLS port costs its own connection."""
         (tcp_listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
@@ -242,6 +300,38 @@ class TestTLS:
                 got += received
             await trio.aclose_forcefully(stream)
             nursery.cancel_scope.cancel()
+
+
+class TestOptions:
+    """What the functions are given reaches the server."""
+
+    @pytest.mark.parametrize("early", [False, True])
+    async def test_close_refused_early(self, early: bool) -> None:
+        """By whichever way it is served; the default is not to."""
+
+        async def app(request):
+            servers.append(find_hub(request.server).close_refused_early)
+            return Response(200, b"")
+
+        servers: list[bool] = []
+        options: Any = {"close_refused_early": True} if early else {}
+        for serve in (
+            partial(serve_tcp, app, 0, host="127.0.0.1", **options),
+            partial(
+                serve_listeners,
+                app,
+                await trio.open_tcp_listeners(0, host="127.0.0.1"),
+                **options,
+            ),
+        ):
+            async with trio.open_nursery() as nursery:
+                server = await nursery.start(serve)
+                async with await open_connection(server.url) as connection:
+                    await connection.request("GET", "/")
+                nursery.cancel_scope.cancel()
+        await serve_stream(app, ScriptedPeer(get("/")), **options)
+
+        assert servers == [early] * 3
 
 
 class TestLifetime:

@@ -1,6 +1,7 @@
 """HTTP/1.1 connections that become something else, as ordinary Trio tasks."""
 
 from ._client import ClientConnection as ClientConnection
+from ._copy import Transfer as Transfer
 from ._errors import (
     BadBody as BadBody,
     BadResponse as BadResponse,
@@ -22,6 +23,7 @@ from ._errors import (
 )
 from ._headers import Headers as Headers
 from ._limits import Limits as Limits
+from ._listening import inherit_listeners as inherit_listeners
 from ._messages import (
     ClientResponse as ClientResponse,
     Response as Response,
@@ -35,12 +37,14 @@ from ._open import (
     open_upgrade as open_upgrade,
 )
 from ._pipe import pipe as pipe
+from ._relay import Relayed as Relayed, relay as relay
 from ._request import Request as Request
 from ._serve import (
     serve_listeners as serve_listeners,
     serve_ssl_over_tcp as serve_ssl_over_tcp,
     serve_stream as serve_stream,
     serve_tcp as serve_tcp,
+    serve_unix as serve_unix,
 )
 from ._server import Server as Server, drain_on_signal as drain_on_signal
 from ._stream import UpgradedStream as UpgradedStream

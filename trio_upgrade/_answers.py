@@ -1,29 +1,10 @@
-# What a server says by itself, and how anything is said.
+# What a server says by itself.
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from ._errors import BodyError, MalformedMessage, NotOffered, Unavailable
-from ._headers import field_values
 from ._messages import Response
 
-if TYPE_CHECKING:
-    from ._connection import HTTPConnection
-    from ._dates import DateClock
-
 TEXT = {"Content-Type": "text/plain; charset=utf-8"}
-
-
-async def send_response(
-    http: HTTPConnection, response: Response, dates: DateClock, *, close: bool
-) -> None:
-    """Send a :class:`Response` as it is, with a Date unless it has one."""
-    fields = response.fields
-    if not field_values(fields, b"date"):
-        fields = (dates.field(), *fields)
-    await http.send_response(
-        response.status, response.reason, fields, response.body, close=close
-    )
 
 
 def refuse(error: BaseException) -> Response:

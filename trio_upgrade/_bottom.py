@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias, cast
 
 import trio
 
+from ._socket import DirectSocketStream
 from ._stream import UpgradedStream
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def abort_on_close(stream: trio.abc.AsyncResource) -> None:
 def find_socket(stream: object) -> trio.socket.SocketType | None:
     """Return the kernel socket at the bottom of a stack of streams, None if none is."""
     while True:
-        if isinstance(stream, trio.SocketStream):
+        if isinstance(stream, trio.SocketStream | DirectSocketStream):
             return stream.socket
         if isinstance(stream, trio.SSLStream):
             stream = cast("_SSLStream", stream).transport_stream

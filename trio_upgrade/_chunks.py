@@ -22,6 +22,7 @@ class ChunkGuard:
     __slots__ = (
         "_data_left",
         "_ended",
+        "_fault",
         "_line",
         "_line_bytes",
         "_trailer_bytes",
@@ -40,13 +41,24 @@ class ChunkGuard:
         self._trailer_bytes: int | None = None
         self._trailer_lines = 0
         self._ended = False
+        # What was wrong: behind it nobody knows any more what is a line.
+        self._fault: str | None = None
 
     def check(self, data: bytes) -> None:
         """Check what h11 is about to get; what is behind the body's end is passed over.
 
         Raises:
-            BadBody: A line breaks RFC 9112 §7.1, or a bound.
+            BadBody: A line breaks RFC 9112 §7.1, or a bound; now or in an earlier call.
         """
+        if self._fault is not None:
+            raise BadBody(self._fault)
+        try:
+            self._walk(data)
+        except BadBody as exc:
+            self._fault = str(exc)
+            raise
+
+    def _walk(self, data: bytes) -> None:
         position = 0
         while position < len(data) and not self._ended:
             if self._data_left:

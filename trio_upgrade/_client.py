@@ -276,8 +276,19 @@ class ClientConnection(trio.abc.AsyncResource):
         # The answer to a request whose body is sent meanwhile.
         answer: _Answer | None = None
         failure: Exception | None = None
+
+        async def send() -> None:
+            # Kept, like what the receiving raises: out of a nursery a single error
+            # would come as a group.
+            nonlocal failure
+            try:
+                await sending.run()
+            except Exception as exc:
+                failure = exc
+                nursery.cancel_scope.cancel(reason="the request cannot be sent")
+
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(sending.run, name="trio_upgrade request body")
+            nursery.start_soon(send, name="trio_upgrade request body")
             try:
                 answer = await self._receive_final(offer, sending)
             except Exception as exc:
@@ -334,8 +345,8 @@ class ClientConnection(trio.abc.AsyncResource):
                 await sending.take_in(raw)
             head = self._http.codec.parse_response(raw)
             if head.status == _SWITCHING_PROTOCOLS:
-                if offer is None:
-                    raise IllegalSwitch("the request asked for no switch")
+                # Of a request without one the codec lets no 101 through.
+                assert offer is not None
                 defect = offer.find_defect(head)
                 if defect is not None:
                     raise IllegalSwitch(defect)

@@ -4,8 +4,7 @@
 from __future__ import annotations
 
 import selectors
-from contextlib import suppress
-from typing import TYPE_CHECKING, Protocol, final
+from typing import TYPE_CHECKING, Protocol
 
 import trio
 
@@ -13,24 +12,21 @@ from ._errors import BadBody, PeerGone
 from ._http import HTTPCodec, Role
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, Iterable
-
-    from ._headers import Field
     from ._limits import Limits
-    from ._messages import RequestHead
 
 # As Trio's own default.  It also bounds how much of another protocol can come in with
 # the head.
 _RECEIVE_SIZE = 64 * 1024
 # What is longer is sent in pieces where somebody watches that the peer reads.
 _PIECE = 64 * 1024
-# Up to here a body is sent in one piece with its head; beyond, copying costs more than
-# a second send does.
-SMALL_BODY = 64 * 1024
+# Not the default one: epoll takes a descriptor, of which there may be none left.
 # Windows has no poll().
 _Selector: type[selectors.BaseSelector] = getattr(
     selectors, "PollSelector", selectors.SelectSelector
 )
+# Up to here a body is sent in one piece with its head; beyond, copying costs more than
+# a second send does.
+SMALL_BODY = 64 * 1024
 
 
 class Watch(Protocol):
@@ -43,7 +39,6 @@ class Watch(Protocol):
     def sending_ended(self) -> None: ...
 
 
-@final
 class HTTPConnection:
     """HTTP/1.1 on one stream, either role; not for two tasks at a time.
 
@@ -77,20 +72,6 @@ class HTTPConnection:
         self.ended: bool = False
         self.lost: bool = False
 
-    async def receive_request(self) -> RequestHead | None:
-        """Receive the next request head.
-
-        Returns:
-            The head; None if the client ended the connection instead.
-
-        Raises:
-            MalformedMessage: It is none, or over a limit; a response can be sent.
-            trio.BrokenResourceError: The connection is broken.
-        """
-        self.codec.start_exchange()
-        raw = await self._receive_head()
-        return None if raw is None else self.codec.parse_request(raw)
-
     async def has_unasked_input(self) -> bool:
         """Tell whether the server has sent something that no request asked for.
 
@@ -105,7 +86,7 @@ class HTTPConnection:
         if not _is_readable(self._stream.socket):
             return False
         try:
-            return bool(await self._receive())
+            return bool(await self.receive())
         except trio.BrokenResourceError:
             return False
 
@@ -117,13 +98,14 @@ class HTTPConnection:
             PeerGone: The server ended the connection before or within it.
             trio.BrokenResourceError: The connection is broken.
         """
-        raw = await self._receive_head()
+        raw = await self.receive_head()
         if raw is None:
             stage = "within" if self.codec.has_read_ahead else "before"
             raise PeerGone(f"the server ended the connection {stage} its answer")
         return raw
 
-    async def _receive_head(self) -> bytes | None:
+    async def receive_head(self) -> bytes | None:
+        """Receive the bytes of a head; None if the peer ended the connection instead."""
         codec, began = self.codec, False
         while (head := codec.take_head()) is None:
             if self.ended:
@@ -132,7 +114,7 @@ class HTTPConnection:
             if self._watch is not None and not began and codec.has_read_ahead:
                 began = True
                 self._watch.head_began()
-            received = await self._receive()
+            received = await self.receive()
             if received:
                 codec.feed(received)
         return head
@@ -152,7 +134,7 @@ class HTTPConnection:
                 codec.feed_body_end()
             else:
                 try:
-                    codec.feed(await self._receive())
+                    codec.feed(await self.receive())
                 except trio.BrokenResourceError as exc:
                     raise BadBody("the peer broke the connection in a body") from exc
             chunk = codec.next_body()
@@ -175,20 +157,8 @@ class HTTPConnection:
             await trio.lowlevel.cancel_shielded_checkpoint()
         return chunk
 
-    async def wait_disconnect(self, read_ahead: int, *, ignore_end: bool) -> None:
-        """Wait until the peer resets the connection, or ends its side.
-
-        What comes meanwhile is kept, up to ``read_ahead`` bytes and a receive; with
-        more, or behind an end that is ignored, this waits for ever.
-        """
-        await trio.lowlevel.checkpoint()
-        while not (self.ended or self.lost or self.codec.has_ahead(read_ahead)):
-            with suppress(trio.BrokenResourceError):
-                self.codec.feed(await self._receive())
-        if not self.lost and (ignore_end or not self.ended):
-            await trio.sleep_forever()
-
-    async def _receive(self) -> bytes | bytearray:
+    async def receive(self) -> bytes | bytearray:
+        """Receive something; empty at the peer's end."""
         try:
             received = await self._stream.receive_some(_RECEIVE_SIZE)
         except trio.BrokenResourceError:
@@ -205,7 +175,7 @@ class HTTPConnection:
             trio.BrokenResourceError: The connection is broken. So it is, too, after a
                 cancellation.
         """
-        await self._send(head)
+        await self.send(head)
 
     async def send_request_body(self, head: bytes, body: bytes) -> None:
         """Send the body of a request, behind what is left to send of its head.
@@ -215,90 +185,13 @@ class HTTPConnection:
         """
         content = self.codec.write_body(body)
         if len(body) <= SMALL_BODY:
-            await self._send(head + content)
+            await self.send(head + content)
         else:
-            await self._send(head)
-            await self._send(content)
+            await self.send(head)
+            await self.send(content)
 
-    async def send_tunnel(self, reason: str, fields: Iterable[Field]) -> None:
-        """Send the 200 that makes a CONNECT a tunnel.
-
-        Raises:
-            trio.BrokenResourceError: As :meth:`send_informational` does.
-        """
-        await trio.lowlevel.checkpoint_if_cancelled()
-        await self._send(self.codec.write_tunnel(reason, fields))
-
-    async def send_informational(
-        self, status: int, reason: str, fields: Iterable[Field]
-    ) -> None:
-        """Send a 1xx, the 101 of a legal switch among them.
-
-        Raises:
-            trio.BrokenResourceError: The connection is broken. So it is, too, once a
-                cancellation has come in the middle.
-        """
-        await trio.lowlevel.checkpoint_if_cancelled()
-        await self._send(self.codec.write_informational(status, reason, fields))
-
-    async def send_response(
-        self,
-        status: int,
-        reason: str,
-        fields: Iterable[Field],
-        body: bytes | AsyncIterable[bytes],
-        *,
-        close: bool,
-    ) -> None:
-        """Send a final response; see :meth:`HTTPCodec.write_response_head`.
-
-        Args:
-            status: The status code.
-            reason: The reason phrase.
-            fields: The fields.
-            body: Bytes, or an iterable, which its owner closes. It is not sent where
-                method or status allow no content.
-            close: Whether to announce that the connection ends.
-
-        Raises:
-            ValueError: A Content-Length among the fields is not the body's. Of a body
-                in bytes nothing was sent; otherwise the connection is broken.
-            trio.BrokenResourceError: The connection is broken. So it is, too, after a
-                cancellation or an error of the iterable in the middle.
-        """
-        await trio.lowlevel.checkpoint_if_cancelled()
-        codec = self.codec
-        head, has_content = codec.write_response_head(
-            status,
-            reason,
-            fields,
-            length=len(body) if isinstance(body, bytes) else None,
-            close=close,
-        )
-        if not has_content:
-            await self._send(head + codec.write_end())
-        elif not isinstance(body, bytes):
-            await self._send(head)
-            await self._send_iterable(body)
-        elif len(body) <= SMALL_BODY:
-            content = codec.write_body(body)
-            await self._send(b"".join((head, content, codec.write_end())))
-        else:
-            await self._send(head)
-            await self._send(codec.write_body(body))
-            codec.write_end()
-
-    async def _send_iterable(self, body: AsyncIterable[bytes]) -> None:
-        try:
-            async for chunk in body:
-                await self._send(self.codec.write_body(chunk))
-            await self._send(self.codec.write_end())
-        except BaseException:
-            # The response is begun and cannot be ended properly.
-            self.broken = True
-            raise
-
-    async def _send(self, data: bytes) -> None:
+    async def send(self, data: bytes) -> None:
+        """Send something; cut in the middle, the connection is broken."""
         if not data:
             return
         try:
@@ -332,11 +225,6 @@ class HTTPConnection:
         """Whether the exchange is over and another one can follow."""
         return not self.broken and self.codec.reusable
 
-    @property
-    def may_answer(self) -> bool:
-        """Whether a server can still begin a final response."""
-        return not self.broken and self.codec.may_answer
-
     def hand_over(self) -> tuple[bytes, bool]:
         """Free the HTTP state and give up what was read beyond it: the last call.
 
@@ -347,7 +235,10 @@ class HTTPConnection:
 
 
 def _is_readable(sock: trio.socket.SocketType) -> bool:
-    # Not the default one: epoll and kqueue take a descriptor, and there may be none left.
+    descriptor = sock.fileno()
+    if descriptor < 0:
+        # Closed by its owner: the receive that follows says so.
+        return True
     with _Selector() as selector:
-        selector.register(sock.fileno(), selectors.EVENT_READ)
+        selector.register(descriptor, selectors.EVENT_READ)
         return bool(selector.select(0))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, final
 
 import trio
 
-from ._answers import refuse, send_response
+from ._answers import refuse
 from ._body import Body
 from ._bottom import find_peer
 from ._errors import (
@@ -27,12 +27,12 @@ from ._stream import UpgradedStream
 from ._watching import RequestRecord, SwitchRecord
 
 if TYPE_CHECKING:
-    from ._connection import HTTPConnection
     from ._deadlines import Expirable
     from ._headers import Field
     from ._hub import Hub
     from ._messages import RequestHead, Response
     from ._server import Server
+    from ._server_connection import ServerConnection
     from ._watching import Peer
 
 _TUNNEL = "CONNECT"
@@ -62,7 +62,7 @@ class ServerExchange:
 
     def __init__(
         self,
-        http: HTTPConnection,
+        http: ServerConnection,
         transport: trio.abc.Stream,
         head: RequestHead,
         server: Server,
@@ -71,7 +71,7 @@ class ServerExchange:
         *,
         last: bool,
     ) -> None:
-        self._http: HTTPConnection | None = http
+        self._http: ServerConnection | None = http
         self._transport = transport
         self._hub = hub
         self._session = session
@@ -106,7 +106,7 @@ class ServerExchange:
         return isinstance(self._transport, trio.SSLStream)
 
     @property
-    def http(self) -> HTTPConnection:
+    def http(self) -> ServerConnection:
         """The HTTP side.
 
         Raises:
@@ -136,7 +136,7 @@ class ServerExchange:
             await http.send_informational(100, "Continue", ())
         return await self._receive_in_time(http)
 
-    async def _receive_in_time(self, http: HTTPConnection) -> bytes:
+    async def _receive_in_time(self, http: ServerConnection) -> bytes:
         # A floor on progress, not a deadline for the next byte: a slow upload lives, and
         # one byte now and then does not.  Only the time that is waited here counts.
         limits = self._hub.limits
@@ -161,7 +161,7 @@ class ServerExchange:
             self._waited, self._progress = 0.0, 0
         return chunk
 
-    async def _drain_body(self, http: HTTPConnection) -> None:
+    async def _drain_body(self, http: ServerConnection) -> None:
         drained = 0
         while not http.codec.body_ended:
             chunk = await self._receive_in_time(http)
@@ -223,7 +223,7 @@ class ServerExchange:
         await http.send_tunnel("OK", (self._hub.dates.field(), *fields))
         return self._hand_over(http, _TUNNEL)
 
-    def _get_answerable(self) -> HTTPConnection:
+    def _get_answerable(self) -> ServerConnection:
         http = self.http
         if not http.may_answer:
             raise UsageError("the request was answered already")
@@ -239,7 +239,7 @@ class ServerExchange:
             self._clients_fault(exc)
             raise
 
-    def _hand_over(self, http: HTTPConnection, protocol: str) -> UpgradedStream:
+    def _hand_over(self, http: ServerConnection, protocol: str) -> UpgradedStream:
         rest, ended = http.hand_over()
         hub = self._hub
         self.stream = UpgradedStream(self._transport, rest, ended=ended)
@@ -281,13 +281,13 @@ class ServerExchange:
         if hub.close_refused_early and self.request.upgrades:
             # Somebody took the switch for granted: what follows may be anything.
             close = close or http.codec.has_next
-        await send_response(http, response, hub.dates, close=close)
+        await http.send_response(response, hub.dates.field(), close=close)
         if hub.on_request is not None:
             seconds = trio.current_time() - self._began
             hub.tell(
                 hub.on_request, RequestRecord(self.request, response.status, seconds)
             )
-        if http.codec.must_close:
+        if http.closes:
             # Nothing that follows would be processed: no need to find its beginning.
             return False
         await self._drain_body(http)

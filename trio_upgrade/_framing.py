@@ -6,15 +6,17 @@ from __future__ import annotations
 
 import re
 from http import HTTPStatus
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ._errors import MalformedMessage
 from ._headers import Field, field_values
 from ._target import parse_authority
-from ._tokens import split_list
+from ._tokens import connection_options, split_list
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from ._messages import Response
 
 # Behind check_head a line ends at its CR.  A blank before the colon is left to h11,
 # which refuses it.
@@ -89,41 +91,79 @@ def drop_framing(head: bytes) -> bytes:
     return _drop_framing(b"", head)
 
 
+class Framing(NamedTuple):
+    """How a final response of ours is framed.
+
+    Attributes:
+        fields: Its fields, those that frame it among them.
+        has_content: Whether content follows the head.
+        length: How many bytes of it were promised, None if that was not said.
+        chunked: Whether it is chunked.
+        closes: Whether the connection ends with it.
+    """
+
+    fields: list[Field]
+    has_content: bool
+    length: int | None
+    chunked: bool
+    closes: bool
+
+
 def frame_response(
-    method: str,
-    status: int,
-    fields: Iterable[Field],
-    *,
-    length: int | None,
-    close: bool,
-) -> tuple[list[Field], bool]:
-    """Return the fields of a final response of ours, and whether content follows.
+    method: str, response: Response, *, old: bool, close: bool
+) -> Framing:
+    """Decide about the framing of a final response.
 
     Args:
         method: Of the request, empty if none could be made out.
-        status: The status code.
-        fields: The fields; Content-Length is added where it is known and missing.
-        length: The body's length in bytes, None if unknown.
-        close: Whether to announce that the connection ends.
+        response: The response.
+        old: Whether the client speaks HTTP/1.0, which knows no chunks.
+        close: Whether the connection ends in any case.
 
     Raises:
-        ValueError: A Content-Length among the fields is not the body's, or stands
+        ValueError: A Content-Length among its fields is not the body's, or stands
             where none may (RFC 9110 §8.6).
     """
-    framed = [*fields]
-    has_content = method != "HEAD" and status not in _NO_CONTENT
-    declared = field_values(framed, b"content-length")
-    if declared and not (len(declared) == 1 and _is_length(declared[0])):
+    fields, names, status = [*response.fields], response.names, response.status
+    may_have_content = status not in _NO_CONTENT
+    has_content = may_have_content and method != "HEAD"
+    length = len(response.body) if isinstance(response.body, bytes) else None
+    chunked = False
+    if b"content-length" in names:
+        length = _check_declared(response, length if has_content else None)
+    elif not may_have_content:
+        length = None
+    elif length is not None:
+        fields.append((b"Content-Length", b"%d" % length))
+    elif old:
+        # The end of the connection is the end of the content.
+        close = close or has_content
+    else:
+        fields.append((b"Transfer-Encoding", b"chunked"))
+        chunked = has_content
+    closing = b"connection" in names and "close" in connection_options(
+        field_values(fields, b"connection")
+    )
+    if close and not closing:
+        fields.append((b"Connection", b"close"))
+    return Framing(
+        fields,
+        has_content,
+        length if has_content else None,
+        chunked,
+        close or closing,
+    )
+
+
+def _check_declared(response: Response, length: int | None) -> int:
+    declared = field_values(response.fields, b"content-length")
+    if len(declared) != 1 or not _is_length(declared[0]):
         raise ValueError("Content-Length is not one number")
-    if declared and status == HTTPStatus.NO_CONTENT:
+    if response.status == HTTPStatus.NO_CONTENT:
         raise ValueError("a 204 has no Content-Length")
-    if declared and has_content and length not in (None, int(declared[0])):
+    if length not in (None, int(declared[0])):
         raise ValueError("Content-Length is not the length of the body")
-    if length is not None and not declared and status not in _NO_CONTENT:
-        framed.append((b"Content-Length", b"%d" % length))
-    if close:
-        framed.append((b"Connection", b"close"))
-    return framed, has_content
+    return int(declared[0])
 
 
 def _gather(head: bytes) -> dict[bytes, list[bytes]]:

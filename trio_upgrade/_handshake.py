@@ -159,6 +159,17 @@ def expects_continue(http_version: str, headers: Headers) -> bool:
     )
 
 
+def keeps_alive(http_version: str, headers: Headers) -> bool:
+    """Tell whether the client may make another request (RFC 9112 §9.3).
+
+    Not in HTTP/1.0: a proxy in front may not know what its client asked for.
+    """
+    if http_version != "1.1":
+        return False
+    connection = field_values(headers, b"connection")
+    return not connection or "close" not in connection_options(connection)
+
+
 def expects_anything(fields: Iterable[Field]) -> bool:
     """Tell whether a client's own request waits for a 100 (RFC 9110 §10.1.1)."""
     return any(split_list(field_values(fields, b"expect")))

@@ -21,7 +21,6 @@ from ._framing import (
     check_request,
     check_response,
     drop_framing,
-    frame_response,
 )
 from ._handshake import expects_continue
 from ._headers import Field, Headers, field_values
@@ -29,8 +28,6 @@ from ._heads import check_first_octet, check_head, find_head_end
 from ._messages import RequestHead, ResponseHead
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from ._limits import Limits
 
 Role: TypeAlias = Literal["server", "client"]
@@ -53,6 +50,7 @@ class HTTPCodec:
     """
 
     __slots__ = (
+        "_body_awaited",
         "_buffer",
         "_chunks",
         "_head_bytes",
@@ -84,9 +82,10 @@ class HTTPCodec:
             h11.SERVER if self._role == "server" else h11.CLIENT,
             max_incomplete_event_size=self._head_bytes,
         )
-        # Of the request, where it decides about the response's content.
+        # Of our request, where it decides about the response.
         self._method = ""
         self._chunks: ChunkGuard | None = None
+        self._body_awaited = False
         self._scanned = 0
         # One blank line is forgiven before a request (RFC 9112 §2.2), none elsewhere.
         self._skip_blank = self._role == "server"
@@ -103,7 +102,11 @@ class HTTPCodec:
     @property
     def client_waits(self) -> bool:
         """Whether the client may be waiting for a 100 before it sends the body."""
-        return self._parser.they_are_waiting_for_100_continue and not self._buffer
+        return self._body_awaited and not self._buffer
+
+    def continue_sent(self) -> None:
+        """Take in that the client need not wait any more."""
+        self.continue_owed = self._body_awaited = False
 
     @property
     def has_read_ahead(self) -> bool:
@@ -113,7 +116,9 @@ class HTTPCodec:
     @property
     def has_begun_head(self) -> bool:
         """Whether some of the next head is here; the blank line before it is nothing."""
-        return bool(self._buffer) and self._buffer != b"\r\n"
+        return bool(self._buffer) and not (
+            len(self._buffer) == len(b"\r\n") and self._buffer.startswith(b"\r\n")
+        )
 
     def has_ahead(self, size: int) -> bool:
         """Whether so many bytes were read ahead."""
@@ -121,8 +126,9 @@ class HTTPCodec:
 
     @property
     def has_next(self) -> bool:
-        """Whether bytes are here that are certainly behind this message."""
-        return self.body_left is not None and len(self._buffer) > self.body_left
+        """Whether bytes are here that may be behind this message."""
+        held = self._parser.trailing_data[0]  # What a part of the body came with.
+        return len(self._buffer) + len(held) > (self.body_left or 0)
 
     def feed(self, received: bytes | bytearray) -> None:
         """Take in what was received; for a head, until :meth:`take_head` has one."""
@@ -164,19 +170,22 @@ class HTTPCodec:
         Raises:
             MalformedMessage: It is none.
         """
-        # Also for what is refused: to HEAD no refusal has content.
-        self._method = raw[: raw.find(b" ")].decode("latin-1")
         check_head(raw, self._header_fields)
         check_request(raw)
         event = self._parse_head(raw)
         assert isinstance(event, h11.Request)
         headers = Headers(event.headers.raw_items())
         http_version = event.http_version.decode("ascii")
-        self._begin_body(headers)
+        # h11 would tell as much by its next events, and take longer for it.
+        lengths = headers.lines(b"content-length")
+        if headers.lines(b"transfer-encoding") or (lengths and int(lengths[0])):
+            self.body_ended = False
+            self._measure_body(headers)
         # With or without content: an offer beside it makes the 100 a duty.
         self.continue_owed = expects_continue(http_version, headers)
+        self._body_awaited = self.continue_owed and not self.body_ended
         return RequestHead(
-            self._method,
+            event.method.decode("ascii"),
             event.target.decode("ascii"),
             http_version,
             headers,
@@ -196,19 +205,24 @@ class HTTPCodec:
         check_response(raw, has_body=not (tunnel or status.startswith(b"1")))
         if tunnel:
             raw = drop_framing(raw)
-        switch = raw[9:13].rstrip() == b"101"
-        if switch and self._parser.our_state is not MIGHT_SWITCH_PROTOCOL:
-            broken = self._parser.our_state in (h11.ERROR, h11.SEND_BODY)
+        state = self._parser.our_state
+        # Of a CONNECT, too, h11 says that it might switch: to a tunnel.
+        asked = state is MIGHT_SWITCH_PROTOCOL and self._method != "CONNECT"
+        if raw[9:13].rstrip() == b"101" and not asked:
             raise IllegalSwitch(
                 "it came before the request was through"
-                if broken
+                if state in (h11.ERROR, h11.SEND_BODY)
                 else "the request asked for no switch"
             )
         event = self._parse_head(raw)
         assert isinstance(event, h11.InformationalResponse | h11.Response)
         headers = Headers(event.headers.raw_items())
         if isinstance(event, h11.Response) and not tunnel:
-            self._begin_body(headers)
+            # Only the head was fed, so what comes now is the end of a message without
+            # a body, or the wish for more.
+            self.body_ended = isinstance(self._next_event(), h11.EndOfMessage)
+            if not self.body_ended:
+                self._measure_body(headers)
         return ResponseHead(
             event.status_code,
             event.reason.decode("latin-1"),
@@ -223,17 +237,13 @@ class HTTPCodec:
         except h11.RemoteProtocolError as exc:
             raise MalformedMessage(str(exc), status=exc.error_status_hint) from exc
 
-    def _begin_body(self, headers: Headers) -> None:
-        # Only the head was fed, so what comes now is the end of a message without a
-        # body, or the wish for more.
-        self.body_ended = isinstance(self._next_event(), h11.EndOfMessage)
-        if self.body_ended:
-            return
+    def _measure_body(self, headers: Headers) -> None:
         lengths = field_values(headers, b"content-length")
-        chunked = field_values(headers, b"transfer-encoding")
-        self.body_left = int(lengths[0]) if lengths and not chunked else None
-        if chunked:
+        if field_values(headers, b"transfer-encoding"):
             self._chunks = ChunkGuard(self._head_bytes, self._header_fields)
+            self.body_left = None
+        else:
+            self.body_left = int(lengths[0]) if lengths else None
         self.body_pending = bool(self._buffer)
 
     def next_body(self) -> bytes | None:
@@ -243,11 +253,12 @@ class HTTPCodec:
             BadBody: The framing is broken.
         """
         while not self.body_ended:
-            if self._buffer:
-                received = bytes(self._buffer)
-                self._buffer.clear()
-                if self._chunks is not None:
-                    self._chunks.check(received)
+            received, self._buffer = bytes(self._buffer), bytearray()
+            if self._chunks is not None:
+                # Of nothing, too: what it has refused h11 never saw.
+                self._chunks.check(received)
+            if received:
+                self._body_awaited = False
                 self._parser.receive_data(received)
             event = self._next_event()
             if isinstance(event, h11.Data):
@@ -293,55 +304,6 @@ class HTTPCodec:
         self._method = method
         return self._parser.send(request)
 
-    def write_informational(
-        self, status: int, reason: str, fields: Iterable[Field]
-    ) -> bytes:
-        """Return the bytes of a 1xx, the 101 of a legal switch among them."""
-        self.continue_owed = False
-        return self._parser.send(
-            h11.InformationalResponse(
-                status_code=status, reason=reason.encode("ascii"), headers=list(fields)
-            )
-        )
-
-    def write_tunnel(self, reason: str, fields: Iterable[Field]) -> bytes:
-        """Return the bytes of the 200 that makes a CONNECT a tunnel."""
-        return self._parser.send(
-            h11.Response(
-                status_code=200, reason=reason.encode("ascii"), headers=list(fields)
-            )
-        )
-
-    def write_response_head(
-        self,
-        status: int,
-        reason: str,
-        fields: Iterable[Field],
-        *,
-        length: int | None,
-        close: bool,
-    ) -> tuple[bytes, bool]:
-        """Return the bytes of a final response's head, and whether content follows.
-
-        Args:
-            status: The status code.
-            reason: The reason phrase.
-            fields: The fields; Content-Length is added where it is known and missing.
-            length: The body's length in bytes, None if unknown.
-            close: Whether to announce that the connection ends.
-
-        Raises:
-            ValueError: A Content-Length among the fields is not the body's, or stands
-                where none may (RFC 9110 §8.6); the response is not begun.
-        """
-        head, has_content = frame_response(
-            self._method, status, fields, length=length, close=close
-        )
-        response = h11.Response(
-            status_code=status, reason=reason.encode("ascii"), headers=head
-        )
-        return self._parser.send(response), has_content
-
     def write_body(self, chunk: bytes) -> bytes:
         """Return the bytes of a piece of content, empty for an empty one.
 
@@ -377,16 +339,6 @@ class HTTPCodec:
         """Whether the exchange is over and the connection can carry another one."""
         parser = self._parser
         return parser.our_state is h11.DONE and parser.their_state is h11.DONE
-
-    @property
-    def must_close(self) -> bool:
-        """Whether the exchange, though not over, cannot be followed by another one."""
-        return self._parser.our_state is h11.MUST_CLOSE
-
-    @property
-    def may_answer(self) -> bool:
-        """Whether a server can still begin a final response."""
-        return self._parser.our_state in (h11.IDLE, h11.SEND_RESPONSE)
 
     def hand_over(self) -> bytes:
         """Free the HTTP state and return what was read beyond it: the last call."""

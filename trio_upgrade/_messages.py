@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _LAST_INFORMATIONAL = 199
 _LAST_STATUS = 999
 SWITCHING_PROTOCOLS = "Switching Protocols"
+_RESPONSE_FORBIDDEN = frozenset({b"transfer-encoding"})
 
 
 class RequestHead(NamedTuple):
@@ -67,7 +68,7 @@ class Response:
             §15.5.22), a field or the reason is malformed, or Transfer-Encoding is given.
     """
 
-    __slots__ = ("body", "fields", "reason", "status")
+    __slots__ = ("body", "fields", "names", "reason", "status")
 
     def __init__(
         self,
@@ -79,7 +80,11 @@ class Response:
     ) -> None:
         if not _LAST_INFORMATIONAL < status <= _LAST_STATUS:
             raise ValueError(f"not the status of a final response: {status}")
-        fields = encode_fields(headers, forbidden=frozenset({b"transfer-encoding"}))
+        fields = encode_fields(headers, forbidden=_RESPONSE_FORBIDDEN)
+        names = {name.lower() for name, _ in fields}
+        if b"upgrade" in names:
+            fields = advertise(fields)
+            names.add(b"connection")
         if status == HTTPStatus.UPGRADE_REQUIRED and not parse_protocols(
             field_values(fields, b"upgrade")
         ):
@@ -92,7 +97,8 @@ class Response:
             raise TypeError(f"a body of {type(body).__name__}")
         self.status: int = int(status)
         self.body: bytes | AsyncIterable[bytes] = body
-        self.fields: tuple[Field, ...] = advertise(fields)
+        self.fields: tuple[Field, ...] = fields
+        self.names: set[bytes] = names
         self.reason: str = (
             standard_reason(status) if reason is None else check_reason(reason)
         )

@@ -1,23 +1,36 @@
-# The copy loop.  Back-pressure is Trio's: the next read waits for the last send.
+# One direction.  Back-pressure is Trio's: the next read waits for the last send.
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import trio
 
+from ._copy import Tally, copy
+
+if TYPE_CHECKING:
+    from ._copy import Transfer
+
 
 async def pipe(
-    source: trio.abc.ReceiveStream, sink: trio.abc.SendStream, *, end: bool = True
+    source: trio.abc.ReceiveStream,
+    sink: trio.abc.SendStream,
+    *,
+    end: bool = True,
+    progress: Transfer | None = None,
 ) -> int:
     """Copy from a stream to another, or back to itself, until the source ends.
 
-    ``pipe(stream, stream)`` is an echo, Node's ``socket.pipe(socket)``. One chunk is in
-    memory at a time. Cancelled while it waits for data, nothing is lost; cancelled
-    while it sends, a part of one chunk may be.
+    ``pipe(stream, stream)`` is an echo, Node's ``socket.pipe(socket)``. One chunk of
+    64 KiB at most is in memory at a time, none while the source is silent. Cancelled
+    while it waits for data, nothing is lost; cancelled while it sends, a part of one
+    chunk may be.
 
     Args:
         source: Read to its end, not closed.
         sink: Where it goes.
         end: Whether to pass the end on: by ``send_eof`` where the sink has it, else by
             closing the sink, unless it is also the source. False leaves the sink open.
+        progress: Counts while this runs, as left to right. None: nothing is reported.
 
     Returns:
         The number of bytes copied.
@@ -25,17 +38,17 @@ async def pipe(
     Raises:
         trio.BrokenResourceError: Either peer is gone.
         trio.ClosedResourceError: Either stream was closed on this side.
+        trio.BusyResourceError: Another task receives from the source or sends to the
+            sink.
     """
-    copied = 0
-    while chunk := await source.receive_some():
-        await sink.send_all(chunk)
-        copied += len(chunk)
+    tally = Tally(progress)
+    await copy(source, sink, tally)
     if end:
         if isinstance(sink, trio.abc.HalfCloseableStream):
             await sink.send_eof()
         elif not _is_same(sink, source):
             await sink.aclose()
-    return copied
+    return tally.bytes
 
 
 def _is_same(one: object, other: object) -> bool:

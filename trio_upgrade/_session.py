@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, final
 
 import trio
 
-from ._answers import TEXT, refuse, send_response
+from ._answers import TEXT, refuse
 from ._bottom import abort_on_close, find_peer
 from ._closing import close_in_stages, close_now
-from ._connection import HTTPConnection
 from ._errors import BadBody, BodyError, BodyTimeout, MalformedMessage, UsageError
 from ._exchange import ServerExchange
 from ._groups import find_leaves, split_errors
 from ._messages import Response, Tunnel, Upgrade, opens_tunnel
+from ._server_connection import ServerConnection
 from ._stream import UpgradedStream
 from ._watching import EndReason, EndRecord, ErrorRecord
 
@@ -75,7 +75,7 @@ class Session:
         self._transport = transport
         self._server = server
         self._hub = hub
-        self._http = HTTPConnection(transport, "server", hub.limits, watch=self)
+        self._http = ServerConnection(transport, hub.limits, self)
         # What is to be closed: the transport, or what the last request made of it.
         self._stream = transport
         # What ends whatever this does now, when a deadline has passed.
@@ -255,7 +255,7 @@ class Session:
     async def _refuse(self, refusal: Response) -> None:
         # Answers what never became a request, or is none any more.
         with suppress(trio.BrokenResourceError):
-            await send_response(self._http, refusal, self._hub.dates, close=True)
+            await self._http.send_response(refusal, self._hub.dates.field(), close=True)
 
     async def _apologize(self, reason: EndReason) -> None:
         # After a deadline: what the peer is still owed.

@@ -218,6 +218,38 @@ class UpgradedStream(trio.abc.Stream):
         self._position = None
         self._ended = False
 
+    @staticmethod
+    def _look_below(stream: object, *, to_receive: bool) -> object:
+        # Return what is below a stack of these; to receive from there, None until all
+        # that is to be replayed has been.
+        while isinstance(stream, UpgradedStream):
+            if to_receive and stream._position is not None:
+                return None
+            stream = stream._transport
+        return stream
+
+    @staticmethod
+    def _note(
+        stream: object,
+        *,
+        received: int = 0,
+        sent: int = 0,
+        ended: bool = False,
+        broken: bool = False,
+    ) -> None:
+        # Tell a stack of these what was done and met below it.
+        while isinstance(stream, UpgradedStream):
+            stream.received += received
+            stream.sent += sent
+            stream._peer_ended |= ended
+            stream._broken |= broken
+            stream = stream._transport
+
+
+# For the copy loop, which goes past these streams to the socket below.
+look_below = UpgradedStream._look_below  # pyright: ignore[reportPrivateUsage]
+note = UpgradedStream._note  # pyright: ignore[reportPrivateUsage]
+
 
 @final
 class _HalfCloseableUpgradedStream(UpgradedStream, trio.abc.HalfCloseableStream):

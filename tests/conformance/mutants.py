@@ -1,0 +1,191 @@
+# For each requirement one way to break it.  `nox -s mutants` does, one by one, and sees
+# the requirement's tests fail.
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Mutant(NamedTuple):
+    """One change: in this room of the package the old text becomes the new one."""
+
+    room: str
+    old: str
+    new: str
+
+
+MUTANTS = {
+    # Offers
+    "U01": Mutant(
+        "_tokens",
+        "map(check_protocol, protocols)",
+        "map(check_protocol, sorted(protocols))",
+    ),
+    "U02": Mutant(
+        "_exchange",
+        "            close\n            or self._last",
+        "            close\n            or bool(self.request.upgrades)",
+    ),
+    "U03": Mutant("_tokens", "return name.lower() + slash", "return name + slash"),
+    "U07": Mutant(
+        "_tokens",
+        "fold_protocol(protocol) in self._folded",
+        "protocol in self._folded[:1]",
+    ),
+    "U11": Mutant("_handshake", 'or method == "CONNECT":', 'or method != "GET":'),
+    "U13": Mutant("_handshake", 'if http_version != "1.1" or method', "if method"),
+    "U25": Mutant(
+        "_tokens",
+        "frozenset(element.lower() for element in split_list(values))",
+        "frozenset(split_list(values))",
+    ),
+    "U28": Mutant("_tokens", "            if stripped:", "            if True:"),
+    # The 101
+    "U04": Mutant(
+        "_handshake", '        (b"Upgrade", format_upgrade([protocol])),\n', ""
+    ),
+    "U05": Mutant("_tokens", '(?:/{_TOKEN})?").fullmatch', '(?:/{_TOKEN})?").match'),
+    "U06": Mutant(
+        "_tokens",
+        "and fold_protocol(protocol) in self._folded",
+        "and bool(self._folded)",
+    ),
+    "U10": Mutant(
+        "_session", "answer.handler(request, stream,", "answer.handler(None, stream,"
+    ),
+    "U12": Mutant(
+        "_handshake",
+        '        (b"Connection", b"Upgrade"),\n        (b"Upgrade", format',
+        '        (b"Upgrade", format',
+    ),
+    "U15": Mutant(
+        "_exchange", "if http.codec.continue_owed:", "if http.codec.client_waits:"
+    ),
+    "U16": Mutant(
+        "_exchange",
+        "UpgradedStream(self._transport, rest,",
+        "UpgradedStream(self._transport, rest.lstrip(),",
+    ),
+    "U17": Mutant(
+        "_exchange",
+        "        if http.codec.client_waits:\n",
+        "        if http.codec.body_left:\n",
+    ),
+    "U21": Mutant("_handshake", '(["Upgrade", *options])', '(["Upgrade"])'),
+    "U24": Mutant(
+        "_handshake",
+        'return (*fields, (b"Connection", b"Upgrade"))',
+        'return (*fields, (b"Connection", b"Upgrade, Cache-Control"))',
+    ),
+    "U29": Mutant("_headers", r'\x80-\xff]*").fullmatch', r'\x80-\xff]*").match'),
+    "U34": Mutant(
+        "_framing",
+        "frozenset({HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED})",
+        "frozenset({HTTPStatus.NOT_MODIFIED})",
+    ),
+    # Refusal
+    "U08": Mutant("_answers", '"Upgrade": error.protocol', '"Upgrade": "x"'),
+    "U09": Mutant(
+        "_messages", '{b"transfer-encoding"}', '{b"transfer-encoding", b"upgrade"}'
+    ),
+    "O05": Mutant(
+        "_handshake",
+        "    if unread == 0:\n        return False",
+        "    if unread == 0:\n        return True",
+    ),
+    # Bodies
+    "U31": Mutant(
+        "_exchange", "        if http.codec.client_waits:\n", "        if False:\n"
+    ),
+    "U32": Mutant(
+        "_http", "self._body_awaited and not self._buffer", "self._body_awaited"
+    ),
+    "M07": Mutant(
+        "_framing",
+        'if codings[-1:] != ["chunked"] or codings.count("chunked") > 1:',
+        "if not codings:",
+    ),
+    "M10": Mutant(
+        "_exchange",
+        "        await self._drain_body(http)\n        return http.reusable",
+        "        return http.reusable",
+    ),
+    # CONNECT
+    "C01": Mutant(
+        "_target", "not authority.host or not authority.port", "not authority.host"
+    ),
+    "C02": Mutant("_target", "_MAX_PORT = 65535", "_MAX_PORT = 99999"),
+    "C03": Mutant("_messages", "< HTTPStatus.MULTIPLE_CHOICES", "<= HTTPStatus.FOUND"),
+    "C06": Mutant("_http", "            raw = drop_framing(raw)", "            pass"),
+    "C07": Mutant("_framing", 'and head.startswith(b"CONNECT ")', "and False"),
+    "C08": Mutant(
+        "_client", '"CONNECT", authority, fields', '"CONNECT", "//" + authority, fields'
+    ),
+    "O01": Mutant("_client", "_LAST_INFORMATIONAL = 199", "_LAST_INFORMATIONAL = 99"),
+    "O02": Mutant(
+        "_handshake",
+        '    if method == "CONNECT":\n        return True',
+        '    if method == "CONNECT":\n        return False',
+    ),
+    "O03": Mutant(
+        "_exchange",
+        "            self.request.method,\n",
+        '            "user-agent" in self.request.headers or self.request.method,\n',
+    ),
+    # Strict reading
+    "M01": Mutant(
+        "_framing",
+        r'parse_authority(hosts[0].strip(b" \t").decode("latin-1"))',
+        "pass",
+    ),
+    "M03": Mutant(
+        "_http", 'self._skip_blank = self._role == "server"', "self._skip_blank = False"
+    ),
+    "M04": Mutant(
+        "_heads", r'if head.count(b"\n") != lines or head.count', "if head.count"
+    ),
+    "M06": Mutant(
+        "_framing",
+        'raise MalformedMessage("both Content-Length and Transfer-Encoding")',
+        "return",
+    ),
+    "M17": Mutant("_request", "if self._target.authority is not None:", "if False:"),
+    # The client
+    "U14": Mutant("_sending", "await self._done.wait()", "pass"),
+    "U18": Mutant(
+        "_http", "rest = bytes(self._buffer)", "rest = bytes(self._buffer[3:])"
+    ),
+    "U19": Mutant("_client", "_LAST_INFORMATIONAL = 199", "_LAST_INFORMATIONAL = 100"),
+    "U30": Mutant("_client", "if not body and expects_anything(fields):", "if False:"),
+    "M02": Mutant(
+        "_sending",
+        "send_request(head + http.codec.write_end())",
+        r'send_request(head + http.codec.write_end() + b"\r\n")',
+    ),
+    "M08": Mutant("_client", "if await http.has_unasked_input():", "if False:"),
+    "M12": Mutant(
+        "_client",
+        "if self._spent or http.ended or not http.reusable:",
+        "if self._spent:",
+    ),
+    # Ends
+    "M09": Mutant(
+        "_server_connection",
+        "            await self.send(head + body)",
+        "            pass",
+    ),
+    "M13": Mutant(
+        "_exchange",
+        "no need to find its beginning.\n            return False",
+        "no need to find its beginning.\n            return True",
+    ),
+    "M14": Mutant(
+        "_closing", "        while await stream.receive_some():\n            pass\n", ""
+    ),
+    "M15": Mutant("_closing", "            await tls.unwrap()\n", "            pass\n"),
+    "M16": Mutant(
+        "_closing",
+        "move_on_after(math.inf if linger is None else linger)",
+        "move_on_after(math.inf)",
+    ),
+    "M18": Mutant("_framing", "    if close and not closing:", "    if False:"),
+}

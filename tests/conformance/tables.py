@@ -1,0 +1,135 @@
+# Make docs/conformance.md and docs/node.md from the rows and the marks of the tests.  The
+# marks are read from the sources, so that nothing has to be installed or imported.
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from .node import CASES
+from .requirements import PROXY, REQUIREMENTS, ROLES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+ROOT = Path(__file__).parents[2]
+CONFORMANCE = ROOT / "docs" / "conformance.md"
+NODE = ROOT / "docs" / "node.md"
+# Marks that are rows of no table here: features that users of Node asked for, complaints
+# of theirs, advisories, issues of other projects.
+is_reference = re.compile(
+    r"[IPRT][0-9]+|CVE-[0-9]{4}-[0-9]+|RFC[0-9]+|go#[0-9]+"
+).fullmatch
+
+_CONFORMANCE_PAGE = """\
+# Conformance
+
+What RFC 9110, RFC 9112 and RFC 9931 ask of an HTTP/1.1 server, client or recipient that
+can switch protocols, what trio_upgrade does about it, and the tests in
+`tests/conformance` that prove it. Each runs over a scripted connection with the wire cut
+in two at every point and byte by byte, and where it makes sense over memory streams, TCP
+and TLS. `nox -s mutants` breaks the rules one by one and sees the tests fail.
+
+Rows of *{proxy}* are about intermediaries and wait for a reverse proxy.
+Roles: {roles}. Levels are the RFCs' keywords; *desc* is a description without one.
+This page is made by `nox -s tables`.
+
+| id | where | role | level | what we do | tests |
+| --- | --- | --- | --- | --- | --- |
+{rows}
+"""
+_NODE_PAGE = """\
+# Beside Node
+
+What comes over the wire, what trio_upgrade makes of it, and what Node.js 20, 24 and 26 do
+where they do something else. `UP` is a well-formed offer, `101` the legal answer to it.
+S rows are about servers, C rows about clients. This page is made by `nox -s tables`.
+
+| id | what comes | what we do | Node | tests |
+| --- | --- | --- | --- | --- |
+{rows}
+"""
+
+
+class Mark(NamedTuple):
+    """One id on one test."""
+
+    id: str
+    path: Path
+    test: str
+
+    def __str__(self) -> str:
+        return f"`{self.path.stem}::{self.test}`"
+
+
+def find_marks(root: Path = ROOT) -> list[Mark]:
+    """Return the ids of all tests, in the order of files and lines."""
+    paths = sorted((root / "tests").rglob("test_*.py"))
+    return [mark for path in paths for mark in _marks_of(path)]
+
+
+def _marks_of(path: Path) -> Iterator[Mark]:
+    for statement in ast.parse(path.read_text()).body:
+        if isinstance(statement, ast.ClassDef):
+            for method in statement.body:
+                yield from _marks_on(method, path, f"{statement.name}::")
+        yield from _marks_on(statement, path, "")
+
+
+def _marks_on(statement: ast.stmt, path: Path, prefix: str) -> Iterator[Mark]:
+    if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef):
+        for decorator in statement.decorator_list:
+            if ast.unparse(decorator).startswith("pytest.mark.ids("):
+                assert isinstance(decorator, ast.Call)
+                for argument in decorator.args:
+                    yield Mark(
+                        ast.literal_eval(argument), path, prefix + statement.name
+                    )
+
+
+def conformance_page(marks: Iterable[Mark]) -> str:
+    """Return the text of docs/conformance.md."""
+    ours = [mark for mark in marks if mark.path.parent == Path(__file__).parent]
+    rows = [
+        _row(row_id, row.where, row.role, row.level, row.clause, _tests(ours, row_id))
+        for row_id, row in REQUIREMENTS.items()
+    ]
+    roles = ", ".join(f"{letter} {role}" for letter, role in ROLES.items())
+    return _CONFORMANCE_PAGE.format(proxy=PROXY, roles=roles, rows="\n".join(rows))
+
+
+def node_page(marks: Iterable[Mark]) -> str:
+    """Return the text of docs/node.md."""
+    marks = [*marks]
+    rows = [
+        _row(
+            row_id,
+            case.given,
+            case.ours,
+            case.node or "the same",
+            case.why_untested or _tests(marks, row_id),
+        )
+        for row_id, case in CASES.items()
+    ]
+    return _NODE_PAGE.format(rows="\n".join(rows))
+
+
+def _tests(marks: Iterable[Mark], row_id: str) -> str:
+    return ", ".join(str(mark) for mark in marks if mark.id == row_id)
+
+
+def _row(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def main() -> None:
+    """Write both pages."""
+    marks = find_marks()
+    CONFORMANCE.parent.mkdir(exist_ok=True)
+    CONFORMANCE.write_text(conformance_page(marks))
+    NODE.write_text(node_page(marks))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,311 @@
+"""Arbitrary messages, cuts and mutilations: one result, no illegal switch, no escape."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from functools import partial
+from typing import TYPE_CHECKING
+
+import trio
+import trio.testing
+from hypothesis import example, given, settings, strategies as st
+
+from trio_upgrade import (
+    OpenError,
+    Request,
+    Response,
+    Upgrade,
+    UpgradedStream,
+    open_connection,
+    open_upgrade,
+    serve_stream,
+)
+from trio_upgrade.testing import ScriptedPeer
+
+from ..support import SWITCHED, UP, echo, echo_app, okay
+from .wires import CONTINUE, URL, read_all
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from typing import TypeVar
+
+    Result = TypeVar("Result")
+
+TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+VALUE = r"[\t\x20-\x7e\x80-\xff]*"
+FIELDS = rf"((?:{TOKEN}:{VALUE}\r\n)*)\r\n"
+# A target in origin form, the only one that few changes make of "/u".
+match_request = re.compile(
+    rf"(?:\r\n)?({TOKEN}) /[\x21\x22\x24-\x7e]* HTTP/1\.1\r\n{FIELDS}"
+).match
+match_switch = re.compile(rf"HTTP/1\.1 101(?: {VALUE})?\r\n{FIELDS}").match
+is_host = re.compile(
+    r"(?:[A-Za-z0-9\-._~!$&'()*+,;=]|%[0-9A-Fa-f]{2})*(?::[0-9]{0,5})?"
+).fullmatch
+is_protocol = re.compile(rf"{TOKEN}(?:/{TOKEN})?").fullmatch
+
+examples = settings(max_examples=100, deadline=None)
+tokens = st.text("abcXYZ019-._~!#$%&'*+^`|", min_size=1, max_size=8)
+values = st.text('abc,;=/ \t\x80\xff"()', max_size=12).map(
+    lambda text: text.strip(" \t")
+)
+bodies = st.binary(max_size=200)
+# What tells where bytes are cut; what is beyond their end does not count.
+cuts = st.sets(st.integers(1, 400), max_size=6)
+
+
+def cut(wire: bytes, points: set[int]) -> list[bytes]:
+    edges = [0, *sorted(point for point in points if point < len(wire)), len(wire)]
+    return [wire[start:end] for start, end in itertools.pairwise(edges)]
+
+
+def run(job: Callable[[], Awaitable[Result]]) -> Result:
+    """Run it on a clock that jumps as soon as everybody waits: a hang is an error."""
+
+    async def bounded() -> Result:
+        with trio.fail_after(1_000_000):
+            return await job()
+
+    return trio.run(bounded, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+def serve(app, *packets: bytes) -> bytes:
+    """Serve an app on a script; nothing but what is sent may come out."""
+    peer = ScriptedPeer(*packets)
+    run(partial(serve_stream, app, peer, strict=True))
+
+    assert peer.closed
+    return bytes(peer.sent)
+
+
+@st.composite
+def framed_bodies(draw: st.DrawFn) -> tuple[bytes, bytes, bytes]:
+    """A framing field, a body on the wire, and what that is."""
+    body = draw(bodies)
+    if draw(st.booleans()):
+        return b"Content-Length: %d\r\n" % len(body), body, body
+    framing = draw(st.sampled_from([b"Chunked", b"chunked", b"CHUNKED"]))
+    wire = bytearray()
+    for chunk in cut(body, draw(cuts)) if body else []:
+        extension = draw(st.sampled_from([b"", b";a", b';a="b c"', b";a=b;c"]))
+        wire += b"%x%b\r\n%b\r\n" % (len(chunk), extension, chunk)
+    trailers = draw(st.lists(st.tuples(tokens, values), max_size=2))
+    wire += b"0\r\n" + field_lines(trailers) + b"\r\n"
+    return b"Transfer-Encoding: %b\r\n" % framing, bytes(wire), body
+
+
+def field_lines(fields: list[tuple[str, str]]) -> bytes:
+    # The prefix keeps them from being fields with a meaning.
+    lines = [f"x-{name}: {value}\r\n" for name, value in fields]
+    return "".join(lines).encode("latin-1")
+
+
+async def describe(request: Request) -> bytes:
+    fields = [pair for pair in request.headers.raw if pair[0].startswith(b"x-")]
+    return repr((request.method, request.path, fields, await request.read())).encode()
+
+
+@examples
+@given(
+    st.sampled_from(["GET", "POST", "x"]),
+    st.lists(st.tuples(tokens, values), max_size=3),
+    framed_bodies(),
+    cuts,
+    st.booleans(),
+    st.binary(max_size=20),
+)
+def test_cut_anywhere(method, fields, framed, points, switch, early) -> None:
+    """A head and a body, however cut, give what they give whole: the body, then us."""
+    framing, wire_body, body = framed
+
+    async def handler(request: Request, stream: UpgradedStream, head: bytes) -> None:
+        await stream.send_all(await describe(request))
+        await echo(request, stream, head)
+
+    async def app(request: Request) -> Upgrade | Response:
+        described = await describe(request)
+        return Upgrade("echo", handler) if switch else Response(200, described)
+
+    offer = b"Connection: Upgrade\r\nUpgrade: echo\r\n"
+    head = b"%b /u HTTP/1.1\r\nHost: x\r\n" % method.encode()
+    message = head + offer + field_lines(fields) + framing + b"\r\n" + wire_body
+    raw = [(f"x-{name}".encode(), value.encode("latin-1")) for name, value in fields]
+    described = repr((method, "/u", raw, body)).encode()
+    if switch:
+        wire, expected = message + early, SWITCHED + described + early
+    else:
+        wire, expected = message * 2, okay(described) * 2
+
+    assert serve(app, wire) == expected
+    assert serve(app, *cut(wire, points)) == expected
+
+
+@examples
+@given(st.binary(max_size=300), cuts)
+@example(b"\r\n", set())
+@example(b"GET / HTTP/1.1\r\n\r\n", {71})
+def test_bytes_behind_the_head(data: bytes, points: set[int]) -> None:
+    """Whatever follows an offer comes back from the echo, and nothing else."""
+    assert serve(echo_app, *cut(UP + data, points)) == SWITCHED + data
+
+
+@examples
+@given(st.binary(max_size=300), cuts)
+@example(SWITCHED, set())
+def test_bytes_behind_the_101(data: bytes, points: set[int]) -> None:
+    """Whatever follows a 101 is in the client's stream, and nothing else."""
+
+    async def dial() -> bytes:
+        peer = ScriptedPeer(*cut(CONTINUE + SWITCHED + data, points))
+        async with await open_upgrade(URL, "echo", stream=peer) as upgraded:
+            return await read_all(upgraded.stream)
+
+    assert run(dial) == data
+
+
+@examples
+@given(st.lists(st.tuples(tokens, values), max_size=3), framed_bodies(), cuts)
+def test_response_cut_anywhere(fields, framed, points) -> None:
+    """A response, however cut, is the same one, and so is the next."""
+    framing, wire_body, body = framed
+    answer = (
+        b"HTTP/1.1 200 OK\r\n" + field_lines(fields) + framing + b"\r\n" + wire_body
+    )
+    expected = [
+        (f"x-{name}".encode(), value.encode("latin-1")) for name, value in fields
+    ]
+
+    async def ask() -> None:
+        peer = ScriptedPeer(*cut(answer, points), *cut(answer, points))
+        async with await open_connection(URL, stream=peer) as connection:
+            for _ in range(2):
+                response = await connection.request("GET", "/u")
+                assert await response.read() == body
+                assert [*response.headers.raw[: len(fields)]] == expected
+
+    run(ask)
+
+
+################################################################
+# Mutilations
+################################################################
+
+changes = st.lists(
+    st.tuples(
+        st.sampled_from(["delete", "insert", "replace", "double", "swap"]),
+        st.integers(0, 120),
+        st.one_of(
+            st.sampled_from(b"\r\n\t :,/\x00\x7f\xff0129aA"), st.integers(0, 255)
+        ),
+    ),
+    min_size=1,
+    max_size=4,
+)
+
+
+def mutilate(wire: bytes, edits: list[tuple[str, int, int]]) -> bytes:
+    data = bytearray(wire)
+    for kind, place, octet in edits:
+        at = place % len(data)
+        if kind == "delete":
+            del data[at]
+        elif kind == "insert":
+            data.insert(at, octet)
+        elif kind == "replace":
+            data[at] = octet
+        elif kind == "double":
+            data.insert(at, data[at])
+        else:
+            data[at], data[at - 1] = data[at - 1], data[at]
+    return bytes(data)
+
+
+def fields_of(lines: str) -> list[tuple[str, str]]:
+    pairs = [line.split(":", 1) for line in lines.split("\r\n")[:-1]]
+    return [(name.lower(), value.strip(" \t")) for name, value in pairs]
+
+
+def elements(fields: list[tuple[str, str]], wanted: str) -> list[str]:
+    values = ",".join(value for name, value in fields if name == wanted)
+    stripped = [element.strip(" \t") for element in values.split(",")]
+    return [element for element in stripped if element]
+
+
+def names_echo(element: str) -> bool:
+    return element.lower() == "echo"
+
+
+def is_legal_offer(wire: bytes) -> bool:
+    """Tell, by other means than ours, if this begins with an offer of echo."""
+    match = match_request(wire.decode("latin-1"))
+    if match is None or match[1] == "CONNECT":
+        return False
+    fields = fields_of(match[2])
+    hosts = [value for name, value in fields if name == "host"]
+    options = [option.lower() for option in elements(fields, "connection")]
+    return (
+        len(hosts) == 1
+        and is_host(hosts[0]) is not None
+        and "upgrade" in options
+        and any(map(names_echo, elements(fields, "upgrade")))
+    )
+
+
+def is_legal_switch(wire: bytes) -> bool:
+    """Tell, by other means, if this begins with a 101 to an offer of echo."""
+    match = match_switch(wire.decode("latin-1"))
+    if match is None:
+        return False
+    fields = fields_of(match[1])
+    options = [option.lower() for option in elements(fields, "connection")]
+    protocols = elements(fields, "upgrade")
+    return "upgrade" in options and bool(protocols) and all(map(names_echo, protocols))
+
+
+@settings(examples, max_examples=300)
+@given(changes, cuts)
+@example([("replace", 4, 0x2A)], set())
+@example([("insert", 0, 0x0A), ("insert", 0, 0x0D)], set())
+@example([("replace", 24, 0x5B)], set())
+def test_mutilated_offer(edits: list[tuple[str, int, int]], points: set[int]) -> None:
+    """A 101 is given to what is still a legal offer, to nothing else."""
+    wire = mutilate(UP, edits) + b"HEAD"
+    sent = serve(echo_app, *cut(wire, points))
+
+    if is_legal_offer(wire):
+        assert sent.startswith(b"HTTP/1.1 101 "), wire
+    else:
+        assert b" 101 " not in sent, wire
+
+
+@settings(examples, max_examples=300)
+@given(changes, cuts)
+@example([("delete", 8, 0)], set())
+@example([("replace", 11, 0x32)], set())
+def test_mutilated_101(edits: list[tuple[str, int, int]], points: set[int]) -> None:
+    """Only a legal 101 switches; what else comes is an OpenError, and the end."""
+    wire = mutilate(SWITCHED, edits) + b"HEAD"
+    peer = ScriptedPeer(*cut(wire, points))
+
+    async def dial() -> bool:
+        try:
+            upgraded = await open_upgrade(URL, "echo", stream=peer)
+        except OpenError:
+            return False
+        await upgraded.aclose()
+        return True
+
+    assert run(dial) == is_legal_switch(wire), wire
+    assert peer.closed
+
+
+@settings(examples, max_examples=200)
+@given(st.binary(max_size=200), cuts, st.booleans())
+def test_noise(noise: bytes, points: set[int], headed: bool) -> None:
+    """Bytes without a sense are answered once, if at all, and left."""
+    wire = (b"GET / HTTP/1.1\r\n" if headed else b"") + noise
+    sent = serve(echo_app, *cut(wire, points))
+
+    assert b" 101 " not in sent
+    assert not sent or b"\r\nConnection: close\r\n" in sent or sent == okay(b"/")

@@ -1,0 +1,141 @@
+"""The tables in docs say what the tests prove, and every row that can be proved is."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from .node import BETTER_THAN_NODE, CASES
+from .requirements import PROXY, REQUIREMENTS, ROLES
+from .tables import (
+    CONFORMANCE,
+    NODE,
+    ROOT,
+    Mark,
+    conformance_page,
+    find_marks,
+    is_reference,
+    node_page,
+)
+
+HERE = Path(__file__).parent
+MARKS = find_marks()
+FRESHEN = "run: nox -s tables"
+# The rows that have to be there.
+LISTED = [
+    *(f"U{number:02}" for number in range(1, 35)),
+    *(f"C{number:02}" for number in range(1, 10)),
+    *(f"M{number:02}" for number in range(1, 19)),
+    *("O01", "O02", "O03", "O05"),
+]
+INTERMEDIARIES = {
+    *("U20", "U22", "U23", "U26", "U27", "U33", "C04", "C05", "C09", "M05", "M11"),
+}
+
+
+def test_conformance_page_is_fresh() -> None:
+    """The page has every row with its tests, as they are now."""
+    assert CONFORMANCE.read_text() == conformance_page(MARKS), FRESHEN
+
+
+def test_node_page_is_fresh() -> None:
+    """So has the other one."""
+    assert NODE.read_text() == node_page(MARKS), FRESHEN
+
+
+@pytest.mark.parametrize("page", [conformance_page, node_page])
+def test_page_without_a_test_is_stale(page) -> None:
+    """A test that is taken away, or renamed, changes the pages that name it."""
+    fresh = page(MARKS)
+    tables = {*REQUIREMENTS} if page is conformance_page else {*CASES}
+    # The last one of each row: what is true of it is true of the others.
+    for mark in {mark.id: mark for mark in MARKS if mark.path.parent == HERE}.values():
+        if mark.id in tables:
+            rest = [other for other in MARKS if other is not mark]
+            renamed = [*rest, mark._replace(test="other")]
+
+            assert page(rest) != fresh, mark
+            assert page(renamed) != fresh, mark
+
+
+def test_every_row_is_there() -> None:
+    """No row is missing, none has crept in."""
+    assert list(REQUIREMENTS) == LISTED
+    assert list(CASES) == [
+        *(f"S{number}" for number in range(1, 44)),
+        *(f"C{number}" for number in range(1, 28)),
+    ]
+
+
+@pytest.mark.parametrize("row_id", LISTED)
+def test_every_requirement_is_proved(row_id: str) -> None:
+    """Each row has a test here; those of intermediaries have none yet, and say so."""
+    tests = [mark for mark in MARKS if mark.id == row_id and mark.path.parent == HERE]
+    row = REQUIREMENTS[row_id]
+
+    assert bool(tests) == (row_id not in INTERMEDIARIES)
+    assert (row.clause == PROXY) == (row_id in INTERMEDIARIES)
+    assert {*row.role.split(", ")} <= {*ROLES}
+
+
+@pytest.mark.parametrize("row_id", CASES)
+def test_every_case_is_proved(row_id: str) -> None:
+    """Each wire case has a test, or says why it can have none."""
+    tests = [mark for mark in MARKS if mark.id == row_id]
+
+    assert bool(tests) != bool(CASES[row_id].why_untested)
+
+
+@pytest.mark.parametrize("row_id", BETTER_THAN_NODE)
+def test_what_node_fails_we_pass(row_id: str) -> None:
+    """Where Node has to be bettered, the row says what it does and a test proves it."""
+    assert CASES[row_id].node
+    assert any(mark.id == row_id for mark in MARKS)
+
+
+def test_every_mark_is_known() -> None:
+    """An id is a row of a table, or a reference to something outside."""
+    for mark in MARKS:
+        known = mark.id in REQUIREMENTS or mark.id in CASES or is_reference(mark.id)
+        assert known, mark
+
+
+def test_no_mark_twice() -> None:
+    """A test bears an id once."""
+    counts = Counter(MARKS)
+
+    assert not [mark for mark, count in counts.items() if count > 1]
+
+
+def test_marks_of_functions_and_methods(tmp_path: Path) -> None:
+    """Marks are found where tests can be, in their order."""
+    (tmp_path / "tests" / "inner").mkdir(parents=True)
+    path = tmp_path / "tests" / "inner" / "test_it.py"
+    path.write_text(
+        "class TestA:\n"
+        "    @pytest.mark.ids('S1', 'U01')\n"
+        "    async def test_b(self): ...\n"
+        "@pytest.mark.parametrize('x', [1])\n"
+        "@pytest.mark.ids('S2')\n"
+        "def test_c(x): ...\n"
+        "def test_d(): ...\n"
+    )
+
+    assert find_marks(tmp_path) == [
+        Mark("S1", path, "TestA::test_b"),
+        Mark("U01", path, "TestA::test_b"),
+        Mark("S2", path, "test_c"),
+    ]
+    assert str(find_marks(tmp_path)[0]) == "`test_it::TestA::test_b`"
+
+
+def test_no_mark_out_of_sight() -> None:
+    """Marks stand on functions, where they are found, and nowhere else."""
+    for path in (ROOT / "tests").rglob("*.py"):
+        written = re.findall(r"^ *@pytest\.mark\.ids\(", path.read_text(), re.MULTILINE)
+        found = {mark.test for mark in MARKS if mark.path == path}
+
+        assert len(written) == len(found), path

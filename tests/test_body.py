@@ -1,0 +1,307 @@
+"""A body, read once from the wire: bounds, and what a cut read leaves behind."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import pytest
+import trio
+import trio.testing
+
+from trio_upgrade import BadBody, BodyTooLarge, Headers
+from trio_upgrade._body import Body
+
+
+class Wire:
+    """Gives pieces in order; an event in their place holds the reader back."""
+
+    def __init__(self, *pieces: bytes | Exception | trio.Event) -> None:
+        self.left = deque(pieces)
+        self.asked = 0
+
+    async def receive(self) -> bytes:
+        await trio.lowlevel.checkpoint()
+        self.asked += 1
+        piece = self.left[0] if self.left else b""
+        if isinstance(piece, trio.Event):
+            await piece.wait()
+            self.left.popleft()
+            return await self.receive()
+        if self.left:
+            self.left.popleft()
+        if isinstance(piece, Exception):
+            raise piece
+        return piece
+
+    def body(self, length: int | None = None, limit: int = 100) -> Body:
+        return Body(self.receive, length, limit)
+
+    def trailers(self) -> Headers:
+        """What only the end of the body makes known."""
+        assert not self.left
+        return Headers([(b"X-Sum", b"%d" % self.asked)])
+
+
+async def collect(body: Body) -> list[bytes]:
+    return [chunk async for chunk in body.stream()]
+
+
+class TestRead:
+    """The whole body in memory."""
+
+    @pytest.mark.parametrize("length", [None, 6])
+    @pytest.mark.parametrize(
+        "pieces", [(b"abcdef",), (b"abc", b"def"), (b"a", b"b", b"c", b"d", b"e", b"f")]
+    )
+    async def test_whole(self, pieces: tuple[bytes, ...], length: int | None) -> None:
+        """The pieces are joined, and a second call returns the same bytes."""
+        wire = Wire(*pieces)
+        body = wire.body(length)
+
+        assert await body.read(None) == b"abcdef"
+        assert await body.read(None) == b"abcdef"
+        assert await body.read(6) == b"abcdef"
+        assert wire.asked == len(pieces) + 1
+
+    async def test_no_body(self) -> None:
+        """Of a body that has no bytes nothing is received."""
+        wire = Wire(b"the next message")
+        body = wire.body(length=0)
+
+        assert await body.read(0) == b""
+        assert await collect(body) == []
+        assert await body.read_beginning(0) == (b"", False)
+        assert wire.asked == 0
+
+    @pytest.mark.parametrize("length", [None, 6])
+    @pytest.mark.parametrize(
+        ("own", "limit", "bound"),
+        [(None, 6, 6), (None, 5, 5), (6, 0, 6), (5, 100, 5), (0, 100, 0)],
+    )
+    async def test_limit(
+        self, own: int | None, limit: int, bound: int, length: int | None
+    ) -> None:
+        """The reader's own limit goes before the general one, in bytes."""
+        body = Wire(b"abc", b"def").body(length, limit)
+        if bound >= 6:
+            assert await body.read(own) == b"abcdef"
+            return
+        with pytest.raises(BodyTooLarge) as caught:
+            await body.read(own)
+
+        assert caught.value.limit == bound
+
+    async def test_known_length_over_limit(self) -> None:
+        """A length that is announced is refused before any of it is received."""
+        wire = Wire(b"abcdef")
+        body = wire.body(length=6)
+        with pytest.raises(BodyTooLarge):
+            await body.read(5)
+
+        assert wire.asked == 0
+        assert await body.read(6) == b"abcdef"
+        with pytest.raises(BodyTooLarge):
+            await body.read(5)
+
+    async def test_unknown_length_over_limit(self) -> None:
+        """No more than needed is received, and a larger limit goes on from there."""
+        wire = Wire(b"ab", b"cd", b"ef")
+        body = wire.body()
+        with pytest.raises(BodyTooLarge):
+            await body.read(3)
+
+        assert wire.asked == 2
+        with pytest.raises(BodyTooLarge):
+            await body.read(3)
+        assert wire.asked == 2
+        assert await body.read(6) == b"abcdef"
+
+    async def test_exact_limit(self) -> None:
+        """A body as long as the limit is not longer: its end is waited for."""
+        wire = Wire(b"abc")
+
+        assert await wire.body().read(3) == b"abc"
+        assert wire.asked == 2
+
+    async def test_cancelled(self) -> None:
+        """A cancelled read has lost nothing; the next one goes on."""
+        hold = trio.Event()
+        body = Wire(b"abc", hold, b"def").body()
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await body.read(None)
+        assert scope.cancelled_caught
+        assert body.peek(9) == b""
+
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(body.read, None)
+                await trio.testing.wait_all_tasks_blocked()
+                scope.cancel()
+        assert scope.cancelled_caught
+        assert body.peek(9) == b"abc"
+
+        hold.set()
+        assert await body.read(None) == b"abcdef"
+
+    async def test_broken(self) -> None:
+        """What the wire raises comes out, each time anew."""
+        body = Wire(b"abc", BadBody("one"), BadBody("two")).body()
+
+        with pytest.raises(BadBody, match="one"):
+            await body.read(None)
+        with pytest.raises(BadBody, match="two"):
+            await body.read(None)
+
+    async def test_checkpoint(self) -> None:
+        """Read to its end or over the limit, a read is a checkpoint all the same."""
+        body = Wire(b"abc").body()
+        await body.read(None)
+        with trio.testing.assert_checkpoints():
+            await body.read(None)
+        with trio.testing.assert_checkpoints():
+            with pytest.raises(BodyTooLarge):
+                await body.read(1)
+
+
+class TestStream:
+    """The body as it comes."""
+
+    async def test_pieces(self) -> None:
+        """Each piece comes by itself, however long the whole is; the last is the end."""
+        wire = Wire(b"abc", b"def")
+        body = wire.body(limit=1)
+
+        assert await collect(body) == [b"abc", b"def"]
+        assert await collect(body) == []
+        assert wire.asked == 3
+
+    async def test_not_kept(self) -> None:
+        """What was iterated over is not kept for a read."""
+        body = Wire(b"abc", b"def", b"ghi").body()
+        assert await anext(body.stream()) == b"abc"
+
+        assert await body.read(None) == b"defghi"
+
+    async def test_after_a_read_over_the_limit(self) -> None:
+        """What a failed read has gathered comes first."""
+        body = Wire(b"ab", b"cd", b"ef").body()
+        with pytest.raises(BodyTooLarge):
+            await body.read(3)
+
+        assert await collect(body) == [b"abcd", b"ef"]
+
+    async def test_after_a_read(self) -> None:
+        """What was read whole comes in one piece, and again for the next one."""
+        wire = Wire(b"ab", b"cd")
+        body = wire.body()
+        await body.read(None)
+
+        for _ in range(2):
+            assert await collect(body) == [b"abcd"]
+        assert wire.asked == 3
+
+    async def test_checkpoints(self) -> None:
+        """What was gathered, and an end that is known, come behind a checkpoint."""
+        body = Wire(b"ab").body()
+        await body.read(None)
+        stream = body.stream()
+        with trio.testing.assert_checkpoints():
+            assert await anext(stream) == b"ab"
+        with trio.testing.assert_checkpoints():
+            assert [chunk async for chunk in stream] == []
+        with trio.testing.assert_checkpoints():
+            assert await body.receive_some() == b""
+
+    async def test_cancelled(self) -> None:
+        """A cancelled iteration has lost nothing, and can itself go on."""
+        body = Wire(b"ab", b"cd", b"ef").body()
+        with pytest.raises(BodyTooLarge):
+            await body.read(1)
+        stream = body.stream()
+        for expected in (b"ab", b"cd", b"ef"):
+            with trio.CancelScope() as scope:
+                scope.cancel()
+                await anext(stream)
+            assert scope.cancelled_caught
+            assert await anext(stream) == expected
+
+    async def test_broken(self) -> None:
+        """What the wire raises comes out of the iteration."""
+        body = Wire(b"abc", BadBody("cut")).body()
+        stream = body.stream()
+
+        assert await anext(stream) == b"abc"
+        with pytest.raises(BadBody, match="cut"):
+            await anext(stream)
+
+
+class TestReadBeginning:
+    """The beginning of the body."""
+
+    @pytest.mark.parametrize(
+        ("limit", "expected", "asked"),
+        [
+            (0, (b"", True), 1),
+            (1, (b"a", True), 1),
+            (2, (b"ab", True), 2),
+            (5, (b"abcde", True), 3),
+            (6, (b"abcdef", False), 4),
+            (7, (b"abcdef", False), 4),
+        ],
+    )
+    async def test_limit(
+        self, limit: int, expected: tuple[bytes, bool], asked: int
+    ) -> None:
+        """No more is received than tells whether something was cut off."""
+        wire = Wire(b"ab", b"cd", b"ef")
+
+        assert await wire.body().read_beginning(limit) == expected
+        assert wire.asked == asked
+
+    async def test_rest_stays(self) -> None:
+        """What was kept is not lost for a read of the whole."""
+        body = Wire(b"ab", b"cd", b"ef").body()
+
+        assert await body.read_beginning(1) == (b"a", True)
+        assert await body.read_beginning(3) == (b"abc", True)
+        assert await body.read(None) == b"abcdef"
+        assert await body.read_beginning(6) == (b"abcdef", False)
+
+    async def test_broken(self) -> None:
+        """What came before the break can still be looked at."""
+        body = Wire(b"ab", BadBody("cut")).body()
+        with pytest.raises(BadBody, match="cut"):
+            await body.read_beginning(9)
+
+        assert body.peek(9) == b"ab"
+        assert body.peek(1) == b"a"
+        assert body.peek(0) == b""
+
+
+class TestTrailers:
+    """The fields behind it."""
+
+    @pytest.mark.parametrize("streamed", [True, False])
+    async def test_at_the_end(self, streamed: bool) -> None:
+        """They are asked for when the end has come, once, and none before."""
+        wire = Wire(b"ab", b"cd")
+        body = Body(wire.receive, None, 100, wire.trailers)
+        assert body.trailers.raw == ()
+        await body.read_beginning(1)
+        assert body.trailers.raw == ()
+        if streamed:
+            assert await collect(body) == [b"ab", b"cd"]
+        else:
+            await body.read(None)
+        for _ in range(2):
+            assert body.trailers == {"x-sum": "3"}
+            assert await body.receive_some() == b""
+
+    async def test_none(self) -> None:
+        """A body without bytes has none, nor has one that cannot have any."""
+        wire = Wire()
+        body = Body(wire.receive, 0, 100, wire.trailers)
+        await body.read(None)
+        assert body.trailers.raw == ()
+        assert Wire(b"a").body().trailers.raw == ()

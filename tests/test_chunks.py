@@ -1,0 +1,314 @@
+"""The framing lines of a chunked body: what h11 lets through, and what is its own."""
+
+from __future__ import annotations
+
+import re
+
+import h11
+import pytest
+from hypothesis import given, strategies as st
+
+from trio_upgrade import BadBody, Limits, Request, Response, serve_stream
+from trio_upgrade._chunks import ChunkGuard
+from trio_upgrade._http import HTTPCodec
+from trio_upgrade.testing import ScriptedPeer, split_points
+
+from .support import get, okay, run_script
+
+HEAD = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+CONTROL = "a chunk header or a trailer with a control character"
+NO_SIZE = "a chunk header without a size"
+FOLDED = "a folded trailer line"
+LONG_LINE = "a chunk header or a trailer that is too long"
+LONG_SECTION = "a trailer section that is too long"
+
+LEGAL = [
+    b"0\r\n\r\n",
+    b"5\r\nhello\r\n0\r\n\r\n",
+    b"5\r\nhello\r\n6\r\n world\r\n000\r\n\r\n",
+    b"a\r\n0123456789\r\nA\r\n0123456789\r\n0\r\n\r\n",
+    b'5;name;other=value;quoted="a\tb"\r\nhello\r\n0;last\r\n\r\n',
+    b"5 \t\r\nhello\r\n0 \r\n\r\n",
+    # Data is data: line ends and control characters, and what looks like the end.
+    b"b\r\n\r\n0\r\n\r\n\n\r\0\x7f\r\n0\r\n\r\n",
+    b"1\r\n\r\r\n1\r\n\n\r\n0\r\n\r\n",
+    b"0\r\nA: b\r\nC:\td\r\n\r\n",
+    b"0\r\nA:\r\nB: \r\nC: \xff\r\n\r\n",
+]
+BROKEN = [
+    # A reader that ends lines at a CR, or at any LF, sees other chunks.
+    (b"5;a\rb\r\nhello\r\n0\r\n\r\n", CONTROL),
+    (b"5\r\r\nhello\r\n0\r\n\r\n", CONTROL),
+    (b"5;a\nb\r\nhello\r\n0\r\n\r\n", CONTROL),
+    (b"5\nhello\r\n0\r\n\r\n", CONTROL),
+    (b"5\r\nhello\r\n0\n\r\n", CONTROL),
+    (b"5\r\nhello\r\n0\r\n\n", CONTROL),
+    (b"\n0\r\n\r\n", CONTROL),
+    (b"5;a\0b\r\nhello\r\n0\r\n\r\n", CONTROL),
+    (b"5;a\x0bb\r\nhello\r\n0\r\n\r\n", CONTROL),
+    (b"5;a\x7fb\r\nhello\r\n0\r\n\r\n", CONTROL),
+    (b"0\r\nA: b\nC: d\r\n\r\n", CONTROL),
+    (b"0\r\nA: b\rC: d\r\n\r\n", CONTROL),
+    (b"0\r\nA: \x01\r\n\r\n", CONTROL),
+    (b"0\r\nA: b\r\n c\r\n\r\n", FOLDED),
+    (b"0\r\nA: b\r\n\tc\r\n\r\n", FOLDED),
+    (b"0\r\n A: b\r\n\r\n", FOLDED),
+    (b"\r\n0\r\n\r\n", NO_SIZE),
+    (b";5\r\nhello\r\n0\r\n\r\n", NO_SIZE),
+    (b"hello\r\n0\r\n\r\n", NO_SIZE),
+    (b"5,5\r\nhello\r\n0\r\n\r\n", NO_SIZE),
+]
+
+
+def check(wire: tuple[bytes, ...], line_bytes: int = 100, fields: int = 3) -> None:
+    guard = ChunkGuard(line_bytes, fields)
+    for packet in wire:
+        guard.check(packet)
+
+
+def read_body(*packets: bytes, limits: Limits | None = None) -> tuple[bytes, bytes]:
+    """Read a request's body with the codec; return it and what followed it."""
+    codec = HTTPCodec("server", limits or Limits())
+    codec.start_exchange()
+    codec.feed(HEAD)
+    raw = codec.take_head()
+    assert raw is not None
+    codec.parse_request(raw)
+    body = bytearray()
+    for packet in packets:
+        codec.feed(packet)
+        while chunk := codec.next_body():
+            body += chunk
+    assert codec.body_ended
+    return bytes(body), codec.hand_over()
+
+
+class TestGuard:
+    """The walk beside h11, alone."""
+
+    @pytest.mark.parametrize("wire", LEGAL)
+    def test_legal(self, wire: bytes) -> None:
+        """Sizes, extensions, data and trailers as RFC 9112 §7.1 has them."""
+        for packets in split_points(wire):
+            check(packets)
+
+    @pytest.mark.parametrize(("wire", "fault"), BROKEN)
+    def test_broken(self, wire: bytes, fault: str) -> None:
+        """A line that two readers can see differently is refused (RFC 9112 §2.2)."""
+        for packets in split_points(wire):
+            with pytest.raises(BadBody, match=f"^{fault}$"):
+                check(packets)
+
+    @pytest.mark.parametrize(
+        "behind", [b"\n", b"GET / HTTP/1.1\r\n\r\n", b"\0" * 200, b" a\r\n" * 9]
+    )
+    def test_what_follows(self, behind: bytes) -> None:
+        """What is behind the last chunk's blank line is not the body's (§7.1)."""
+        for packets in split_points(b"3\r\nabc\r\n0\r\nA: b\r\n\r\n" + behind):
+            check(packets)
+
+    @pytest.mark.parametrize("size", ["-1", "-ff", "+3", "0x3", "1_0", " 3", "-0"])
+    def test_odd_sizes_are_left_to_h11(self, size: str) -> None:
+        """What Python calls a number and RFC 9112 §7.1 does not, h11 refuses."""
+        wire = size.encode() + b"\r\nabc\r\n0\r\n\r\n"
+        check((wire,))
+        with pytest.raises(BadBody, match="illegal chunk header"):
+            read_body(wire)
+
+    def test_long_line(self) -> None:
+        """A line may have as many bytes as the bound says, its CRLF counted in."""
+        for line in (b"1;%s\r\na\r\n0\r\n\r\n", b"0\r\nA:%s\r\n\r\n"):
+            for packets in split_points(line % (b"x" * 16)):
+                check(packets, line_bytes=20)
+            for packets in split_points(line % (b"x" * 17)):
+                with pytest.raises(BadBody, match=f"^{LONG_LINE}$"):
+                    check(packets, line_bytes=20)
+
+    def test_line_that_never_ends(self) -> None:
+        """One that is over the bound is refused before its end comes."""
+        guard = ChunkGuard(20, 3)
+        guard.check(b"1;" + b"x" * 18)
+        with pytest.raises(BadBody, match=f"^{LONG_LINE}$"):
+            guard.check(b"x")
+
+    def test_long_data_is_no_line(self) -> None:
+        """The bound is not about data."""
+        for packets in split_points(b"40\r\n" + b"x" * 64 + b"\r\n0\r\n\r\n"):
+            check(packets, line_bytes=8)
+
+    def test_long_trailer_section(self) -> None:
+        """The lines of a trailer section count together, its blank line does not."""
+        for packets in split_points(b"0\r\nA: b\r\nC: de\r\n\r\n"):
+            check(packets, line_bytes=13)
+            with pytest.raises(BadBody, match=f"^{LONG_SECTION}$"):
+                check(packets, line_bytes=12)
+
+    @pytest.mark.parametrize("fields", [0, 1, 3])
+    def test_many_trailers(self, fields: int) -> None:
+        """As many trailer fields as the bound says, and not one more."""
+        for packets in split_points(b"0\r\n" + b"A: b\r\n" * fields + b"\r\n"):
+            check(packets, fields=fields)
+        for packets in split_points(b"0\r\n" + b"A: b\r\n" * (fields + 1) + b"\r\n"):
+            with pytest.raises(BadBody, match=f"^{LONG_SECTION}$"):
+                check(packets, fields=fields)
+
+    def test_stays_broken(self) -> None:
+        """Behind a fault nothing is a line any more, so nothing else is taken."""
+        guard = ChunkGuard(100, 3)
+        for data in (b"5;a\rb\r\n", b"0\r\n\r\n", b""):
+            with pytest.raises(BadBody, match=f"^{CONTROL}$"):
+                guard.check(data)
+
+
+class TestWithCodec:
+    """The same walk with h11 behind it."""
+
+    @pytest.mark.parametrize("wire", LEGAL)
+    def test_legal(self, wire: bytes) -> None:
+        """What follows a legal body is there to the byte, however it came."""
+        behind = b"\x80\n next"
+        bodies = {read_body(*packets) for packets in split_points(wire + behind)}
+
+        assert len(bodies) == 1
+        assert bodies.pop()[1] == behind
+
+    @pytest.mark.ids("M04")
+    @pytest.mark.parametrize(("wire", "fault"), BROKEN)
+    def test_broken(self, wire: bytes, fault: str) -> None:
+        """The guard is asked first, however the bytes come (RFC 9112 §7.1)."""
+        for packets in split_points(wire):
+            with pytest.raises(BadBody, match=f"^{fault}$"):
+                read_body(*packets)
+
+    @pytest.mark.parametrize(
+        "wire",
+        [
+            b"3\r\nabcd\r\n0\r\n\r\n",
+            b"3\r\nabc\n0\r\n\r\n",
+            b"3\r\nab\r\n0\r\n\r\n",
+            b"0\r\nno field\r\n\r\n",
+            b"0\r\nA : b\r\n\r\n",
+            b"0\r\nContent-Length: x\r\n\r\n",
+            b"1" + b"0" * 20 + b"\r\n",
+        ],
+    )
+    def test_what_h11_refuses(self, wire: bytes) -> None:
+        """What is no line of the framing's own stays h11's to refuse."""
+        for packets in split_points(wire):
+            with pytest.raises(BadBody):
+                read_body(*packets)
+
+    def test_bounds_are_the_heads(self) -> None:
+        """Limits.head_bytes and header_fields bound chunk headers and trailers, too."""
+        limits = Limits(head_bytes=60, header_fields=3)
+        read_body(b"0\r\n" + b"A: b\r\n" * 3 + b"\r\n", limits=limits)
+        read_body(b"0;%s\r\n\r\n" % (b"x" * 56), limits=limits)
+        with pytest.raises(BadBody, match=LONG_SECTION):
+            read_body(b"0\r\n" + b"A: b\r\n" * 4 + b"\r\n", limits=limits)
+        with pytest.raises(BadBody, match=LONG_LINE):
+            read_body(b"0;%s\r\n\r\n" % (b"x" * 57), limits=limits)
+
+    @given(
+        st.lists(st.binary(min_size=1, max_size=40), max_size=5),
+        st.sampled_from(["%x", "%X", "0%x", "%x;a=b", '%x;q="\t" \t']),
+        st.lists(
+            st.tuples(
+                st.from_regex(r"[a-z]{1,8}", fullmatch=True).map(lambda n: "x-" + n),
+                st.from_regex(r"([!-~]([ -~]*[!-~])?)?", fullmatch=True),
+            ),
+            max_size=3,
+        ),
+        st.binary(max_size=10),
+        st.integers(min_value=1, max_value=30),
+    )
+    def test_agrees_with_h11(
+        self,
+        chunks: list[bytes],
+        form: str,
+        trailers: list[tuple[str, str]],
+        behind: bytes,
+        step: int,
+    ) -> None:
+        """Of any legal body both see the same content and the same end (§7.1)."""
+        parts = [(form % len(c)).encode() + b"\r\n" + c + b"\r\n" for c in chunks]
+        section = "".join(f"{name}: {value}\r\n" for name, value in trailers)
+        wire = b"".join(parts) + b"0\r\n" + section.encode() + b"\r\n" + behind
+        packets = [wire[at : at + step] for at in range(0, len(wire), step)]
+        parser = h11.Connection(h11.SERVER)
+        parser.receive_data(HEAD + wire)
+        parser.next_event()
+        body = b""
+        while isinstance(event := parser.next_event(), h11.Data):
+            body += event.data
+        assert isinstance(event, h11.EndOfMessage)
+
+        assert read_body(*packets) == (b"".join(chunks), behind) == (body, behind)
+
+
+class TestServer:
+    """What an app and its client see of it."""
+
+    async def test_answered_with_400(self) -> None:
+        """Uncaught it is a 400 that says why, and the end (RFC 9112 §7.1)."""
+
+        async def app(request: Request) -> Response:
+            return Response(200, await request.read())
+
+        for packets in split_points(HEAD + b"5;a\rb\r\nhello\r\n0\r\n\r\n" + get("/2")):
+            peer = await run_script(app, *packets)
+
+            assert peer.sent.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+            assert b"\r\nConnection: close\r\n" in peer.sent
+            assert peer.sent.endswith(b"\r\n\r\n" + CONTROL.encode() + b"\n")
+
+    async def test_caught(self) -> None:
+        """An app that catches it gets it again, and nothing that follows is read."""
+        errors: list[str] = []
+
+        async def app(request: Request) -> Response:
+            for _ in range(3):
+                with pytest.raises(BadBody) as caught:
+                    await request.read()
+                errors.append(str(caught.value))
+            return Response(200, b"okay")
+
+        for packets in split_points(b"3;a\rb\r\n3\r\nabc\r\n0\r\n\r\n" + get("/2")):
+            peer = ScriptedPeer(HEAD, *packets)
+            await serve_stream(app, peer, strict=True)
+
+            assert peer.sent == okay(b"okay")
+            assert peer.closed
+        assert set(errors) == {CONTROL}
+
+    async def test_trailers(self) -> None:
+        """The fields behind a body are there once it is read to its end (§7.1.2)."""
+        seen: list[tuple[object, ...]] = []
+
+        async def app(request: Request) -> Response:
+            before = request.trailers.raw
+            if request.path == "/stream":
+                body = b"".join([chunk async for chunk in request.stream()])
+            else:
+                body = await request.read()
+            seen.append((before, body, request.trailers.raw, len(request.headers)))
+            return Response(200, b"")
+
+        wire = b"3\r\nabc\r\n0\r\nX-Sum: 1\r\nx-sum: 2\r\n\r\n"
+        for head in (HEAD, HEAD.replace(b" / ", b" /stream ")):
+            for packets in split_points(head + wire):
+                await run_script(app, *packets)
+        trailers = ((b"X-Sum", b"1"), (b"x-sum", b"2"))
+        assert set(seen) == {((), b"abc", trailers, 2)}
+
+        seen.clear()
+        await run_script(app, get("/", "Content-Length: 3") + b"abc")
+        await run_script(app, get("/"))
+        assert seen == [((), b"abc", (), 2), ((), b"", (), 1)]
+
+
+def test_faults_are_told_apart() -> None:
+    """The texts that the tests match mean one thing each."""
+    faults = [CONTROL, NO_SIZE, FOLDED, LONG_LINE, LONG_SECTION]
+
+    assert not any(re.fullmatch(a, b) for a in faults for b in faults if a is not b)

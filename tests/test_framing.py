@@ -1,0 +1,494 @@
+"""What a head must agree on with itself: its version, its Host, and its body's end."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, strategies as st
+
+from trio_upgrade import (
+    BadResponse,
+    MalformedMessage,
+    Request,
+    Response,
+    open_connection,
+)
+from trio_upgrade._framing import check_request, check_response, drop_framing
+from trio_upgrade._heads import check_head
+from trio_upgrade.testing import ScriptedPeer, split_points
+
+from .support import get, okay, run_script
+
+BOTH = "both Content-Length and Transfer-Encoding"
+REPEATED = "more than one Content-Length"
+OLD_CODING = "a transfer coding in HTTP/1.0"
+NOT_CHUNKED = "the transfer coding does not end in one chunked"
+OTHER_CODING = "a transfer coding other than chunked"
+
+
+def make_request(
+    *fields: str, line: str = "POST / HTTP/1.1", host: str = "Host: x"
+) -> bytes:
+    lines = [line, *([host] if host else []), *fields, "", ""]
+    return "\r\n".join(lines).encode("latin-1")
+
+
+def make_response(*fields: str, line: str = "HTTP/1.1 200 OK") -> bytes:
+    return "\r\n".join([line, *fields, "", ""]).encode("latin-1")
+
+
+def check_refused(head: bytes, text: str, status: int = 400) -> None:
+    check_head(head, 128)
+    with pytest.raises(MalformedMessage) as caught:
+        check_request(head)
+
+    assert str(caught.value) == text
+    assert caught.value.status == status
+
+
+class TestVersion:
+    """Which versions are spoken."""
+
+    @pytest.mark.parametrize("version", ["1.0", "1.1"])
+    def test_spoken(self, version: str) -> None:
+        """HTTP/1.0 and HTTP/1.1 (RFC 9112 §2.3)."""
+        check_request(make_request(line=f"GET / HTTP/{version}"))
+        check_response(make_response(line=f"HTTP/{version} 200 OK"), has_body=True)
+        check_response(make_response(line=f"HTTP/{version} 200"), has_body=True)
+
+    @pytest.mark.parametrize(
+        ("version", "status"),
+        [
+            ("0.9", 505),
+            ("2.0", 505),
+            ("3.0", 505),
+            ("9.1", 505),
+            ("1.2", 400),
+            ("1.9", 400),
+        ],
+    )
+    def test_not_spoken(self, version: str, status: int) -> None:
+        """Another major version is a 505 (RFC 9110 §15.6.6), another minor one a 400."""
+        text = f"HTTP/{version} is not spoken here"
+        check_refused(make_request(line=f"GET / HTTP/{version}"), text, status)
+        for line in (f"HTTP/{version} 200 OK", f"HTTP/{version} 101"):
+            for has_body in (True, False):
+                with pytest.raises(MalformedMessage, match=f"^{text}$"):
+                    check_response(make_response(line=line), has_body=has_body)
+
+    @pytest.mark.parametrize(
+        "line", ["GET /", "GET / HTTP/11", "GET / HTTP/1.11", "GET / http/2.0", "G"]
+    )
+    def test_none(self, line: str) -> None:
+        """Where no version stands, h11 says what is wrong with the line."""
+        check_request(make_request(line=line))
+
+    @pytest.mark.parametrize("line", ["SSH-2.0-x", "http/2.0 200 OK", "HTTP/2.01 200"])
+    def test_none_in_a_response(self, line: str) -> None:
+        """So it does with a status line."""
+        check_response(make_response(line=line), has_body=True)
+
+    def test_only_the_first_line_counts(self) -> None:
+        """A version in a field, or in the target, is not the message's."""
+        for field in ("A: b HTTP/2.0", "A: HTTP/1.0", "HTTP/2.0: x"):
+            check_request(make_request(field))
+            check_response(make_response(field), has_body=True)
+        check_refused(make_request("A: b HTTP/1.0", host=""), "no Host field")
+        check_request(make_request(line="GET /?HTTP/2.0 HTTP/1.1"))
+        check_response(make_response(line="HTTP/1.1 200 HTTP/2.0"), has_body=True)
+
+    async def test_on_the_wire(self) -> None:
+        """A 505 in HTTP/1.1, and the end (RFC 9110 §15.6.6)."""
+
+        async def app(_: Request) -> None:
+            raise AssertionError("called")
+
+        for packets in split_points(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"):
+            peer = await run_script(app, *packets)
+
+            assert peer.sent.startswith(b"HTTP/1.1 505 HTTP Version Not Supported\r\n")
+            assert b"\r\nConnection: close\r\n" in peer.sent
+            assert peer.sent.endswith(b"\r\n\r\nHTTP/2.0 is not spoken here\n")
+
+
+class TestHost:
+    """The one Host field."""
+
+    @pytest.mark.ids("M01")
+    @pytest.mark.parametrize(
+        "host",
+        [
+            "Host: x",
+            "Host:x",
+            "HOST: \t x \t ",
+            "host: example.com:81",
+            "Host: [::1]",
+            "Host: [::ffff:127.0.0.1]:443",
+            "Host: 127.0.0.1:0",
+            "Host: a_b~c%20",
+            # A comma is a sub-delim (RFC 3986 §3.2.2): odd, but a name.
+            "Host: a,b",
+            "Host: x:",
+            # As Go's clients say it over Unix sockets.
+            "Host:",
+            "Host: ",
+            "Host: \t",
+        ],
+    )
+    def test_well_formed(self, host: str) -> None:
+        """A host, perhaps a port; an empty one is one (RFC 9112 §3.2)."""
+        check_request(make_request(host=host))
+        check_request(make_request(host=host, line="GET / HTTP/1.0"))
+
+    @pytest.mark.ids("M01")
+    @pytest.mark.parametrize(
+        "host",
+        [
+            "a b",
+            "x:99999",
+            "x:123456",
+            "x:y",
+            "x:-1",
+            "a:1:2",
+            "[::1",
+            "::1",
+            "[::g]",
+            "[1::2::3]",
+            "[]",
+            "user@x",
+            "http://x",
+            "x/",
+            "x?y",
+            "%2",
+            "\xe9",
+            "x, x",
+        ],
+    )
+    def test_malformed(self, host: str) -> None:
+        """Anything else is a 400, in HTTP/1.0 too (RFC 9112 §3.2)."""
+        for line in ("GET / HTTP/1.1", "GET / HTTP/1.0"):
+            head = make_request(host=f"Host: {host}", line=line)
+            with pytest.raises(MalformedMessage) as caught:
+                check_request(head)
+
+            cause = caught.value.__cause__
+            assert isinstance(cause, ValueError)
+            assert str(caught.value) == f"a malformed Host field: {cause}"
+            assert caught.value.status == 400
+
+    @pytest.mark.ids("M01")
+    @pytest.mark.parametrize("second", ["Host: x", "host: y", "HOST:", "hOsT: a b"])
+    def test_repeated(self, second: str) -> None:
+        """Two are a 400, equal ones and in HTTP/1.0 too (RFC 9112 §3.2)."""
+        for line in ("GET / HTTP/1.1", "GET / HTTP/1.0"):
+            check_refused(make_request(second, line=line), "more than one Host field")
+
+    @pytest.mark.ids("M01")
+    def test_missing(self) -> None:
+        """HTTP/1.1 has one, HTTP/1.0 need not (RFC 9112 §3.2)."""
+        check_refused(make_request(host=""), "no Host field")
+        check_refused(
+            make_request(host="", line="CONNECT a:1 HTTP/1.1"), "no Host field"
+        )
+        check_request(make_request(host="", line="GET / HTTP/1.0"))
+        # As ncat, socat and OpenBSD's nc say it.
+        check_request(make_request(host="", line="CONNECT a:1 HTTP/1.0"))
+
+    @pytest.mark.parametrize(
+        "field",
+        ["Hosts: a b", "X-Host: a b", "A: Host: a b", "A: \tHost: y", "Host-: a b"],
+    )
+    def test_looks_alike(self, field: str) -> None:
+        """Only the name counts, and the whole of it."""
+        check_request(make_request(field))
+        check_refused(make_request(field, host=""), "no Host field")
+
+    def test_in_a_response(self) -> None:
+        """In a response it means nothing."""
+        check_response(make_response("Host: a b", "Host: x"), has_body=True)
+
+
+class TestRequestBody:
+    """Where a request ends."""
+
+    @pytest.mark.parametrize(
+        "fields",
+        [
+            [],
+            ["Content-Length: 0"],
+            ["content-LENGTH:5"],
+            ["Content-Length: \t 5 \t"],
+            ["Transfer-Encoding: chunked"],
+            ["transfer-ENCODING:CHUNKED"],
+            ["Transfer-Encoding: , chunked,"],
+            ["Transfer-Encoding:", "Transfer-Encoding: chunked"],
+            # Others of a similar name, and values that look like fields.
+            ["X-Content-Length: 4", "Content-Length: 5", "Content-Length-X: 6"],
+            ["X-Transfer-Encoding: gzip", "Content-Length: 5"],
+            ["Transfer-Encoding: chunked", "Transfer-Encodings: gzip"],
+            ["A: Content-Length: 4", "A: Transfer-Encoding: x", "Content-Length: 5"],
+        ],
+    )
+    def test_unambiguous(self, fields: list[str]) -> None:
+        """One length, or one chunked; names without case (RFC 9112 §6.3)."""
+        check_request(make_request(*fields))
+
+    @pytest.mark.parametrize(
+        "fields",
+        [
+            ["Content-Length: 5", "Content-Length: 6"],
+            ["Content-Length: 5", "Content-Length: 5"],
+            ["Content-Length: 0", "content-length: 0"],
+            ["Content-Length: 5, 5"],
+            ["Content-Length: 5,"],
+            ["Content-Length: 5", "Transfer-Encoding: chunked", "Content-Length: 5"],
+            ["Transfer-Encoding: chunked", "Content-Length: 5, 5"],
+        ],
+    )
+    def test_repeated_length(self, fields: list[str]) -> None:
+        """More than one length is a 400, equal ones too (RFC 9112 §6.3)."""
+        check_refused(make_request(*fields), REPEATED)
+        check_refused(make_request(*fields, line="POST / HTTP/1.0"), REPEATED)
+
+    @pytest.mark.ids("M06")
+    @pytest.mark.parametrize("length", ["5", "0", "", "x"])
+    @pytest.mark.parametrize("coding", ["chunked", "gzip", ""])
+    def test_length_and_coding(self, length: str, coding: str) -> None:
+        """Both together are a 400, whatever they say (RFC 9112 §6.1)."""
+        fields = [f"Content-Length: {length}", f"Transfer-Encoding: {coding}"]
+        for line in ("POST / HTTP/1.1", "POST / HTTP/1.0", "CONNECT a:1 HTTP/1.1"):
+            check_refused(make_request(*fields, line=line), BOTH)
+            check_refused(make_request(*fields[::-1], line=line), BOTH)
+
+    @pytest.mark.ids("M06")
+    @pytest.mark.parametrize("coding", ["chunked", "gzip", "", "gzip, chunked"])
+    def test_coding_in_http_1_0(self, coding: str) -> None:
+        """In HTTP/1.0 a coding is broken framing (RFC 9112 §6.1)."""
+        head = make_request(f"Transfer-Encoding: {coding}", line="POST / HTTP/1.0")
+        check_refused(head, OLD_CODING)
+
+    @pytest.mark.ids("M07")
+    @pytest.mark.parametrize(
+        "fields",
+        [
+            ["gzip"],
+            ["identity"],
+            ["chunked, gzip"],
+            ["chunked", "gzip"],
+            ["chunked, chunked"],
+            ["chunked", "chunked"],
+            ["chunked, gzip, chunked"],
+            ["chunked;a=b"],
+            ["xchunked"],
+            ["chunked x"],
+            ["\xa0chunked"],
+            ["'chunked'"],
+            ['"chunked"'],
+            [""],
+            [","],
+        ],
+    )
+    def test_not_chunked_last(self, fields: list[str]) -> None:
+        """Where chunked is not the last, and once, nobody sees the end (§6.3): 400."""
+        head = make_request(*(f"Transfer-Encoding: {field}" for field in fields))
+        check_refused(head, NOT_CHUNKED)
+
+    @pytest.mark.parametrize(
+        "fields",
+        [
+            ["gzip, chunked"],
+            ["gzip", "chunked"],
+            ["a;b=c, Chunked"],
+            ["identity,chunked"],
+        ],
+    )
+    def test_other_coding(self, fields: list[str]) -> None:
+        """Its end can be seen, its content not understood (RFC 9112 §6.1): 501."""
+        head = make_request(*(f"Transfer-Encoding: {field}" for field in fields))
+        check_refused(head, OTHER_CODING, 501)
+
+
+class TestConnect:
+    """A CONNECT has no content."""
+
+    @pytest.mark.ids("C07")
+    @pytest.mark.parametrize(
+        "field",
+        [
+            "Content-Length: 5",
+            "Content-Length: 01",
+            "content-length: x",
+            "Transfer-Encoding: chunked",
+            "transfer-encoding: chunked",
+        ],
+    )
+    def test_content(self, field: str) -> None:
+        """With one it is a 400 (RFC 9110 §9.3.6)."""
+        head = make_request(field, line="CONNECT a:1 HTTP/1.1")
+        check_refused(head, "a CONNECT has no content")
+
+    @pytest.mark.ids("C07")
+    @pytest.mark.parametrize("length", ["0", " 0 ", "00", "\t0"])
+    def test_no_content(self, length: str) -> None:
+        """That there is none may be said."""
+        for version in ("1.0", "1.1"):
+            line = f"CONNECT a:1 HTTP/{version}"
+            check_request(make_request(f"Content-Length: {length}", line=line))
+
+    @pytest.mark.parametrize("method", ["CONNECTX", "connect", "XCONNECT"])
+    def test_other_methods(self, method: str) -> None:
+        """Methods have case (RFC 9110 §9.1); of another one this says nothing."""
+        check_request(make_request("Content-Length: 5", line=f"{method} / HTTP/1.1"))
+
+
+class TestExpect:
+    """The one expectation that there is."""
+
+    @pytest.mark.parametrize(
+        "fields",
+        [
+            ["Expect: 100-continue"],
+            ["expect:100-CONTINUE"],
+            ["Expect: 100-continue, 100-continue", "Expect:"],
+            ["Expect:"],
+            ["X-Expect: x", "Expects: x", "A: Expect: x"],
+        ],
+    )
+    def test_known(self, fields: list[str]) -> None:
+        """A 100-continue, without case (RFC 9110 §10.1.1)."""
+        check_request(make_request(*fields))
+
+    @pytest.mark.parametrize(
+        "fields",
+        [
+            ["Expect: 200-ok"],
+            ["Expect: 100-continue, x"],
+            ["Expect: 100-continue", "EXPECT: x"],
+            ["Expect: 100-continue;a=b"],
+        ],
+    )
+    def test_unknown(self, fields: list[str]) -> None:
+        """Anything else cannot be met: 417, but HTTP/1.0 has none (§10.1.1)."""
+        check_refused(make_request(*fields), "an unknown expectation", 417)
+        check_request(make_request(*fields, line="POST / HTTP/1.0"))
+
+    async def test_on_the_wire(self) -> None:
+        """The app is not asked, the answer is a 417 (RFC 9110 §15.5.18)."""
+        peer = await run_script(None, get("/", "Expect: x"))
+
+        assert peer.sent.startswith(b"HTTP/1.1 417 ")
+        assert peer.sent.endswith(b"\r\n\r\nan unknown expectation\n")
+
+
+class TestResponseBody:
+    """Where a response ends."""
+
+    @pytest.mark.parametrize(
+        "fields",
+        [
+            [],
+            ["Content-Length: 5"],
+            ["Content-Length: 5", "Content-Length: 5"],
+            ["Content-Length: 5, 5"],
+            ["Transfer-Encoding: Chunked"],
+            ["X-Content-Length: 5", "Transfer-Encoding: chunked"],
+            ["Expect: x"],
+        ],
+    )
+    def test_unambiguous(self, fields: list[str]) -> None:
+        """One length, or one chunked; equal lengths are one (RFC 9110 §8.6)."""
+        check_response(make_response(*fields), has_body=True)
+
+    @pytest.mark.ids("M07")
+    @pytest.mark.parametrize(
+        ("fields", "text", "version"),
+        [
+            (["Content-Length: 5", "Transfer-Encoding: chunked"], BOTH, "1.1"),
+            (["transfer-encoding: chunked", "content-length: 5"], BOTH, "1.0"),
+            (["Transfer-Encoding: chunked"], OLD_CODING, "1.0"),
+            (["Transfer-Encoding: gzip"], NOT_CHUNKED, "1.1"),
+            (["Transfer-Encoding:"], NOT_CHUNKED, "1.1"),
+            (["Transfer-Encoding: gzip, chunked"], OTHER_CODING, "1.1"),
+        ],
+    )
+    def test_ambiguous(self, fields: list[str], text: str, version: str) -> None:
+        """Two ways to read its end are one too many (RFC 9112 §6.1, §6.3)."""
+        head = make_response(*fields, line=f"HTTP/{version} 200 OK")
+        with pytest.raises(MalformedMessage, match=f"^{text}$"):
+            check_response(head, has_body=True)
+
+    def test_without_a_body(self) -> None:
+        """Where the fields mean nothing they are not looked at (RFC 9112 §6.3)."""
+        head = make_response("Content-Length: 5", "Transfer-Encoding: x")
+        check_response(head, has_body=False)
+
+    @pytest.mark.parametrize(
+        "informational", [b"", b"HTTP/1.1 103 Hints\r\nTE: x\r\n\r\n"]
+    )
+    async def test_on_the_wire(self, informational: bytes) -> None:
+        """A client takes none of it for an answer."""
+        head = make_response("Content-Length: 5", "Transfer-Encoding: chunked")
+        for packets in split_points(informational + head + b"0\r\n\r\n"):
+            peer = ScriptedPeer(*packets)
+            connection = await open_connection("http://x", stream=peer)
+            with pytest.raises(BadResponse, match=f"^{BOTH}$"):
+                await connection.request("GET", "/")
+
+            assert peer.closed
+
+
+class TestDropFraming:
+    """What a 2xx to CONNECT must not be read by."""
+
+    @pytest.mark.ids("C06")
+    @pytest.mark.parametrize(
+        ("fields", "left"),
+        [
+            ([], []),
+            (["Content-Length: 5"], []),
+            (["CONTENT-length:x", "transfer-ENCODING: gzip"], []),
+            (["Content-Length: 5", "content-length: 6", "A: b"], ["A: b"]),
+            (["A: b", "Transfer-Encoding:", "C: d"], ["A: b", "C: d"]),
+            (["A: b", "Content-Length: -1"], ["A: b"]),
+            (
+                ["X-Content-Length: 5", "A: Content-Length: 5", "Content-Length-: 5"],
+                ["X-Content-Length: 5", "A: Content-Length: 5", "Content-Length-: 5"],
+            ),
+        ],
+    )
+    def test_fields(self, fields: list[str], left: list[str]) -> None:
+        """Both go, malformed and repeated ones too, all else stays (RFC 9110 §9.3.6)."""
+        assert drop_framing(make_response(*fields)) == make_response(*left)
+
+
+FIELDS = ["Host: x", "Host:", "Content-Length: 3", "Content-Length: 0", "A: b"]
+FIELDS += ["Transfer-Encoding: chunked", "transfer-encoding: x", "Expect: 100-continue"]
+
+
+@given(
+    st.lists(st.sampled_from(FIELDS), max_size=5),
+    st.sampled_from(["POST / HTTP/1.1", "POST / HTTP/1.0", "CONNECT a:1 HTTP/1.1"]),
+)
+def test_accepted_requests_end_in_one_place(fields: list[str], line: str) -> None:
+    """Whatever is accepted has at most one Host, and one field that says its end."""
+    head = make_request(*fields, line=line, host="")
+    try:
+        check_request(head)
+    except MalformedMessage:
+        return
+    names = [field.partition(":")[0].lower() for field in fields]
+    assert names.count("host") <= 1
+    assert names.count("content-length") + names.count("transfer-encoding") <= 1
+    assert "host" in names or line.endswith("1.0")
+
+
+async def test_no_false_alarm() -> None:
+    """An ordinary request with all the look-alikes is served."""
+
+    async def app(request: Request) -> Response:
+        return Response(200, await request.read())
+
+    alike = ["X-Content-Length: 9", "Hosts: a b", "A: host: a b", "X-Expect: y"]
+    wire = get("/", *alike, "Content-Length: 2").replace(b"GET", b"POST") + b"ok"
+    peer = await run_script(app, wire)
+
+    assert peer.sent == okay(b"ok")

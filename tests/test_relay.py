@@ -1,0 +1,562 @@
+"""relay(): both directions, their ends, their timers, and who closes what."""
+
+from __future__ import annotations
+
+import math
+import socket
+from functools import partial
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+from trio_upgrade import Relayed, Transfer, UpgradedStream, relay
+from trio_upgrade._bottom import abort_on_close
+from trio_upgrade.testing import ScriptedPeer
+
+from .pairs import MAKERS, direct, tls_pair
+from .support import tcp_pair
+from .test_cancellation import CancelAtStep
+from .test_copy import WAYS, close, make, receive
+
+HALF_CLOSEABLE = [way for way in WAYS if not any("tls" in kind for kind in way)]
+
+
+class Plain(trio.abc.Stream):
+    """A scripted peer on a stream that cannot be half-closed."""
+
+    def __init__(self, *script: bytes, then: Any = "end") -> None:
+        self.peer = ScriptedPeer(*script, then=then)
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        return await self.peer.receive_some(max_bytes)
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self.peer.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self.peer.wait_send_all_might_not_block()
+
+    async def aclose(self) -> None:
+        await self.peer.aclose()
+
+
+class Failing(Plain):
+    """A stream that raises something of its own where it is received from."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(then="silence")
+        self.error = error
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        await trio.lowlevel.checkpoint()
+        raise self.error
+
+
+def silent() -> ScriptedPeer:
+    return ScriptedPeer(then="silence")
+
+
+class TestEnds:
+    """A clean end ends one direction, and is passed on."""
+
+    @pytest.mark.ids("R34", "P1")
+    @pytest.mark.parametrize(("origin", "target"), HALF_CLOSEABLE)
+    async def test_both_ways(self, origin: str, target: str) -> None:
+        """Either direction ends by itself, all bytes arrive, the streams stay open."""
+        (left, client), (right, server) = await make(origin, target)
+        request, response = b"request" * 30_000, b"response" * 50_000
+        progress = Transfer()
+        answer = bytearray()
+
+        async def serve() -> None:
+            got = bytearray()
+            await receive(server, got)
+            assert got == request
+            await server.send_all(response)
+            await server.send_eof()
+
+        async def ask() -> None:
+            await client.send_all(request)
+            await client.send_eof()
+            await receive(client, answer)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(serve)
+            nursery.start_soon(ask)
+            relayed = await relay(left, right, progress=progress)
+
+        assert answer == response
+        assert relayed == Relayed(len(request), len(response), "left", "eof")
+        assert progress.left_to_right == len(request)
+        assert progress.right_to_left == len(response)
+        assert progress.bytes == len(request) + len(response)
+        with pytest.raises(trio.ClosedResourceError):
+            await left.send_all(b"ended, not closed")
+        assert await left.receive_some() == b""
+        await close((left, client), (right, server))
+
+    async def test_right_ends_first(self) -> None:
+        """Who ended is who ended first."""
+        left, right = silent(), ScriptedPeer(b"answer")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(left.wait_sent, b"answer")
+            results = start(nursery, left, right)
+            await trio.testing.wait_all_tasks_blocked()
+            assert left.got_eof
+            assert not right.got_eof
+            left.finish()
+
+        assert results == [Relayed(0, 6, "right", "eof")]
+        assert right.got_eof
+        assert not left.closed
+        assert not right.closed
+
+    async def test_to_a_stream_that_cannot_half_close(self) -> None:
+        """It stays open until the other direction is over, and is then closed."""
+        left, right = ScriptedPeer(b"question"), Plain(then="silence")
+        async with trio.open_nursery() as nursery:
+            results = start(nursery, left, right)
+            await trio.testing.wait_all_tasks_blocked()
+            assert right.peer.sent == b"question"
+            assert not right.peer.closed
+            right.peer.feed(b"answer")
+            right.peer.finish()
+
+        assert results == [Relayed(8, 6, "left", "eof")]
+        assert right.peer.closed
+        assert left.sent == b"answer"
+        assert left.got_eof
+        assert not left.closed
+
+    async def test_from_a_stream_that_cannot_half_close(self) -> None:
+        """One that is owed no end is left to its owner."""
+        left, right = Plain(b"x", then="silence"), silent()
+        async with trio.open_nursery() as nursery:
+            results = start(nursery, left, right, idle_timeout=None)
+            await trio.testing.wait_all_tasks_blocked()
+            left.peer.finish()
+            await trio.testing.wait_all_tasks_blocked()
+            assert right.got_eof
+            nursery.cancel_scope.cancel()
+
+        assert not left.peer.closed
+        assert not results
+
+    @pytest.mark.ids("P11")
+    async def test_tls_on_both_sides(self) -> None:
+        """Over TLS the end that could not be passed on becomes a close_notify."""
+        left, client = await tls_pair(direct(await tcp_pair()))
+        right, server = await tls_pair(trio.testing.memory_stream_pair())
+
+        async def ask() -> None:
+            await client.send_all(b"question")
+            assert await client.receive_some() == b"answer"
+            await client.aclose()
+
+        async def answer() -> None:
+            assert await server.receive_some() == b"question"
+            await server.send_all(b"answer")
+            assert await server.receive_some() == b""
+            await server.aclose()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask)
+            nursery.start_soon(answer)
+            relayed = await relay(left, right, half_close_timeout=0)
+
+        assert relayed == Relayed(8, 6, "left", "half_close_timeout")
+        await close((left, client), (right, server))
+
+    async def test_heads_are_relayed(self) -> None:
+        """What came with both heads goes first."""
+        left = UpgradedStream(ScriptedPeer(b"right"), b"left to ")
+        right = UpgradedStream(ScriptedPeer(b"left"), b"right to ")
+
+        assert await relay(left, right) == Relayed(13, 13, "left", "eof")
+
+
+class TestTimers:
+    """Every byte re-arms both; they are exact."""
+
+    async def test_idle(self, autojump_clock) -> None:
+        """So many seconds behind the last byte, in whichever direction, it is over."""
+        left, right = silent(), silent()
+        began = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            results = start(nursery, left, right, idle_timeout=10)
+            for peer in (left, right, right, left):
+                await trio.sleep(9)
+                peer.feed(b"x")
+
+        assert trio.current_time() - began == 4 * 9 + 10
+        assert results == [Relayed(2, 2, None, "idle")]
+        for peer in (left, right):
+            assert not peer.got_eof
+            assert not peer.closed
+
+    @pytest.mark.parametrize("kind", MAKERS)
+    async def test_idle_over_everything(self, kind: str, autojump_clock) -> None:
+        """So it is over every kind of stream."""
+        (left, client), (right, server) = await make(kind, kind)
+        began = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            results = start(nursery, left, right, idle_timeout=10)
+            for peer, other in [(client, server), (server, client)]:
+                await trio.sleep(9)
+                await peer.send_all(b"x")
+                assert await other.receive_some() == b"x"
+
+        assert trio.current_time() - began == 2 * 9 + 10
+        assert results == [Relayed(1, 1, None, "idle")]
+        await close((left, client), (right, server))
+
+    async def test_nobody_counts(self, autojump_clock) -> None:
+        """Without a bound, and before any end, silence may last."""
+        left, right = silent(), silent()
+        async with trio.open_nursery() as nursery:
+            results = start(nursery, left, right)
+            await trio.sleep(1_000)
+            left.finish()
+            await trio.testing.wait_all_tasks_blocked()
+            right.finish()
+
+        assert results == [Relayed(0, 0, "left", "eof")]
+
+    async def test_half_close(self, autojump_clock) -> None:
+        """Behind an end the other side may go on, but not be silent for long."""
+        left, right = silent(), silent()
+        began = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            results = start(nursery, left, right, half_close_timeout=10)
+            await trio.sleep(1_000)
+            right.finish()
+            for _ in range(3):
+                await trio.sleep(9)
+                left.feed(b"x")
+
+        assert trio.current_time() - began == 1_000 + 3 * 9 + 10
+        assert results == [Relayed(3, 0, "right", "half_close_timeout")]
+        assert left.got_eof
+        assert not right.got_eof
+        assert not left.closed
+
+    async def test_half_close_of_what_cannot(self, autojump_clock) -> None:
+        """A stream that is still owed its end then is closed."""
+        left, right = ScriptedPeer(b"x"), Plain(then="silence")
+        began = trio.current_time()
+
+        relayed = await relay(left, right)
+
+        assert trio.current_time() - began == 60
+        assert relayed == Relayed(1, 0, "left", "half_close_timeout")
+        assert right.peer.closed
+        assert not left.closed
+
+    @pytest.mark.parametrize("bound", [None, math.inf])
+    async def test_half_close_without_a_bound(self, bound, autojump_clock) -> None:
+        """None and infinity wait for as long as it takes."""
+        left, right = ScriptedPeer(b"x"), silent()
+        async with trio.open_nursery() as nursery:
+            results = start(nursery, left, right, half_close_timeout=bound)
+            await trio.sleep(80_000)
+            right.finish()
+
+        assert results == [Relayed(1, 0, "left", "eof")]
+
+    async def test_idle_after_an_end(self, autojump_clock) -> None:
+        """An end is no byte: the shorter silence comes first."""
+        left, right = silent(), silent()
+        began = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            results = start(nursery, left, right, idle_timeout=10)
+            await trio.sleep(7)
+            left.finish()
+
+        assert trio.current_time() - began == 10
+        assert results == [Relayed(0, 0, None, "idle")]
+
+    async def test_a_part_of_a_chunk_is_a_byte(self, autojump_clock) -> None:
+        """Between sockets a slow reader of one chunk is not taken for silence."""
+        (left, client), (right, server) = await make("unix", "unix")
+        right.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        got = bytearray()
+        async with trio.open_nursery() as nursery:
+            results = start(nursery, left, right, idle_timeout=10)
+            await client.send_all(bytes(65536))
+            while len(got) < 65536:
+                await trio.sleep(9)
+                got += await server.receive_some(65536)
+            assert trio.current_time() > 30
+            assert not results
+            nursery.cancel_scope.cancel()
+        await close((left, client), (right, server))
+
+    async def test_farewell_is_bounded(self, autojump_clock) -> None:
+        """For a TLS peer that does not take the close_notify it waits 2 seconds."""
+        left = ScriptedPeer()
+        right, _ = await tls_pair(trio.testing.lockstep_stream_pair())
+        began = trio.current_time()
+
+        relayed = await relay(left, right, half_close_timeout=10)
+
+        assert trio.current_time() - began == 12
+        assert relayed.cause == "half_close_timeout"
+
+
+class TestResets:
+    """A reset is a result, and resets the other side."""
+
+    @pytest.mark.ids("R34", "P4")
+    @pytest.mark.parametrize("who", ["left", "right"])
+    @pytest.mark.parametrize("kind", ["tcp", "trio-tcp", "upgraded"])
+    async def test_over_tcp(self, kind: str, who: str) -> None:
+        """The other peer gets a reset, too, behind no end; both streams are closed."""
+        (left, client), (right, server) = await make(kind, kind)
+        peer, other = (client, server) if who == "left" else (server, client)
+        async with trio.open_nursery() as nursery:
+            results = start(nursery, left, right)
+            await peer.send_all(b"x")
+            assert await other.receive_some() == b"x"
+            abort_on_close(peer)
+            await peer.aclose()
+
+        (relayed,) = results
+        assert (relayed.ended_by, relayed.cause) == (who, "reset")
+        with pytest.raises(trio.BrokenResourceError):
+            await other.receive_some()
+        for stream in (left, right):
+            with pytest.raises(trio.ClosedResourceError):
+                await stream.receive_some()
+        await other.aclose()
+
+    async def test_tls_that_was_cut(self) -> None:
+        """TLS that ends without a word is no end, and must not look like one."""
+        bottom, cut = trio.testing.memory_stream_pair()
+        left, client = await tls_pair((bottom, cut))
+        (right, server) = direct(await tcp_pair())
+        async with trio.open_nursery() as nursery:
+            results = start(nursery, left, right)
+            await client.send_all(b"half a messa")
+            assert await server.receive_some() == b"half a messa"
+            await cut.aclose()
+
+        assert results == [Relayed(12, 0, "left", "reset")]
+        with pytest.raises(trio.BrokenResourceError):
+            await server.receive_some()
+        await close((left, client), (right, server))
+
+    @pytest.mark.parametrize("plain", [False, True])
+    async def test_while_sending(self, plain: bool) -> None:
+        """Who broke when it was sent to is the one that ended it."""
+        left = ScriptedPeer(b"x", then="silence")
+        right = Plain(then="reset") if plain else ScriptedPeer(then="reset")
+
+        relayed = await relay(left, right)
+
+        assert (relayed.ended_by, relayed.cause) == ("right", "reset")
+        assert left.closed
+
+    async def test_while_ending(self) -> None:
+        """So it is if the end cannot be passed on."""
+
+        class Broken(trio.abc.HalfCloseableStream, Plain):
+            async def send_eof(self) -> None:
+                await trio.lowlevel.checkpoint()
+                raise trio.BrokenResourceError
+
+        right = Broken(then="silence")
+
+        assert await relay(ScriptedPeer(), right) == Relayed(0, 0, "right", "reset")
+        assert right.peer.closed
+
+    async def test_of_both_at_once(self) -> None:
+        """Of two resets one is the first."""
+        left, right = silent(), silent()
+        async with trio.open_nursery() as nursery:
+            results = start(nursery, left, right)
+            await trio.testing.wait_all_tasks_blocked()
+            left.finish("reset")
+            right.finish("reset")
+
+        assert results[0].ended_by in ("left", "right")
+        assert results[0].cause == "reset"
+
+    async def test_behind_an_end(self) -> None:
+        """A reset behind the other side's end is the last word."""
+        left, right = ScriptedPeer(b"x"), silent()
+        async with trio.open_nursery() as nursery:
+            results = start(nursery, left, right)
+            await trio.testing.wait_all_tasks_blocked()
+            assert right.got_eof
+            right.finish("reset")
+
+        assert results == [Relayed(1, 0, "right", "reset")]
+
+
+class TestErrors:
+    """What is not the peer's doing comes out as it is, and leaves the streams alone."""
+
+    @pytest.mark.parametrize(
+        "error",
+        [
+            ValueError("mine"),
+            trio.ClosedResourceError("mine"),
+            ExceptionGroup("mine", [trio.BrokenResourceError()]),
+            KeyboardInterrupt(),
+        ],
+        ids=lambda error: type(error).__name__,
+    )
+    @pytest.mark.parametrize("side", [0, 1])
+    async def test_bare(self, error: BaseException, side: int) -> None:
+        """It is never wrapped, whichever direction raised it, and keeps its cause."""
+        cause = OSError("below")
+        error.__cause__ = cause
+        good = silent()
+        sides: list[trio.abc.Stream] = [Failing(error), good]
+
+        with pytest.raises(type(error)) as caught:
+            await relay(sides[side], sides[1 - side], idle_timeout=5)
+
+        # Trio makes a new group when it looks for cancellations in one.
+        assert repr(caught.value) == repr(error)
+        assert caught.value.__cause__ is cause
+        assert not good.closed
+        assert not good.got_eof
+
+    async def test_of_both_directions(self) -> None:
+        """Of two errors at once one comes out, the other is on it as a note."""
+        gate = trio.Event()
+
+        class Together(Failing):
+            async def receive_some(self, max_bytes: int | None = None) -> bytes:
+                await gate.wait()
+                raise self.error
+
+        async with trio.open_nursery() as nursery:
+
+            async def open_gate() -> None:
+                await trio.testing.wait_all_tasks_blocked()
+                gate.set()
+
+            nursery.start_soon(open_gate)
+            with pytest.raises(ValueError, match=r"one|two") as caught:
+                await relay(Together(ValueError("one")), Together(ValueError("two")))
+
+        other = {"one": "two", "two": "one"}[str(caught.value)]
+        note = f"in the other direction: {ValueError(other)!r}"
+        assert caught.value.__notes__ == [note]
+
+    async def test_together_with_a_cancellation(self) -> None:
+        """A cancellation does not hide it."""
+        with pytest.raises(ValueError, match="mine"):
+            with trio.CancelScope() as scope:
+                error = ValueError("mine")
+
+                class Cancelling(Failing):
+                    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+                        await trio.lowlevel.checkpoint()
+                        scope.cancel()
+                        raise self.error
+
+                await relay(Cancelling(error), silent())
+
+    async def test_busy_and_closed(self) -> None:
+        """A stream that another task uses, or closes, is no matter of the peers."""
+        (left, client), (right, server) = await make("tcp", "tcp")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(relay, left, right)
+            await trio.testing.wait_all_tasks_blocked()
+            with pytest.raises(trio.BusyResourceError):
+                await relay(left, right)
+            nursery.cancel_scope.cancel()
+        await left.aclose()
+        with pytest.raises(trio.ClosedResourceError):
+            await relay(left, right)
+        await close((left, client), (right, server))
+
+
+class TestCancellation:
+    """Cancelled, it raises Cancelled, and leaves the streams to their owners."""
+
+    async def test_bare_with_counts(self) -> None:
+        """It is one Cancelled, no group; the counts are in the progress."""
+        left, right = (ScriptedPeer(data, then="silence") for data in (b"one", b"four"))
+        progress = Transfer(right_to_left=10)
+        async with trio.open_nursery() as nursery:
+
+            async def run() -> None:
+                with pytest.raises(trio.Cancelled):
+                    await relay(left, right, idle_timeout=9, progress=progress)
+
+            nursery.start_soon(run)
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+
+        assert (progress.left_to_right, progress.right_to_left) == (3, 14)
+        assert not left.closed
+        assert not right.closed
+
+    async def test_at_every_step(self) -> None:
+        """Whenever it comes, nothing is closed, and what arrived is in order."""
+        for step in range(1, 1000):
+            left, right = ScriptedPeer(b"le", b"ft"), ScriptedPeer(b"right")
+            instrument = CancelAtStep(step)
+            trio.lowlevel.add_instrument(instrument)
+            with instrument.scope:
+                await relay(left, right, idle_timeout=9)
+            trio.lowlevel.remove_instrument(instrument)
+
+            assert not left.closed
+            assert not right.closed
+            assert b"left".startswith(right.sent)
+            if not instrument.scope.cancelled_caught:
+                break
+        assert step > 3
+        assert left.sent == b"right"
+        assert right.sent == b"left"
+
+
+@pytest.mark.parametrize(("idle_timeout", "tasks"), [(None, 1), (10, 2)])
+async def test_tasks(idle_timeout: float | None, tasks: int) -> None:
+    """One task for the other direction, and one only if somebody watches for silence."""
+
+    class Spawned(trio.abc.Instrument):
+        def __init__(self) -> None:
+            self.names: list[str] = []
+
+        def task_spawned(self, task: trio.lowlevel.Task) -> None:
+            self.names.append(task.name)
+
+    instrument = Spawned()
+    trio.lowlevel.add_instrument(instrument)
+    await relay(ScriptedPeer(b"x"), ScriptedPeer(b"y"), idle_timeout=idle_timeout)
+    trio.lowlevel.remove_instrument(instrument)
+
+    assert len(instrument.names) == tasks
+    assert all(name.startswith("trio_upgrade relay") for name in instrument.names)
+
+
+async def test_one_transfer_for_many() -> None:
+    """One Transfer counts several relays, at the same time as well."""
+    progress = Transfer()
+    run = partial(relay, progress=progress)
+    async with trio.open_nursery() as nursery:
+        for _ in range(3):
+            nursery.start_soon(run, ScriptedPeer(b"left"), ScriptedPeer(b"right"))
+
+    assert (progress.left_to_right, progress.right_to_left) == (12, 15)
+
+
+def start(
+    nursery: trio.Nursery, left: trio.abc.Stream, right: trio.abc.Stream, **options: Any
+) -> list[Relayed]:
+    """Relay in a task; return the list into which the result is put."""
+    results = []
+
+    async def run() -> None:
+        results.append(await relay(left, right, **options))
+
+    nursery.start_soon(run)
+    return results
