@@ -12,7 +12,8 @@ of its own process is abused, while another process makes ordinary requests on o
 connection. *Held* means that
 
 - those have a 99th percentile under 100 ms, or three times what it is alone;
-- the server's memory grew by at most 8 MiB at any time;
+- the server's memory grew by at most 8 MiB at any time, and by 16 KiB for each upgraded
+  connection that is open, which is no abuse but a customer;
 - every bad peer was gone one second after its deadline, at the latest;
 - the server has as many descriptors afterwards as before;
 
@@ -72,8 +73,10 @@ LIMITS = Limits(
 )
 PROBE_SECONDS = 2.0
 MOST_GROWTH = 8 * MIB
+MOST_EACH = 16 * 1024
 MOST_P99 = 0.1
 SLACK = 1.0
+LEAST_SHARE = 0.9
 # A busy machine can make one measurement of throughput fail.
 TRIES = 3
 
@@ -175,6 +178,7 @@ class Verdict:
         self.p99 = 0.0
         self.p99_alone = 0.0
         self.latest = 0.0
+        self.upgraded = 0
 
     def check(self, held: bool, fault: str) -> None:
         """Note a fault unless it held."""
@@ -229,7 +233,8 @@ async def run_row(row: Row) -> tuple[Verdict, float]:
         growth = target.peak - before
         left = target.descriptors - open_before
     verdict.check(left == 0, f"{left} descriptors left")
-    verdict.check(growth <= MOST_GROWTH, "too much memory")
+    allowed = MOST_GROWTH + verdict.upgraded * MOST_EACH
+    verdict.check(growth <= allowed, "too much memory")
     verdict.check(
         verdict.p99 <= max(MOST_P99, 3 * verdict.p99_alone), "the others noticed"
     )
@@ -271,27 +276,34 @@ async def slow_heads(target: Target, verdict: Verdict) -> None:
         verdict.gone(trio.current_time() - began, LIMITS.head_timeout)
         verdict.check(answer.startswith(b"HTTP/1.1 408 "), f"no 408 but {answer!r}")
 
+    share, rate = 0.0, 0.0
     for _ in range(TRIES):
-        before, _ = await target.probe()
+        before, _ = await target.probe(seconds=1)
         async with trio.open_nursery() as nursery:
             for _ in range(200):
                 nursery.start_soon(abuse)
             await trio.sleep(0.5)
-            during, verdict.p99 = await target.probe()
-        after, _ = await target.probe()
-        share = during / ((before + after) / 2)
-        if share >= 0.9:
+            during, p99 = await target.probe()
+        after, _ = await target.probe(seconds=1)
+        if during / ((before + after) / 2) > share:
+            rate, verdict.p99 = (before + after) / 2, p99
+            share = during / rate
+        if share >= LEAST_SHARE:
             break
-    verdict.notes.append(f"{share:.0%} of {(before + after) / 2:.0f} requests/s")
-    verdict.check(share >= 0.9, "throughput fell")
+    verdict.notes.append(f"{share:.0%} of {rate:.0f} requests/s")
+    verdict.check(share >= LEAST_SHARE, "throughput fell")
 
 
 async def resets(target: Target, verdict: Verdict) -> None:
     """1,000 connect and reset"""
     beginnings = [b"", b"GET /", GET, OFFER, b"\x00", b"POST / HTTP/1.1\r\nHost: x\r\n"]
 
+    done = 0
+
     async def abuse() -> None:
-        for number in range(1000):
+        nonlocal done
+        while True:
+            number = done = done + 1
             stream = await target.connect()
             await stream.send_all(beginnings[number % len(beginnings)])
             stream.setsockopt(
@@ -302,6 +314,10 @@ async def resets(target: Target, verdict: Verdict) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(abuse)
         _, verdict.p99 = await target.probe()
+        while done < 1000:
+            await trio.sleep(0.02)
+        nursery.cancel_scope.cancel()
+    verdict.notes.append(f"{done} of them")
 
 
 async def idle_upgraded(target: Target, verdict: Verdict) -> None:
@@ -322,6 +338,8 @@ async def idle_upgraded(target: Target, verdict: Verdict) -> None:
                 nursery.start_soon(switch)
     _, verdict.p99 = await target.probe(OFFER)
     each = (target.memory - before) / len(streams)
+    verdict.check(each <= MOST_EACH, "they are too large")
+    verdict.upgraded = len(streams)
     verdict.notes.append(f"{each / 1024:.1f} KiB each")
     verdict.check(target.descriptors >= len(streams), "some were closed")
     for stream in streams:
@@ -380,8 +398,7 @@ async def flood(
     target: Target, verdict: Verdict, head: bytes, packet: bytes, *statuses: bytes
 ) -> None:
     """Send without end; the server has to answer and to end it."""
-    assert LIMITS.linger is not None
-    sent = 0
+    sent = floods = 0
 
     async def send(stream: trio.SocketStream) -> None:
         nonlocal sent
@@ -392,6 +409,7 @@ async def flood(
                 sent += len(packet)
 
     async def abuse() -> None:
+        nonlocal floods
         began = trio.current_time()
         async with await target.connect() as stream:
             async with trio.open_nursery() as nursery:
@@ -402,12 +420,18 @@ async def flood(
         verdict.gone(trio.current_time() - began, LIMITS.linger)
         # A reset can eat it: the flood never stops.
         verdict.check(answer[9:12] in (b"", *statuses), f"answered {answer!r}")
+        floods += 1
+
+    async def abuse_again() -> None:
+        while True:
+            await abuse()
 
     async with trio.open_nursery() as nursery:
         for _ in range(3):
-            nursery.start_soon(abuse)
+            nursery.start_soon(abuse_again)
         _, verdict.p99 = await target.probe()
-    verdict.notes.append(f"{sent / MIB:.0f} MiB sent")
+        nursery.cancel_scope.cancel()
+    verdict.notes.append(f"{floods} times, {sent / MIB:.0f} MiB")
 
 
 async def endless_header(target: Target, verdict: Verdict) -> None:

@@ -6,7 +6,9 @@ and byte by byte.
 
 from __future__ import annotations
 
+import gc
 import logging
+import weakref
 from functools import partial
 
 import pytest
@@ -14,6 +16,7 @@ import trio
 import trio.testing
 
 from trio_upgrade import (
+    BodyTooLarge,
     Limits,
     Request,
     Response,
@@ -366,6 +369,40 @@ class TestBugs:
             await serve_stream(app, peer)
 
         assert peer.closed
+
+
+class TestMemory:
+    """What is over is freed at once, not when the collector comes."""
+
+    @pytest.mark.parametrize("bug", [False, True])
+    async def test_failed_request(self, bug: bool) -> None:
+        """An error does not keep the request that it was raised for."""
+        kept: list[weakref.ref[BaseException]] = []
+
+        class Bug(Exception):
+            pass
+
+        async def app(request: Request) -> Response:
+            try:
+                if bug:
+                    raise Bug
+                return Response(200, await request.read(1))
+            except (Bug, BodyTooLarge) as exc:
+                kept.append(weakref.ref(exc))
+                raise
+
+        logging.getLogger("trio_upgrade.server").disabled = True
+        gc.collect()
+        gc.disable()
+        try:
+            peer = ScriptedPeer(get("/", "Content-Length: 5") + b"hello" + get("/"))
+            await serve_stream(app, peer)
+            assert [ref() for ref in kept] == [None] * len(kept)
+        finally:
+            gc.enable()
+            logging.getLogger("trio_upgrade.server").disabled = False
+
+        assert kept
 
 
 class TestMalformed:
