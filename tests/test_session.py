@@ -16,7 +16,6 @@ import trio
 import trio.testing
 
 from trio_upgrade import (
-    BodyTooLarge,
     Limits,
     Request,
     Response,
@@ -374,35 +373,42 @@ class TestBugs:
 class TestMemory:
     """What is over is freed at once, not when the collector comes."""
 
-    @pytest.mark.parametrize("bug", [False, True])
-    async def test_failed_request(self, bug: bool) -> None:
-        """An error does not keep the request that it was raised for."""
-        kept: list[weakref.ref[BaseException]] = []
+    @pytest.mark.parametrize("path", ["/", "/read", "/large", "/bug", "/u"])
+    async def test_request(self, path: str, monkeypatch) -> None:
+        """A request goes with its answer, and so does what it was answered for."""
+        kept: list[weakref.ref[object]] = []
 
         class Bug(Exception):
             pass
 
-        async def app(request: Request) -> Response:
-            try:
-                if bug:
-                    raise Bug
-                return Response(200, await request.read(1))
-            except (Bug, BodyTooLarge) as exc:
-                kept.append(weakref.ref(exc))
-                raise
+        async def app(request: Request):
+            kept.append(weakref.ref(request._exchange))
+            if path == "/read":
+                await request.read()
+            if path == "/large":
+                await request.read(1)
+            if path == "/bug":
+                raise Bug
+            return await echo_app(request)
 
-        logging.getLogger("trio_upgrade.server").disabled = True
+        monkeypatch.setattr(logging.getLogger("trio_upgrade.server"), "disabled", True)
+        body = UP if path == "/u" else get(path, "Content-Length: 5") + b"hello"
+        peer = ScriptedPeer(body, then="silence")
         gc.collect()
         gc.disable()
         try:
-            peer = ScriptedPeer(get("/", "Content-Length: 5") + b"hello" + get("/"))
-            await serve_stream(app, peer)
-            assert [ref() for ref in kept] == [None] * len(kept)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(serve_stream, app, peer)
+                await trio.testing.wait_all_tasks_blocked()
+                if path == "/u":
+                    assert kept[0]() is not None
+                    peer.finish()
+                    await trio.testing.wait_all_tasks_blocked()
+                (ref,) = kept
+                assert ref() is None
+                nursery.cancel_scope.cancel()
         finally:
             gc.enable()
-            logging.getLogger("trio_upgrade.server").disabled = False
-
-        assert kept
 
 
 class TestMalformed:

@@ -123,8 +123,10 @@ class ServerExchange:
     def finish(self) -> None:
         """End the exchange: what is kept of it has no hold on the connection."""
         self._http = None
-        # They lead back to here by their tracebacks.
+        # What leads back to here would keep both until the collector comes: the faults
+        # by their tracebacks, the request by its body.
         self._clients_faults.clear()
+        del self.request
 
     ################################################################
     # The body
