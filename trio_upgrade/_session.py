@@ -301,8 +301,10 @@ class Session:
         self, exchange: ServerExchange, answer: Response, *, close: bool = False
     ) -> bool:
         # Whether there can be another request.
+        self._reason = EndReason.CANCELLED
+        more = await exchange.answer(answer, close=close)
         self._reason = EndReason.ANSWERED
-        return await exchange.answer(answer, close=close)
+        return more
 
     async def _switch(self, exchange: ServerExchange, answer: Upgrade | Tunnel) -> bool:
         request = exchange.request
@@ -337,6 +339,7 @@ class Session:
     async def _recover(self, exchange: ServerExchange, errors: Exception) -> bool:
         # After an error: say what can still be said.  Returns what _serve_request does.
         self._abort = exchange.stream is not None
+        self._reason = EndReason.ANSWERED
         if exchange.is_lost(errors):
             self._reason = EndReason.LOST
             return False
@@ -356,8 +359,8 @@ class Session:
         try:
             return await self._answer(exchange, refusal, close=close)
         except (trio.BrokenResourceError, BodyError):
-            if exchange.http.ended or exchange.http.lost:
-                self._reason = EndReason.LOST
+            lost = exchange.http.ended or exchange.http.lost
+            self._reason = EndReason.LOST if lost else EndReason.ANSWERED
             return False
 
     def _report(self, exchange: ServerExchange, errors: Exception) -> None:
