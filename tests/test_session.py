@@ -373,7 +373,7 @@ class TestBugs:
 class TestMemory:
     """What is over is freed at once, not when the collector comes."""
 
-    @pytest.mark.parametrize("path", ["/", "/read", "/large", "/bug", "/u"])
+    @pytest.mark.parametrize("path", ["/", "/read", "/large", "/bug", "/late", "/u"])
     async def test_request(self, path: str, monkeypatch) -> None:
         """A request goes with its answer, and so does what it was answered for."""
         kept: list[weakref.ref[object]] = []
@@ -389,6 +389,9 @@ class TestMemory:
                 await request.read(1)
             if path == "/bug":
                 raise Bug
+            if path == "/late":
+                async with trio.open_nursery() as children:
+                    children.start_soon(trio.sleep_forever)
             return await echo_app(request)
 
         monkeypatch.setattr(logging.getLogger("trio_upgrade.server"), "disabled", True)
@@ -398,7 +401,8 @@ class TestMemory:
         gc.disable()
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(serve_stream, app, peer)
+                limits = Limits(decision_timeout=0 if path == "/late" else None)
+                nursery.start_soon(partial(serve_stream, app, peer, limits=limits))
                 await trio.testing.wait_all_tasks_blocked()
                 if path == "/u":
                     assert kept[0]() is not None

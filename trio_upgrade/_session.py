@@ -189,20 +189,23 @@ class Session:
             exchange.finish()
 
     async def _handle(self, exchange: ServerExchange, exc: BaseException) -> bool:
-        # A frame that the exception has passed must not name it: each would keep the
-        # other, and the request with its body, until the collector comes.
         errors, rest = split_errors(exc)
-        if errors is None:
-            raise exc
-        if rest is None:
-            return await self._recover(exchange, errors)
-        lost = exchange.is_lost(errors)
-        if self._hub.strict and not lost:
-            raise exc
-        self._abort = self._take_in(exchange)
-        if not lost:
-            self._report(exchange, errors)
-        raise rest from None
+        try:
+            if errors is None:
+                raise exc
+            if rest is None:
+                return await self._recover(exchange, errors)
+            lost = exchange.is_lost(errors)
+            if self._hub.strict and not lost:
+                raise exc
+            self._abort = self._take_in(exchange)
+            if not lost:
+                self._report(exchange, errors)
+            raise rest from None
+        finally:
+            # A frame that an exception has passed must not name it: each would keep the
+            # other, and the request with its body, until the collector comes.
+            del exc, errors, rest
 
     def _take_in(self, exchange: ServerExchange) -> bool:
         # What became of the connection; whether it has switched.
