@@ -11,7 +11,7 @@ from contextlib import ExitStack
 
 import trio
 
-from ._listener import DirectSocketListener
+from ._listener import DirectSocketListener, take_listener
 
 # The most that fits where systems keep it in 16 bits; larger ones wrap round
 # (golang/go#5030).  The kernel cuts it to what it is willing to queue.
@@ -55,7 +55,7 @@ async def open_tcp_listeners(
     with ExitStack() as opened:
         for family, kind, protocol, _, address in addresses:
             try:
-                sock = socket.socket(family, kind, protocol)
+                sock = trio.socket.socket(family, kind, protocol)
             except OSError as exc:
                 if exc.errno != errno.EAFNOSUPPORT:
                     raise
@@ -64,17 +64,18 @@ async def open_tcp_listeners(
                 continue
             opened.enter_context(sock)
             _set_options(sock, reuse_port=reuse_port)
-            sock.bind(address)
+            await sock.bind(address)
             sock.listen(bound_backlog(backlog))
-            sock.setblocking(False)
-            listeners.append(DirectSocketListener(sock))
+            listener = take_listener(trio.SocketListener(sock))
+            opened.callback(listener.socket.close)
+            listeners.append(listener)
         if unsupported is not None and not listeners:
             raise unsupported
         opened.pop_all()
     return listeners
 
 
-def _set_options(sock: socket.socket, *, reuse_port: bool) -> None:
+def _set_options(sock: trio.socket.SocketType, *, reuse_port: bool) -> None:
     # What Windows calls SO_REUSEADDR takes the port away from its owner.
     if sys.platform != "win32":  # pragma: no branch  (the other one is Windows)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
