@@ -11,11 +11,20 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 
+from trio_upgrade import Limits
+
+from .support import Scene
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
 # Where Debian's package is not called as the program is.
-_PACKAGES = {"node": "nodejs", "nc": "netcat-openbsd"}
+_PACKAGES = {
+    "docker": "docker.io",
+    "nc": "netcat-openbsd",
+    "node": "nodejs",
+    "systemd-socket-activate": "systemd",
+}
 # Seconds that an async test may take, many times what the slowest one needs unless told
 # otherwise.  A mock clock jumps there as soon as everybody waits for nothing.
 _BOUND = 60
@@ -37,6 +46,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=_BOUND,
         help="seconds that an async test may take (%(default)s)",
     )
+
+
+@pytest.fixture
+def make_scene(nursery: trio.Nursery) -> Callable[..., Scene]:
+    """Make a server that scripted connections can join; nobody lingers there."""
+    return lambda **bounds: Scene(nursery, Limits(**{"linger": 0, **bounds}))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

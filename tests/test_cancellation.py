@@ -17,16 +17,18 @@ from trio_upgrade import (
     Upgrade,
     UpgradeRefused,
     open_connection,
+    open_tunnel,
     open_upgrade,
     serve_stream,
 )
 from trio_upgrade.testing import ScriptedPeer
 
-from .support import SWITCHED, UP, echo, get, okay
+from .support import DATE, SWITCHED, UP, echo, get, okay
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+OPENED = b"HTTP/1.1 200 OK\r\n" + DATE + b"\r\n"
 CHUNKED = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
@@ -137,6 +139,66 @@ async def test_open_upgrade() -> None:
     script = (b"HTTP/1.1 103 Hints\r\n\r\n" + SWITCHED[:9], SWITCHED[9:] + b"HE", b"AD")
 
     assert await cancel_everywhere(run, *script) > len(script)
+
+
+@pytest.mark.parametrize("headers", [{}, {"Expect": "100-continue"}])
+async def test_open_upgrade_with_a_body(headers: dict[str, str]) -> None:
+    """A body that is sent while the 101 may come already, or waits for its 100."""
+    body = b"x" * 100_000
+    sent = []
+
+    async def run(peer: ScriptedPeer) -> None:
+        try:
+            upgraded = await open_upgrade(
+                "http://x/", "echo", body=body, headers=headers, stream=peer
+            )
+            async with upgraded as (_, stream, _):
+                await stream.send_all(b"hello")
+                while await stream.receive_some():
+                    pass
+        finally:
+            sent.append(bytes(peer.sent))
+
+    script = (b"HTTP/1.1 100 Continue\r\n\r\n" + SWITCHED[:9], SWITCHED[9:] + b"HE")
+
+    assert await cancel_everywhere(run, *script) > len(script)
+    assert sent[-1].endswith(b"\r\n\r\n" + body + b"hello")
+    assert all(sent[-1].startswith(part) for part in sent)
+
+
+async def test_open_tunnel() -> None:
+    """A proxy, a 2xx, and what it is the beginning of."""
+
+    async def run(peer: ScriptedPeer) -> None:
+        async with await open_tunnel("http://x", "a:1", stream=peer) as (_, stream, _):
+            await stream.send_all(b"hello")
+            while await stream.receive_some():
+                pass
+
+    script = (OPENED[:9], OPENED[9:] + b"HE", b"AD")
+
+    assert await cancel_everywhere(run, *script) > len(script)
+
+
+async def test_accept_connect() -> None:
+    """The 200 of a tunnel goes out whole or begun, and nothing else does."""
+    sent = []
+
+    async def app(request) -> None:
+        stream, head = await request.accept_connect()
+        await echo(request, stream, head)
+
+    async def run(peer: ScriptedPeer) -> None:
+        try:
+            await serve_stream(app, peer)
+        finally:
+            sent.append(bytes(peer.sent))
+
+    wire = b"CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\nHE"
+    await cancel_everywhere(run, wire[:9], wire[9:], b"AD")
+
+    assert sent[-1] == OPENED + b"HEAD"
+    assert all(sent[-1].startswith(part) for part in sent)
 
 
 async def test_open_upgrade_refused() -> None:

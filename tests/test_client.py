@@ -6,6 +6,8 @@ and byte by byte.
 
 from __future__ import annotations
 
+import errno
+import selectors
 from contextlib import suppress
 
 import pytest
@@ -750,6 +752,28 @@ class TestIdle:
 
         with pytest.raises(PeerGone, match="ended the connection"):
             await self.ask_twice(far, near, then)
+
+    async def test_closed_below(self) -> None:
+        """A stream that its giver has closed is closed, whatever was to be sent."""
+        near, far = await tcp_pair()
+
+        async def then() -> None:
+            await near.aclose()
+
+        async with far:
+            with pytest.raises(trio.ClosedResourceError):
+                await self.ask_twice(far, near, then)
+
+    async def test_looking_takes_no_descriptor(self, monkeypatch) -> None:
+        """It is looked for where no descriptor is left, too."""
+
+        def refuse(*_: object) -> None:
+            raise OSError(errno.EMFILE, "Too many open files")
+
+        for name in ("EpollSelector", "KqueueSelector", "DevpollSelector"):
+            if hasattr(selectors, name):
+                monkeypatch.setattr(getattr(selectors, name), "__init__", refuse)
+        await self.test_quiet()
 
     async def test_quiet(self) -> None:
         """From one that says nothing the next answer is had as ever."""

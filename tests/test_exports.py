@@ -47,11 +47,12 @@ NAMES = [
     "TunnelRefused",
     "Unavailable",
     "Upgrade",
-    "Upgraded",
     "UpgradeRefused",
+    "Upgraded",
     "UpgradedStream",
     "UsageError",
     "drain_on_signal",
+    "inherit_listeners",
     "open_connection",
     "open_tunnel",
     "open_upgrade",
@@ -61,6 +62,7 @@ NAMES = [
     "serve_ssl_over_tcp",
     "serve_stream",
     "serve_tcp",
+    "serve_unix",
 ]
 
 PUBLIC = [getattr(trio_upgrade, name) for name in NAMES] + [

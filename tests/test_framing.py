@@ -170,9 +170,10 @@ class TestHost:
             with pytest.raises(MalformedMessage) as caught:
                 check_request(head)
 
-            assert str(caught.value).startswith("a malformed Host field: ")
+            cause = caught.value.__cause__
+            assert isinstance(cause, ValueError)
+            assert str(caught.value) == f"a malformed Host field: {cause}"
             assert caught.value.status == 400
-            assert isinstance(caught.value.__cause__, ValueError)
 
     @pytest.mark.ids("M01")
     @pytest.mark.parametrize("second", ["Host: x", "host: y", "HOST:", "hOsT: a b"])

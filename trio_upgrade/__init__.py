@@ -23,6 +23,7 @@ from ._errors import (
 )
 from ._headers import Headers as Headers
 from ._limits import Limits as Limits
+from ._listening import inherit_listeners as inherit_listeners
 from ._messages import (
     ClientResponse as ClientResponse,
     Response as Response,
@@ -43,6 +44,7 @@ from ._serve import (
     serve_ssl_over_tcp as serve_ssl_over_tcp,
     serve_stream as serve_stream,
     serve_tcp as serve_tcp,
+    serve_unix as serve_unix,
 )
 from ._server import Server as Server, drain_on_signal as drain_on_signal
 from ._stream import UpgradedStream as UpgradedStream

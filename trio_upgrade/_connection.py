@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 _RECEIVE_SIZE = 64 * 1024
 # What is longer is sent in pieces where somebody watches that the peer reads.
 _PIECE = 64 * 1024
+# Not the default one: epoll takes a descriptor, of which there may be none left.
+# Windows has no poll().
+_Selector: type[selectors.BaseSelector] = getattr(
+    selectors, "PollSelector", selectors.SelectSelector
+)
 # Up to here a body is sent in one piece with its head; beyond, copying costs more than
 # a second send does.
 SMALL_BODY = 64 * 1024
@@ -230,6 +235,10 @@ class HTTPConnection:
 
 
 def _is_readable(sock: trio.socket.SocketType) -> bool:
-    with selectors.DefaultSelector() as selector:
-        selector.register(sock.fileno(), selectors.EVENT_READ)
+    descriptor = sock.fileno()
+    if descriptor < 0:
+        # Closed by its owner: the receive that follows says so.
+        return True
+    with _Selector() as selector:
+        selector.register(descriptor, selectors.EVENT_READ)
         return bool(selector.select(0))

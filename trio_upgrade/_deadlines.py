@@ -83,7 +83,6 @@ class Deadlines:
         end_grace: Called when the grace of a drain is over.
 
     Attributes:
-        grace_is_over: Whether it is.
         head: From accept to the end of the first head, TLS included; of the later
             ones from their first byte.
         idle: Between requests.
@@ -95,9 +94,9 @@ class Deadlines:
     __slots__ = (
         "_end_grace",
         "_grace_ends",
+        "_grace_is_over",
         "_woken",
         "decision",
-        "grace_is_over",
         "head",
         "idle",
         "sending",
@@ -107,7 +106,7 @@ class Deadlines:
     def __init__(self, limits: Limits, end_grace: Callable[[], None]) -> None:
         self._end_grace = end_grace
         self._grace_ends = math.inf
-        self.grace_is_over: bool = False
+        self._grace_is_over = False
         make = DeadlineQueue
         self.head: DeadlineQueue = make(self, limits.head_timeout, EndReason.SLOW_HEAD)
         self.idle: DeadlineQueue = make(self, limits.keep_alive_timeout, EndReason.IDLE)
@@ -142,8 +141,8 @@ class Deadlines:
             wakes_at = min(queue.expire(now) for queue in self._queues())
             if now < self._grace_ends:
                 wakes_at = min(wakes_at, self._grace_ends)
-            elif not self.grace_is_over:
-                self.grace_is_over = True
+            elif not self._grace_is_over:
+                self._grace_is_over = True
                 self._end_grace()
             self.wakes_at = wakes_at
             with trio.move_on_at(self.wakes_at):

@@ -145,17 +145,17 @@ class ServerExchange:
             if limits.body_timeout is None:
                 return await http.receive_body()
             chunk = await http.receive_body_here()
-            if chunk is not None:
-                return chunk
-            began = trio.current_time()
-            with trio.move_on_after(max(0.0, limits.body_timeout - self._waited)):
-                chunk = await http.receive_body()
             if chunk is None:
-                raise BodyTimeout
+                began = trio.current_time()
+                with trio.move_on_after(max(0.0, limits.body_timeout - self._waited)):
+                    chunk = await http.receive_body()
+                if chunk is None:
+                    raise BodyTimeout
+                self._waited += trio.current_time() - began
         except BodyError as exc:
             self.blame_client(exc)
             raise
-        self._waited += trio.current_time() - began
+        # One packet may bring many small chunks, and each counts.
         self._progress += len(chunk)
         if self._progress >= limits.body_progress:
             self._waited, self._progress = 0.0, 0

@@ -113,6 +113,13 @@ class HTTPCodec:
         """Whether bytes that no message has claimed yet are here."""
         return bool(self._buffer)
 
+    @property
+    def has_begun_head(self) -> bool:
+        """Whether some of the next head is here; the blank line before it is nothing."""
+        return bool(self._buffer) and not (
+            len(self._buffer) == len(b"\r\n") and self._buffer.startswith(b"\r\n")
+        )
+
     def has_ahead(self, size: int) -> bool:
         """Whether so many bytes were read ahead."""
         return len(self._buffer) >= size

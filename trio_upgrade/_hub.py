@@ -33,6 +33,21 @@ class Served(Expirable, Protocol):
     @property
     def task(self) -> trio.lowlevel.Task | None: ...
 
+    @property
+    def depth(self) -> int: ...
+
+
+def check_grace(grace: float | None) -> float:
+    """Return the seconds of a grace, infinity for None.
+
+    Raises:
+        ValueError: It is negative.
+    """
+    seconds = math.inf if grace is None else grace
+    if not seconds >= 0:
+        raise ValueError(f"a grace must not be negative, not {grace!r}")
+    return seconds
+
 
 @final
 class Hub:
@@ -50,6 +65,7 @@ class Hub:
         deadlines: Those of the connections.
         draining: Set when the drain begins.
         ended: Set when all is over.
+        is_over: Whether nobody is waited for any more, not even for a polite close.
         on_request: Of the observer; None where it has none, as the other three.
     """
 
@@ -68,6 +84,7 @@ class Hub:
         self.deadlines: Deadlines = Deadlines(limits, self._end_grace)
         self.draining: trio.Event = trio.Event()
         self.ended: trio.Event = trio.Event()
+        self.is_over: bool = False
         self.on_request: Callable[[RequestRecord], object] | None
         self.on_request = getattr(observer, "request", None)
         self.on_switch: Callable[[SwitchRecord], object] | None
@@ -99,7 +116,7 @@ class Hub:
         """Count a connection in."""
         self._connections.add(connection)
         self._total_connections += 1
-        if self.deadlines.grace_is_over:
+        if self.is_over:
             connection.expire(EndReason.DRAINED)
 
     def dismiss(self, connection: Served, *, upgraded: bool) -> None:
@@ -130,13 +147,16 @@ class Hub:
 
     def serves_task(self, task: trio.lowlevel.Task) -> bool:
         """Tell whether a task is one of a connection, or was started below one."""
-        tasks = {connection.task for connection in self._connections}
         current: trio.lowlevel.Task | None = task
+        below: trio.Nursery | None = None
         while current is not None:
-            if current in tasks:
-                return True
-            nursery = current.parent_nursery
-            current = None if nursery is None else nursery.parent_task
+            for connection in self._connections:
+                # What the task opened before it began to serve is not waited for.
+                inside = current.child_nurseries[connection.depth :]
+                if connection.task is current and (below is None or below in inside):
+                    return True
+            below = current.parent_nursery
+            current = None if below is None else below.parent_task
         return False
 
     def statistics(self) -> ServerStatistics:
@@ -173,10 +193,7 @@ class Hub:
 
     def start_drain(self, grace: float | None) -> None:
         """Begin to drain, or shorten the grace of a drain that has begun."""
-        seconds = math.inf if grace is None else grace
-        if not seconds >= 0:
-            raise ValueError(f"a grace must not be negative, not {grace!r}")
-        self.deadlines.begin_grace(trio.current_time() + seconds)
+        self.deadlines.begin_grace(trio.current_time() + check_grace(grace))
         if self.draining.is_set():
             return
         self.draining.set()
@@ -194,6 +211,18 @@ class Hub:
         while self._connections:
             await self._left.wait()
 
+    def end(self) -> None:
+        """Take in that nobody serves any more; what has joined from elsewhere ends, too.
+
+        Without the reaper it would have no deadlines.
+        """
+        self._expire_all(EndReason.CANCELLED)
+        self.ended.set()
+
     def _end_grace(self) -> None:
+        self._expire_all(EndReason.DRAINED)
+
+    def _expire_all(self, reason: EndReason) -> None:
+        self.is_over = True
         for connection in list(self._connections):
-            connection.expire(EndReason.DRAINED)
+            connection.expire(reason)

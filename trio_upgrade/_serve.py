@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
+from ._closing import close_now
 from ._hub import Hub
 from ._limits import Limits
+from ._listening import open_tcp_listeners
 from ._server import Server, find_hub
 from ._session import Session
+from ._unix import open_unix_listener
 
 if TYPE_CHECKING:
     import ssl
@@ -36,6 +39,7 @@ async def serve_tcp(
     *,
     host: str | bytes | None = None,
     backlog: int | None = None,
+    reuse_port: bool = False,
     limits: Limits = Limits(),
     close_refused_early: bool = False,
     strict: bool = False,
@@ -48,7 +52,9 @@ async def serve_tcp(
         app: Called once for each request, in the connection's task.
         port: The port, 0 for any free one.
         host: The address to listen on; None means every address of this machine.
-        backlog: The listen backlog; None means Trio's default.
+        backlog: The listen backlog; None means the most that the kernel queues.
+        reuse_port: Whether other processes of the same user may listen on the port,
+            too, if they all say so. Linux then spreads the connections over them.
         limits: The bounds of every connection.
         close_refused_early: Whether a refused offer ends its connection if bytes follow
             it already. They would be the next request (RFC 9931 §5), unless what stands
@@ -63,9 +69,12 @@ async def serve_tcp(
         task_status: Gets a :class:`Server` as soon as connections are accepted.
 
     Raises:
-        OSError: The address cannot be listened on.
+        OSError: The address cannot be listened on, or ``reuse_port`` is not to be had
+            on this platform.
     """
-    listeners = await trio.open_tcp_listeners(port, host=host, backlog=backlog)
+    listeners = await open_tcp_listeners(
+        port, host=host, backlog=backlog, reuse_port=reuse_port
+    )
     await serve_listeners(
         app,
         listeners,
@@ -85,6 +94,7 @@ async def serve_ssl_over_tcp(
     host: str | bytes | None = None,
     https_compatible: bool = True,
     backlog: int | None = None,
+    reuse_port: bool = False,
     limits: Limits = Limits(),
     close_refused_early: bool = False,
     strict: bool = False,
@@ -104,7 +114,8 @@ async def serve_ssl_over_tcp(
         https_compatible: Whether a peer may end without a close_notify, as browsers
             do. Then nobody can tell a cut from an end, so protocols that do not say
             their own end need False.
-        backlog: The listen backlog; None means Trio's default.
+        backlog: The listen backlog; None means the most that the kernel queues.
+        reuse_port: See :func:`serve_tcp`.
         limits: The bounds of every connection.
         close_refused_early: See :func:`serve_tcp`.
         strict: Whether exceptions of the app come out of here; see :func:`serve_tcp`.
@@ -112,18 +123,70 @@ async def serve_ssl_over_tcp(
         task_status: Gets a :class:`Server` as soon as connections are accepted.
 
     Raises:
-        OSError: The address cannot be listened on.
+        OSError: The address cannot be listened on, or ``reuse_port`` is not to be had
+            on this platform.
     """
-    listeners = await trio.open_ssl_over_tcp_listeners(
-        port,
-        ssl_context,
-        host=host,
-        https_compatible=https_compatible,
-        backlog=backlog,
+    listeners = await open_tcp_listeners(
+        port, host=host, backlog=backlog, reuse_port=reuse_port
     )
+    secure = [
+        trio.SSLListener(listener, ssl_context, https_compatible=https_compatible)
+        for listener in listeners
+    ]
     await serve_listeners(
         app,
-        listeners,
+        secure,
+        limits=limits,
+        close_refused_early=close_refused_early,
+        strict=strict,
+        observer=observer,
+        task_status=task_status,
+    )
+
+
+async def serve_unix(
+    app: App,
+    path: str | bytes | os.PathLike[str] | os.PathLike[bytes],
+    *,
+    mode: int | None = None,
+    backlog: int | None = None,
+    limits: Limits = Limits(),
+    close_refused_early: bool = False,
+    strict: bool = False,
+    observer: object | None = None,
+    task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve HTTP/1.1 and its upgrades on a Unix socket, until cancelled or drained.
+
+    A socket's file that nobody listens behind any more is replaced. Ours is removed as
+    soon as no connection is accepted any more, by a drain also, unless it has been
+    replaced by then.
+
+    Args:
+        app: Called once for each request, in the connection's task.
+        path: The socket's file. With a leading NUL it is the name of an abstract socket
+            of Linux, which has no file and which every user may connect to.
+        mode: The permissions of the file, ``0o660`` say, whatever the umask; they hold
+            before anybody can connect. Who may not write it may not connect. None means
+            what the umask leaves.
+        backlog: The listen backlog; None means the most that the kernel queues.
+        limits: The bounds of every connection.
+        close_refused_early: See :func:`serve_tcp`.
+        strict: Whether exceptions of the app come out of here; see :func:`serve_tcp`.
+        observer: See :func:`serve_tcp`.
+        task_status: Gets a :class:`Server` as soon as connections are accepted.
+
+    Raises:
+        ValueError: The path is empty, or the permissions are not such, or are asked for
+            an abstract socket.
+        FileExistsError: Something that is no socket has that name. It stays.
+        OSError: Somebody listens there (EADDRINUSE), the path is too long or cannot be
+            used, or there are no Unix sockets on this platform.
+    """
+    listener = await open_unix_listener(path, mode=mode, backlog=backlog)
+    await serve_listeners(
+        app,
+        [listener],
         limits=limits,
         close_refused_early=close_refused_early,
         strict=strict,
@@ -175,7 +238,7 @@ async def serve_listeners(
             await hub.wait_drained()
             nursery.cancel_scope.cancel()
     finally:
-        hub.ended.set()
+        hub.end()
 
 
 async def _accept_connections(
@@ -202,10 +265,16 @@ async def _accept_connections(
                         )
                     waiting = True
                     await trio.sleep(_CAPACITY_WAIT)
-                else:
-                    waiting = False
-                    session = make_session(stream)
-                    nursery.start_soon(session.serve, name="trio_upgrade connection")
+                    continue
+                waiting = False
+                try:
+                    # Another listener may have been quicker.
+                    await hub.wait_room()
+                except trio.Cancelled:
+                    await close_now(stream)
+                    raise
+                session = make_session(stream)
+                nursery.start_soon(session.serve, name="trio_upgrade connection")
 
 
 async def serve_stream(
@@ -254,7 +323,7 @@ async def serve_stream(
                 failure = exc
             nursery.cancel_scope.cancel()
     finally:
-        hub.ended.set()
+        hub.end()
         if failure is not None:
             # Also in the place of a Cancelled, which the reaper has met, too.
             raise failure

@@ -1,12 +1,16 @@
 # A running server as its users see it.
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any, cast, final
+from urllib.parse import quote
 
 import trio
 
 from ._errors import UsageError
+from ._hub import check_grace
 from ._target import Authority
+from ._unix import UnixListener
 
 if TYPE_CHECKING:
     import signal
@@ -40,24 +44,27 @@ class Server:
 
     @property
     def url(self) -> str:
-        """A URL of the first TCP listener, to dial from this machine.
+        """The URL of the first listener that has one, to dial from this machine.
 
-        Without a path, ``http://127.0.0.1:1337`` say; a wildcard address is replaced
-        by its loopback one.
+        Without a path: ``http://127.0.0.1:1337`` say, where a wildcard address is
+        replaced by its loopback one, or ``http+unix://%2Frun%2Fapp.sock``.
 
         Raises:
-            ValueError: There is no TCP listener.
+            ValueError: No listener has one: none is of TCP or a Unix socket, or the
+                Unix sockets speak TLS, for which there is no scheme.
         """
         for listener in self.listeners:
             secure = isinstance(listener, trio.SSLListener)
             bottom = cast("Any", listener).transport_listener if secure else listener
-            if isinstance(bottom, trio.SocketListener):
-                name = cast("object", bottom.socket.getsockname())
+            if isinstance(bottom, trio.SocketListener | UnixListener):
+                name: object = bottom.socket.getsockname()
                 if isinstance(name, tuple):
                     host, port = cast("tuple[str, int]", name[:2])
                     authority = Authority(_ANY_HOST.get(host, host), port)
                     return f"{'https' if secure else 'http'}://{authority}"
-        raise ValueError("this server has no TCP listener")
+                if not secure:
+                    return f"http+unix://{_quote_path(cast('str | bytes', name))}"
+        raise ValueError("this server has no listener that a URL could name")
 
     def statistics(self) -> ServerStatistics:
         """Return the counts of now, frozen."""
@@ -118,6 +125,13 @@ class Server:
         await self._hub.ended.wait()
 
 
+def _quote_path(name: str | bytes) -> str:
+    # All of the path is the URL's host, so every slash is quoted.  An abstract socket's
+    # name is bytes and begins with a NUL.
+    path = os.fsencode(name)
+    return quote(path if path.startswith(b"\0") else os.path.abspath(path), safe="")
+
+
 def find_hub(server: Server) -> Hub:
     """Return the shared part of a server, for the rooms above."""
     return server._hub  # pyright: ignore[reportPrivateUsage]
@@ -145,9 +159,11 @@ async def drain_on_signal(
 
     Raises:
         TypeError: No signal is given.
+        ValueError: The grace is negative; nothing was done.
     """
     if not signals:
         raise TypeError("at least one signal has to be named")
+    check_grace(grace)
     with trio.open_signal_receiver(*signals) as received:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_drain_at_first, server, received, grace)
@@ -160,5 +176,7 @@ async def _drain_at_first(
 ) -> None:
     await anext(received)
     server.start_drain(grace)
-    await anext(received)
-    server.start_drain(0)
+    while True:
+        # Each further one is taken, lest it be raised again behind us.
+        await anext(received)
+        server.start_drain(0)

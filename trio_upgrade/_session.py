@@ -46,13 +46,14 @@ class Session:
     Attributes:
         idle: Whether no request is under way.
         task: The task that serves it, once it runs.
+        depth: How many nurseries that had open by then.
     """
 
     __slots__ = (
         "_abort",
         "_app",
         "_began",
-        "_expired",
+        "_cause",
         "_http",
         "_hub",
         "_protocol",
@@ -62,6 +63,7 @@ class Session:
         "_server",
         "_stream",
         "_transport",
+        "depth",
         "idle",
         "task",
     )
@@ -78,7 +80,7 @@ class Session:
         self._stream = transport
         # What ends whatever this does now, when a deadline has passed.
         self._scope = trio.CancelScope()
-        self._expired = False
+        self._cause = EndReason.CANCELLED
         # Whether to end by a reset, so that the peer cannot take the cut for an end.
         self._abort = False
         self._requests = 0
@@ -87,6 +89,7 @@ class Session:
         self._began = trio.current_time()
         self.idle: bool = True
         self.task: trio.lowlevel.Task | None = None
+        self.depth: int = 0
         self._hub.admit(self)
 
     async def serve(self) -> None:
@@ -95,23 +98,26 @@ class Session:
         Whatever goes wrong in it costs this connection alone, and unless it is the
         peer's doing it is logged; only where the server is strict errors come out.
         """
-        self.task = trio.lowlevel.current_task()
+        hub, self.task = self._hub, trio.lowlevel.current_task()
+        self.depth = len(self.task.child_nurseries)
         # Later it may be gone.
-        peer = find_peer(self._transport) if self._hub.on_end is not None else None
+        watched = hub.on_end is not None or hub.on_error is not None
+        peer = find_peer(self._transport) if watched else None
         try:
             await self._run()
         except BaseException as exc:
             errors, rest = split_errors(exc)
-            if self._hub.strict or errors is None:
+            if hub.strict or errors is None:
                 raise
-            # A transport that fails to close, or a bug of ours: not the listener's
-            # problem.
+            # A transport that fails to close, or a bug: not the listener's problem.
             _LOGGER.error("error while serving a connection", exc_info=errors)
+            if hub.on_error is not None:
+                hub.tell(hub.on_error, ErrorRecord(peer, None, errors))
             if rest is not None:
                 raise rest from None
         finally:
-            self._hub.dismiss(self, upgraded=self._protocol is not None)
-            if self._hub.on_end is not None:
+            hub.dismiss(self, upgraded=self._protocol is not None)
+            if hub.on_end is not None:
                 self._tell_end(peer)
 
     async def _run(self) -> None:
@@ -121,9 +127,11 @@ class Session:
                 deadlines.head.arm(self)
                 while await self._serve_request():
                     pass
-            if self._expired:
-                await self._apologize()
-            if not (self._abort or self._http.broken or deadlines.grace_is_over):
+            # Only the end is left, and that has a bound of its own.
+            deadlines.disarm(self)
+            if self._scope.cancelled_caught:
+                await self._apologize(self._cause)
+            if not (self._abort or self._http.broken or self._hub.is_over):
                 with trio.CancelScope() as self._scope:
                     await close_in_stages(self._stream, self._hub.limits.linger)
                 return
@@ -145,8 +153,7 @@ class Session:
 
     def expire(self, reason: EndReason) -> None:
         """End what this does now: its time is up."""
-        self._reason = reason
-        self._expired = True
+        self._cause = reason
         self._scope.cancel(reason=reason.value)
 
     def head_began(self) -> None:
@@ -178,10 +185,12 @@ class Session:
         except BaseException as exc:
             errors, rest = split_errors(exc)
             if rest is not None:
-                if errors is None or self._hub.strict:
+                lost = errors is not None and _is_lost(exchange, errors)
+                if errors is None or (self._hub.strict and not lost):
                     raise
                 self._abort = self._take_in(exchange)
-                self._report(exchange, errors)
+                if not lost:
+                    self._report(exchange, errors)
                 raise rest from None
             assert errors is not None
             return await self._recover(exchange, errors)
@@ -198,12 +207,14 @@ class Session:
 
     async def _receive_request(self) -> ServerExchange | None:
         http, deadlines = self._http, self._hub.deadlines
-        if self._requests and not http.codec.has_read_ahead:
+        self._reason = EndReason.CANCELLED
+        if not http.codec.has_begun_head:
             self.idle = True
             if self._hub.draining.is_set():
                 self._reason = EndReason.DRAINED
                 return None
-            deadlines.idle.arm(self)
+            if self._requests:
+                deadlines.idle.arm(self)
         try:
             head = await http.receive_request()
             if head is None:
@@ -246,9 +257,9 @@ class Session:
         with suppress(trio.BrokenResourceError):
             await self._http.send_response(refusal, self._hub.dates.field(), close=True)
 
-    async def _apologize(self) -> None:
+    async def _apologize(self, reason: EndReason) -> None:
         # After a deadline: what the peer is still owed.
-        reason, http = self._reason, self._http
+        http, self._reason = self._http, reason
         _LOGGER.debug("ended %s: %s", find_peer(self._transport), reason.value)
         if reason is EndReason.SLOW_READER:
             self._abort = True
@@ -258,7 +269,6 @@ class Session:
             status, text = _LATE[reason]
             with trio.CancelScope() as self._scope:
                 await self._refuse(Response(status, text, TEXT))
-            self._reason = reason
 
     async def _run_app(self, exchange: ServerExchange) -> bool:
         request = exchange.request
@@ -320,22 +330,18 @@ class Session:
 
     async def _recover(self, exchange: ServerExchange, errors: Exception) -> bool:
         # After an error: say what can still be said.  Returns what _serve_request does.
-        if exchange.stream is not None:
-            self._abort = True
-            if exchange.stream.broken and _are_stream_errors(errors):
-                self._reason = EndReason.LOST
-            else:
-                self._report(exchange, errors)
-            return False
-        http = exchange.http
-        if http.lost and _are_stream_errors(errors):
+        self._abort = exchange.stream is not None
+        if _is_lost(exchange, errors):
             self._reason = EndReason.LOST
             return False
         refusal = exchange.find_refusal(errors)
-        if refusal is None:
+        if refusal is None or exchange.stream is not None:
             self._report(exchange, errors)
             refusal = Response(500, "Internal Server Error\n")
-        if not http.may_answer:
+        elif exchange.http.ended or exchange.http.lost:
+            # Perhaps it still reads.
+            self._reason = EndReason.LOST
+        if exchange.stream is not None or not exchange.http.may_answer:
             return False
         # Behind a body with broken framing nobody can find the next request; behind
         # one that came too slowly nobody wants to.
@@ -343,7 +349,10 @@ class Session:
         close = any(isinstance(leaf, bad) for leaf in find_leaves(errors))
         try:
             return await self._answer(exchange, refusal, close=close)
-        except (trio.BrokenResourceError, BodyError):
+        except trio.BrokenResourceError:
+            self._reason = EndReason.LOST
+            return False
+        except BodyError:
             return False
 
     def _report(self, exchange: ServerExchange, errors: Exception) -> None:
@@ -380,7 +389,11 @@ class Session:
         hub.tell(hub.on_end, record)
 
 
-def _are_stream_errors(errors: Exception) -> bool:
+def _is_lost(exchange: ServerExchange, errors: Exception) -> bool:
+    # Whether this is only what the peer's reset looks like to the app.
+    stream = exchange.stream
+    if not (stream.broken if stream is not None else exchange.http.lost):
+        return False
     return all(
         isinstance(leaf, trio.BrokenResourceError | trio.ClosedResourceError)
         for leaf in find_leaves(errors)

@@ -22,8 +22,8 @@ MUTANTS = {
     ),
     "U02": Mutant(
         "_exchange",
-        "close = close or must_close(",
-        "close = close or bool(self.request.upgrades) or must_close(",
+        "            close\n            or self._last",
+        "            close\n            or bool(self.request.upgrades)",
     ),
     "U03": Mutant("_tokens", "return name.lower() + slash", "return name + slash"),
     "U07": Mutant(
@@ -78,12 +78,12 @@ MUTANTS = {
     ),
     "U29": Mutant("_headers", r'\x80-\xff]*").fullmatch', r'\x80-\xff]*").match'),
     "U34": Mutant(
-        "_http",
+        "_framing",
         "frozenset({HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED})",
         "frozenset({HTTPStatus.NOT_MODIFIED})",
     ),
     # Refusal
-    "U08": Mutant("_exchange", '"Upgrade": error.protocol', '"Upgrade": "x"'),
+    "U08": Mutant("_answers", '"Upgrade": error.protocol', '"Upgrade": "x"'),
     "U09": Mutant(
         "_messages", '{b"transfer-encoding"}', '{b"transfer-encoding", b"upgrade"}'
     ),
@@ -97,7 +97,7 @@ MUTANTS = {
         "_exchange", "        if http.codec.client_waits:\n", "        if False:\n"
     ),
     "U32": Mutant(
-        "_http", "_for_100_continue and not self._buffer", "_for_100_continue"
+        "_http", "self._body_awaited and not self._buffer", "self._body_awaited"
     ),
     "M07": Mutant(
         "_framing",
@@ -169,9 +169,9 @@ MUTANTS = {
     ),
     # Ends
     "M09": Mutant(
-        "_connection",
-        'await self._send(b"".join((head, content, codec.write_end())))',
-        "codec.write_end()",
+        "_server_connection",
+        "            await self.send(head + body)",
+        "            pass",
     ),
     "M13": Mutant(
         "_exchange",
@@ -187,9 +187,5 @@ MUTANTS = {
         "move_on_after(math.inf if linger is None else linger)",
         "move_on_after(math.inf)",
     ),
-    "M18": Mutant(
-        "_http",
-        '            head.append((b"Connection", b"close"))',
-        "            pass",
-    ),
+    "M18": Mutant("_framing", "    if close and not closing:", "    if False:"),
 }

@@ -73,10 +73,9 @@ CASES = {
         "the response is lost, a bare 400 comes",
     ),
     "S17": Case(
-        "one request more than a connection may carry",
-        "no such bound yet",
-        "an offer passes the bound",
-        "there is no bound on requests yet",
+        "a GET, then UP, on a connection that may carry one request",
+        "the response with `Connection: close`, then the end",
+        "the offer is accepted all the same",
     ),
     "S18": Case(
         "length with coding, two lengths, NUL, blank before the colon, fold, LF alone, "
@@ -117,12 +116,7 @@ CASES = {
         "an ordinary request, its body with it",
         "waits for ever once any listener is there",
     ),
-    "S29": Case(
-        "a head that stalls",
-        "no deadline yet",
-        "408 after a while",
-        "there is no deadline on heads yet",
-    ),
+    "S29": Case("a head that stalls", "408 at `Limits.head_timeout`, not later"),
     "S30": Case("a head over the limits", "431, or 414 within the target; close"),
     "S31": Case("a switched connection that idles", "stays open"),
     "S32": Case("UP, then the end", "101, echo, our end"),

@@ -204,6 +204,7 @@ REQUIREMENTS = {
         "MUST",
         "CONNECT has host:port alone, and is no other request's",
     ),
+    "C09": _row("9110 §15.5.8, §11.7", "I", "MUST", PROXY),
     "M01": _row(
         "9112 §3.2",
         "C, S",

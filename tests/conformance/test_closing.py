@@ -9,7 +9,6 @@ import trio
 import trio.testing
 
 from trio_upgrade import (
-    Limits,
     Request,
     Response,
     Upgrade,
@@ -189,36 +188,6 @@ async def tls_ends(
     return client, server
 
 
-@pytest.mark.ids("M16", "S35")
-@pytest.mark.parametrize("app", [bye_app, echo_app])
-async def test_peer_that_never_ends_is_left(app, autojump_clock) -> None:
-    """The client's end is waited for so long and no longer (RFC 9112 §9.5)."""
-    wire = UP if app is bye_app else get("/", "Connection: close")
-    for packets in split_points(wire):
-        peer = ScriptedPeer(*packets, then="silence")
-        started = trio.current_time()
-        await serve_stream(app, peer, limits=Limits(linger=7))
-
-        assert trio.current_time() - started == 7
-        assert peer.got_eof
-        assert peer.closed
-
-
-@pytest.mark.ids("M16")
-@pytest.mark.parametrize("wire", [b"", get("/1"), get("/1") + b"GET /2 HT"])
-async def test_peer_that_ends_is_noticed(wire: bytes, autojump_clock) -> None:
-    """A client's end between requests, or within one, ends the rest (RFC 9112 §9.5)."""
-    for packets in split_points(wire):
-        peer = ScriptedPeer(*packets)
-        started = trio.current_time()
-        await serve_stream(echo_app, peer)
-
-        assert trio.current_time() == started
-        assert peer.sent == (okay(b"/1") if wire else b"")
-        assert peer.got_eof
-        assert peer.closed
-
-
 @pytest.mark.ids("S35", "S36")
 @pytest.mark.parametrize("then", ["end", "reset"])
 async def test_handler_that_does_nothing(then, caplog) -> None:
@@ -259,19 +228,3 @@ async def test_head_then_end_at_any_time(autojump_clock) -> None:
 
         assert peer.sent == SWITCHED + b"HDlater"
         assert peer.got_eof
-
-
-@pytest.mark.ids("S31")
-async def test_switched_and_idle(autojump_clock) -> None:
-    """No deadline of HTTP's reaches into a stream that has switched (§7.8)."""
-    for packets in split_points(UP):
-        peer = ScriptedPeer(*packets, then="silence")
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(serve_stream, echo_app, peer)
-            await peer.wait_sent(SWITCHED)
-            await trio.sleep(3600)  # On the mock clock.
-            peer.feed(b"still there")
-            await peer.wait_sent(b"still there")
-            peer.finish()
-
-        assert peer.sent == SWITCHED + b"still there"

@@ -27,12 +27,12 @@ FRESHEN = "run: nox -s tables"
 # The rows that have to be there.
 LISTED = [
     *(f"U{number:02}" for number in range(1, 35)),
-    *(f"C{number:02}" for number in range(1, 9)),
+    *(f"C{number:02}" for number in range(1, 10)),
     *(f"M{number:02}" for number in range(1, 19)),
     *("O01", "O02", "O03", "O05"),
 ]
 INTERMEDIARIES = {
-    *("U20", "U22", "U23", "U26", "U27", "U33", "C04", "C05", "M05", "M11"),
+    *("U20", "U22", "U23", "U26", "U27", "U33", "C04", "C05", "C09", "M05", "M11"),
 }
 
 
@@ -51,8 +51,9 @@ def test_page_without_a_test_is_stale(page) -> None:
     """A test that is taken away, or renamed, changes the pages that name it."""
     fresh = page(MARKS)
     tables = {*REQUIREMENTS} if page is conformance_page else {*CASES}
-    for mark in MARKS:
-        if mark.id in tables and (page is node_page or mark.path.parent == HERE):
+    # The last one of each row: what is true of it is true of the others.
+    for mark in {mark.id: mark for mark in MARKS if mark.path.parent == HERE}.values():
+        if mark.id in tables:
             rest = [other for other in MARKS if other is not mark]
             renamed = [*rest, mark._replace(test="other")]
 

@@ -1,0 +1,362 @@
+"""Unix sockets: whose file is replaced, who may connect, and what stays at the end."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import stat
+import sys
+from functools import partial
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+import trio.testing
+
+from trio_upgrade import (
+    Limits,
+    PeerGone,
+    Server,
+    open_upgrade,
+    serve_listeners,
+    serve_unix,
+)
+
+from .support import echo_app, make_tls_contexts
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.skipif(
+    not hasattr(socket, "AF_UNIX"), reason="needs Unix sockets: not on Windows"
+)
+
+
+async def check_echo(path: str | bytes | Path) -> None:
+    stream = await trio.open_unix_socket(path)
+    upgraded = await open_upgrade("http://x/", "echo", stream=stream)
+    async with upgraded as (_, upgraded_stream, _):
+        await upgraded_stream.send_all(b"hello")
+        assert await upgraded_stream.receive_some() == b"hello"
+
+
+def leave_stale(path: Path, kind: int = socket.SOCK_STREAM) -> None:
+    """The file of a socket that was never removed."""
+    with socket.socket(socket.AF_UNIX, kind) as sock:
+        sock.bind(str(path))
+
+
+class TestFile:
+    """What is there before decides, and only ours goes."""
+
+    @pytest.mark.parametrize("kind", [str, os.fsencode, lambda path: path])
+    async def test_new(self, tmp_path, kind) -> None:
+        """The file is there while connections are accepted, and not afterwards."""
+        path = tmp_path / "socket"
+        async with trio.open_nursery() as nursery:
+            await nursery.start(serve_unix, echo_app, kind(path))
+            await check_echo(path)
+            assert path.is_socket()
+            nursery.cancel_scope.cancel()
+
+        assert os.listdir(tmp_path) == []
+
+    @pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM])
+    async def test_stale(self, tmp_path, kind: int) -> None:
+        """A file whose socket is gone is replaced."""
+        path = tmp_path / "socket"
+        leave_stale(path, kind)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(serve_unix, echo_app, path)
+            await check_echo(path)
+            nursery.cancel_scope.cancel()
+
+        assert not path.exists()
+
+    async def test_alive(self, tmp_path) -> None:
+        """A server that listens is left alone and goes on."""
+        path = tmp_path / "socket"
+        async with trio.open_nursery() as nursery:
+            await nursery.start(serve_unix, echo_app, path)
+            with pytest.raises(OSError, match="somebody listens there") as caught:
+                await serve_unix(echo_app, path)
+            await check_echo(path)
+            nursery.cancel_scope.cancel()
+
+        assert caught.value.errno == errno.EADDRINUSE
+        assert caught.value.filename == str(path)
+
+    async def test_alive_and_busy(self, tmp_path) -> None:
+        """So is one whose backlog is full."""
+        path = tmp_path / "socket"
+        with (
+            socket.socket(socket.AF_UNIX) as busy,
+            socket.socket(socket.AF_UNIX) as one,
+        ):
+            busy.bind(str(path))
+            busy.listen(0)
+            one.connect(str(path))
+            with pytest.raises(OSError, match="somebody listens there"):
+                await serve_unix(echo_app, path)
+
+        assert path.is_socket()
+
+    async def test_alive_with_datagrams(self, tmp_path) -> None:
+        """So is a living socket of another type."""
+        path = tmp_path / "socket"
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
+            other.bind(str(path))
+            with pytest.raises(OSError, match=os.strerror(errno.EPROTOTYPE)):
+                await serve_unix(echo_app, path)
+
+        assert path.is_socket()
+
+    @pytest.mark.parametrize("what", ["file", "folder", "link", "pipe"])
+    async def test_no_socket(self, tmp_path, what: str) -> None:
+        """What is no socket is an error and stays, a link to one included."""
+        path = tmp_path / "socket"
+        if what == "file":
+            path.write_text("precious")
+        elif what == "folder":
+            path.mkdir()
+        elif what == "link":
+            leave_stale(tmp_path / "target")
+            path.symlink_to(tmp_path / "target")
+        else:
+            os.mkfifo(path)
+        before = path.lstat()
+
+        with pytest.raises(FileExistsError) as caught:
+            await serve_unix(echo_app, path)
+
+        assert caught.value.filename == str(path)
+        assert path.lstat() == before
+
+    async def test_replaced(self, tmp_path) -> None:
+        """A file that has replaced ours is not ours to remove."""
+        path = tmp_path / "socket"
+        async with trio.open_nursery() as successor:
+            async with trio.open_nursery() as nursery:
+                await nursery.start(serve_unix, echo_app, path)
+                path.unlink()
+                await successor.start(serve_unix, echo_app, path)
+                nursery.cancel_scope.cancel()
+            await check_echo(path)
+            successor.cancel_scope.cancel()
+
+        assert not path.exists()
+
+    async def test_removed(self, tmp_path) -> None:
+        """That ours has been removed by somebody is no error."""
+        path = tmp_path / "socket"
+        async with trio.open_nursery() as nursery:
+            await nursery.start(serve_unix, echo_app, path)
+            path.unlink()
+            nursery.cancel_scope.cancel()
+
+        assert os.listdir(tmp_path) == []
+
+    async def test_relative(self, tmp_path, monkeypatch) -> None:
+        """A relative path is where it was when the server began."""
+        monkeypatch.chdir(tmp_path)
+        async with trio.open_nursery() as nursery:
+            server = await nursery.start(serve_unix, echo_app, "socket")
+            assert server.url.endswith(f"%2F{tmp_path.name}%2Fsocket")
+            await check_echo("socket")
+            monkeypatch.chdir("/")
+            nursery.cancel_scope.cancel()
+
+        assert os.listdir(tmp_path) == []
+
+    async def test_drained(self, tmp_path) -> None:
+        """The name is free as soon as the drain begins, for a successor."""
+        path = tmp_path / "socket"
+        async with trio.open_nursery() as nursery:
+            server: Server = await nursery.start(serve_unix, echo_app, path)
+            stream = await trio.open_unix_socket(path)
+            upgraded = await open_upgrade("http://x/", "echo", stream=stream)
+            async with upgraded as (_, old, _):
+                server.start_drain(None)
+                await trio.testing.wait_all_tasks_blocked()
+                assert not path.exists()
+                successor: Server = await nursery.start(serve_unix, echo_app, path)
+                await check_echo(path)
+                await old.send_all(b"still here")
+                assert await old.receive_some() == b"still here"
+            await server.wait_ended()
+            await check_echo(path)
+            await successor.drain(0)
+
+        assert not path.exists()
+
+
+class TestMode:
+    """Who may connect."""
+
+    @pytest.mark.parametrize("umask", [0o777, 0o022, 0])
+    @pytest.mark.parametrize("mode", [0o600, 0o660, 0o666])
+    async def test_given(self, tmp_path, umask: int, mode: int) -> None:
+        """The permissions are those asked for, whatever the umask."""
+        path = tmp_path / "socket"
+        before = os.umask(umask)
+        try:
+            async with trio.open_nursery() as nursery:
+                await nursery.start(partial(serve_unix, echo_app, path, mode=mode))
+                assert stat.S_IMODE(path.stat().st_mode) == mode
+                nursery.cancel_scope.cancel()
+        finally:
+            os.umask(before)
+
+    async def test_not_given(self, tmp_path) -> None:
+        """Without a mode the umask decides."""
+        path = tmp_path / "socket"
+        before = os.umask(0o027)
+        try:
+            async with trio.open_nursery() as nursery:
+                await nursery.start(serve_unix, echo_app, path)
+                assert stat.S_IMODE(path.stat().st_mode) == 0o750
+                nursery.cancel_scope.cancel()
+        finally:
+            os.umask(before)
+
+    @pytest.mark.parametrize("mode", [-1, 0o1000, 660, 777])
+    async def test_no_permissions(self, tmp_path, mode: int) -> None:
+        """Decimal numbers that were meant octal are caught before anything is made."""
+        with pytest.raises(ValueError, match="at most 0o777"):
+            await serve_unix(echo_app, tmp_path / "socket", mode=mode)
+
+        assert os.listdir(tmp_path) == []
+
+    async def test_no_number(self, tmp_path) -> None:
+        """What is no number at all is, too."""
+        with pytest.raises(TypeError):
+            await serve_unix(
+                echo_app,
+                tmp_path / "socket",
+                mode="660",  # type: ignore[arg-type]
+            )
+
+        assert os.listdir(tmp_path) == []
+
+
+class TestFailure:
+    """Nothing of ours is left."""
+
+    async def test_path_too_long(self, tmp_path) -> None:
+        """The kernel's bound on the name is an OSError."""
+        with pytest.raises(OSError, match="too long"):
+            await serve_unix(echo_app, tmp_path / ("x" * 200))
+
+    async def test_no_folder(self, tmp_path) -> None:
+        """So is a folder that is not there."""
+        with pytest.raises(FileNotFoundError):
+            await serve_unix(echo_app, tmp_path / "no" / "socket")
+
+    async def test_empty(self) -> None:
+        """An empty path would be a name of the kernel's choice."""
+        with pytest.raises(ValueError, match="must not be empty"):
+            await serve_unix(echo_app, "")
+
+    async def test_backlog(self, tmp_path) -> None:
+        """What fails after the file was made takes it away again."""
+        with pytest.raises(TypeError):
+            await serve_unix(
+                echo_app,
+                tmp_path / "socket",
+                backlog=1.5,  # type: ignore[arg-type]
+            )
+
+        assert os.listdir(tmp_path) == []
+
+    async def test_cancelled(self, tmp_path) -> None:
+        """Cancelled before it began, it makes nothing."""
+        path = tmp_path / "socket"
+        leave_stale(path)
+        before = path.stat()
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await serve_unix(echo_app, path)
+
+        assert scope.cancelled_caught
+        assert path.stat() == before
+
+    async def test_no_unix_sockets(self, tmp_path, monkeypatch) -> None:
+        """Where the platform has none, that is what the error says."""
+        monkeypatch.delattr(socket, "AF_UNIX")
+        with pytest.raises(OSError, match="Unix sockets") as caught:
+            await serve_unix(echo_app, tmp_path / "socket")
+
+        assert caught.value.errno == errno.EAFNOSUPPORT
+
+
+class TestAbstract:
+    """Names without a file, on Linux."""
+
+    pytestmark = pytest.mark.skipif(
+        sys.platform != "linux", reason="needs abstract sockets: only on Linux"
+    )
+
+    async def test_echo(self) -> None:
+        """Nothing is made or removed, and a URL names it."""
+        name = f"\0trio_upgrade test {os.getpid()}"
+        async with trio.open_nursery() as nursery:
+            server = await nursery.start(serve_unix, echo_app, name)
+            await check_echo(name)
+            with pytest.raises(OSError, match=os.strerror(errno.EADDRINUSE)):
+                await serve_unix(echo_app, name)
+            shown = f"http+unix://%00trio_upgrade%20test%20{os.getpid()}"
+            assert server.url == shown
+            nursery.cancel_scope.cancel()
+
+    async def test_mode(self) -> None:
+        """Permissions belong to files."""
+        with pytest.raises(ValueError, match="no permissions"):
+            await serve_unix(echo_app, "\0trio_upgrade test", mode=0o600)
+
+
+class TestServer:
+    """As every other server."""
+
+    async def test_url(self, tmp_path) -> None:
+        """The whole path is the host, percent-encoded."""
+        async with trio.open_nursery() as nursery:
+            path = tmp_path / "a b%.sock"
+            server = await nursery.start(serve_unix, echo_app, path)
+            quoted = str(tmp_path).replace("/", "%2F")
+            assert server.url == f"http+unix://{quoted}%2Fa%20b%25.sock"
+            nursery.cancel_scope.cancel()
+
+    async def test_options(self, tmp_path) -> None:
+        """The options reach the server, and strict lets a bug out."""
+
+        async def app(request) -> None:
+            raise LookupError("oops")
+
+        path = tmp_path / "socket"
+        limits = Limits(connections=7)
+        with pytest.RaisesGroup(
+            pytest.RaisesGroup(pytest.RaisesExc(LookupError, match="oops"))
+        ):
+            async with trio.open_nursery() as nursery:
+                server = await nursery.start(
+                    partial(serve_unix, app, path, limits=limits, strict=True)
+                )
+                assert server.limits is limits
+                with pytest.raises(PeerGone):
+                    await check_echo(path)
+                await trio.sleep_forever()
+
+        assert not path.exists()
+
+    async def test_tls_has_no_url(self, tmp_path) -> None:
+        """Nobody has a scheme for TLS over a Unix socket."""
+        sock = trio.socket.socket(socket.AF_UNIX)
+        await sock.bind(str(tmp_path / "socket"))
+        sock.listen()
+        listener = trio.SSLListener(trio.SocketListener(sock), make_tls_contexts()[1])
+        async with trio.open_nursery() as nursery:
+            server = await nursery.start(serve_listeners, echo_app, [listener])
+            with pytest.raises(ValueError, match="no listener"):
+                _ = server.url
+            nursery.cancel_scope.cancel()
