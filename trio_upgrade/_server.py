@@ -9,6 +9,7 @@ import trio
 
 from ._errors import UsageError
 from ._hub import check_grace
+from ._listener import DirectSocketListener
 from ._target import Authority
 from ._unix import UnixListener
 
@@ -56,7 +57,9 @@ class Server:
         for listener in self.listeners:
             secure = isinstance(listener, trio.SSLListener)
             bottom = cast("Any", listener).transport_listener if secure else listener
-            if isinstance(bottom, trio.SocketListener | UnixListener):
+            if isinstance(
+                bottom, trio.SocketListener | DirectSocketListener | UnixListener
+            ):
                 name: object = bottom.socket.getsockname()
                 if isinstance(name, tuple):
                     host, port = cast("tuple[str, int]", name[:2])
