@@ -22,6 +22,7 @@ from trio_upgrade import (
     serve_listeners,
     serve_unix,
 )
+from trio_upgrade._unix import open_unix_listener
 
 from .support import echo_app, make_tls_contexts
 
@@ -349,14 +350,22 @@ class TestServer:
 
         assert not path.exists()
 
-    async def test_tls_has_no_url(self, tmp_path) -> None:
-        """Nobody has a scheme for TLS over a Unix socket."""
-        sock = trio.socket.socket(socket.AF_UNIX)
-        await sock.bind(str(tmp_path / "socket"))
-        sock.listen()
-        listener = trio.SSLListener(trio.SocketListener(sock), make_tls_contexts()[1])
+    async def test_tls(self, tmp_path) -> None:
+        """The scheme tells of TLS here, too."""
+        path = tmp_path / "socket"
+        client, server_context = make_tls_contexts()
+        inner = await open_unix_listener(path, mode=None, backlog=None)
+        listener = trio.SSLListener(inner, server_context)
         async with trio.open_nursery() as nursery:
             server = await nursery.start(serve_listeners, echo_app, [listener])
-            with pytest.raises(ValueError, match="no listener"):
-                _ = server.url
+            assert server.url.startswith("https+unix://%2F")
+            stream = trio.SSLStream(
+                await trio.open_unix_socket(path), client, server_hostname="localhost"
+            )
+            upgraded = await open_upgrade("https://localhost/", "echo", stream=stream)
+            async with upgraded as (_, tls, _):
+                await tls.send_all(b"hello")
+                assert await tls.receive_some() == b"hello"
             nursery.cancel_scope.cancel()
+
+        assert not path.exists()
