@@ -158,6 +158,18 @@ class TestFile:
 
         assert os.listdir(tmp_path) == []
 
+    async def test_closed_twice(self, tmp_path) -> None:
+        """Closed again, a listener leaves the file of its successor alone.
+
+        Which often gets the inode's number.
+        """
+        path = tmp_path / "socket"
+        first = await open_unix_listener(path, mode=None, backlog=None)
+        await first.aclose()
+        async with await open_unix_listener(path, mode=None, backlog=None):
+            await first.aclose()
+            assert path.is_socket()
+
     async def test_relative(self, tmp_path, monkeypatch) -> None:
         """A relative path is where it was when the server began."""
         monkeypatch.chdir(tmp_path)
