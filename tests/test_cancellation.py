@@ -6,7 +6,7 @@ the n-th; then n + 1 is tried, until the task gets through.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import pytest
 import trio
@@ -48,11 +48,13 @@ class CancelAtStep(trio.abc.Instrument):
 
 
 async def cancel_everywhere(
-    run: Callable[[ScriptedPeer], Awaitable[None]], *script: bytes
+    run: Callable[[ScriptedPeer], Awaitable[None]],
+    *script: bytes,
+    then: Literal["end", "silence"] = "end",
 ) -> int:
     """Run something cancelled at each step in turn; return how many there are."""
     for step in range(1, 1000):
-        peer = ScriptedPeer(*script)
+        peer = ScriptedPeer(*script, then=then)
         instrument = CancelAtStep(step)
         trio.lowlevel.add_instrument(instrument)
         try:

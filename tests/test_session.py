@@ -6,7 +6,9 @@ and byte by byte.
 
 from __future__ import annotations
 
+import gc
 import logging
+import weakref
 from functools import partial
 
 import pytest
@@ -366,6 +368,47 @@ class TestBugs:
             await serve_stream(app, peer)
 
         assert peer.closed
+
+
+class TestMemory:
+    """What is over is freed at once, not when the collector comes."""
+
+    @pytest.mark.parametrize("path", ["/", "/read", "/large", "/bug", "/u"])
+    async def test_request(self, path: str, monkeypatch) -> None:
+        """A request goes with its answer, and so does what it was answered for."""
+        kept: list[weakref.ref[object]] = []
+
+        class Bug(Exception):
+            pass
+
+        async def app(request: Request):
+            kept.append(weakref.ref(request._exchange))
+            if path == "/read":
+                await request.read()
+            if path == "/large":
+                await request.read(1)
+            if path == "/bug":
+                raise Bug
+            return await echo_app(request)
+
+        monkeypatch.setattr(logging.getLogger("trio_upgrade.server"), "disabled", True)
+        body = UP if path == "/u" else get(path, "Content-Length: 5") + b"hello"
+        peer = ScriptedPeer(body, then="silence")
+        gc.collect()
+        gc.disable()
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(serve_stream, app, peer)
+                await trio.testing.wait_all_tasks_blocked()
+                if path == "/u":
+                    assert kept[0]() is not None
+                    peer.finish()
+                    await trio.testing.wait_all_tasks_blocked()
+                (ref,) = kept
+                assert ref() is None
+                nursery.cancel_scope.cancel()
+        finally:
+            gc.enable()
 
 
 class TestMalformed:

@@ -263,9 +263,9 @@ async def test_hundred_upgraded_connections(caplog) -> None:
         # An idle one that is not upgraded, too.
         async with await open_connection(server.url) as idle:
             await (await idle.request("GET", "/1")).read()
-            while len(ready) < 2 * half:
+            # A client can have the 101 a little before the server takes it in.
+            while server.statistics().upgraded < 2 * half or len(ready) < 2 * half:
                 await trio.lowlevel.checkpoint()
-            assert server.statistics().upgraded == 2 * half
             began = trio.current_time()
 
             await server.drain(0.5)

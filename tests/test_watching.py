@@ -47,6 +47,8 @@ async def app(request: Request):
             return Response(200, cut())
         case "/read":
             return Response(200, await request.read())
+        case "/small":
+            return Response(200, await request.read(1))
         case "/leave":
             return Upgrade("echo", leave)
         case "/fail":
@@ -85,6 +87,9 @@ ENDS = [
     ([UP], "reset", EndReason.LOST),
     ([get("/read", "Content-Length: 5")], "reset", EndReason.LOST),
     ([get("/1", "Content-Length: 5")], "end", EndReason.LOST),
+    ([get("/small", "Content-Length: 5")], "end", EndReason.LOST),
+    ([get("/small", "Content-Length: 5")], "silence", EndReason.ANSWERED),
+    ([get("/bug")], "reset", EndReason.LOST),
     ([b"\x00"], "silence", EndReason.MALFORMED),
     ([get("/1"), b"\x00"], "silence", EndReason.MALFORMED),
     ([get("nowhere")], "silence", EndReason.MALFORMED),

@@ -123,6 +123,10 @@ class ServerExchange:
     def finish(self) -> None:
         """End the exchange: what is kept of it has no hold on the connection."""
         self._http = None
+        # What leads back to here would keep both until the collector comes: the faults
+        # by their tracebacks, the request by its body.
+        self._clients_faults.clear()
+        del self.request
 
     ################################################################
     # The body
@@ -304,6 +308,14 @@ class ServerExchange:
     def _clients_fault(self, error: Exception) -> Exception:
         self._clients_faults.append(error)
         return error
+
+    def is_lost(self, errors: Exception) -> bool:
+        """Tell whether these are only what the client's reset looks like to the app."""
+        stream = self.stream
+        if not (stream.broken if stream is not None else self.http.lost):
+            return False
+        gone = trio.BrokenResourceError | trio.ClosedResourceError
+        return all(isinstance(leaf, gone) for leaf in find_leaves(errors))
 
     def find_refusal(self, errors: Exception) -> Response | None:
         """Return the answer to errors that are the client's fault, None for a bug.

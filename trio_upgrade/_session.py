@@ -183,20 +183,26 @@ class Session:
         try:
             return await self._run_app(exchange)
         except BaseException as exc:
-            errors, rest = split_errors(exc)
-            if rest is not None:
-                lost = errors is not None and _is_lost(exchange, errors)
-                if errors is None or (self._hub.strict and not lost):
-                    raise
-                self._abort = self._take_in(exchange)
-                if not lost:
-                    self._report(exchange, errors)
-                raise rest from None
-            assert errors is not None
-            return await self._recover(exchange, errors)
+            return await self._handle(exchange, exc)
         finally:
             self._take_in(exchange)
             exchange.finish()
+
+    async def _handle(self, exchange: ServerExchange, exc: BaseException) -> bool:
+        # A frame that the exception has passed must not name it: each would keep the
+        # other, and the request with its body, until the collector comes.
+        errors, rest = split_errors(exc)
+        if errors is None:
+            raise exc
+        if rest is None:
+            return await self._recover(exchange, errors)
+        lost = exchange.is_lost(errors)
+        if self._hub.strict and not lost:
+            raise exc
+        self._abort = self._take_in(exchange)
+        if not lost:
+            self._report(exchange, errors)
+        raise rest from None
 
     def _take_in(self, exchange: ServerExchange) -> bool:
         # What became of the connection; whether it has switched.
@@ -295,8 +301,10 @@ class Session:
         self, exchange: ServerExchange, answer: Response, *, close: bool = False
     ) -> bool:
         # Whether there can be another request.
+        self._reason = EndReason.CANCELLED
+        more = await exchange.answer(answer, close=close)
         self._reason = EndReason.ANSWERED
-        return await exchange.answer(answer, close=close)
+        return more
 
     async def _switch(self, exchange: ServerExchange, answer: Upgrade | Tunnel) -> bool:
         request = exchange.request
@@ -331,7 +339,8 @@ class Session:
     async def _recover(self, exchange: ServerExchange, errors: Exception) -> bool:
         # After an error: say what can still be said.  Returns what _serve_request does.
         self._abort = exchange.stream is not None
-        if _is_lost(exchange, errors):
+        self._reason = EndReason.ANSWERED
+        if exchange.is_lost(errors):
             self._reason = EndReason.LOST
             return False
         refusal = exchange.find_refusal(errors)
@@ -349,10 +358,9 @@ class Session:
         close = any(isinstance(leaf, bad) for leaf in find_leaves(errors))
         try:
             return await self._answer(exchange, refusal, close=close)
-        except trio.BrokenResourceError:
-            self._reason = EndReason.LOST
-            return False
-        except BodyError:
+        except (trio.BrokenResourceError, BodyError):
+            lost = exchange.http.ended or exchange.http.lost
+            self._reason = EndReason.LOST if lost else EndReason.ANSWERED
             return False
 
     def _report(self, exchange: ServerExchange, errors: Exception) -> None:
@@ -387,14 +395,3 @@ class Session:
             seconds=trio.current_time() - self._began,
         )
         hub.tell(hub.on_end, record)
-
-
-def _is_lost(exchange: ServerExchange, errors: Exception) -> bool:
-    # Whether this is only what the peer's reset looks like to the app.
-    stream = exchange.stream
-    if not (stream.broken if stream is not None else exchange.http.lost):
-        return False
-    return all(
-        isinstance(leaf, trio.BrokenResourceError | trio.ClosedResourceError)
-        for leaf in find_leaves(errors)
-    )
