@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeAlias, final
 import trio
 
 from ._body import Body
-from ._closing import close_now, close_within
+from ._closing import close_now, close_politely
 from ._connection import SMALL_BODY, HTTPConnection
 from ._errors import (
     BadResponse,
@@ -223,7 +223,7 @@ class ClientConnection(trio.abc.AsyncResource):
         if stream is None:
             await trio.lowlevel.checkpoint()
         else:
-            await close_within(stream, self._limits.linger)
+            await close_politely(stream, self._limits.linger)
 
     def _respond(
         self, head: ResponseHead, informational: tuple[ResponseHead, ...]

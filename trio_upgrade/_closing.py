@@ -47,13 +47,38 @@ async def close_now(stream: trio.abc.AsyncResource) -> None:
         await stream.aclose()
 
 
-async def close_within(stream: trio.abc.AsyncResource, seconds: float | None) -> None:
-    """Close politely, but abruptly after so many seconds; None waits for ever.
+async def close_politely(stream: trio.abc.AsyncResource, seconds: float | None) -> None:
+    """Close, after saying so where the transport has words for it: over TLS.
 
-    A TLS stream may wait for its peer when it closes.
+    Nothing is waited for on a plain socket.
+
+    Args:
+        stream: It is closed on return, also after an error or a cancellation.
+        seconds: For the peer's closure alert (RFC 9112 §9.8), None for as long as it
+            takes.
     """
-    with trio.move_on_after(math.inf if seconds is None else seconds):
+    tls = _find_tls(stream)
+    if tls is None:
         await stream.aclose()
+        return
+    transport = tls.transport_stream
+    try:
+        with trio.move_on_after(math.inf if seconds is None else seconds):
+            with suppress(trio.BrokenResourceError, trio.BusyResourceError):
+                await tls.unwrap()
+    finally:
+        await close_now(stream)
+        await close_now(transport)
+
+
+def _find_tls(stream: trio.abc.AsyncResource) -> _SSLStream | None:
+    # The TLS that a stream is, if nobody has unwrapped it yet.
+    if isinstance(stream, UpgradedStream) and not stream.detached:
+        stream = stream.transport
+    if not isinstance(stream, trio.SSLStream):
+        return None
+    tls = cast("_SSLStream", stream)
+    return tls if cast("object", tls.transport_stream) is not None else None
 
 
 async def close_in_stages(stream: trio.abc.Stream, linger: float | None) -> None:
@@ -67,19 +92,22 @@ async def close_in_stages(stream: trio.abc.Stream, linger: float | None) -> None
         stream: It is closed on return, also after an error or a cancellation.
         linger: Seconds for all of it, None for as long as it takes.
     """
-    bottom, peer_ended = stream, False
-    if isinstance(stream, UpgradedStream) and not stream.detached:
-        bottom, peer_ended = stream.transport, stream.peer_ended
-    tls = cast("_SSLStream", bottom) if isinstance(bottom, trio.SSLStream) else None
+    peer_ended = isinstance(stream, UpgradedStream) and stream.peer_ended
+    tls = _find_tls(stream)
     parts = [stream]
-    if tls is not None and cast("object", tls.transport_stream) is not None:
-        # unwrap() takes it away from the TLS stream, so it is closed by itself; it is
-        # None if the app has unwrapped it before.
+    if tls is not None:
+        # unwrap() takes it away from the TLS stream, so it is closed by itself.
         parts.append(tls.transport_stream)
     try:
         with trio.move_on_after(math.inf if linger is None else linger):
+            if tls is not None:
+                # Also behind the peer's own (RFC 9112 §9.8). It may go on sending, or
+                # have ended without one: both are a broken TLS to Trio, and neither
+                # matters any more.
+                with suppress(trio.BrokenResourceError):
+                    await tls.unwrap()
             if not peer_ended:
-                await _exchange_ends(stream, tls)
+                await _exchange_ends(parts[-1])
             while parts:
                 await parts[0].aclose()
                 del parts[0]
@@ -94,13 +122,7 @@ async def close_in_stages(stream: trio.abc.Stream, linger: float | None) -> None
             await close_now(part)
 
 
-async def _exchange_ends(stream: trio.abc.Stream, tls: _SSLStream | None) -> None:
-    if tls is not None:
-        stream = tls.transport_stream
-        # The peer may go on sending, or end without a close_notify: both are a broken
-        # TLS to Trio, and neither matters any more.
-        with suppress(trio.BrokenResourceError):
-            await tls.unwrap()
+async def _exchange_ends(stream: trio.abc.Stream) -> None:
     if isinstance(stream, trio.abc.HalfCloseableStream):
         await stream.send_eof()
         while await stream.receive_some():

@@ -10,6 +10,7 @@ import trio
 
 from ._errors import BadBody, PeerGone
 from ._http import HTTPCodec, Role
+from ._socket import DirectSocketStream
 
 if TYPE_CHECKING:
     from ._limits import Limits
@@ -81,7 +82,7 @@ class HTTPConnection:
         if self.codec.has_read_ahead:
             return True
         # Below TLS it may be the protocol's own: a session ticket say.
-        if not isinstance(self._stream, trio.SocketStream):
+        if not isinstance(self._stream, trio.SocketStream | DirectSocketStream):
             return False
         if not _is_readable(self._stream.socket):
             return False

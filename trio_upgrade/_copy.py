@@ -1,7 +1,8 @@
-# Bytes from one stream to another until the first one ends: two ways to do it, and the
+# Bytes from one stream to another until the first one ends: the ways to do it, and the
 # choice between them.  Any Trio streams are copied by their public methods.  Between two
 # kernel sockets the descriptors are used, and many turns made at a wake-up: that is the
-# one place where Trio's checkpoint per call is given up, for a budget.
+# one place where Trio's checkpoint per call is given up, for a budget.  What keeps
+# flowing there is spliced.
 #
 # Tried and left out: one reused bytearray with readv(2), which is no faster than fresh
 # bytes and would have to be held by each idle copy, or be made anew at each wake-up.

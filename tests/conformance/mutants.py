@@ -181,7 +181,11 @@ MUTANTS = {
     "M14": Mutant(
         "_closing", "        while await stream.receive_some():\n            pass\n", ""
     ),
-    "M15": Mutant("_closing", "            await tls.unwrap()\n", "            pass\n"),
+    "M15": Mutant(
+        "_closing",
+        "                    await tls.unwrap()\n            if not peer_ended",
+        "                    pass\n            if not peer_ended",
+    ),
     "M16": Mutant(
         "_closing",
         "move_on_after(math.inf if linger is None else linger)",
