@@ -135,6 +135,29 @@ class TestBugs:
                 await trio.testing.wait_all_tasks_blocked()
                 nursery.cancel_scope.cancel()
 
+    async def test_strict_error_beside_a_cancellation(self) -> None:
+        """Nor one in a group with the cancellation, which stays together."""
+
+        async def fail() -> None:
+            try:
+                await trio.sleep_forever()
+            finally:
+                raise LookupError("oops")
+
+        async def app(_: Request) -> None:
+            async with trio.open_nursery() as children:
+                children.start_soon(fail)
+                children.start_soon(trio.sleep_forever)
+
+        peer = ScriptedPeer(get("/"), then="silence")
+        with pytest.RaisesGroup(LookupError, flatten_subgroups=True):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(partial(serve_stream, app, peer, strict=True))
+                await trio.testing.wait_all_tasks_blocked()
+                nursery.cancel_scope.cancel()
+
+        assert peer.closed
+
     @pytest.mark.parametrize("strict", [False, True])
     async def test_transport_that_fails_to_close(self, strict: bool, caplog) -> None:
         """Whatever a transport raises is logged, or raised in strict mode."""

@@ -20,7 +20,7 @@ async def test_nothing_is_left() -> None:
     """Good, refused, reset and aborted: tasks, descriptors and memory return."""
     command = [sys.executable, "-X", "dev", str(BENCHMARKS / "soak.py"), "400"]
     result = await trio.run_process(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
+        command, capture_stdout=True, stderr=subprocess.STDOUT, check=False
     )
     output = result.stdout.decode()
 
