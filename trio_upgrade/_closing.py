@@ -10,6 +10,7 @@ import trio
 
 from ._bottom import abort_on_close
 from ._groups import split_errors
+from ._socket import DirectSocketStream
 from ._stream import UpgradedStream
 
 # What isinstance() cannot tell of a generic class.
@@ -79,6 +80,19 @@ def _find_tls(stream: trio.abc.AsyncResource) -> _SSLStream | None:
         return None
     tls = cast("_SSLStream", stream)
     return tls if cast("object", tls.transport_stream) is not None else None
+
+
+def closes_at_once(stream: trio.abc.Stream) -> bool:
+    """Tell whether closing has nothing to wait for, and needs no bound.
+
+    So it is with a plain socket whose peer has ended its side: nothing can be unread.
+    """
+    return (
+        isinstance(stream, UpgradedStream)
+        and stream.peer_ended
+        and not stream.detached
+        and isinstance(stream.transport, DirectSocketStream | trio.SocketStream)
+    )
 
 
 async def close_in_stages(stream: trio.abc.Stream, linger: float | None) -> None:

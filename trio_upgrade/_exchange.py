@@ -81,7 +81,9 @@ class ServerExchange:
         # Of the body: seconds waited for, and bytes come, since it last made progress.
         self._waited = 0.0
         self._progress = 0
-        self._began = trio.current_time()
+        # Only an observer wants to know.
+        watched = hub.on_request is not None or hub.on_switch is not None
+        self._began = trio.current_time() if watched else 0.0
         self._clients_faults: list[Exception] = []
         self.server: Server = server
         self.stream: UpgradedStream | None = None

@@ -10,7 +10,7 @@ import trio
 
 from ._answers import TEXT, refuse
 from ._bottom import abort_on_close, find_peer
-from ._closing import close_in_stages, close_now
+from ._closing import close_in_stages, close_now, closes_at_once
 from ._errors import BadBody, BodyError, BodyTimeout, MalformedMessage, UsageError
 from ._exchange import ServerExchange
 from ._groups import find_leaves, split_errors
@@ -86,7 +86,8 @@ class Session:
         self._requests = 0
         self._protocol: str | None = None
         self._reason = EndReason.CANCELLED
-        self._began = trio.current_time()
+        # Only an observer wants to know.
+        self._began = 0.0 if hub.on_end is None else trio.current_time()
         self.idle: bool = True
         self.task: trio.lowlevel.Task | None = None
         self.depth: int = 0
@@ -132,14 +133,16 @@ class Session:
             if self._scope.cancelled_caught:
                 await self._apologize(self._cause)
             if not (self._abort or self._http.broken or self._hub.is_over):
+                if closes_at_once(self._stream):
+                    await self._stream.aclose()
+                    return
                 with trio.CancelScope() as self._scope:
                     await close_in_stages(self._stream, self._hub.limits.linger)
                 return
         except BaseException:
+            deadlines.disarm(self)
             await self._close_abruptly()
             raise
-        finally:
-            deadlines.disarm(self)
         await self._close_abruptly()
 
     async def _close_abruptly(self) -> None:
