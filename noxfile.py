@@ -54,6 +54,20 @@ def tests(session: nox.Session) -> None:
     )
 
 
+@nox.session(default=False)
+def abuse(session: nox.Session) -> None:
+    """Abuse a server and print what held; about a minute."""
+    session.install("-e", ".")
+    session.run("python", "benchmarks/abuse.py", *session.posargs)
+
+
+@nox.session(default=False)
+def soak(session: nox.Session) -> None:
+    """Make 20,000 handshakes of every kind and see that nothing is left of them."""
+    session.install("-e", ".")
+    session.run("python", "benchmarks/soak.py", *session.posargs)
+
+
 @nox.session(python=PYTHONS, default=False)
 def matrix(session: nox.Session) -> None:
     """Run the tests on every supported Python that is installed."""

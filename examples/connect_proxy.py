@@ -25,10 +25,11 @@ from functools import partial
 
 import trio
 
-from trio_upgrade import Request, Response, Server, pipe, serve_tcp
+from trio_upgrade import Request, Response, Server, relay, serve_tcp
 
 SAFE_PORTS = (443, 8443)
 DIAL_SECONDS = 10
+IDLE_SECONDS = 3600
 
 
 async def app(request: Request, *, any_port: bool) -> Response | None:
@@ -47,9 +48,7 @@ async def app(request: Request, *, any_port: bool) -> Response | None:
         return Response(502, f"cannot reach {request.authority}: {exc}\n")
     async with upstream:
         stream, _ = await request.accept_connect()
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(pipe, stream, upstream)
-            nursery.start_soon(pipe, upstream, stream)
+        await relay(stream, upstream, idle_timeout=IDLE_SECONDS)
     return None
 
 

@@ -7,13 +7,15 @@
     python examples/echo_server.py [PORT]
 
 Offers of ``echo`` and ``websocket`` are switched and echoed; everything else is an
-ordinary request and gets 200. PORT is 1337 unless given, 0 takes any free one. Ends
-with Ctrl-C.
+ordinary request and gets 200. PORT is 1337 unless given, 0 takes any free one. Ctrl-C
+or SIGTERM drains it: within a few seconds every connection is over. A second one ends
+them at once.
 """
 
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 from functools import partial
 
@@ -25,11 +27,14 @@ from trio_upgrade import (
     Server,
     Upgrade,
     UpgradedStream,
+    drain_on_signal,
     pipe,
     serve_tcp,
 )
 
 PROTOCOLS = ("echo", "websocket")
+# Seconds for the connections to end when the server is to.
+GRACE = 3
 
 
 async def echo(_request: Request, stream: UpgradedStream, _head: bytes) -> None:
@@ -48,11 +53,9 @@ async def main(port: int) -> None:
         serve = partial(serve_tcp, app, port, host="127.0.0.1")
         server: Server = await nursery.start(serve)
         print(f"listening at {server.url}", flush=True)
+        await drain_on_signal(server, signal.SIGTERM, signal.SIGINT, grace=GRACE)
 
 
 if __name__ == "__main__":
     logging.basicConfig()
-    try:
-        trio.run(main, int(sys.argv[1]) if len(sys.argv) > 1 else 1337)
-    except* KeyboardInterrupt:
-        pass
+    trio.run(main, int(sys.argv[1]) if len(sys.argv) > 1 else 1337)

@@ -12,6 +12,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 
+from trio_upgrade import Limits
+
+from .support import Scene
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
@@ -43,6 +47,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=_BOUND,
         help="seconds that an async test may take (%(default)s)",
     )
+
+
+@pytest.fixture
+def make_scene(nursery: trio.Nursery) -> Callable[..., Scene]:
+    """Make a server that scripted connections can join; nobody lingers there."""
+    return lambda **bounds: Scene(nursery, Limits(**{"linger": 0, **bounds}))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

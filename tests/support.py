@@ -12,7 +12,14 @@ import trio
 import trio.testing
 import trustme
 
-from trio_upgrade import Limits, Response, Upgrade, pipe, serve_stream
+from trio_upgrade import (
+    Limits,
+    Response,
+    Upgrade,
+    pipe,
+    serve_listeners,
+    serve_stream,
+)
 from trio_upgrade.testing import ScriptedPeer, split_points
 
 if TYPE_CHECKING:
@@ -22,6 +29,7 @@ if TYPE_CHECKING:
         ErrorRecord,
         Request,
         RequestRecord,
+        Server,
         SwitchRecord,
         UpgradedStream,
     )
@@ -169,3 +177,118 @@ class Resolver(trio.abc.HostnameResolver):
 
     async def getnameinfo(self, sockaddr, flags):
         raise NotImplementedError
+
+
+def closing(answer: bytes) -> bytes:
+    """The same answer, saying that it is the last."""
+    return answer.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+
+
+async def feed_slowly(peer: ScriptedPeer, every: float, *packets: bytes) -> None:
+    for packet in packets:
+        await trio.sleep(every)
+        peer.feed(packet)
+
+
+class TimedCase:
+    """One connection: what was sent, why it ended, and when."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self.recorder = Recorder()
+
+    async def serve(self, app, peer, every: float = 0, *packets: bytes) -> float:
+        """Serve a scripted connection to its end; return how long it took."""
+        began = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(feed_slowly, peer, every, *packets)
+            await serve_stream(
+                app, peer, limits=self.limits, observer=self.recorder, strict=True
+            )
+            nursery.cancel_scope.cancel()
+        assert peer.closed
+        return trio.current_time() - began
+
+    @property
+    def reason(self) -> EndReason:
+        (reason,) = self.recorder.reasons
+        return reason
+
+
+class MemoryListener(trio.abc.Listener[trio.abc.Stream]):
+    """A listener for streams that never were sockets."""
+
+    def __init__(self) -> None:
+        self._send, self._receive = trio.open_memory_channel[trio.abc.Stream](10)
+        self.closed = False
+
+    async def connect(self) -> trio.abc.Stream:
+        near, far = trio.testing.memory_stream_pair()
+        await self._send.send(far)
+        return near
+
+    async def accept(self) -> trio.abc.Stream:
+        return await self._receive.receive()
+
+    async def aclose(self) -> None:
+        self.closed = True
+        await trio.lowlevel.checkpoint()
+
+
+async def polite(request: Request, stream: UpgradedStream, _head: bytes) -> None:
+    """Say goodbye when the server drains."""
+    await request.server.wait_draining()
+    await stream.send_all(b"goodbye")
+
+
+async def stubborn(_request: Request, stream: UpgradedStream, _head: bytes) -> None:
+    """Go on whatever happens."""
+    async for chunk in stream:
+        await stream.send_all(chunk)
+
+
+async def drainable_app(request: Request):
+    """Handlers of both kinds, an answer that takes five seconds, and the path."""
+    match request.path:
+        case "/polite":
+            return Upgrade("echo", polite)
+        case "/u":
+            return Upgrade("echo", stubborn)
+        case "/wait":
+            await trio.sleep(5)
+    return Response(200, request.path)
+
+
+class Scene:
+    """A server, and scripted connections that have joined it."""
+
+    def __init__(self, nursery: trio.Nursery, limits: Limits) -> None:
+        self.nursery = nursery
+        self.limits = limits
+        self.recorder = Recorder()
+        self.listener = MemoryListener()
+        self.server: Server
+        self.over = trio.Event()
+
+    async def open(self, application=drainable_app) -> Scene:
+        self.server = await self.nursery.start(self._serve, application)
+        return self
+
+    async def _serve(self, application, *, task_status) -> None:
+        await serve_listeners(
+            application,
+            [self.listener],
+            limits=self.limits,
+            observer=self.recorder,
+            strict=True,
+            task_status=task_status,
+        )
+        self.over.set()
+
+    async def join(self, *script: bytes) -> ScriptedPeer:
+        peer = ScriptedPeer(*script, then="silence")
+        self.nursery.start_soon(
+            partial(serve_stream, drainable_app, peer, server=self.server)
+        )
+        await trio.testing.wait_all_tasks_blocked()
+        return peer

@@ -10,7 +10,7 @@ import socket
 from contextlib import suppress
 from contextvars import ContextVar
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import pytest
 import trio
@@ -65,11 +65,13 @@ class CancelAtStep(trio.abc.Instrument):
 
 
 async def cancel_everywhere(
-    run: Callable[[ScriptedPeer], Awaitable[None]], *script: bytes
+    run: Callable[[ScriptedPeer], Awaitable[None]],
+    *script: bytes,
+    then: Literal["end", "silence"] = "end",
 ) -> int:
     """Run something cancelled at each step in turn; return how many there are."""
     for step in range(1, 1000):
-        peer = ScriptedPeer(*script)
+        peer = ScriptedPeer(*script, then=then)
         instrument = CancelAtStep(step)
         trio.lowlevel.add_instrument(instrument)
         try:

@@ -7,7 +7,6 @@ import trio
 import trio.testing
 
 from trio_upgrade import UpgradedStream
-from trio_upgrade._bottom import abort_on_close, find_socket
 from trio_upgrade._closing import close_in_stages, end_stream
 from trio_upgrade.testing import ScriptedPeer
 
@@ -208,25 +207,3 @@ class TestReset:
         assert await far.receive_some() == b"last words"
         assert await far.receive_some() == b""
         await far.aclose()
-
-    async def test_closed_socket_is_left_alone(self) -> None:
-        """A socket that is closed already cannot be told anything."""
-        near, far = await tcp_pair()
-        await near.aclose()
-        await far.aclose()
-
-        abort_on_close(near)
-
-
-async def test_find_socket() -> None:
-    """The socket is found under any stack of streams that we know."""
-    near, far = await tcp_pair()
-    tls, _ = wrap_tls((near, far), make_tls_contexts(), https_compatible=True)
-    stream = UpgradedStream(UpgradedStream(tls))
-
-    assert find_socket(stream) is near.socket
-    stream.detach()
-    assert find_socket(stream) is None
-    assert find_socket(ScriptedPeer()) is None
-    await near.aclose()
-    await far.aclose()

@@ -6,6 +6,7 @@ end, the peer, is in the test's hands.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import struct
@@ -13,7 +14,7 @@ import termios
 import tracemalloc
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, NoReturn, cast
 
 import pytest
 import trio
@@ -23,6 +24,7 @@ from trio_upgrade import Transfer, UpgradedStream, _copy, pipe
 from trio_upgrade._bottom import abort_on_close
 from trio_upgrade._copy import Tally, copy
 from trio_upgrade._socket import DirectSocketStream
+from trio_upgrade._splice import CAN_SPLICE
 from trio_upgrade._stream import look_below
 from trio_upgrade.testing import ScriptedPeer
 
@@ -44,6 +46,7 @@ WAYS = [(kind, kind) for kind in MAKERS] + [
     *[("tls", "tcp"), ("tcp", "tls"), ("unix", "memory"), ("tcp", "upgraded")],
 ]
 SOCKETS = [kind for kind in MAKERS if "memory" not in kind and "tls" not in kind]
+SPLICED = [kind for kind in SOCKETS if "stapled" not in kind]
 every_way = pytest.mark.parametrize(("origin", "target"), WAYS)
 every_socket = pytest.mark.parametrize("kind", SOCKETS)
 
@@ -148,6 +151,7 @@ async def test_a_gigabyte(origin: str, target: str) -> None:
     await check_much(origin, target, 1024)
 
 
+@pytest.mark.ids("P3")
 @every_socket
 async def test_back_pressure(kind: str) -> None:
     """With a peer that does not read, one chunk is in memory, the rest is not read."""
@@ -223,7 +227,7 @@ async def test_cancelled_at_every_step(kind: str) -> None:
     assert step > len(pieces)
 
 
-@pytest.mark.parametrize("kind", [kind for kind in SOCKETS if "stapled" not in kind])
+@pytest.mark.parametrize("kind", SPLICED)
 async def test_cancelled_in_the_middle_of_a_chunk(kind: str) -> None:
     """A chunk of which a part was sent is counted by that part."""
     (source, sender), (sink, receiver) = await make(kind, kind)
@@ -375,6 +379,8 @@ class TestReplay:
         if echo:
             await receive(peer, got)
         assert got + script.sent == b"outer inner wire"
+        assert source.received == len(b"outer inner wire")
+        assert source.sent == len(got)
         assert source.peer_ended
         await close((source, peer))
 
@@ -386,6 +392,116 @@ class TestReplay:
         assert await pipe(source, source) == 4
         assert await peer.receive_some() == b"head"
         await close((source, peer))
+
+
+@pytest.mark.skipif(not CAN_SPLICE, reason="needs splice(2)")
+class TestSplice:
+    """Bulk goes through a pipe of the kernel's, with the same results."""
+
+    @pytest.mark.parametrize("kind", SPLICED)
+    async def test_cancelled_at_every_step(self, kind: str, monkeypatch) -> None:
+        """Nothing is lost while the peer reads, and no descriptor is left open."""
+        monkeypatch.setattr(_copy, "_BULK", 1)
+        whole = os.urandom(CHUNK * 12)
+        for step in range(1, 1000):
+            (source, sender), (sink, receiver) = await make(kind, kind)
+            progress, got, left = Transfer(), bytearray(), bytearray()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(send_and_end, sender, whole)
+                nursery.start_soon(receive, receiver, got)
+                instrument = CancelAtStep(step)
+                trio.lowlevel.add_instrument(instrument)
+                before = count_descriptors()
+                with instrument.scope:
+                    await pipe(source, sink, progress=progress)
+                assert count_descriptors() == before
+                trio.lowlevel.remove_instrument(instrument)
+                await sink.send_eof()
+                await receive(source, left)
+            await close((source, sender), (sink, receiver))
+
+            assert progress.bytes == len(got)
+            assert whole.startswith(got)
+            assert whole.endswith(left)
+            assert len(whole) - len(got) - len(left) <= CHUNK
+            if not instrument.scope.cancelled_caught:
+                break
+        assert got == whole
+        assert step > 3
+
+    @pytest.mark.parametrize("kind", SPLICED)
+    async def test_pipe_is_held_only_while_it_flows(
+        self, kind: str, monkeypatch
+    ) -> None:
+        """Where the source is silent again, the two descriptors are given back."""
+        monkeypatch.setattr(_copy, "_BULK", 1)
+        (source, sender), (sink, receiver) = await make(kind, kind)
+        before, most, got = count_descriptors(), 0, 0
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(pipe, source, sink)
+            nursery.start_soon(sender.send_all, bytes(8 * MIB))
+            while got < 8 * MIB:
+                got += len(await receiver.receive_some())
+                most = max(most, count_descriptors())
+            await trio.testing.wait_all_tasks_blocked()
+
+            assert count_descriptors() == before < most
+            nursery.cancel_scope.cancel()
+        await close((source, sender), (sink, receiver))
+
+    @pytest.mark.parametrize(
+        ("function", "error"), [("pipe2", errno.EMFILE), ("splice", errno.EINVAL)]
+    )
+    async def test_done_without(self, function: str, error: int, monkeypatch) -> None:
+        """Where no pipe can be had, or a socket cannot be spliced, it is read."""
+        calls = []
+
+        def refuse(*args: int, **kwargs: int) -> NoReturn:
+            calls.append(args)
+            raise OSError(error, "scripted")
+
+        monkeypatch.setattr(_copy, "_BULK", 1)
+        monkeypatch.setattr(os, function, refuse)
+        before = count_descriptors()
+        await check_much("tcp", "tcp", 8)
+
+        assert calls
+        assert count_descriptors() == before
+
+    @pytest.mark.parametrize("kind", ["tcp", "trio-tcp", "upgraded"])
+    @pytest.mark.parametrize("who", ["source", "sink"])
+    async def test_reset(self, kind: str, who: str, monkeypatch) -> None:
+        """A reset in the middle is raised, and it is known whose it was."""
+        monkeypatch.setattr(_copy, "_BULK", 1)
+        (source, sender), (sink, receiver) = await make(kind, kind)
+        tally = Tally(None)
+        peer = sender if who == "source" else receiver
+
+        async def flow() -> None:
+            with pytest.raises((trio.BrokenResourceError, trio.ClosedResourceError)):
+                while True:
+                    await sender.send_all(bytes(MIB))
+
+        async def drain() -> None:
+            got = 0
+            while got < 8 * MIB:
+                got += len(await receiver.receive_some())
+            abort_on_close(peer)
+            await peer.aclose()
+            with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                await receive(receiver, bytearray())
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(flow)
+            nursery.start_soon(drain)
+            with pytest.raises(trio.BrokenResourceError):
+                await copy(source, sink, tally)
+            await close((source, sender), (sink, receiver))
+        assert tally.at_sink == (who == "sink")
+
+
+def count_descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
 
 
 class Endless:
@@ -470,13 +586,14 @@ class TestBudget:
         meter = Meter(progress, Endless(os.devnull))
         trio.lowlevel.add_instrument(meter)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(send_and_end, sender, bytes(8 * MIB))
+            mib = 8 if origin in SOCKETS else 2
+            nursery.start_soon(send_and_end, sender, bytes(mib * MIB))
             nursery.start_soon(receive, receiver, bytearray())
             await pipe(source, sink, progress=progress)
         trio.lowlevel.remove_instrument(meter)
         meter._file.close()
 
-        assert 0 < meter.most[0] <= (8 * CHUNK if origin in SOCKETS else 8 * MIB)
+        assert 0 < meter.most[0] <= (8 * CHUNK if origin in SOCKETS else 2 * MIB)
         await close((source, sender), (sink, receiver))
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-from trio_upgrade import open_upgrade
+from trio_upgrade import PeerGone, open_connection, open_upgrade
 
 from .interop.programs import BOUND, EXAMPLES, HOST, example, read_url, run, start
 from .support import SWITCHED
@@ -145,10 +145,12 @@ async def test_echo_client_prints_a_refusal() -> None:
     assert result.stderr.decode().splitlines()[:2] == ["refused with 200 OK", "okay"]
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="needs SIGINT: not on Windows")
+@pytest.mark.skipif(sys.platform == "win32", reason="needs signals: not on Windows")
 @pytest.mark.usefixtures("sigint_works")
-async def test_echo_server_ends_with_an_interrupt() -> None:
-    """Ctrl-C ends it and an open connection, with status 0 and no traceback."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("first", ["client", "second signal", "grace"])
+async def test_echo_server_drains(number: signal.Signals, first: str) -> None:
+    """Ctrl-C and SIGTERM end it with status 0 and no traceback, whoever is first."""
     with trio.fail_after(BOUND):
         command = example("echo_server.py", 0)
         async with await start(*command, stderr=subprocess.PIPE) as server:
@@ -158,14 +160,29 @@ async def test_echo_server_ends_with_an_interrupt() -> None:
                 # The switch is over for the server, too, when the echo has come.
                 await stream.send_all(b"x")
                 assert await stream.receive_some() == b"x"
-                server.process.send_signal(signal.SIGINT)
+                async with await open_connection(url) as idle:
+                    await (await idle.request("GET", "/")).read()
+                    server.process.send_signal(number)
+                    # The idle one is closed, so the drain has begun.
+                    with pytest.raises(PeerGone):
+                        while True:
+                            await (await idle.request("GET", "/")).read()
+                await stream.send_all(b"y")
+                assert await stream.receive_some() == b"y"
+                began = trio.current_time()
+                if first == "client":
+                    await stream.send_eof()
+                elif first == "second signal":
+                    server.process.send_signal(number)
                 status = await server.process.wait()
+                taken = trio.current_time() - began
                 rest = await stream.receive_some()
             errors = await server.process.stderr.receive_some()
 
     assert status == 0
     assert errors == b""
     assert rest == b""
+    assert (taken > 1) == (first == "grace")
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ ORDER = [
     "_watching",
     *("_heads", "_framing", "_chunks", "_handshake"),
     *("_stream", "_socket", "_listener", "_bottom", "_closing", "_deadlines"),
-    *("_listening", "_unix"),
+    *("_listening", "_unix", "_splice"),
     *("_body", "_messages", "_request", "_upgraded", "_copy", "_pipe", "_relay"),
     *("_responses", "_http", "_connection", "_server_connection"),
     *("_hub", "_server", "_answers", "_exchange", "_session", "_serve"),

@@ -47,6 +47,16 @@ class TestOpenTCP:
             sock = listener.socket
             assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
+    @pytest.mark.skipif(
+        sys.platform == "win32", reason="has another meaning there: not on Windows"
+    )
+    async def test_restart(self) -> None:
+        """A port can be had again although old connections linger in the kernel."""
+        (listener,) = await open_listeners()
+        async with listener:
+            sock = listener.socket
+            assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR)
+
     async def test_every_address(self) -> None:
         """Without a host each family that is there has its listener."""
         listeners = await open_listeners(host=None)

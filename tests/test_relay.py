@@ -61,6 +61,7 @@ def silent() -> ScriptedPeer:
 class TestEnds:
     """A clean end ends one direction, and is passed on."""
 
+    @pytest.mark.ids("R34", "P1")
     @pytest.mark.parametrize(("origin", "target"), HALF_CLOSEABLE)
     async def test_both_ways(self, origin: str, target: str) -> None:
         """Either direction ends by itself, all bytes arrive, the streams stay open."""
@@ -143,6 +144,7 @@ class TestEnds:
         assert not left.peer.closed
         assert not results
 
+    @pytest.mark.ids("P11")
     async def test_tls_on_both_sides(self) -> None:
         """Over TLS the end that could not be passed on becomes a close_notify."""
         left, client = await tls_pair(direct(await tcp_pair()))
@@ -306,6 +308,7 @@ class TestTimers:
 class TestResets:
     """A reset is a result, and resets the other side."""
 
+    @pytest.mark.ids("R34", "P4")
     @pytest.mark.parametrize("who", ["left", "right"])
     @pytest.mark.parametrize("kind", ["tcp", "trio-tcp", "upgraded"])
     async def test_over_tcp(self, kind: str, who: str) -> None:

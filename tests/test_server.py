@@ -28,32 +28,13 @@ from trio_upgrade.testing import ScriptedPeer
 from .support import (
     SWITCHED,
     UP,
+    MemoryListener,
     echo_app,
     get,
     make_tls_contexts,
     okay,
     tcp_pair,
 )
-
-
-class MemoryListener(trio.abc.Listener[trio.abc.Stream]):
-    """A listener for streams that never were sockets."""
-
-    def __init__(self) -> None:
-        self._send, self._receive = trio.open_memory_channel[trio.abc.Stream](10)
-        self.closed = False
-
-    async def connect(self) -> trio.abc.Stream:
-        near, far = trio.testing.memory_stream_pair()
-        await self._send.send(far)
-        return near
-
-    async def accept(self) -> trio.abc.Stream:
-        return await self._receive.receive()
-
-    async def aclose(self) -> None:
-        self.closed = True
-        await trio.lowlevel.checkpoint()
 
 
 class TestURL:
@@ -351,45 +332,6 @@ class TestOptions:
         await serve_stream(app, ScriptedPeer(get("/")), **options)
 
         assert servers == [early] * 3
-
-
-class OverloadedListener(MemoryListener):
-    """A listener that has run out of descriptors for a while."""
-
-    def __init__(self, *errnos: int) -> None:
-        super().__init__()
-        self.errnos = list(errnos)
-
-    async def accept(self) -> trio.abc.Stream:
-        if self.errnos:
-            await trio.lowlevel.checkpoint()
-            raise OSError(self.errnos.pop(), "out of something")
-        return await super().accept()
-
-
-class TestAccept:
-    """What accept() may say."""
-
-    async def test_out_of_descriptors(self, autojump_clock, caplog) -> None:
-        """The server waits and recovers, and says so once."""
-        listener = OverloadedListener(errno.EMFILE, errno.ENFILE, errno.EMFILE)
-        async with trio.open_nursery() as nursery:
-            await nursery.start(serve_listeners, echo_app, [listener])
-            stream = await listener.connect()
-            await stream.send_all(UP)
-            assert await stream.receive_some() == SWITCHED
-            nursery.cancel_scope.cancel()
-
-        assert len(caplog.records) == 1
-        assert "cannot accept for now" in caplog.text
-
-    async def test_listener_that_fails(self) -> None:
-        """Any other error is the listener's end, and the server's."""
-        listener = OverloadedListener(errno.EBADF)
-        with pytest.RaisesGroup(OSError):
-            await serve_listeners(echo_app, [listener])
-
-        assert listener.closed
 
 
 class TestLifetime:

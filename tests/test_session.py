@@ -6,7 +6,9 @@ and byte by byte.
 
 from __future__ import annotations
 
+import gc
 import logging
+import weakref
 from functools import partial
 
 import pytest
@@ -132,6 +134,29 @@ class TestBugs:
                 nursery.start_soon(partial(serve_stream, app, peer, strict=True))
                 await trio.testing.wait_all_tasks_blocked()
                 nursery.cancel_scope.cancel()
+
+    async def test_strict_error_beside_a_cancellation(self) -> None:
+        """Nor one in a group with the cancellation, which stays together."""
+
+        async def fail() -> None:
+            try:
+                await trio.sleep_forever()
+            finally:
+                raise LookupError("oops")
+
+        async def app(_: Request) -> None:
+            async with trio.open_nursery() as children:
+                children.start_soon(fail)
+                children.start_soon(trio.sleep_forever)
+
+        peer = ScriptedPeer(get("/"), then="silence")
+        with pytest.RaisesGroup(LookupError, flatten_subgroups=True):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(partial(serve_stream, app, peer, strict=True))
+                await trio.testing.wait_all_tasks_blocked()
+                nursery.cancel_scope.cancel()
+
+        assert peer.closed
 
     @pytest.mark.parametrize("strict", [False, True])
     async def test_transport_that_fails_to_close(self, strict: bool, caplog) -> None:
@@ -366,6 +391,51 @@ class TestBugs:
             await serve_stream(app, peer)
 
         assert peer.closed
+
+
+class TestMemory:
+    """What is over is freed at once, not when the collector comes."""
+
+    @pytest.mark.parametrize("path", ["/", "/read", "/large", "/bug", "/late", "/u"])
+    async def test_request(self, path: str, monkeypatch) -> None:
+        """A request goes with its answer, and so does what it was answered for."""
+        kept: list[weakref.ref[object]] = []
+
+        class Bug(Exception):
+            pass
+
+        async def app(request: Request):
+            kept.append(weakref.ref(request._exchange))
+            if path == "/read":
+                await request.read()
+            if path == "/large":
+                await request.read(1)
+            if path == "/bug":
+                raise Bug
+            if path == "/late":
+                async with trio.open_nursery() as children:
+                    children.start_soon(trio.sleep_forever)
+            return await echo_app(request)
+
+        monkeypatch.setattr(logging.getLogger("trio_upgrade.server"), "disabled", True)
+        body = UP if path == "/u" else get(path, "Content-Length: 5") + b"hello"
+        peer = ScriptedPeer(body, then="silence")
+        gc.collect()
+        gc.disable()
+        try:
+            async with trio.open_nursery() as nursery:
+                limits = Limits(decision_timeout=0 if path == "/late" else None)
+                nursery.start_soon(partial(serve_stream, app, peer, limits=limits))
+                await trio.testing.wait_all_tasks_blocked()
+                if path == "/u":
+                    assert kept[0]() is not None
+                    peer.finish()
+                    await trio.testing.wait_all_tasks_blocked()
+                (ref,) = kept
+                assert ref() is None
+                nursery.cancel_scope.cancel()
+        finally:
+            gc.enable()
 
 
 class TestMalformed:

@@ -22,6 +22,7 @@ from trio_upgrade import (
     serve_listeners,
     serve_unix,
 )
+from trio_upgrade._unix import open_unix_listener
 
 from .support import echo_app, make_tls_contexts
 
@@ -156,6 +157,18 @@ class TestFile:
             nursery.cancel_scope.cancel()
 
         assert os.listdir(tmp_path) == []
+
+    async def test_closed_twice(self, tmp_path) -> None:
+        """Closed again, a listener leaves the file of its successor alone.
+
+        Which often gets the inode's number.
+        """
+        path = tmp_path / "socket"
+        first = await open_unix_listener(path, mode=None, backlog=None)
+        await first.aclose()
+        async with await open_unix_listener(path, mode=None, backlog=None):
+            await first.aclose()
+            assert path.is_socket()
 
     async def test_relative(self, tmp_path, monkeypatch) -> None:
         """A relative path is where it was when the server began."""
@@ -349,14 +362,22 @@ class TestServer:
 
         assert not path.exists()
 
-    async def test_tls_has_no_url(self, tmp_path) -> None:
-        """Nobody has a scheme for TLS over a Unix socket."""
-        sock = trio.socket.socket(socket.AF_UNIX)
-        await sock.bind(str(tmp_path / "socket"))
-        sock.listen()
-        listener = trio.SSLListener(trio.SocketListener(sock), make_tls_contexts()[1])
+    async def test_tls(self, tmp_path) -> None:
+        """The scheme tells of TLS here, too."""
+        path = tmp_path / "socket"
+        client, server_context = make_tls_contexts()
+        inner = await open_unix_listener(path, mode=None, backlog=None)
+        listener = trio.SSLListener(inner, server_context)
         async with trio.open_nursery() as nursery:
             server = await nursery.start(serve_listeners, echo_app, [listener])
-            with pytest.raises(ValueError, match="no listener"):
-                _ = server.url
+            assert server.url.startswith("https+unix://%2F")
+            stream = trio.SSLStream(
+                await trio.open_unix_socket(path), client, server_hostname="localhost"
+            )
+            upgraded = await open_upgrade("https://localhost/", "echo", stream=stream)
+            async with upgraded as (_, tls, _):
+                await tls.send_all(b"hello")
+                assert await tls.receive_some() == b"hello"
             nursery.cancel_scope.cancel()
+
+        assert not path.exists()

@@ -47,6 +47,8 @@ async def app(request: Request):
             return Response(200, cut())
         case "/read":
             return Response(200, await request.read())
+        case "/small":
+            return Response(200, await request.read(1))
         case "/leave":
             return Upgrade("echo", leave)
         case "/fail":
@@ -85,6 +87,9 @@ ENDS = [
     ([UP], "reset", EndReason.LOST),
     ([get("/read", "Content-Length: 5")], "reset", EndReason.LOST),
     ([get("/1", "Content-Length: 5")], "end", EndReason.LOST),
+    ([get("/small", "Content-Length: 5")], "end", EndReason.LOST),
+    ([get("/small", "Content-Length: 5")], "silence", EndReason.ANSWERED),
+    ([get("/bug")], "reset", EndReason.LOST),
     ([b"\x00"], "silence", EndReason.MALFORMED),
     ([get("/1"), b"\x00"], "silence", EndReason.MALFORMED),
     ([get("nowhere")], "silence", EndReason.MALFORMED),
@@ -285,16 +290,16 @@ class TestRecords:
     async def test_transport_that_fails_to_close(self, caplog) -> None:
         """An error that no request was asked for is told of without one."""
 
-        class Stuck(trio.testing.MemorySendStream):
+        class Stuck(trio.abc.AsyncResource):
+            async def receive_some(self, max_bytes: int | None = None) -> bytes:
+                await trio.lowlevel.checkpoint()
+                return b""
+
             async def aclose(self) -> None:
-                await super().aclose()
                 raise OSError("stuck")
 
-        near, far = trio.testing.memory_stream_pair()
-        await near.aclose()
-        stream = trio.StapledStream(Stuck(), far.receive_stream)
         recorder = Recorder()
-        await serve_stream(app, stream, observer=recorder)
+        await serve_stream(app, Stuck(), observer=recorder)  # type: ignore[arg-type]
 
         (error,) = recorder.errors
         assert error == ErrorRecord(None, None, error.error)

@@ -74,6 +74,10 @@ class Body:
         """Return what was gathered so far."""
         return bytes(self._gathered[:limit])
 
+    def get_gathered(self, start: int) -> bytes:
+        """Return what was gathered from there on."""
+        return bytes(self._gathered[start:])
+
     async def _gather(self, limit: int) -> bool:
         # Whether the whole body is within the limit.
         while not self._ended and len(self._gathered) <= limit:
@@ -96,7 +100,7 @@ class Body:
 
     def stream(self) -> BodyStream:
         """Iterate over the body: what was gathered first, then piece by piece."""
-        return BodyStream(self, bytes(self._gathered))
+        return BodyStream(self)
 
 
 @final
@@ -106,16 +110,17 @@ class BodyStream(AsyncIterator[bytes]):
     No generator, so that leaving the loop early leaves nothing to be closed.
     """
 
-    __slots__ = ("_body", "_gathered")
+    __slots__ = ("_body", "_replayed")
 
-    def __init__(self, body: Body, gathered: bytes) -> None:
+    def __init__(self, body: Body) -> None:
         self._body = body
-        self._gathered = gathered
+        self._replayed = 0
 
     async def __anext__(self) -> bytes:
-        if self._gathered:
+        gathered = self._body.get_gathered(self._replayed)
+        if gathered:
             await trio.lowlevel.checkpoint()
-            gathered, self._gathered = self._gathered, b""
+            self._replayed += len(gathered)
             return gathered
         chunk = await self._body.receive_some()
         if not chunk:

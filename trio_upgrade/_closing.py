@@ -10,6 +10,7 @@ import trio
 
 from ._bottom import abort_on_close
 from ._groups import split_errors
+from ._socket import DirectSocketStream
 from ._stream import UpgradedStream
 
 # What isinstance() cannot tell of a generic class.
@@ -60,6 +61,20 @@ async def close_within(stream: trio.abc.Stream, seconds: float | None) -> None:
         return
     with trio.move_on_after(math.inf if seconds is None else seconds):
         await stream.aclose()
+
+
+def closes_at_once(stream: trio.abc.Stream) -> bool:
+    """Tell whether closing has nothing to wait for, and needs no bound.
+
+    So it is with a plain socket whose peer has ended its side: nothing can be unread.
+    """
+    return (
+        isinstance(stream, UpgradedStream)
+        and stream.peer_ended
+        and stream.outermost is stream
+        and not stream.detached
+        and isinstance(stream.transport, DirectSocketStream | trio.SocketStream)
+    )
 
 
 async def close_in_stages(stream: trio.abc.Stream, linger: float | None) -> None:

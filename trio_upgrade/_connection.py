@@ -11,6 +11,7 @@ import trio
 from ._bottom import find_socket
 from ._errors import BadBody, PeerGone
 from ._http import HTTPCodec, Role
+from ._socket import DirectSocketStream
 
 if TYPE_CHECKING:
     from ._limits import Limits
@@ -21,6 +22,7 @@ _RECEIVE_SIZE = 64 * 1024
 # What is longer is sent in pieces where somebody watches that the peer reads.
 _PIECE = 64 * 1024
 # Not the default one: epoll takes a descriptor, of which there may be none left.
+# Windows has no poll().
 _Selector: type[selectors.BaseSelector] = getattr(
     selectors, "PollSelector", selectors.SelectSelector
 )
@@ -88,7 +90,7 @@ class HTTPConnection:
         if sock is None:
             return False
         try:
-            if isinstance(self._stream, trio.SocketStream):
+            if isinstance(self._stream, trio.SocketStream | DirectSocketStream):
                 return _is_readable(sock) and bool(await self.receive())
             return await self._receive_briefly()
         except trio.BrokenResourceError:

@@ -1,7 +1,8 @@
-# Bytes from one stream to another until the first one ends: two ways to do it, and the
+# Bytes from one stream to another until the first one ends: the ways to do it, and the
 # choice between them.  Any Trio streams are copied by their public methods.  Between two
 # kernel sockets the descriptors are used, and many turns made at a wake-up: that is the
-# one place where Trio's checkpoint per call is given up, for a budget.
+# one place where Trio's checkpoint per call is given up, for a budget.  What keeps
+# flowing there is spliced.
 #
 # Tried and left out: one reused bytearray with readv(2), which is no faster than fresh
 # bytes and would have to be held by each idle copy, or be made anew at each wake-up.
@@ -14,11 +15,14 @@ from typing import TypeAlias, final
 import trio
 
 from ._socket import RECEIVE_SIZE, DirectSocketStream, translate_error
+from ._splice import CAN_SPLICE, splice
 from ._stream import look_below, note
 
 # Full turns between two checkpoints. With RECEIVE_SIZE this is 512 KiB, about 0.2 ms,
 # and what a checkpoint costs is below a tenth of that.
 _TURNS = 8
+# Full turns one after the other that make it worth to open a pipe.
+_BULK = 16
 # On Windows a socket is no file descriptor.
 _DESCRIPTORS = os.name == "posix"
 
@@ -53,17 +57,27 @@ class Tally:
 
     Attributes:
         bytes: How many were moved.
+        read: How many were read by descriptor.
         at_sink: Whether the sink was used last, and not the source.
         timed: Whether somebody wants to know :attr:`moved_at`.
         moved_at: When a byte came or went last, on Trio's clock.
     """
 
-    __slots__ = ("_backward", "_transfer", "at_sink", "bytes", "moved_at", "timed")
+    __slots__ = (
+        "_backward",
+        "_transfer",
+        "at_sink",
+        "bytes",
+        "moved_at",
+        "read",
+        "timed",
+    )
 
     def __init__(self, transfer: Transfer | None, *, backward: bool = False) -> None:
         self._transfer = transfer
         self._backward = backward
         self.bytes: int = 0
+        self.read: int = 0
         self.at_sink: bool = False
         self.timed: bool = False
         self.moved_at: float = 0.0
@@ -96,8 +110,13 @@ async def copy(
                     return
             origin = _find_port(below)
             if origin is not None:
-                await _copy_descriptors(origin, port, tally)
-                note(source, ended=True)
+                before = tally.bytes
+                try:
+                    await _copy_descriptors(origin, port, tally)
+                    note(source, ended=True)
+                finally:
+                    note(source, received=tally.read)
+                    note(sink, sent=tally.bytes - before)
                 return
         while await _copy_chunk(source, sink, tally):
             pass
@@ -121,14 +140,20 @@ async def _copy_chunk(
     return True
 
 
-async def _copy_descriptors(source: _Port, sink: _Port, tally: Tally) -> None:
+async def _copy_descriptors(source: Port, sink: Port, tally: Tally) -> None:
     if source.receiving:
         raise trio.BusyResourceError("another task is receiving from this stream")
     source.receiving = True
     try:
         await trio.lowlevel.checkpoint()
-        turns = 0
+        turns = full = 0
         while True:
+            if full >= _BULK and CAN_SPLICE:
+                chunk = b""
+                await trio.lowlevel.checkpoint()
+                turns = full = 0
+                if await splice(source, sink, tally, size=RECEIVE_SIZE, turns=_TURNS):
+                    return
             tally.at_sink = False
             try:
                 chunk = os.read(source.fileno(), RECEIVE_SIZE)
@@ -139,6 +164,7 @@ async def _copy_descriptors(source: _Port, sink: _Port, tally: Tally) -> None:
                 continue
             if not chunk:
                 return
+            tally.read += len(chunk)
             tally.at_sink = True
             if turns == 0:
                 # Only where others have run can another one be sending.
@@ -146,6 +172,7 @@ async def _copy_descriptors(source: _Port, sink: _Port, tally: Tally) -> None:
             sent = _write(sink, chunk)
             tally.add(sent)
             turns += 1
+            full = full + 1 if len(chunk) == RECEIVE_SIZE else 0
             if sent < len(chunk):
                 await _write_rest(sink, chunk, sent, tally)
                 turns = 0
@@ -162,7 +189,7 @@ async def _copy_descriptors(source: _Port, sink: _Port, tally: Tally) -> None:
         source.receiving = False
 
 
-async def _write_rest(sink: _Port, chunk: bytes, sent: int, tally: Tally) -> None:
+async def _write_rest(sink: Port, chunk: bytes, sent: int, tally: Tally) -> None:
     with memoryview(chunk) as view:
         while sent < len(chunk):
             # The stream's own method, so that its guard is ours until we write.
@@ -173,7 +200,7 @@ async def _write_rest(sink: _Port, chunk: bytes, sent: int, tally: Tally) -> Non
             sent += count
 
 
-def _write(sink: _Port, data: bytes | memoryview) -> int:
+def _write(sink: Port, data: bytes | memoryview) -> int:
     try:
         return os.write(sink.fileno(), data)
     except BlockingIOError:
@@ -207,10 +234,10 @@ class _TrioPort:
         await self._stream.wait_send_all_might_not_block()
 
 
-_Port: TypeAlias = DirectSocketStream | _TrioPort
+Port: TypeAlias = DirectSocketStream | _TrioPort
 
 
-def _find_port(stream: object) -> _Port | None:
+def _find_port(stream: object) -> Port | None:
     if _DESCRIPTORS and isinstance(stream, DirectSocketStream):
         return stream
     if _DESCRIPTORS and isinstance(stream, trio.SocketStream):

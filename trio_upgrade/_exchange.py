@@ -80,7 +80,9 @@ class ServerExchange:
         # Of the body: seconds waited for, and bytes come, since it last made progress.
         self._waited = 0.0
         self._progress = 0
-        self._began = trio.current_time()
+        # Only an observer wants to know.
+        watched = hub.on_request is not None or hub.on_switch is not None
+        self._began = trio.current_time() if watched else 0.0
         self._clients_faults: list[Exception] = []
         self.server: Server = server
         self._stream: UpgradedStream | None = None
@@ -127,6 +129,10 @@ class ServerExchange:
     def finish(self) -> None:
         """End the exchange: what is kept of it has no hold on the connection."""
         self._http = None
+        # What leads back to here would keep both until the collector comes: the faults
+        # by their tracebacks, the request by its body.
+        self._clients_faults.clear()
+        del self.request
 
     ################################################################
     # The body
@@ -308,6 +314,14 @@ class ServerExchange:
     def _clients_fault(self, error: Exception) -> Exception:
         self._clients_faults.append(error)
         return error
+
+    def is_lost(self, errors: Exception) -> bool:
+        """Tell whether these are only what the client's reset looks like to the app."""
+        stream = self.stream
+        if not (stream.broken if stream is not None else self.http.lost):
+            return False
+        gone = trio.BrokenResourceError | trio.ClosedResourceError
+        return all(isinstance(leaf, gone) for leaf in find_leaves(errors))
 
     def find_refusal(self, errors: Exception) -> Response | None:
         """Return the answer to errors that are the client's fault, None for a bug.

@@ -153,7 +153,8 @@ class HTTPCodec:
         if size > self._head_bytes:
             raise MalformedMessage(
                 f"a head of more than {self._head_bytes} bytes",
-                status=431 if b"\n" in buffer else 414,
+                # The line is what was too long if its end is not within the bound.
+                status=431 if buffer.find(b"\n", 0, self._head_bytes) >= 0 else 414,
             )
         if match is None:
             # "\n\r" may be all that is here of the end.

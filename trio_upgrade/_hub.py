@@ -187,8 +187,6 @@ class Hub:
         """Return a scope to accept in, which the drain cancels."""
         scope = trio.CancelScope()
         self._accepting.append(scope)
-        if self.draining.is_set():
-            scope.cancel()
         return scope
 
     def start_drain(self, grace: float | None) -> None:

@@ -11,6 +11,8 @@ from contextlib import ExitStack
 
 import trio
 
+from ._listener import DirectSocketListener, take_listener
+
 # The most that fits where systems keep it in 16 bits; larger ones wrap round
 # (golang/go#5030).  The kernel cuts it to what it is willing to queue.
 _MAX_BACKLOG = 0xFFFF
@@ -28,7 +30,7 @@ def bound_backlog(backlog: int | None) -> int:
 
 async def open_tcp_listeners(
     port: int, *, host: str | bytes | None, backlog: int | None, reuse_port: bool
-) -> list[trio.SocketListener]:
+) -> list[DirectSocketListener]:
     """Listen on a TCP port, on each address that the host has.
 
     Args:
@@ -48,7 +50,7 @@ async def open_tcp_listeners(
     addresses = await trio.socket.getaddrinfo(
         host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )
-    listeners: list[trio.SocketListener] = []
+    listeners: list[DirectSocketListener] = []
     unsupported: OSError | None = None
     with ExitStack() as opened:
         for family, kind, protocol, _, address in addresses:
@@ -64,7 +66,9 @@ async def open_tcp_listeners(
             _set_options(sock, reuse_port=reuse_port)
             await sock.bind(address)
             sock.listen(bound_backlog(backlog))
-            listeners.append(trio.SocketListener(sock))
+            listener = take_listener(trio.SocketListener(sock))
+            opened.callback(listener.socket.close)
+            listeners.append(listener)
         if unsupported is not None and not listeners:
             raise unsupported
         opened.pop_all()
@@ -80,11 +84,9 @@ def _set_options(sock: trio.socket.SocketType, *, reuse_port: bool) -> None:
     if sock.family == socket.AF_INET6:
         # IPv4 has a listener of its own, on systems that differ in the default, too.
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-    # Each accepted socket has it from here.
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
-def inherit_listeners() -> list[trio.SocketListener]:
+def inherit_listeners() -> list[DirectSocketListener]:
     """Take over the listening sockets that a supervisor has opened for this process.
 
     Socket activation as systemd does it, sd_listen_fds(3): TCP and Unix sockets, from
@@ -134,7 +136,7 @@ def _parse_number(name: str, text: str | None) -> int:
     return int(text)
 
 
-def _take_over(descriptor: int, taken: list[socket.socket]) -> trio.SocketListener:
+def _take_over(descriptor: int, taken: list[socket.socket]) -> DirectSocketListener:
     try:
         sock = socket.socket(fileno=descriptor)
     except OSError as exc:
@@ -142,6 +144,9 @@ def _take_over(descriptor: int, taken: list[socket.socket]) -> trio.SocketListen
         raise OSError(exc.errno, f"descriptor {descriptor}: {exc.strerror}") from exc
     taken.append(sock)
     try:
-        return trio.SocketListener(trio.socket.from_stdlib_socket(sock))
+        # Looks if it is a stream socket that listens.
+        trio.SocketListener(trio.socket.from_stdlib_socket(sock))
     except ValueError as exc:
         raise ValueError(f"descriptor {descriptor}: {exc}") from exc
+    sock.setblocking(False)
+    return DirectSocketListener(sock)

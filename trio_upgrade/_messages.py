@@ -19,6 +19,13 @@ if TYPE_CHECKING:
 _LAST_INFORMATIONAL = 199
 _LAST_STATUS = 999
 SWITCHING_PROTOCOLS = "Switching Protocols"
+# What RFC 9110 §15 calls them; http.HTTPStatus does so from Python 3.13 on.
+_PHRASES = {
+    413: "Content Too Large",
+    414: "URI Too Long",
+    416: "Range Not Satisfiable",
+    422: "Unprocessable Content",
+}
 _RESPONSE_FORBIDDEN = frozenset({b"transfer-encoding"})
 
 
@@ -301,6 +308,9 @@ def check_reason(reason: str) -> str:
 
 def standard_reason(status: int) -> str:
     """Return the phrase of a status; never empty, which llhttp's clients choke on."""
+    phrase = _PHRASES.get(status)
+    if phrase is not None:
+        return phrase
     try:
         return HTTPStatus(status).phrase
     except ValueError:

@@ -39,7 +39,7 @@ class RequestSending:
         return self._done.is_set()
 
     def wait_for_continue(self, seconds: float) -> None:
-        """Hold the body back until a 1xx has come, or for so many seconds."""
+        """Hold the body back until a 100 has come, or for so many seconds."""
         self._go_ahead = trio.Event()
         self._patience = seconds
 
@@ -82,12 +82,12 @@ class RequestSending:
     async def take_in(self, head: bytes) -> None:
         """Take in the head of a response that came meanwhile; wait where it has to."""
         status = head[9:12]
+        if self._go_ahead is not None and status in (b"100", b"101"):
+            self._go_ahead.set()
+        if status == b"101":
+            # The request goes out whole before anything switches (RFC 9110 §7.8).
+            await self._done.wait()
         if status.startswith(b"1"):
-            if self._go_ahead is not None:
-                self._go_ahead.set()
-            if status == b"101":
-                # The request goes out whole before anything switches (RFC 9110 §7.8).
-                await self._done.wait()
             return
         for _ in range(_LAST_TICKS):
             if self.done:

@@ -13,10 +13,11 @@ import trio
 from ._closing import close_now
 from ._hub import Hub
 from ._limits import Limits
+from ._listener import DirectSocketListener
 from ._listening import open_tcp_listeners
 from ._server import Server, find_hub
 from ._session import Session
-from ._unix import open_unix_listener
+from ._unix import UnixListener, open_unix_listener
 
 if TYPE_CHECKING:
     import ssl
@@ -31,6 +32,10 @@ _LOGGER = logging.getLogger("trio_upgrade.server")
 # and how long to wait then, in seconds; both as Trio has them.
 _CAPACITY_ERRNOS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _CAPACITY_WAIT = 0.1
+# Connections to accept before other tasks get their turn. Those of one batch share the
+# scheduler's passes, and more than some tens gain nothing by it.
+_BATCH = 64
+_CONNECTION = "trio_upgrade connection"
 
 
 async def serve_tcp(
@@ -254,7 +259,7 @@ async def _accept_connections(
             while True:
                 await hub.wait_room()
                 try:
-                    stream = await listener.accept()
+                    streams = await _accept_some(listener)
                 except OSError as exc:
                     if exc.errno not in _CAPACITY_ERRNOS:
                         raise
@@ -268,13 +273,22 @@ async def _accept_connections(
                     continue
                 waiting = False
                 try:
-                    # Another listener may have been quicker.
-                    await hub.wait_room()
-                except trio.Cancelled:
-                    await close_now(stream)
-                    raise
-                session = make_session(stream)
-                nursery.start_soon(session.serve, name="trio_upgrade connection")
+                    while streams:
+                        # Others may have been quicker.
+                        await hub.wait_room()
+                        session = make_session(streams.pop())
+                        nursery.start_soon(session.serve, name=_CONNECTION)
+                finally:
+                    for stream in streams:
+                        await close_now(stream)
+
+
+async def _accept_some(
+    listener: trio.abc.Listener[trio.abc.Stream],
+) -> list[trio.abc.Stream]:
+    if isinstance(listener, DirectSocketListener | UnixListener):
+        return [*await listener.accept_some(_BATCH)]
+    return [await listener.accept()]
 
 
 async def serve_stream(

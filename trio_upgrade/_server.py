@@ -9,6 +9,7 @@ import trio
 
 from ._errors import UsageError
 from ._hub import check_grace
+from ._listener import DirectSocketListener
 from ._target import Authority
 from ._unix import UnixListener
 
@@ -47,23 +48,25 @@ class Server:
         """The URL of the first listener that has one, to dial from this machine.
 
         Without a path: ``http://127.0.0.1:1337`` say, where a wildcard address is
-        replaced by its loopback one, or ``http+unix://%2Frun%2Fapp.sock``.
+        replaced by its loopback one, or ``http+unix://%2Frun%2Fapp.sock``; ``https``
+        in both forms where TLS is spoken.
 
         Raises:
-            ValueError: No listener has one: none is of TCP or a Unix socket, or the
-                Unix sockets speak TLS, for which there is no scheme.
+            ValueError: There is no listener of TCP or of a Unix socket.
         """
         for listener in self.listeners:
             secure = isinstance(listener, trio.SSLListener)
             bottom = cast("Any", listener).transport_listener if secure else listener
-            if isinstance(bottom, trio.SocketListener | UnixListener):
+            if isinstance(
+                bottom, trio.SocketListener | DirectSocketListener | UnixListener
+            ):
                 name: object = bottom.socket.getsockname()
+                scheme = "https" if secure else "http"
                 if isinstance(name, tuple):
                     host, port = cast("tuple[str, int]", name[:2])
                     authority = Authority(_ANY_HOST.get(host, host), port)
-                    return f"{'https' if secure else 'http'}://{authority}"
-                if not secure:
-                    return f"http+unix://{_quote_path(cast('str | bytes', name))}"
+                    return f"{scheme}://{authority}"
+                return f"{scheme}+unix://{_quote_path(cast('str | bytes', name))}"
         raise ValueError("this server has no listener that a URL could name")
 
     def statistics(self) -> ServerStatistics:

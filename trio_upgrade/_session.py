@@ -10,7 +10,7 @@ import trio
 
 from ._answers import TEXT, refuse
 from ._bottom import abort_on_close, find_peer
-from ._closing import close_in_stages, close_now
+from ._closing import close_in_stages, close_now, closes_at_once
 from ._errors import BadBody, BodyError, BodyTimeout, MalformedMessage, UsageError
 from ._exchange import ServerExchange
 from ._groups import find_leaves, split_errors
@@ -86,7 +86,8 @@ class Session:
         self._requests = 0
         self._protocol: str | None = None
         self._reason = EndReason.CANCELLED
-        self._began = trio.current_time()
+        # Only an observer wants to know.
+        self._began = 0.0 if hub.on_end is None else trio.current_time()
         self.idle: bool = True
         self.task: trio.lowlevel.Task | None = None
         self.depth: int = 0
@@ -132,14 +133,16 @@ class Session:
             if self._scope.cancelled_caught:
                 await self._apologize(self._cause)
             if not (self._abort or self._http.broken or self._hub.is_over):
-                with trio.CancelScope() as self._scope:
-                    await close_in_stages(self._stream, self._hub.limits.linger)
+                if closes_at_once(self._stream):
+                    await self._stream.aclose()
+                else:
+                    with trio.CancelScope() as self._scope:
+                        await close_in_stages(self._stream, self._hub.limits.linger)
                 return
         except BaseException:
+            deadlines.disarm(self)
             await self._close_abruptly()
             raise
-        finally:
-            deadlines.disarm(self)
         await self._close_abruptly()
 
     async def _close_abruptly(self) -> None:
@@ -183,20 +186,29 @@ class Session:
         try:
             return await self._run_app(exchange)
         except BaseException as exc:
-            errors, rest = split_errors(exc)
-            if rest is not None:
-                lost = errors is not None and _is_lost(exchange, errors)
-                if errors is None or (self._hub.strict and not lost):
-                    raise
-                self._abort = self._take_in(exchange)
-                if not lost:
-                    self._report(exchange, errors)
-                raise rest from None
-            assert errors is not None
-            return await self._recover(exchange, errors)
+            return await self._handle(exchange, exc)
         finally:
             self._take_in(exchange)
             exchange.finish()
+
+    async def _handle(self, exchange: ServerExchange, exc: BaseException) -> bool:
+        errors, rest = split_errors(exc)
+        try:
+            if errors is None:
+                raise exc
+            if rest is None:
+                return await self._recover(exchange, errors)
+            lost = exchange.is_lost(errors)
+            if self._hub.strict and not lost:
+                raise exc
+            self._abort = self._take_in(exchange)
+            if not lost:
+                self._report(exchange, errors)
+            raise rest from None
+        finally:
+            # A frame that an exception has passed must not name it: each would keep the
+            # other, and the request with its body, until the collector comes.
+            del exc, errors, rest
 
     def _take_in(self, exchange: ServerExchange) -> bool:
         # What became of the connection; whether it has switched.
@@ -295,8 +307,10 @@ class Session:
         self, exchange: ServerExchange, answer: Response, *, close: bool = False
     ) -> bool:
         # Whether there can be another request.
+        self._reason = EndReason.CANCELLED
+        more = await exchange.answer(answer, close=close)
         self._reason = EndReason.ANSWERED
-        return await exchange.answer(answer, close=close)
+        return more
 
     async def _switch(self, exchange: ServerExchange, answer: Upgrade | Tunnel) -> bool:
         request = exchange.request
@@ -331,7 +345,8 @@ class Session:
     async def _recover(self, exchange: ServerExchange, errors: Exception) -> bool:
         # After an error: say what can still be said.  Returns what _serve_request does.
         self._abort = exchange.stream is not None
-        if _is_lost(exchange, errors):
+        self._reason = EndReason.ANSWERED
+        if exchange.is_lost(errors):
             self._reason = EndReason.LOST
             return False
         refusal = exchange.find_refusal(errors)
@@ -349,10 +364,9 @@ class Session:
         close = any(isinstance(leaf, bad) for leaf in find_leaves(errors))
         try:
             return await self._answer(exchange, refusal, close=close)
-        except trio.BrokenResourceError:
-            self._reason = EndReason.LOST
-            return False
-        except BodyError:
+        except (trio.BrokenResourceError, BodyError):
+            lost = exchange.http.ended or exchange.http.lost
+            self._reason = EndReason.LOST if lost else EndReason.ANSWERED
             return False
 
     def _report(self, exchange: ServerExchange, errors: Exception) -> None:
@@ -374,27 +388,14 @@ class Session:
     def _tell_end(self, peer: Peer) -> None:
         hub, stream = self._hub, self._stream
         assert hub.on_end is not None
-        received = sent = 0
-        if isinstance(stream, UpgradedStream):
-            received, sent = stream.received, stream.sent
+        switched = stream if isinstance(stream, UpgradedStream) else None
         record = EndRecord(
             peer=peer,
             reason=self._reason,
             protocol=self._protocol,
             requests=self._requests,
-            received=received,
-            sent=sent,
+            received=0 if switched is None else switched.received,
+            sent=0 if switched is None else switched.sent,
             seconds=trio.current_time() - self._began,
         )
         hub.tell(hub.on_end, record)
-
-
-def _is_lost(exchange: ServerExchange, errors: Exception) -> bool:
-    # Whether this is only what the peer's reset looks like to the app.
-    stream = exchange.stream
-    if not (stream.broken if stream is not None else exchange.http.lost):
-        return False
-    return all(
-        isinstance(leaf, trio.BrokenResourceError | trio.ClosedResourceError)
-        for leaf in find_leaves(errors)
-    )

@@ -64,7 +64,10 @@ class DirectSocketStream(trio.abc.HalfCloseableStream):
         return self._trio_sock
 
     def fileno(self) -> int:
-        """Return the descriptor, -1 once it is closed."""
+        """Return the descriptor, -1 once it is closed.
+
+        Who waits for it would not be woken by a close; who waits for :attr:`socket` is.
+        """
         return self._sock.fileno()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:

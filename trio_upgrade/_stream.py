@@ -308,9 +308,18 @@ class UpgradedStream(trio.abc.Stream):
         return stream
 
     @staticmethod
-    def _note(stream: object, *, ended: bool = False, broken: bool = False) -> None:
-        # Tell a stack of these what was met below it.
+    def _note(
+        stream: object,
+        *,
+        received: int = 0,
+        sent: int = 0,
+        ended: bool = False,
+        broken: bool = False,
+    ) -> None:
+        # Tell a stack of these what was done and met below it.
         while isinstance(stream, UpgradedStream):
+            stream.received += received
+            stream.sent += sent
             stream._peer_ended |= ended
             stream._broken |= broken
             stream = stream._transport

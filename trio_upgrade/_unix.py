@@ -7,11 +7,15 @@ import os
 import socket
 import stat
 from contextlib import suppress
-from typing import NamedTuple, final
+from typing import TYPE_CHECKING, NamedTuple, final
 
 import trio
 
+from ._listener import DirectSocketListener
 from ._listening import bound_backlog
+
+if TYPE_CHECKING:
+    from ._socket import DirectSocketStream
 
 _ALL_PERMISSIONS = 0o777
 
@@ -24,25 +28,30 @@ class _File(NamedTuple):
 
 
 @final
-class UnixListener(trio.abc.Listener[trio.SocketStream]):
+class UnixListener(trio.abc.Listener["DirectSocketStream"]):
     """A listening Unix socket, whose file goes when it is closed.
 
     Args:
-        sock: The socket.
+        sock: The socket, not blocking.
         file: Its file; None if it has none.
-
-    Attributes:
-        socket: The Trio socket.
     """
 
-    def __init__(self, sock: trio.socket.SocketType, file: _File | None) -> None:
-        self.socket: trio.socket.SocketType = sock
-        self._listener = trio.SocketListener(sock)
+    def __init__(self, sock: socket.socket, file: _File | None) -> None:
+        self._listener = DirectSocketListener(sock)
         self._file = file
 
-    async def accept(self) -> trio.SocketStream:
+    @property
+    def socket(self) -> trio.socket.SocketType:
+        """The Trio socket."""
+        return self._listener.socket
+
+    async def accept(self) -> DirectSocketStream:
         """Wait for a connection."""
         return await self._listener.accept()
+
+    async def accept_some(self, most: int) -> list[DirectSocketStream]:
+        """Wait for connections; see :meth:`DirectSocketListener.accept_some`."""
+        return await self._listener.accept_some(most)
 
     async def aclose(self) -> None:
         """Remove the file, unless another one has its name by now, and close."""
@@ -95,7 +104,8 @@ async def open_unix_listener(
     except BaseException:
         sock.close()
         raise
-    return UnixListener(trio.socket.from_stdlib_socket(sock), file)
+    sock.setblocking(False)
+    return UnixListener(sock, file)
 
 
 def _listen(

@@ -97,7 +97,7 @@ MUTANTS = {
         "_exchange", "        if http.codec.client_waits:\n", "        if False:\n"
     ),
     "U32": Mutant(
-        "_http", "_for_100_continue and not self._buffer", "_for_100_continue"
+        "_http", "self._body_awaited and not self._buffer", "self._body_awaited"
     ),
     "M07": Mutant(
         "_framing",
@@ -169,9 +169,9 @@ MUTANTS = {
     ),
     # Ends
     "M09": Mutant(
-        "_connection",
-        'await self._send(b"".join((head, content, codec.write_end())))',
-        "codec.write_end()",
+        "_server_connection",
+        "            await self.send(head + body)",
+        "            pass",
     ),
     "M13": Mutant(
         "_exchange",
@@ -181,13 +181,15 @@ MUTANTS = {
     "M14": Mutant(
         "_closing", "        while await bottom.receive_some():\n            pass\n", ""
     ),
-    "M15": Mutant("_closing", "            await tls.unwrap()\n", "            pass\n"),
+    "M15": Mutant(
+        "_closing",
+        "                    await tls.unwrap()\n            if not peer_ended",
+        "                    pass\n            if not peer_ended",
+    ),
     "M16": Mutant(
         "_closing",
         "move_on_after(math.inf if linger is None else linger)",
         "move_on_after(math.inf)",
     ),
-    "M18": Mutant(
-        "_framing", "    if close:\n        framed", "    if False:\n        framed"
-    ),
+    "M18": Mutant("_framing", "    if close and not closing:", "    if False:"),
 }

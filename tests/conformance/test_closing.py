@@ -228,3 +228,41 @@ async def test_head_then_end_at_any_time(autojump_clock) -> None:
 
         assert peer.sent == SWITCHED + b"HDlater"
         assert peer.got_eof
+
+
+@pytest.mark.ids("M15")
+@pytest.mark.parametrize("compatible", [True, False])
+async def test_closure_alert_behind_the_peers(
+    compatible: bool, tls_contexts: Contexts
+) -> None:
+    """A client that ended first gets our alert all the same (RFC 9112 §9.8)."""
+    strict: Literal["client", "both"] = "client" if compatible else "both"
+    near, far = await tls_ends(tls_contexts, strict=strict)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(serve_stream, echo_app, far)
+        async with near:
+            await near.send_all(UP)
+            assert await near.receive_some() == SWITCHED
+            # Without the alert this would be a BrokenResourceError.
+            bottom, rest = await near.unwrap()
+            assert rest == b""
+            await bottom.aclose()
+
+
+@pytest.mark.ids("M15")
+async def test_closure_alert_of_an_unswitched_client(tls_contexts: Contexts) -> None:
+    """A client's connection that is closed says so below HTTP, too (RFC 9112 §9.8)."""
+    near, far = await tls_ends(tls_contexts, strict="server")
+    got: list[bytes] = []
+
+    async def serve() -> None:
+        async with far:
+            await far.send_all(okay(b"hello"))
+            got.append(await read_all(far))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(serve)
+        async with await open_connection("https://x/", stream=near) as connection:
+            await (await connection.request("GET", "/")).read()
+
+    assert got[0].endswith(b"\r\n\r\n")

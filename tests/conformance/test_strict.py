@@ -328,3 +328,11 @@ async def test_nobody_is_never_called() -> None:
     """The app of the refusals lets a request that reaches it fail the test."""
     with pytest.raises(AssertionError, match="the app was called"):
         await run_script(nobody, PLAIN)
+
+
+@pytest.mark.ids("S30")
+async def test_target_over_the_bound(serving: Serving) -> None:
+    """A request line alone over the bound is a 414, however it comes (§15.5.15)."""
+    wire = b"GET /" + b"u" * 60 + b" HTTP/1.1\r\nHost: x\r\n\r\n"
+
+    await serving.check_refusal(wire, "414 URI Too Long", limits=Limits(head_bytes=50))

@@ -1,0 +1,131 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["trio-upgrade"]
+# ///
+"""Run a command in a container as ``docker exec -i`` does, by Docker's own protocol.
+
+    echo hello | python examples/docker_exec.py [-H unix://PATH] CONTAINER COMMAND ...
+
+The connection that starts the command is upgraded ("hijacked", as Docker has it) and then
+is the command's standard input one way, and frames of its output and errors the other
+way. The end of our input is sent as a half-close; the status is the command's. PATH is
+/var/run/docker.sock unless given; Podman's socket will do as well.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import struct
+import sys
+from typing import Any
+from urllib.parse import quote
+
+import trio
+
+from trio_upgrade import (
+    OpenError,
+    UpgradedStream,
+    UpgradeRefused,
+    open_connection,
+    open_upgrade,
+)
+
+# What the Host field says; the daemon does not mind.
+URL = "http://docker"
+JSON = {"Content-Type": "application/json"}
+# Before each piece of output: 1 for standard output or 2 for errors, and its length.
+FRAME = struct.Struct(">B3xL")
+
+
+async def call(
+    path: str, method: str, target: str, content: object = None
+) -> dict[str, Any]:
+    """Make one call of the daemon's API, and return what it answers."""
+    body = b"" if content is None else json.dumps(content).encode()
+    stream = await trio.open_unix_socket(path)
+    async with await open_connection(URL, stream=stream) as connection:
+        response = await connection.request(method, target, headers=JSON, body=body)
+        answer: dict[str, Any] = json.loads(await response.read())
+    if response.status >= 400:
+        sys.exit(answer["message"])
+    return answer
+
+
+async def run(path: str, container: str, command: list[str]) -> int:
+    """Run the command to its end, and return its status."""
+    attach = {"AttachStdin": True, "AttachStdout": True, "AttachStderr": True}
+    target = f"/containers/{quote(container, safe='')}/exec"
+    created = await call(path, "POST", target, {**attach, "Cmd": command})
+    target = f"/exec/{created['Id']}"
+    upgraded = await open_upgrade(
+        f"{URL}{target}/start",
+        "tcp",
+        method="POST",
+        headers=JSON,
+        body=json.dumps({"Detach": False, "Tty": False}).encode(),
+        stream=await trio.open_unix_socket(path),
+    )
+    async with upgraded as (_response, stream, _head), trio.open_nursery() as nursery:
+        nursery.start_soon(send_input, stream)
+        await print_output(stream)
+        nursery.cancel_scope.cancel()
+    state = await call(path, "GET", f"{target}/json")
+    if state["Running"]:
+        sys.exit("the connection has ended before the command")
+    status: int = state["ExitCode"]
+    return status
+
+
+async def send_input(stream: UpgradedStream) -> None:
+    try:
+        # Abandoned when the command ends first: no read of a keyboard can be cancelled.
+        while chunk := await trio.to_thread.run_sync(
+            os.read, sys.stdin.fileno(), 65536, abandon_on_cancel=True
+        ):
+            await stream.send_all(chunk)
+        await stream.send_eof()
+    except trio.BrokenResourceError:
+        pass  # The command has ended, and did not want it all.
+
+
+async def print_output(stream: UpgradedStream) -> None:
+    received = bytearray()
+    output, left = sys.stdout.buffer, 0
+    async for chunk in stream:
+        received += chunk
+        while received:
+            if left:
+                piece = received[:left]
+                output.write(piece)
+                output.flush()
+                left -= len(piece)
+                del received[: len(piece)]
+            elif len(received) >= FRAME.size:
+                kind, left = FRAME.unpack_from(received)
+                output = sys.stderr.buffer if kind == 2 else sys.stdout.buffer
+                del received[: FRAME.size]
+            else:
+                break
+    if left or received:
+        sys.exit("the daemon ended in the middle of a frame")
+
+
+async def main(path: str, container: str, command: list[str]) -> int:
+    try:
+        return await run(path, container, command)
+    except UpgradeRefused as exc:
+        sys.exit(f"{exc}\n{exc.response.body.decode(errors='replace')}")
+    except (OSError, OpenError) as exc:
+        sys.exit(str(exc))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("-H", "--host", default="unix:///var/run/docker.sock")
+    parser.add_argument("container")
+    parser.add_argument("command", nargs=argparse.REMAINDER)
+    given = parser.parse_args()
+    socket_path = given.host.removeprefix("unix://")
+    sys.exit(trio.run(main, socket_path, given.container, given.command))

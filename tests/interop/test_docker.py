@@ -1,0 +1,205 @@
+"""Docker's exec, from its own client and from examples/docker_exec.py.
+
+Both are run against a stand-in daemon that our server serves on a Unix socket.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+
+from trio_upgrade import serve_unix
+
+from .docker_daemon import Daemon
+from .programs import BOUND, Program, example, run
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+pytestmark = pytest.mark.skipif(
+    sys.platform == "win32", reason="needs Unix sockets and sh: not on Windows"
+)
+needs_docker = pytest.mark.peer("docker")
+clients = pytest.mark.parametrize(
+    "client", [pytest.param("docker", marks=needs_docker), "docker_exec.py"]
+)
+MESSAGE = b"through Docker\n"
+
+
+@asynccontextmanager
+async def serving(folder: Path) -> AsyncIterator[tuple[Daemon, str]]:
+    """A stand-in daemon, and the socket's URL as Docker writes it."""
+    daemon = Daemon()
+    path = folder / "docker.sock"
+    async with trio.open_nursery() as nursery:
+        serve = partial(serve_unix, daemon.app, path, mode=0o600, strict=True)
+        await nursery.start(serve)
+        with trio.fail_after(BOUND):
+            yield daemon, f"unix://{path}"
+        nursery.cancel_scope.cancel()
+
+
+def docker(host: str, *arguments: str) -> list[str]:
+    """The command that runs Docker's client, which keeps no files of its own."""
+    nowhere = host.removeprefix("unix://") + ".config"
+    return ["docker", "--config", nowhere, "-H", host, "exec", *arguments]
+
+
+def interactive(client: str, host: str, *arguments: str) -> list[str]:
+    """The command that runs something with our standard input, by either client."""
+    if client == "docker":
+        return docker(host, "-i", *arguments)
+    return example(client, "-H", host, *arguments)
+
+
+@clients
+async def test_outputs_and_status(client: str, tmp_path) -> None:
+    """What the command writes comes apart, and its status is there at the end."""
+    script = "cat; echo error >&2; exit 3"
+    async with serving(tmp_path) as (_, host):
+        command = interactive(client, host, "box", "sh", "-c", script)
+        result = await run(*command, stdin=MESSAGE)
+
+    assert (result.stdout, result.stderr) == (MESSAGE, b"error\n")
+    assert result.returncode == 3
+
+
+@clients
+async def test_input_ends_by_half_close(client: str, tmp_path) -> None:
+    """Five megabytes go in and come back; the end of the input ends the command."""
+    content = os.urandom(5_000_000)
+    async with serving(tmp_path) as (_, host):
+        command = interactive(client, host, "box", "cat")
+        result = await run(*command, stdin=content)
+
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == content
+
+
+@clients
+async def test_input_that_nobody_wants(client: str, tmp_path) -> None:
+    """A command that ends before it has read its input is no failure."""
+    async with serving(tmp_path) as (_, host):
+        command = interactive(client, host, "box", "echo", "enough")
+        result = await run(*command, stdin=bytes(5_000_000))
+
+    assert result.stdout == b"enough\n"
+    assert result.returncode == 0
+
+
+@clients
+async def test_no_such_container(client: str, tmp_path) -> None:
+    """The daemon's message is shown."""
+    async with serving(tmp_path) as (_, host):
+        result = await run(*interactive(client, host, "nobody", "cat"))
+
+    assert b"No such container: nobody" in result.stderr
+    assert result.returncode == 1
+
+
+@clients
+async def test_refused_start(client: str, tmp_path) -> None:
+    """A refusal instead of the switch is a failure, and the connection ends."""
+    async with serving(tmp_path) as (_, host):
+        result = await run(*interactive(client, host, "box", "refused"))
+
+    assert b"409" in result.stderr
+    assert result.returncode == 1
+
+
+async def test_calls_of_the_example(tmp_path) -> None:
+    """The example makes three calls, each on its own connection."""
+    async with serving(tmp_path) as (daemon, host):
+        await run(*interactive("docker_exec.py", host, "box", "true"))
+
+    assert daemon.calls == [
+        "POST /containers/box/exec",
+        "POST /exec/0/start",
+        "GET /exec/0/json",
+    ]
+
+
+@pytest.mark.parametrize("sent", [b"\1\0\0", b"\2\0\0\0\0\0\0\3oo"])
+async def test_cut_frame(sent: bytes, tmp_path) -> None:
+    """An end in the middle of a frame is no end, and the example says so."""
+    async with serving(tmp_path) as (daemon, host):
+        daemon.sends_only = sent
+        result = await run(*interactive("docker_exec.py", host, "box", "true"))
+
+    assert b"in the middle of a frame" in result.stderr
+    assert result.returncode == 1
+
+
+async def test_end_before_the_commands(tmp_path) -> None:
+    """Nor is an end while the command still runs."""
+    async with serving(tmp_path) as (daemon, host):
+        daemon.sends_only = b"\1\0\0\0\0\0\0\2ok"
+        result = await run(*interactive("docker_exec.py", host, "box", "true"))
+
+    assert result.stdout == b"ok"
+    assert b"before the command" in result.stderr
+    assert result.returncode == 1
+
+
+async def test_no_daemon(tmp_path) -> None:
+    """Where nobody listens the example fails with one line, which is no traceback."""
+    result = await run(*example("docker_exec.py", "-H", f"unix://{tmp_path}/no", "x"))
+
+    assert result.returncode == 1
+    assert result.stderr.count(b"\n") == 1
+    assert b"No such file" in result.stderr
+
+
+@needs_docker
+async def test_without_input(tmp_path) -> None:
+    """Without -i Docker half-closes at once and reads on."""
+    async with serving(tmp_path) as (daemon, host):
+        result = await run(*docker(host, "box", "cat"), stdin=b"not wanted")
+
+    assert (result.stdout, result.stderr, result.returncode) == (b"", b"", 0)
+    # Before these some versions ask for more.
+    assert daemon.calls[-3:] == [
+        "POST /containers/box/exec",
+        "POST /exec/0/start",
+        "GET /exec/0/json",
+    ]
+
+
+@needs_docker
+async def test_terminal_for_output(tmp_path) -> None:
+    """With -t the command's outputs are a terminal, unframed."""
+    script = "test -t 1 && test -t 2 && echo yes && exit 4"
+    async with serving(tmp_path) as (_, host):
+        result = await run(*docker(host, "-t", "box", "sh", "-c", script))
+
+    assert (result.stdout, result.stderr) == (b"yes\r\n", b"")
+    assert result.returncode == 4
+
+
+@needs_docker
+async def test_terminal_both_ways(tmp_path) -> None:
+    """With -it a keyboard's line arrives, and nobody half-closes."""
+    script = "stty -echo; echo what; read answer; echo got $answer; exit 5"
+    ours, theirs = os.openpty()
+    async with serving(tmp_path) as (_, host), trio.lowlevel.FdStream(ours) as terminal:
+        command = docker(host, "-it", "box", "sh", "-c", script)
+        process = await trio.lowlevel.open_process(
+            command, stdin=theirs, stdout=subprocess.PIPE
+        )
+        os.close(theirs)
+        async with Program(process) as program:
+            assert await program.read_line() == "what\r"
+            await terminal.send_all(b"42\r")
+            assert await program.read_line() == "got 42\r"
+            assert await program.read_line() == ""
+            status = await process.wait()
+
+    assert status == 5

@@ -1,0 +1,88 @@
+"""The kernel socket at the bottom of a stack of streams, and its peer."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+import trio.testing
+
+from trio_upgrade import UpgradedStream
+from trio_upgrade._bottom import abort_on_close, find_peer, find_socket
+from trio_upgrade.testing import ScriptedPeer
+
+from .support import make_tls_contexts, tcp_pair, wrap_tls
+
+
+async def test_find_socket() -> None:
+    """The socket is found under any stack of streams that we know."""
+    near, far = await tcp_pair()
+    tls, _ = wrap_tls((near, far), make_tls_contexts(), https_compatible=True)
+    stream = UpgradedStream(UpgradedStream(tls))
+
+    assert find_socket(stream) is near.socket
+    stream.detach()
+    assert find_socket(stream) is None
+    assert find_socket(ScriptedPeer()) is None
+    await near.aclose()
+    await far.aclose()
+
+
+class TestAbort:
+    """A close that is a reset."""
+
+    @pytest.mark.parametrize("wrapped", [False, True])
+    async def test_peer_sees_a_reset(self, wrapped: bool) -> None:
+        """The next close is one, whatever stands on the socket."""
+        near, far = await tcp_pair()
+        stream = UpgradedStream(near) if wrapped else near
+        abort_on_close(stream)
+        await stream.aclose()
+
+        with pytest.raises(trio.BrokenResourceError):
+            await far.receive_some()
+        await far.aclose()
+
+    async def test_closed_socket_is_left_alone(self) -> None:
+        """A socket that is closed already cannot be told anything."""
+        near, far = await tcp_pair()
+        await near.aclose()
+        await far.aclose()
+
+        abort_on_close(near)
+
+    async def test_no_socket(self) -> None:
+        """Where there is none, nothing is done."""
+        near, far = trio.testing.memory_stream_pair()
+        abort_on_close(near)
+        await near.aclose()
+
+        assert await far.receive_some() == b""
+
+
+class TestPeer:
+    """The address at the other end."""
+
+    async def test_tcp(self) -> None:
+        """Host and port, without what else an IPv6 address may have."""
+        near, far = await tcp_pair()
+
+        assert find_peer(near) == far.socket.getsockname()
+        await near.aclose()
+        assert find_peer(near) is None
+        await far.aclose()
+
+    async def test_unix(self, tmp_path) -> None:
+        """The path of a Unix socket that has one, None otherwise."""
+        path = str(tmp_path / "socket")
+        sock = trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_STREAM)
+        await sock.bind(path)
+        sock.listen()
+        async with trio.SocketListener(sock) as listener:
+            near = await trio.open_unix_socket(path)
+            async with near, await listener.accept() as far:
+                assert find_peer(near) == path
+                assert find_peer(far) is None
+
+    def test_no_socket(self) -> None:
+        """None where there is no socket."""
+        assert find_peer(ScriptedPeer()) is None

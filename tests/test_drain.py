@@ -1,0 +1,235 @@
+"""The planned end: idle connections go, the rest is told, waited for and cut."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+import trio
+import trio.testing
+
+from trio_upgrade import (
+    EndReason,
+    Request,
+    Response,
+    serve_listeners,
+    serve_stream,
+)
+from trio_upgrade.testing import ScriptedPeer
+
+from .support import (
+    SWITCHED,
+    UP,
+    MemoryListener,
+    closing,
+    echo_app,
+    get,
+    make_tls_contexts,
+    okay,
+)
+
+
+class TestDrain:
+    """What becomes of each kind of connection."""
+
+    @pytest.mark.ids("R25")
+    async def test_nobody_there(self, make_scene, autojump_clock) -> None:
+        """Without connections it is over at once, and the server returns."""
+        scene = await make_scene().open()
+        assert not scene.server.is_draining
+
+        await scene.server.drain(100)
+
+        assert scene.server.is_draining
+        assert trio.current_time() == 0
+        assert scene.listener.closed
+        await scene.over.wait()
+        assert scene.server.statistics().is_draining
+
+    @pytest.mark.ids("R25")
+    @pytest.mark.parametrize("script", [[], [get("/1")]])
+    async def test_idle(self, script, make_scene, autojump_clock) -> None:
+        """Idle connections are closed at once and in silence."""
+        scene = await make_scene().open()
+        peer = await scene.join(*script)
+
+        await scene.server.drain(100)
+
+        assert peer.closed
+        assert peer.sent == (okay(b"/1") if script else b"")
+        assert trio.current_time() == 0
+        assert scene.recorder.reasons == [EndReason.DRAINED]
+
+    async def test_under_way(self, make_scene, autojump_clock) -> None:
+        """An answer under way says that it is the last; what follows is not read."""
+        scene = await make_scene().open()
+        peer = await scene.join(get("/wait") + get("/2"))
+
+        await scene.server.drain(100)
+
+        assert trio.current_time() == 5
+        assert peer.sent == closing(okay(b"/wait"))
+        assert scene.recorder.reasons == [EndReason.ANSWERED]
+
+    async def test_answer_that_had_begun(self, make_scene, autojump_clock) -> None:
+        """One whose head was out already is the last all the same."""
+
+        async def body():
+            yield b"one"
+            await trio.sleep(5)
+            yield b"two"
+
+        async def streaming(_: Request) -> Response:
+            return Response(200, body())
+
+        scene = await make_scene().open(streaming)
+        peer = ScriptedPeer(get("/"), then="silence")
+        scene.nursery.start_soon(
+            partial(serve_stream, streaming, peer, server=scene.server)
+        )
+        await peer.wait_sent(b"one")
+
+        await scene.server.drain(100)
+
+        assert trio.current_time() == 5
+        assert peer.sent.endswith(b"two\r\n0\r\n\r\n")
+        assert scene.recorder.reasons == [EndReason.DRAINED]
+
+    async def test_head_that_has_begun(self, make_scene, autojump_clock) -> None:
+        """A request that has begun to come is answered."""
+        scene = await make_scene().open()
+        peer = await scene.join(get("/1")[:9])
+        scene.server.start_drain(100)
+        await trio.sleep(3)
+        peer.feed(get("/1")[9:])
+
+        await scene.server.drain(100)
+
+        assert peer.sent == closing(okay(b"/1"))
+
+    @pytest.mark.parametrize("wire", [UP, b"CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n"])
+    async def test_offers(self, wire: bytes, make_scene, autojump_clock) -> None:
+        """Offers that come now get a 503, which says why, and the last word."""
+        scene = await make_scene().open()
+
+        async def accepting(request: Request) -> None:
+            if request.method == "CONNECT":
+                await request.accept_connect()
+            await request.accept_upgrade("echo")
+
+        peer = ScriptedPeer(wire[:9], then="silence")
+        scene.nursery.start_soon(
+            partial(serve_stream, accepting, peer, server=scene.server)
+        )
+        await trio.testing.wait_all_tasks_blocked()
+        scene.server.start_drain(None)
+        peer.feed(wire[9:])
+
+        await scene.server.drain(None)
+
+        assert peer.sent.startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
+        assert b"Connection: close\r\n" in peer.sent
+        assert b"this server is shutting down" in peer.sent
+        assert scene.server.statistics().total_upgraded == 0
+
+    @pytest.mark.ids("R25")
+    async def test_upgraded(self, make_scene, autojump_clock) -> None:
+        """Handlers are told and awaited; whoever stays is cut when the grace is over."""
+        scene = await make_scene(linger=None).open()
+        peers = [await scene.join(UP.replace(b"/u", b"/polite"))]
+        peers.append(await scene.join(UP))
+        peers[0].finish()
+
+        await scene.server.drain(30)
+
+        assert trio.current_time() == 30
+        assert all(peer.closed for peer in peers)
+        assert peers[0].sent == SWITCHED + b"goodbye"
+        assert peers[1].sent == SWITCHED
+        assert scene.recorder.reasons == [EndReason.RETURNED, EndReason.DRAINED]
+        assert scene.server.statistics().upgraded == 0
+
+    async def test_cut_requests(self, make_scene, autojump_clock) -> None:
+        """A request that is not answered by then is cut in silence."""
+        scene = await make_scene().open()
+        peer = await scene.join(get("/wait"))
+
+        await scene.server.drain(3)
+
+        assert trio.current_time() == 3
+        assert peer.sent == b""
+        assert peer.closed
+        assert scene.recorder.reasons == [EndReason.DRAINED]
+
+    @pytest.mark.parametrize("linger", [None, 100])
+    async def test_linger_is_cut(self, linger, make_scene, autojump_clock) -> None:
+        """Nobody lingers beyond the grace."""
+        scene = await make_scene(linger=linger).open()
+        idle = await scene.join()
+        last = await scene.join(get("/1", "Connection: close"))
+
+        await scene.server.drain(7)
+
+        assert trio.current_time() == 7
+        assert idle.closed
+        assert last.closed
+        assert set(scene.recorder.reasons) == {EndReason.DRAINED, EndReason.ANSWERED}
+
+    async def test_body_that_does_not_come(self, make_scene, autojump_clock) -> None:
+        """A body that is being dropped behind an answer ends with the grace, too."""
+        scene = await make_scene(body_timeout=None).open()
+        await scene.join(get("/1", "Content-Length: 5"))
+
+        await scene.server.drain(7)
+
+        assert trio.current_time() == 7
+
+    async def test_accepted_as_it_began(self, make_scene, autojump_clock) -> None:
+        """A connection that was accepted in the same moment is closed, not kept."""
+        scene = await make_scene(head_timeout=None).open()
+        near = await scene.listener.connect()
+        scene.server.start_drain(None)
+
+        await scene.over.wait()
+
+        assert trio.current_time() == 0
+        assert await near.receive_some() == b""
+
+    async def test_joins_late(self, make_scene, autojump_clock) -> None:
+        """What joins a server that drains, or has ended, is closed."""
+        scene = await make_scene(head_timeout=None).open()
+        busy = await scene.join(get("/wait"))
+        scene.server.start_drain(100)
+        late = await scene.join(get("/1"))
+        assert late.closed
+        await scene.over.wait()
+        assert busy.closed
+
+        too_late = await scene.join(get("/1"))
+
+        assert too_late.closed
+        assert not too_late.sent
+
+    async def test_over_tls(self, autojump_clock) -> None:
+        """Idle TLS connections are ended with a close_notify, or in their handshake."""
+        client, context = make_tls_contexts()
+        listener = MemoryListener()
+        async with trio.open_nursery() as nursery:
+            server = await nursery.start(
+                serve_listeners,
+                echo_app,
+                [trio.SSLListener(listener, context, https_compatible=False)],
+            )
+            silent = await listener.connect()
+            near = trio.SSLStream(
+                await listener.connect(), client, server_hostname="localhost"
+            )
+            await near.send_all(get("/1"))
+            assert await near.receive_some() == okay(b"/1")
+            server.start_drain(50)
+            assert await near.receive_some() == b""
+            assert trio.current_time() == 0
+            await near.aclose()
+            async for _ in silent:
+                pass
+            await silent.aclose()

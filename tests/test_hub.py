@@ -1,0 +1,156 @@
+"""What the connections of one server share, without any connection."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import trio
+import trio.testing
+
+from trio_upgrade import EndReason, Limits, Unavailable
+from trio_upgrade._hub import Hub, check_grace
+
+
+class Connection:
+    """A connection as far as the hub knows one."""
+
+    def __init__(self, *, idle: bool = False) -> None:
+        self.idle = idle
+        self.task: trio.lowlevel.Task | None = None
+        self.depth = 0
+        self.reasons: list[EndReason] = []
+
+    def expire(self, reason: EndReason) -> None:
+        self.reasons.append(reason)
+
+
+def make_hub(*, observer: object | None = None, **bounds) -> Hub:
+    return Hub(
+        Limits(**bounds), strict=False, close_refused_early=False, observer=observer
+    )
+
+
+@pytest.mark.parametrize(("grace", "seconds"), [(None, math.inf), (0, 0), (2.5, 2.5)])
+def test_grace(grace: float | None, seconds: float) -> None:
+    """None is for ever."""
+    assert check_grace(grace) == seconds
+
+
+async def test_room() -> None:
+    """Whoever waits for room gets it when a connection is dismissed, one at a time."""
+    hub = make_hub(connections=2)
+    admitted = []
+
+    async def enter(connection: Connection) -> None:
+        await hub.wait_room()
+        hub.admit(connection)
+        admitted.append(connection)
+
+    connections = [Connection() for _ in range(4)]
+    async with trio.open_nursery() as nursery:
+        for connection in connections:
+            nursery.start_soon(enter, connection)
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(admitted) == 2
+        for count in (3, 4):
+            hub.dismiss(admitted[0], upgraded=False)
+            await trio.testing.wait_all_tasks_blocked()
+            assert len(admitted) == count
+            admitted[:] = admitted[1:] + admitted[:1]
+
+    assert hub.statistics().total_connections == 4
+
+
+async def test_upgraded() -> None:
+    """Switches are counted while they last, and bounded where there is a bound."""
+    hub = make_hub(upgraded=1)
+    connection = Connection()
+    hub.admit(connection)
+    hub.check_available()
+    hub.count_upgraded()
+    with pytest.raises(Unavailable, match="as many upgraded connections"):
+        hub.check_available()
+    assert hub.statistics().upgraded == 1
+
+    hub.dismiss(connection, upgraded=True)
+
+    hub.check_available()
+    assert hub.statistics().upgraded == 0
+    assert hub.statistics().total_upgraded == 1
+
+
+async def test_drain() -> None:
+    """Idle ones are ended, the others are not; offers are refused; accepting ends."""
+    hub = make_hub()
+    idle, busy = Connection(idle=True), Connection()
+    hub.admit(idle)
+    hub.admit(busy)
+    accepting = hub.accept_until_drained()
+
+    hub.start_drain(10)
+    hub.start_drain(5)
+
+    assert accepting.cancel_called
+    assert idle.reasons == [EndReason.DRAINED]
+    assert busy.reasons == []
+    with pytest.raises(Unavailable, match="shutting down"):
+        hub.check_available()
+    assert hub.statistics().is_draining
+
+
+async def test_end_of_the_grace(nursery) -> None:
+    """When the grace is over all are ended, and whoever comes later, at once."""
+    hub = make_hub()
+    nursery.start_soon(hub.deadlines.run)
+    early, late = Connection(), Connection()
+    hub.admit(early)
+    hub.start_drain(0)
+    await trio.testing.wait_all_tasks_blocked()
+    hub.admit(late)
+
+    assert early.reasons == late.reasons == [EndReason.DRAINED]
+    assert hub.is_over
+
+
+async def test_end() -> None:
+    """What is still there when nobody serves any more is ended, too."""
+    hub = make_hub()
+    joined = Connection()
+    hub.admit(joined)
+
+    hub.end()
+
+    assert joined.reasons == [EndReason.CANCELLED]
+    assert hub.ended.is_set()
+
+
+async def test_tasks() -> None:
+    """A connection's tasks are its own and those below it, and no others."""
+    hub = make_hub()
+    connection = Connection()
+    connection.task = trio.lowlevel.current_task()
+    hub.admit(connection)
+    found = {}
+
+    async def ask(name: str) -> None:
+        found[name] = hub.serves_task(trio.lowlevel.current_task())
+        if name == "child":
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(ask, "grandchild")
+
+    async with trio.open_nursery() as outer:
+        connection.depth = len(connection.task.child_nurseries)
+        async with trio.open_nursery() as inner:
+            outer.start_soon(ask, "sibling")
+            inner.start_soon(ask, "child")
+    await ask("itself")
+
+    assert found == {
+        "sibling": False,
+        "child": True,
+        "grandchild": True,
+        "itself": True,
+    }
+    connection.task = None
+    assert not hub.serves_task(trio.lowlevel.current_task())

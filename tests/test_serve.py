@@ -1,0 +1,233 @@
+"""Accepting: what accept() may say, and how many are served at a time."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import resource
+import socket
+from contextlib import suppress
+from functools import partial
+
+import pytest
+import trio
+import trio.testing
+
+from trio_upgrade import (
+    Limits,
+    Request,
+    Response,
+    Server,
+    open_connection,
+    serve_listeners,
+    serve_ssl_over_tcp,
+    serve_tcp,
+)
+
+from .support import (
+    SWITCHED,
+    UP,
+    MemoryListener,
+    echo_app,
+    get,
+    make_tls_contexts,
+    okay,
+)
+
+
+class OverloadedListener(MemoryListener):
+    """A listener that has run out of descriptors for a while."""
+
+    def __init__(self, *errnos: int) -> None:
+        super().__init__()
+        self.errnos = list(errnos)
+
+    async def accept(self) -> trio.abc.Stream:
+        if self.errnos:
+            await trio.lowlevel.checkpoint()
+            raise OSError(self.errnos.pop(), "out of something")
+        return await super().accept()
+
+
+class TestAccept:
+    """What accept() may say."""
+
+    async def test_out_of_descriptors(self, autojump_clock, caplog) -> None:
+        """The server waits and recovers, and says so once."""
+        listener = OverloadedListener(errno.EMFILE, errno.ENFILE, errno.EMFILE)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(serve_listeners, echo_app, [listener])
+            stream = await listener.connect()
+            await stream.send_all(UP)
+            assert await stream.receive_some() == SWITCHED
+            assert len(caplog.records) == 1
+            # The next episode is told of again.
+            listener.errnos = [errno.ENOMEM]
+            for _ in range(2):
+                await listener.connect()
+                await trio.testing.wait_all_tasks_blocked()
+            await trio.sleep(1)
+            nursery.cancel_scope.cancel()
+
+        assert trio.current_time() > 0.3
+        assert len(caplog.records) == 2
+        assert "cannot accept for now" in caplog.text
+
+    async def test_listener_that_fails(self) -> None:
+        """Any other error is the listener's end, and the server's."""
+        listener = OverloadedListener(errno.EBADF)
+        with pytest.RaisesGroup(OSError):
+            await serve_listeners(echo_app, [listener])
+
+        assert listener.closed
+
+    async def test_drained_while_it_waits(self, autojump_clock) -> None:
+        """A drain does not wait for descriptors."""
+        listener = OverloadedListener(*[errno.EMFILE] * 100)
+        async with trio.open_nursery() as nursery:
+            server = await nursery.start(serve_listeners, echo_app, [listener])
+            await trio.sleep(1)
+            await server.drain(None)
+
+        assert trio.current_time() == 1
+        assert listener.closed
+
+    async def test_real_exhaustion(self, caplog) -> None:
+        """Out of descriptors for real: live connections go on, and others come later."""
+        spent: list[int] = []
+
+        async with trio.open_nursery() as nursery:
+            server = await nursery.start(
+                partial(serve_tcp, echo_app, 0, host="127.0.0.1")
+            )
+            async with await open_connection(server.url) as live:
+                assert await (await live.request("GET", "/1")).read() == b"/1"
+                port = server.listeners[0].socket.getsockname()[1]
+                client = socket.socket()
+                soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+                used = len(os.listdir("/proc/self/fd"))
+                try:
+                    resource.setrlimit(resource.RLIMIT_NOFILE, (used + 20, hard))
+                    with suppress(OSError):
+                        while True:
+                            spent.append(os.dup(0))
+                    client.connect(("127.0.0.1", port))
+                    client.sendall(get("/2"))
+                    while not caplog.records:
+                        await trio.lowlevel.checkpoint()
+                    assert await (await live.request("GET", "/3")).read() == b"/3"
+                finally:
+                    for descriptor in spent:
+                        os.close(descriptor)
+                    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+                with trio.socket.from_stdlib_socket(client) as waiting:
+                    assert await waiting.recv(1000) == okay(b"/2")
+            nursery.cancel_scope.cancel()
+
+        (record,) = caplog.records
+        assert record.levelno == logging.ERROR
+
+
+class TestConnectionsBound:
+    """Beyond it nobody is turned away; they wait."""
+
+    @pytest.mark.ids("R23")
+    @pytest.mark.parametrize("listeners", [1, 2])
+    async def test_backpressure(self, listeners: int) -> None:
+        """At no time more are served, how ever many listeners there are."""
+        under_way: list[str] = []
+        most = 0
+        go_on = trio.Semaphore(0)
+
+        async def slow(request: Request) -> Response:
+            nonlocal most
+            under_way.append(request.path)
+            most = max(most, len(under_way), request.server.statistics().connections)
+            await go_on.acquire()
+            under_way.remove(request.path)
+            return Response(200, request.path, {"Connection": "close"})
+
+        sources = [MemoryListener() for _ in range(listeners)]
+        async with trio.open_nursery() as nursery:
+            server: Server = await nursery.start(
+                partial(
+                    serve_listeners,
+                    slow,
+                    sources,
+                    limits=Limits(connections=1, linger=0),
+                    strict=True,
+                )
+            )
+            streams = []
+            for number in range(2):
+                for source in sources:
+                    stream = await source.connect()
+                    await stream.send_all(get(f"/{number}"))
+                    streams.append(stream)
+            for _ in streams:
+                await trio.testing.wait_all_tasks_blocked()
+                assert server.statistics().connections == 1
+                go_on.release()
+            for stream in streams:
+                assert (await stream.receive_some()).startswith(b"HTTP/1.1 200 ")
+            await trio.testing.wait_all_tasks_blocked()
+            assert server.statistics().connections == 0
+            nursery.cancel_scope.cancel()
+
+        assert most == 1
+
+    @pytest.mark.parametrize("drained", [False, True])
+    async def test_ended_while_some_wait(self, drained: bool, autojump_clock) -> None:
+        """Whoever waits for room when it ends is closed, accepted or not."""
+        sources = [MemoryListener() for _ in range(2)]
+        async with trio.open_nursery() as nursery:
+            server = await nursery.start(
+                partial(
+                    serve_listeners, echo_app, sources, limits=Limits(connections=1)
+                )
+            )
+            live = await sources[0].connect()
+            await live.send_all(UP)
+            assert await live.receive_some() == SWITCHED
+            waiting = await sources[1].connect()
+            await trio.testing.wait_all_tasks_blocked()
+            assert server.statistics().total_connections == 1
+            if drained:
+                await server.drain(1)
+            else:
+                nursery.cancel_scope.cancel()
+
+        assert await waiting.receive_some() == b""
+
+    async def test_none(self) -> None:
+        """None does not bound them."""
+        source = MemoryListener()
+        async with trio.open_nursery() as nursery:
+            server = await nursery.start(
+                partial(
+                    serve_listeners, echo_app, [source], limits=Limits(connections=None)
+                )
+            )
+            streams = [await source.connect() for _ in range(5)]
+            await trio.testing.wait_all_tasks_blocked()
+            assert server.statistics().connections == len(streams)
+            nursery.cancel_scope.cancel()
+
+
+async def test_serve_ssl_over_tcp() -> None:
+    """HTTPS in one call, with the URL to dial."""
+    client, context = make_tls_contexts()
+    async with trio.open_nursery() as nursery:
+        server = await nursery.start(
+            partial(serve_ssl_over_tcp, echo_app, 0, context, host="127.0.0.1")
+        )
+        assert server.url.startswith("https://127.0.0.1:")
+        port = int(server.url.rpartition(":")[2])
+        stream = await trio.open_ssl_over_tcp_stream(
+            "localhost", port, ssl_context=client, https_compatible=True
+        )
+        async with stream:
+            await stream.send_all(get("/1"))
+            assert await stream.receive_some() == okay(b"/1")
+        await server.drain(1)

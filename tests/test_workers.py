@@ -1,0 +1,140 @@
+"""examples/workers.py: several processes on one port, and how they end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+
+from trio_upgrade import open_connection, open_upgrade
+
+from .interop.programs import BOUND, Program, example, read_url, start
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+pytestmark = pytest.mark.skipif(
+    sys.platform != "linux", reason="needs SO_REUSEPORT that spreads: only on Linux"
+)
+
+
+@asynccontextmanager
+async def running() -> AsyncIterator[tuple[Program, str]]:
+    """The example with three workers, and its URL."""
+    command = example("workers.py", 0, 3)
+    async with await start(*command, stderr=subprocess.PIPE) as program:
+        yield program, await read_url(program)
+
+
+async def ask(url: str) -> int:
+    """A worker's process id."""
+    async with await open_connection(url) as connection:
+        response = await connection.request("GET", "/")
+        return int(await response.read())
+
+
+async def find_workers(url: str) -> set[int]:
+    """The process ids of all workers, by asking until all have answered."""
+    found: set[int] = set()
+    for _ in range(1000):
+        found.add(await ask(url))
+        if len(found) == 3:
+            return found
+    raise AssertionError(f"only {found} answer")
+
+
+async def wait_refused(url: str) -> None:
+    """Return when nobody accepts any more."""
+    port = int(url.rpartition(":")[2])
+    while True:
+        try:
+            stream = await trio.open_tcp_stream("127.0.0.1", port)
+        except OSError:
+            return
+        await stream.aclose()
+
+
+async def read_errors(program: Program) -> str:
+    """What is said to standard error until the last process has closed it."""
+    assert program.process.stderr is not None
+    return b"".join([bytes(chunk) async for chunk in program.process.stderr]).decode()
+
+
+async def test_connections_are_spread_and_drained() -> None:
+    """Each worker gets connections; SIGTERM lets a live one end, and all with 0."""
+    with trio.fail_after(BOUND):
+        async with running() as (program, url):
+            workers = await find_workers(url)
+            async with await open_upgrade(url, "echo") as (_, stream, _):
+                program.process.terminate()
+                await wait_refused(url)
+                await stream.send_all(b"still here")
+                assert await stream.receive_some() == b"still here"
+            status = await program.process.wait()
+            errors = await read_errors(program)
+
+    assert program.process.pid not in workers
+    assert (status, errors) == (0, "")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_second_signal_ends_the_grace(number: signal.Signals) -> None:
+    """A live connection is cut by the second one; the status stays 0."""
+    with trio.fail_after(BOUND):
+        async with running() as (program, url):
+            async with await open_upgrade(url, "echo") as (_, stream, _):
+                program.process.send_signal(number)
+                await wait_refused(url)
+                program.process.send_signal(number)
+                assert await stream.receive_some() == b""
+                status = await program.process.wait()
+                errors = await read_errors(program)
+
+    assert (status, errors) == (0, "")
+
+
+async def test_crash_is_noticed() -> None:
+    """A worker that dies takes the others with it, drained, and the status says so."""
+    with trio.fail_after(BOUND):
+        async with running() as (program, url):
+            victim = await ask(url)
+            os.kill(victim, signal.SIGKILL)
+            status = await program.process.wait()
+            errors = await read_errors(program)
+
+    assert status == 1
+    assert errors == f"worker {victim} ended, status -9\n"
+
+
+async def test_no_orphan() -> None:
+    """The workers end by themselves when the main process had no time to say so."""
+    with trio.fail_after(BOUND):
+        async with running() as (program, url):
+            await find_workers(url)
+            program.process.kill()
+            # The workers have it, too, so it ends with the last of them.
+            errors = await read_errors(program)
+            await wait_refused(url)
+
+    assert errors == ""
+
+
+async def test_port_in_use() -> None:
+    """A port that is another program's is an error at once."""
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    async with listener:
+        port = listener.socket.getsockname()[1]
+        with trio.fail_after(BOUND):
+            command = example("workers.py", port, 2)
+            async with await start(*command, stderr=subprocess.PIPE) as program:
+                status = await program.process.wait()
+                errors = await read_errors(program)
+
+    assert status == 1
+    assert "in use" in errors
