@@ -4,7 +4,7 @@
 # ///
 """Follow redirects and a 401 to an upgrade, and give credentials to nobody else.
 
-    python examples/follow.py http://user:password@127.0.0.1:1337/ [PROTOCOL]
+    python examples/follow.py http://user:password@127.0.0.1:1337/ [PROTOCOL ...]
 
 ``open_upgrade`` takes every answer but the switch for a refusal, since what may be
 followed is a matter of trust. These are the rules here:
@@ -86,9 +86,9 @@ async def open_following(url: str, *protocols: str) -> Upgraded:
             print(f"{response.status}: on to {url}", file=sys.stderr)
 
 
-async def main(url: str, protocol: str = "echo") -> None:
+async def main(url: str, *protocols: str) -> None:
     try:
-        upgraded = await open_following(url, protocol)
+        upgraded = await open_following(url, *protocols or ["echo"])
     except (OSError, OpenError) as exc:
         sys.exit(str(exc))
     async with upgraded as (_response, stream, _head):
@@ -97,4 +97,5 @@ async def main(url: str, protocol: str = "echo") -> None:
 
 
 if __name__ == "__main__":
-    trio.run(main, *sys.argv[1:3])
+    url, *protocols = sys.argv[1:]
+    trio.run(main, url, *protocols)

@@ -46,11 +46,11 @@ async def talk(
     _request: Request, stream: UpgradedStream, _head: bytes, *, context: ssl.SSLContext
 ) -> None:
     greeting = await read_line(stream)
-    print(f"server: in clear text {greeting}")
+    print(f"server: in clear text {greeting!r}")
     await stream.send_all(b"ready for TLS\n")
     tls = await stream.start_tls(context, server_side=True)
     async for chunk in tls:
-        print(f"server: in TLS {bytes(chunk)}")
+        print(f"server: in TLS {bytes(chunk)!r}")
         await tls.send_all(chunk)
     # The server closes what the stream has become.
 
@@ -72,13 +72,14 @@ async def main(certificate: str, key: str) -> None:
         async with upgraded as (_response, stream, _head):
             await stream.send_all(b"hello, may we talk?\n")
             answer = await read_line(stream)
-            print(f"client: in clear text {answer}")
+            print(f"client: in clear text {answer!r}")
             tls = await stream.start_tls(client_context, server_hostname="localhost")
             await tls.send_all(b"a secret")
             echo = await tls.receive_some()
-            print(f"client: in TLS {bytes(echo)}")
+            print(f"client: in TLS {bytes(echo)!r}")
         await server.drain(grace=5)
 
 
 if __name__ == "__main__":
-    trio.run(main, *sys.argv[1:3])
+    certificate, key = sys.argv[1:]
+    trio.run(main, certificate, key)

@@ -183,8 +183,8 @@ MUTANTS = {
     ),
     "M15": Mutant(
         "_closing",
-        "                    await tls.unwrap()\n            if not peer_ended",
-        "                    pass\n            if not peer_ended",
+        "            await tls.unwrap()\n    bottom = ",
+        "            pass\n    bottom = ",
     ),
     "M16": Mutant(
         "_closing",
