@@ -135,9 +135,9 @@ class Session:
             if not (self._abort or self._http.broken or self._hub.is_over):
                 if closes_at_once(self._stream):
                     await self._stream.aclose()
-                    return
-                with trio.CancelScope() as self._scope:
-                    await close_in_stages(self._stream, self._hub.limits.linger)
+                else:
+                    with trio.CancelScope() as self._scope:
+                        await close_in_stages(self._stream, self._hub.limits.linger)
                 return
         except BaseException:
             deadlines.disarm(self)
@@ -385,16 +385,14 @@ class Session:
     def _tell_end(self, peer: Peer) -> None:
         hub, stream = self._hub, self._stream
         assert hub.on_end is not None
-        received = sent = 0
-        if isinstance(stream, UpgradedStream):
-            received, sent = stream.received, stream.sent
+        switched = stream if isinstance(stream, UpgradedStream) else None
         record = EndRecord(
             peer=peer,
             reason=self._reason,
             protocol=self._protocol,
             requests=self._requests,
-            received=received,
-            sent=sent,
+            received=0 if switched is None else switched.received,
+            sent=0 if switched is None else switched.sent,
             seconds=trio.current_time() - self._began,
         )
         hub.tell(hub.on_end, record)

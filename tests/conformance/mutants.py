@@ -155,7 +155,7 @@ MUTANTS = {
         "_http", "rest = bytes(self._buffer)", "rest = bytes(self._buffer[3:])"
     ),
     "U19": Mutant("_client", "_LAST_INFORMATIONAL = 199", "_LAST_INFORMATIONAL = 100"),
-    "U30": Mutant("_client", "if not body and expects_anything(fields):", "if False:"),
+    "U30": Mutant("_asking", "if not body and expects_anything(fields):", "if False:"),
     "M02": Mutant(
         "_sending",
         "send_request(head + http.codec.write_end())",
@@ -179,7 +179,7 @@ MUTANTS = {
         "no need to find its beginning.\n            return True",
     ),
     "M14": Mutant(
-        "_closing", "        while await stream.receive_some():\n            pass\n", ""
+        "_closing", "        while await bottom.receive_some():\n            pass\n", ""
     ),
     "M15": Mutant(
         "_closing",
