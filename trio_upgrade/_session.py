@@ -206,7 +206,7 @@ class Session:
                 self._report(exchange, errors)
             raise rest from None
         finally:
-            # Whom an exception has passed must not keep it: that is a cycle, with the body.
+            # What an exception has passed must not keep it: a cycle, body and all.
             del exc, errors, rest
 
     def _take_in(self, exchange: ServerExchange) -> bool:
