@@ -26,7 +26,7 @@ from trio_upgrade import (
 )
 from trio_upgrade._bottom import abort_on_close
 
-from .support import okay
+from .support import Resolver, okay
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -133,17 +133,6 @@ def has_ipv6() -> bool:
     except OSError:
         return False
     return True
-
-
-class Resolver(trio.abc.HostnameResolver):
-    """Knows every name, as one of this machine."""
-
-    async def getaddrinfo(self, host, port, family=0, type=0, proto=0, flags=0):  # noqa: A002
-        await trio.lowlevel.checkpoint()
-        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (HOST, port))]
-
-    async def getnameinfo(self, sockaddr, flags):
-        raise NotImplementedError
 
 
 class TestTLS:

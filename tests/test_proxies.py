@@ -15,13 +15,14 @@ from trio_upgrade import (
     PeerGone,
     Proxy,
     TLSFailed,
+    TunnelRefused,
     open_connection,
     open_tunnel,
     open_upgrade,
     proxy_from_environment,
 )
 
-from .support import SWITCHED
+from .support import SWITCHED, okay
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -177,6 +178,20 @@ class TestThrough:
             await open_connection("http://h", via=f"http://u:secret@{proxy}")
 
         assert caught.value.__notes__ == [f"on the way through <Proxy http://{proxy}>"]
+
+    @pytest.mark.ids("C09", "O01")
+    async def test_refused(self, nursery) -> None:
+        """A refusal has its body; nothing is said behind it."""
+        refusal = okay(b"who?", status="407 Proxy Authentication Required")
+        script = Script(refusal, OPENED)
+        proxy = await serve_raw(nursery, script.handle)
+        with pytest.raises(TunnelRefused) as caught:
+            await open_upgrade("https://h", "echo", via=f"http://{proxy}")
+
+        assert caught.value.response.status == 407
+        assert caught.value.response.body == b"who?"
+        assert caught.value.proxy == proxy
+        assert script.received == b"CONNECT h:443 HTTP/1.1\r\nHost: h:443\r\n\r\n"
 
     async def test_first_bytes_of_a_tunnel(self, nursery) -> None:
         """What the other end says with the 200 is the tunnel's first."""

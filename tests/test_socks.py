@@ -37,11 +37,15 @@ class Script:
         if self.reset:
             abort_on_close(stream)
 
-    async def dial(self, nursery: trio.Nursery, url: str, scheme: str = "socks5h"):
+    async def dial(
+        self, nursery: trio.Nursery, url: str, scheme: str = "socks5h", userinfo=""
+    ):
         serve = partial(trio.serve_tcp, self.handle, 0, host=HOST)
         listeners = await nursery.start(serve)
         port = listeners[0].socket.getsockname()[1]
-        return await open_upgrade(url, "echo", via=f"{scheme}://{HOST}:{port}")
+        return await open_upgrade(
+            url, "echo", via=f"{scheme}://{userinfo}{HOST}:{port}"
+        )
 
 
 async def test_wire(nursery) -> None:
@@ -58,10 +62,20 @@ async def test_wire(nursery) -> None:
     assert script.received.startswith(b"\x05\x01\x00" + ASK_NAME + b"GET / ")
 
 
+async def test_credentials(nursery) -> None:
+    """They are sent to the proxy that asks for them (RFC 1929 §2)."""
+    script = Script((4, b"\x05\x02"), (5, b"\x01\x00"), (16, b"\x05\x02\x00"))
+    with pytest.raises(SocksRefused, match="not allowed") as caught:
+        await script.dial(nursery, "http://a.example/", "socks5h", "u:p@")
+
+    assert script.received == b"\x05\x02\x00\x02\x01\x01u\x01p" + ASK_NAME
+    assert caught.value.code == 2
+
+
 async def test_looked_up_here(nursery) -> None:
     """With socks5:// an address goes to the proxy."""
     asked = b"\x05\x01\x00\x01\x7f\x00\x00\x01\x00\x50"
-    script = Script((3, HELLO), (len(asked), b"\x05\x04"))
+    script = Script((3, HELLO), (len(asked), b"\x05\x04\x00"))
     with pytest.raises(SocksRefused) as caught:
         await script.dial(nursery, "http://127.0.0.1/", "socks5")
 

@@ -29,8 +29,9 @@ _Selector: type[selectors.BaseSelector] = getattr(
 # Up to here a body is sent in one piece with its head; beyond, copying costs more than
 # a second send does.
 SMALL_BODY = 64 * 1024
-# The checkpoints that a read through two layers of TLS passes when what it needs is here.
-_TICKS_OF_A_READ = 12
+# More checkpoints than a read through two layers of TLS passes whose bytes are here, with
+# some records before them that are TLS's own.
+_TICKS_OF_A_READ = 24
 
 
 class Watch(Protocol):
@@ -91,21 +92,18 @@ class HTTPConnection:
         try:
             if isinstance(self._stream, trio.SocketStream | DirectSocketStream):
                 return _is_readable(sock) and bool(await self.receive())
-            return await self._receive_briefly(sock)
+            return await self._receive_briefly()
         except trio.BrokenResourceError:
             return False
 
-    async def _receive_briefly(self, sock: trio.socket.SocketType) -> bool:
+    async def _receive_briefly(self) -> bool:
         # What waits below TLS may be the protocol's own, a session ticket say, and what
         # waits within it no socket shows: so read, until that has to wait for the peer.
         received: bytes | bytearray = b""
         failure: trio.BrokenResourceError | None = None
         async with trio.open_nursery() as nursery:
             nursery.start_soon(
-                _cancel_when_quiet,
-                nursery.cancel_scope,
-                sock,
-                name="trio_upgrade unasked input",
+                _cancel_soon, nursery.cancel_scope, name="trio_upgrade unasked input"
             )
             try:
                 received = await self.receive()
@@ -263,14 +261,9 @@ class HTTPConnection:
         return self.codec.hand_over(), self.ended
 
 
-async def _cancel_when_quiet(
-    scope: trio.CancelScope, sock: trio.socket.SocketType
-) -> None:
-    while True:
-        for _ in range(_TICKS_OF_A_READ):
-            await trio.lowlevel.checkpoint()
-        if not _is_readable(sock):
-            break
+async def _cancel_soon(scope: trio.CancelScope) -> None:
+    for _ in range(_TICKS_OF_A_READ):
+        await trio.lowlevel.checkpoint()
     scope.cancel()
 
 

@@ -83,6 +83,8 @@ async def connect_by_socks(
         await client.connect(target.host, target.port, timeout=math.inf)
     except ProxyError as exc:
         raise SocksRefused(str(exc), proxy.authority, exc.error_code) from exc
+    except trio.BrokenResourceError as exc:
+        raise PeerGone("the connection broke before the SOCKS answer") from exc
     except UnicodeDecodeError as exc:
         raise BadResponse("the SOCKS proxy's own address is malformed") from exc
 
@@ -98,19 +100,13 @@ class _Opened:
         return self
 
     async def write(self, data: bytes) -> None:
-        try:
-            await self._stream.send_all(data)
-        except trio.BrokenResourceError as exc:
-            raise PeerGone("the connection broke before the SOCKS answer") from exc
+        await self._stream.send_all(data)
 
     async def read_exactly(self, n: int) -> bytes:
         # Not one byte more: what follows the reply is the target's.
         data = b""
         while len(data) < n:
-            try:
-                received = await self._stream.receive_some(n - len(data))
-            except trio.BrokenResourceError as exc:
-                raise PeerGone("the connection broke before the SOCKS answer") from exc
+            received = await self._stream.receive_some(n - len(data))
             if not received:
                 raise PeerGone("the SOCKS proxy ended the connection in its answer")
             data += received

@@ -251,12 +251,16 @@ class UpgradedStream(trio.abc.Stream):
                 nobody can tell a cut from an end.
 
         Raises:
-            ValueError: The context does not go with the other arguments; nothing was
-                done.
+            ValueError: The context does not go with the other arguments: it checks
+                names, say, and there is none. Nothing was done.
+            ssl.SSLError: It is one for the other side. Nothing was done.
             trio.BrokenResourceError: The handshake failed; the cause tells why.
             trio.ClosedResourceError: The stream was closed, detached or has gone on in
                 TLS already.
         """
+        if ssl_context.check_hostname and not (server_side or server_hostname):
+            # Without a name ssl checks none, and says nothing.
+            raise ValueError("the context checks names: server_hostname is missing")
         below = UpgradedStream(self.transport, self._left, ended=self._ended)
         tls = trio.SSLStream(
             below,

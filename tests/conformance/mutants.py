@@ -164,8 +164,8 @@ MUTANTS = {
     "M08": Mutant("_client", "if await http.has_unasked_input():", "if False:"),
     "M12": Mutant(
         "_client",
-        "if self._spent or http.ended or not http.reusable:",
-        "if self._spent:",
+        "if used and (self._spent or http.ended or not http.reusable):",
+        "if used and self._spent:",
     ),
     # Ends
     "M09": Mutant(
@@ -183,8 +183,8 @@ MUTANTS = {
     ),
     "M15": Mutant(
         "_closing",
-        "                    await tls.unwrap()\n            if not peer_ended",
-        "                    pass\n            if not peer_ended",
+        "            await tls.unwrap()\n    bottom = ",
+        "            pass\n    bottom = ",
     ),
     "M16": Mutant(
         "_closing",

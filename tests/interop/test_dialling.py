@@ -386,9 +386,8 @@ class TestRefusingProxy:
         contexts: tuple[ssl.SSLContext, ssl.SSLContext],
     ) -> None:
         """Of a chain, the one that refused is named."""
-        options: Any = {"nursery": nursery, "folder": tmp_path, "contexts": contexts}
-        first = await open_proxy("example", **options)
-        second = await open_proxy("https", **options)
+        make = partial(open_proxy, nursery=nursery, folder=tmp_path, contexts=contexts)
+        first, second = await make("example"), await make("https")
         nobody = f"http://{HOST}:{find_free_port()}/"
         assert isinstance(second, Proxy)
         with pytest.raises(TunnelRefused) as caught:
