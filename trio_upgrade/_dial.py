@@ -11,6 +11,7 @@ import trio
 from ._closing import close_now
 from ._errors import OpenError, PeerGone, TLSFailed
 from ._proxies import Proxy, lead_through
+from ._socket import take_stream
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -90,9 +91,11 @@ class Route:
     async def _connect(self) -> trio.abc.Stream:
         first = self._endpoints[0]
         if first.path is not None:
-            return await trio.open_unix_socket(first.path)
-        return await trio.open_tcp_stream(
-            first.host, first.port, local_address=self._local_address
+            return take_stream(await trio.open_unix_socket(first.path))
+        return take_stream(
+            await trio.open_tcp_stream(
+                first.host, first.port, local_address=self._local_address
+            )
         )
 
     async def _secure(self, stream: trio.abc.Stream, index: int) -> trio.abc.Stream:

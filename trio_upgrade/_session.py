@@ -206,8 +206,7 @@ class Session:
                 self._report(exchange, errors)
             raise rest from None
         finally:
-            # A frame that an exception has passed must not name it: each would keep the
-            # other, and the request with its body, until the collector comes.
+            # What an exception has passed must not keep it: a cycle, body and all.
             del exc, errors, rest
 
     def _take_in(self, exchange: ServerExchange) -> bool:
@@ -354,19 +353,17 @@ class Session:
             self._report(exchange, errors)
             refusal = Response(500, "Internal Server Error\n")
         elif exchange.http.ended or exchange.http.lost:
-            # Perhaps it still reads.
             self._reason = EndReason.LOST
         if exchange.stream is not None or not exchange.http.may_answer:
             return False
-        # Behind a body with broken framing nobody can find the next request; behind
-        # one that came too slowly nobody wants to.
+        # Behind a body that is broken or too slow nobody finds, or wants, a request.
         bad = BadBody | BodyTimeout
         close = any(isinstance(leaf, bad) for leaf in find_leaves(errors))
         try:
             return await self._answer(exchange, refusal, close=close)
         except (trio.BrokenResourceError, BodyError):
-            lost = exchange.http.ended or exchange.http.lost
-            self._reason = EndReason.LOST if lost else EndReason.ANSWERED
+            gone = exchange.http.ended or exchange.http.lost
+            self._reason = EndReason.LOST if gone else EndReason.ANSWERED
             return False
 
     def _report(self, exchange: ServerExchange, errors: Exception) -> None:
