@@ -19,6 +19,9 @@ class Connection:
         self.idle = idle
         self.task: trio.lowlevel.Task | None = None
         self.depth = 0
+        self.protocol: str | None = None
+        self.requests = 0
+        self.began = 0.0
         self.reasons: list[EndReason] = []
 
     def expire(self, reason: EndReason) -> None:

@@ -347,8 +347,8 @@ class TestObservers:
         def never(*_: object, **__: object) -> None:
             raise AssertionError("called")
 
-        for name in ("ErrorRecord", "EndRecord", "find_peer"):
-            monkeypatch.setattr(f"trio_upgrade._session.{name}", never)
+        for name in ("_hub.ErrorRecord", "_hub.EndRecord", "_session.find_peer"):
+            monkeypatch.setattr(f"trio_upgrade.{name}", never)
         for name in ("RequestRecord", "SwitchRecord", "find_peer"):
             monkeypatch.setattr(f"trio_upgrade._exchange.{name}", never)
 

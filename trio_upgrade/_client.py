@@ -3,6 +3,8 @@
 # task that sends a body while the answer may come already ends with the call.
 from __future__ import annotations
 
+import math
+from contextlib import suppress
 from typing import TYPE_CHECKING, TypeAlias, final
 
 import trio
@@ -26,6 +28,7 @@ from ._handshake import connect_fields, expects_anything
 from ._headers import encode_fields
 from ._messages import ClientResponse, ResponseHead, opens_tunnel
 from ._sending import RequestSending
+from ._socket import DirectSocketStream
 from ._stream import UpgradedStream
 from ._target import parse_connect_authority
 from ._upgraded import Upgraded
@@ -60,6 +63,8 @@ class ClientConnection(trio.abc.AsyncResource):
         self._endpoint = endpoint
         self._limits = limits
         self._used = False
+        # Of the last final response.
+        self._body: Body | None = None
         # Whether the last answer ended its use, whatever HTTP says.
         self._spent = False
 
@@ -86,7 +91,9 @@ class ClientConnection(trio.abc.AsyncResource):
                 stream say. That is sent as it comes, chunked unless ``headers`` have a
                 Content-Length, which it must keep to, and closed behind it. The answer
                 is heard meanwhile; a final one ends the sending, and with it the use of
-                the connection.
+                the connection. Over TLS, which does not survive that, the beginning of
+                that answer's body is read before: ``Limits.refusal_body`` bytes or
+                ``Limits.linger`` seconds of it.
 
         Raises:
             ValueError: The request is malformed, or a field is given that the library
@@ -205,14 +212,22 @@ class ClientConnection(trio.abc.AsyncResource):
     def _respond(
         self, head: ResponseHead, informational: tuple[ResponseHead, ...]
     ) -> ClientResponse:
-        http = self._http
-        body = Body(
-            http.receive_body,
-            http.codec.body_left,
-            self._limits.body_bytes,
-            lambda: http.codec.trailers,
-        )
+        body = self._body
+        assert body is not None
         return ClientResponse(head, informational, body)
+
+    async def _keep_early(self) -> None:
+        # What can be had of an early answer's body before sending is cut: on anything
+        # but a plain socket that breaks the stream, TLS for one.
+        body = self._body
+        if body is None or isinstance(
+            self._stream, trio.SocketStream | DirectSocketStream
+        ):
+            return
+        linger = self._limits.linger
+        with trio.move_on_after(math.inf if linger is None else linger):
+            with suppress(BodyError):
+                await body.read_beginning(self._limits.refusal_body)
 
     async def _exchange(
         self,
@@ -271,6 +286,8 @@ class ClientConnection(trio.abc.AsyncResource):
             nursery.start_soon(send, name="trio_upgrade request body")
             try:
                 answer = await self._receive_final(offer, sending)
+                if not sending.done:
+                    await self._keep_early()
             except Exception as exc:
                 failure = exc
             # With a final response the body has lost its purpose, and the connection
@@ -327,7 +344,18 @@ class ClientConnection(trio.abc.AsyncResource):
                     raise MalformedMessage("too many informational responses")
                 informational.append(head)
                 continue
+            else:
+                self._body = self._make_body()
             return head, tuple(informational)
+
+    def _make_body(self) -> Body:
+        http = self._http
+        return Body(
+            http.receive_body,
+            http.codec.body_left,
+            self._limits.body_bytes,
+            lambda: http.codec.trailers,
+        )
 
     async def _abandon(self, stream: trio.abc.Stream) -> None:
         self._stream = None

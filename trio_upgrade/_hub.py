@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import sys
 from typing import TYPE_CHECKING, Protocol, TypeVar, final
 
 import trio
@@ -11,13 +12,15 @@ import trio
 from ._dates import DateClock
 from ._deadlines import Deadlines, Expirable
 from ._errors import Unavailable
-from ._watching import EndReason, ServerStatistics
+from ._stream import UpgradedStream
+from ._watching import EndReason, EndRecord, ErrorRecord, ServerStatistics
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ._limits import Limits
-    from ._watching import EndRecord, ErrorRecord, RequestRecord, SwitchRecord
+    from ._request import Request
+    from ._watching import Peer, RequestRecord, SwitchRecord
 
 RecordT = TypeVar("RecordT")
 
@@ -35,6 +38,15 @@ class Served(Expirable, Protocol):
 
     @property
     def depth(self) -> int: ...
+
+    @property
+    def protocol(self) -> str | None: ...
+
+    @property
+    def requests(self) -> int: ...
+
+    @property
+    def began(self) -> float: ...
 
 
 def check_grace(grace: float | None) -> float:
@@ -112,6 +124,12 @@ class Hub:
         while bound is not None and len(self._connections) >= bound:
             await self._left.wait()
 
+    @property
+    def room(self) -> int:
+        """How many more connections may be served."""
+        bound = self.limits.connections
+        return sys.maxsize if bound is None else bound - len(self._connections)
+
     def admit(self, connection: Served) -> None:
         """Count a connection in."""
         self._connections.add(connection)
@@ -171,6 +189,42 @@ class Hub:
             total_errors=self.total_errors,
             is_draining=self.draining.is_set(),
         )
+
+    def tell_error(self, peer: Peer, request: Request | None, error: Exception) -> None:
+        """Tell of what an app has raised, or of what broke in serving: log, observer.
+
+        A strict server raises it as well, so that nobody need log it.
+        """
+        if self.on_error is not None:
+            self.tell(self.on_error, ErrorRecord(peer, request, error))
+        if self.strict:
+            return
+        if request is None:
+            _LOGGER.error("error while serving a connection", exc_info=error)
+        else:
+            message = "error in the app, serving %r to %s"
+            _LOGGER.error(message, request, peer, exc_info=error)
+
+    def tell_end(
+        self,
+        connection: Served,
+        stream: trio.abc.Stream,
+        peer: Peer,
+        reason: EndReason,
+    ) -> None:
+        """Tell the observer of the end of a connection, and of what went through it."""
+        assert self.on_end is not None
+        switched = stream if isinstance(stream, UpgradedStream) else None
+        record = EndRecord(
+            peer=peer,
+            reason=reason,
+            protocol=connection.protocol,
+            requests=connection.requests,
+            received=0 if switched is None else switched.received,
+            sent=0 if switched is None else switched.sent,
+            seconds=trio.current_time() - connection.began,
+        )
+        self.tell(self.on_end, record)
 
     def tell(self, callback: Callable[[RecordT], object], record: RecordT) -> None:
         """Call an observer; what it raises is logged and stops nothing."""

@@ -262,7 +262,7 @@ async def _accept_connections(
             while True:
                 await hub.wait_room()
                 try:
-                    streams = await _accept_some(listener)
+                    streams = await _accept_some(listener, min(_BATCH, hub.room))
                 except OSError as exc:
                     if exc.errno not in _CAPACITY_ERRNOS:
                         raise
@@ -278,7 +278,7 @@ async def _accept_connections(
                     while streams:
                         # Others may have been quicker.
                         await hub.wait_room()
-                        session = make_session(streams.pop())
+                        session = make_session(streams.pop(0))
                         nursery.start_soon(session.serve, name=_CONNECTION)
                 finally:
                     for stream in streams:
@@ -286,10 +286,10 @@ async def _accept_connections(
 
 
 async def _accept_some(
-    listener: trio.abc.Listener[trio.abc.Stream],
+    listener: trio.abc.Listener[trio.abc.Stream], most: int
 ) -> list[trio.abc.Stream]:
     if isinstance(listener, DirectSocketListener | UnixListener):
-        return [*await listener.accept_some(_BATCH)]
+        return [*await listener.accept_some(most)]
     return [await listener.accept()]
 
 

@@ -16,14 +16,13 @@ from ._exchange import ServerExchange
 from ._groups import find_leaves, split_errors
 from ._messages import Response, Tunnel, Upgrade, opens_tunnel
 from ._server_connection import ServerConnection
-from ._stream import UpgradedStream
-from ._watching import EndReason, EndRecord, ErrorRecord
+from ._watching import EndReason
 
 if TYPE_CHECKING:
     from ._hub import Hub
-    from ._request import Answer, App
+    from ._request import Answer, App, UpgradeHandler
     from ._server import Server
-    from ._watching import Peer
+    from ._stream import UpgradedStream
 
 _LOGGER = logging.getLogger("trio_upgrade.server")
 # What is still owed to a peer whose time is up, while HTTP is spoken.
@@ -44,7 +43,10 @@ class Session:
         hub: What that shares with its other connections.
 
     Attributes:
+        began: When it was accepted, if an observer wants to know.
         idle: Whether no request is under way.
+        protocol: What it has switched to.
+        requests: How many have come.
         task: The task that serves it, once it runs.
         depth: How many nurseries that had open by then.
     """
@@ -52,19 +54,20 @@ class Session:
     __slots__ = (
         "_abort",
         "_app",
-        "_began",
         "_cause",
         "_http",
         "_hub",
-        "_protocol",
         "_reason",
-        "_requests",
         "_scope",
         "_server",
         "_stream",
+        "_switched",
         "_transport",
+        "began",
         "depth",
         "idle",
+        "protocol",
+        "requests",
         "task",
     )
 
@@ -81,13 +84,16 @@ class Session:
         # What ends whatever this does now, when a deadline has passed.
         self._scope = trio.CancelScope()
         self._cause = EndReason.CANCELLED
+        # What runs when the request that switched is through.
+        self._switched: tuple[ServerExchange, UpgradedStream, UpgradeHandler] | None
+        self._switched = None
         # Whether to end by a reset, so that the peer cannot take the cut for an end.
         self._abort = False
-        self._requests = 0
-        self._protocol: str | None = None
+        self.requests: int = 0
+        self.protocol: str | None = None
         self._reason = EndReason.CANCELLED
         # Only an observer wants to know.
-        self._began = 0.0 if hub.on_end is None else trio.current_time()
+        self.began: float = 0.0 if hub.on_end is None else trio.current_time()
         self.idle: bool = True
         self.task: trio.lowlevel.Task | None = None
         self.depth: int = 0
@@ -111,15 +117,13 @@ class Session:
             if hub.strict or errors is None:
                 raise
             # A transport that fails to close, or a bug: not the listener's problem.
-            _LOGGER.error("error while serving a connection", exc_info=errors)
-            if hub.on_error is not None:
-                hub.tell(hub.on_error, ErrorRecord(peer, None, errors))
+            hub.tell_error(peer, None, errors)
             if rest is not None:
                 raise rest from None
         finally:
-            hub.dismiss(self, upgraded=self._protocol is not None)
+            hub.dismiss(self, upgraded=self.protocol is not None)
             if hub.on_end is not None:
-                self._tell_end(peer)
+                hub.tell_end(self, self._stream, peer, self._reason)
 
     async def _run(self) -> None:
         deadlines = self._hub.deadlines
@@ -128,6 +132,8 @@ class Session:
                 deadlines.head.arm(self)
                 while await self._serve_request():
                     pass
+                if self._switched is not None:
+                    await self._run_handler(*self._switched)
             # Only the end is left, and that has a bound of its own.
             deadlines.disarm(self)
             if self._scope.cancelled_caught:
@@ -162,7 +168,7 @@ class Session:
     def head_began(self) -> None:
         """Take in that some of a head has come, but not all."""
         self.idle = False
-        if self._requests:
+        if self.requests:
             self._hub.deadlines.idle.disarm(self)
             self._hub.deadlines.head.arm(self)
 
@@ -189,7 +195,8 @@ class Session:
             return await self._handle(exchange, exc)
         finally:
             self._take_in(exchange)
-            exchange.finish()
+            if self._switched is None:
+                exchange.finish()
 
     async def _handle(self, exchange: ServerExchange, exc: BaseException) -> bool:
         errors, rest = split_errors(exc)
@@ -213,7 +220,7 @@ class Session:
         # What became of the connection; whether it has switched.
         if exchange.stream is not None:
             self._stream = exchange.stream
-            self._protocol = exchange.protocol
+            self.protocol = exchange.protocol
         return exchange.stream is not None
 
     async def _receive_request(self) -> ServerExchange | None:
@@ -224,7 +231,7 @@ class Session:
             if self._hub.draining.is_set():
                 self._reason = EndReason.DRAINED
                 return None
-            if self._requests:
+            if self.requests:
                 deadlines.idle.arm(self)
         try:
             head = await http.receive_request()
@@ -236,7 +243,7 @@ class Session:
             deadlines.idle.disarm(self)
             deadlines.head.disarm(self)
             self.idle = False
-            self._requests += 1
+            self.requests += 1
             self._hub.total_requests += 1
             exchange = ServerExchange(
                 http,
@@ -261,7 +268,7 @@ class Session:
 
     def _is_last(self) -> bool:
         most = self._hub.limits.requests_per_connection
-        return most is not None and self._requests >= most
+        return most is not None and self.requests >= most
 
     async def _refuse(self, refusal: Response) -> None:
         # Answers what never became a request, or is none any more.
@@ -325,9 +332,23 @@ class Session:
             stream = await exchange.accept_upgrade(
                 answer.protocol, answer.fields, answer.reason
             )
-        await answer.handler(request, stream, stream.head)
-        self._reason = EndReason.RETURNED
+        self._switched = exchange, stream, answer.handler
         return False
+
+    async def _run_handler(
+        self, exchange: ServerExchange, stream: UpgradedStream, handler: UpgradeHandler
+    ) -> None:
+        # Not from within the request that asked for it: this may last for days, and
+        # each frame that waits takes memory.
+        try:
+            await handler(exchange.request, stream, stream.head)
+            self._reason = EndReason.RETURNED
+        except BaseException as exc:
+            await self._handle(exchange, exc)
+        finally:
+            self._switched = None
+            self._take_in(exchange)
+            exchange.finish()
 
     def _is_broken(self, exchange: ServerExchange, answer: Answer) -> bool:
         # A 101 or a 100 was begun and failed, and the app went on all the same.
@@ -367,32 +388,9 @@ class Session:
             return False
 
     def _report(self, exchange: ServerExchange, errors: Exception) -> None:
-        hub = self._hub
         self._reason = EndReason.ERROR
-        hub.total_errors += 1
-        if hub.on_error is not None:
-            hub.tell(hub.on_error, ErrorRecord(exchange.peer, exchange.request, errors))
-        if hub.strict:
+        self._hub.total_errors += 1
+        self._hub.tell_error(exchange.peer, exchange.request, errors)
+        if self._hub.strict:
             self._abort = True
             raise errors
-        _LOGGER.error(
-            "error in the app, serving %r to %s",
-            exchange.request,
-            exchange.peer,
-            exc_info=errors,
-        )
-
-    def _tell_end(self, peer: Peer) -> None:
-        hub, stream = self._hub, self._stream
-        assert hub.on_end is not None
-        switched = stream if isinstance(stream, UpgradedStream) else None
-        record = EndRecord(
-            peer=peer,
-            reason=self._reason,
-            protocol=self._protocol,
-            requests=self._requests,
-            received=0 if switched is None else switched.received,
-            sent=0 if switched is None else switched.sent,
-            seconds=trio.current_time() - self._began,
-        )
-        hub.tell(hub.on_end, record)

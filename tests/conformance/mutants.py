@@ -50,7 +50,7 @@ MUTANTS = {
         "and bool(self._folded)",
     ),
     "U10": Mutant(
-        "_session", "answer.handler(request, stream,", "answer.handler(None, stream,"
+        "_session", "handler(exchange.request, stream,", "handler(None, stream,"
     ),
     "U12": Mutant(
         "_handshake",
