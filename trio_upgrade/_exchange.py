@@ -59,6 +59,25 @@ class ServerExchange:
         MalformedMessage: The target has no form that the method permits.
     """
 
+    __slots__ = (
+        "__weakref__",
+        "_began",
+        "_clients_faults",
+        "_dropped",
+        "_http",
+        "_hub",
+        "_last",
+        "_progress",
+        "_session",
+        "_stream",
+        "_transport",
+        "_waited",
+        "_watching",
+        "protocol",
+        "request",
+        "server",
+    )
+
     def __init__(
         self,
         http: ServerConnection,
@@ -255,6 +274,8 @@ class ServerExchange:
         stream = self._stream = UpgradedStream(self._transport, rest, ended=ended)
         self.protocol = protocol
         self._http = None
+        # It may be held for days now, and hardly be asked for a field again.
+        self.request.headers.forget_index()
         hub.count_upgraded()
         if hub.on_switch is not None:
             seconds = trio.current_time() - self._began

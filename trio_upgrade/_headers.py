@@ -66,6 +66,10 @@ class Headers(Mapping[str, str]):
                 self._by_name.setdefault(key.lower(), []).append(value)
         return self._by_name.get(name, ())
 
+    def forget_index(self) -> None:
+        """Free what makes looking up fast; it is made anew when it is needed."""
+        self._by_name = None
+
     def get_list(self, name: str) -> list[str]:
         """Return the value of each line of a field, in order; empty without one.
 
