@@ -13,13 +13,15 @@ four minutes, or one with ``--quick``.
 Peers take turns, in an order that is reversed each round, the server on one core and the
 load generator on another. A rate is the median of the rounds. Beside it is the peer's own
 CPU time per operation, the least of the rounds, which is what a busy machine disturbs the
-least. † marks rates that the load generator limits: servers differ by more than these
-show, and only their CPU time says by how much.
+least. Each measurement waits for a calm moment, but not for long. † marks rates that the
+load generator limits: servers differ by more than these show, and only their CPU time says
+by how much.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import statistics
 import subprocess
 import sys
@@ -29,8 +31,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from .figures import Figure, Peer, Sample, figures
 from .load import ServerError
-from .programs import ROOT, Cores, Program, missing
-from .report import OURS, Result, Row, full, picture, summary
+from .programs import ROOT, Calm, Cores, Program, missing
+from .report import NODE, OURS, Result, Row, full, picture, summary
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,16 +45,18 @@ class Plan(NamedTuple):
     """How much is done."""
 
     rounds: int
-    # Each round's, and those to get warm before the first one.
+    # Each round's, and those that Node gets to be warm before the first one.
     seconds: float
     warm: float
     idle: int
-    # Seconds for everything, for machines where it would take longer.
+    # Seconds for everything, for machines where it would take longer; those of them
+    # that may be spent waiting for calm.
     budget: float
+    patience: float
 
 
-WHOLE = Plan(rounds=5, seconds=0.7, warm=1, idle=4000, budget=220)
-QUICK = Plan(rounds=2, seconds=0.2, warm=0.4, idle=400, budget=50)
+WHOLE = Plan(rounds=10, seconds=0.3, warm=2.5, idle=4000, budget=215, patience=40)
+QUICK = Plan(rounds=3, seconds=0.1, warm=1, idle=400, budget=48, patience=3)
 FAULTS = (ServerError, OSError, subprocess.SubprocessError)
 
 
@@ -61,7 +65,9 @@ def tell(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def compare(figure: Figure, plan: Plan, cores: Cores, deadline: float) -> Result:
+def compare(
+    figure: Figure, plan: Plan, cores: Cores, calm: Calm, deadline: float
+) -> Result:
     """Measure one figure of everybody who is there; no new round after the deadline."""
     samples: dict[Peer, list[Sample]] = {}
     result = Result(
@@ -83,7 +89,7 @@ def compare(figure: Figure, plan: Plan, cores: Cores, deadline: float) -> Result
             except FAULTS as exc:
                 tell(f"  {peer.name} is left out: {exc}")
         order = list(programs)
-        for number in range(1 if figure.once else plan.rounds):
+        for number in range(math.ceil(plan.rounds * figure.share)):
             if number and time.monotonic() > deadline:
                 tell(f"  {number} rounds only: this machine is slow")
                 break
@@ -91,7 +97,10 @@ def compare(figure: Figure, plan: Plan, cores: Cores, deadline: float) -> Result
                 program = programs[peer]
                 try:
                     if figure.warm and not number:
-                        figure.measure(peer, program, plan.warm, cores)
+                        # A compiler at run time needs a while to be what it will be.
+                        warm = plan.warm if peer.name == NODE else plan.seconds
+                        figure.measure(peer, program, warm, cores)
+                    calm.wait()
                     sample = figure.measure(peer, program, plan.seconds, cores)
                 except FAULTS as exc:
                     tell(f"  {peer.name} failed: {exc}")
@@ -121,9 +130,10 @@ def page(results: list[Result]) -> str:
     text = (__doc__ or "").partition("\n\nPeers take turns")[2]
     return (
         "# Benchmarks\n\n"
-        "Made by `nox -s bench -- --write`, in one run on two cores of a machine that "
-        "others\nuse, too: read the ratios, not the figures, and no difference under 20 %."
-        f"\n\nPeers take turns{text}\n![The ratios](benchmarks.svg)\n\n"
+        "Made by `nox -s bench -- --write`, in one run on a machine with two cores and "
+        "noisy\nneighbours: read the ratios, not the figures; differences under 20 % "
+        "mean nothing.\n\n"
+        f"Peers take turns{text}\n![The ratios](benchmarks.svg)\n\n"
         f"{summary(results)}\n## All figures\n\n{full(results)}"
     )
 
@@ -154,12 +164,13 @@ def main(words: Sequence[str] | None = None) -> int:
     idle = min(plan.idle, allow_files(plan.idle + 200) - 200)
     wanted = [figure for figure in figures(idle) if options.only in figure.title]
     budget = plan.budget / max(sum(len(figure.peers) for figure in wanted), 1)
+    calm = Calm(cores, plan.patience)
     deadline = time.monotonic()
     results: list[Result] = []
     for figure in wanted:
         tell(figure.title)
         deadline += budget * len(figure.peers)
-        results.append(compare(figure, plan, cores, deadline))
+        results.append(compare(figure, plan, cores, calm, deadline))
     print(full(results))
     print(summary(results), end="")
     if options.write:

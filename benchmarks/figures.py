@@ -113,8 +113,9 @@ class Figure:
     cpu_unit: str = "CPU µs/op"
     cpu_factor: float = 1e6
     less_is_better: bool = False
-    once: bool = False
-    # Compilers at run time, Node's, need some time before they are what they will be.
+    # How many of the rounds there are.
+    share: float = 1
+    # Whether peers are measured once for nothing before the first round.
     warm: bool = False
     note: str = ""
 
@@ -171,8 +172,9 @@ def by_load(
 def by_client(
     protocol: str, peer: Peer, program: Program | None, seconds: float, cores: Cores
 ) -> Sample:
-    """Let a client load the raw server."""
+    """Let a client load the raw server; longer, as each time it has to get warm."""
     assert program is not None
+    seconds *= 2
     before = program.cpu()
     words = [str(program.port), protocol, str(seconds), "8"]
     with pinned(cores.server):
@@ -273,7 +275,7 @@ def figures(idle: int) -> list[Figure]:
             start_server,
             cpu_unit="",
             less_is_better=True,
-            once=True,
+            share=0.01,
             note=f"{idle:,} upgraded connections; WebSocket where a peer has only that.",
         ),
         Figure(
@@ -309,6 +311,7 @@ def figures(idle: int) -> list[Figure]:
             CLIENTS,
             partial(by_client, "echo"),
             start_raw,
+            share=0.3,
             note="8 at a time, against a server of raw sockets, which is the load here.",
         ),
         Figure(
@@ -316,6 +319,7 @@ def figures(idle: int) -> list[Figure]:
             SOCKET_CLIENTS,
             partial(by_client, "websocket"),
             start_raw,
+            share=0.3,
             note="8 at a time. The first two end after the 101; the WebSocket libraries "
             "check a key, and say goodbye.",
         ),

@@ -82,6 +82,45 @@ def pinned(core: int | None) -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
+class Calm:
+    """Waits for moments in which nobody else takes from the cores, within bounds.
+
+    A busy neighbour, of a virtual machine, too, is seen by a loop that takes longer than
+    it ever did; the counters of stolen time do not tell of all.
+    """
+
+    # Seconds of waiting for one moment; how much longer the loop may take.
+    MOST, SLACK = 1.0, 1.15
+
+    def __init__(self, cores: Cores, patience: float) -> None:
+        self._cores = set(cores)
+        self._patience = patience
+        self._least = float("inf")
+
+    def wait(self) -> None:
+        """Return as soon as all is calm, or when it took too long."""
+        began = time.monotonic()
+        while not self._calm():
+            waited = time.monotonic() - began
+            if waited > min(self.MOST, self._patience):
+                break
+            time.sleep(0.05)
+        self._patience -= time.monotonic() - began
+
+    def _calm(self) -> bool:
+        took = [self._spin(core) for core in self._cores]
+        self._least = min(self._least, *took)
+        return max(took) < self._least * self.SLACK
+
+    @staticmethod
+    def _spin(core: int | None) -> float:
+        with pinned(core):
+            began = time.perf_counter()
+            for _ in range(200_000):
+                pass
+            return time.perf_counter() - began
+
+
 def environment() -> dict[str, str]:
     """What programs are started with: the clone's library, and compiled modules kept."""
     kept = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}

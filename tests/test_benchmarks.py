@@ -11,14 +11,16 @@ from pathlib import Path
 import pytest
 
 from benchmarks import compare, figures, load
-from benchmarks.programs import PEERS, Cores, Program, missing
+from benchmarks.programs import PEERS, Calm, Cores, Program, missing
 from benchmarks.report import Result, Row, full, picture, summary
 
 ROOT = Path(__file__).parents[1]
 # Seconds that the load runs, just so that something happens.
 MOMENT = 0.05
 NOBODY = Cores(None, None)
-PLAN = compare.Plan(rounds=2, seconds=MOMENT, warm=MOMENT, idle=10, budget=10)
+PLAN = compare.Plan(
+    rounds=2, seconds=MOMENT, warm=MOMENT, idle=10, budget=10, patience=0
+)
 
 RESULTS = [
     Result(
@@ -137,7 +139,9 @@ def test_missing_peers_are_left_out(capsys: pytest.CaptureFixture[str]) -> None:
         figures.start_server,
         warm=True,
     )
-    result = compare.compare(figure, PLAN, NOBODY, deadline=float("inf"))
+    result = compare.compare(
+        figure, PLAN, NOBODY, Calm(NOBODY, 0), deadline=float("inf")
+    )
     told = capsys.readouterr().err
 
     assert [row.peer for row in result.rows] == ["trio_upgrade"]
