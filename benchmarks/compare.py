@@ -14,8 +14,8 @@ Peers take turns, in an order that is reversed each round, the server on one cor
 load generator on another. A rate is the median of the rounds. Beside it is the peer's own
 CPU time per operation, the least of the rounds, which is what a busy machine disturbs the
 least. Each measurement waits for a calm moment, but not for long. † marks rates that the
-load generator limits: servers differ by more than these show, and only their CPU time says
-by how much.
+load generator limits: servers differ by more than these show, and only their CPU time
+says by how much.
 """
 
 from __future__ import annotations
@@ -49,14 +49,14 @@ class Plan(NamedTuple):
     seconds: float
     warm: float
     idle: int
-    # Seconds for everything, for machines where it would take longer; those of them
-    # that may be spent waiting for calm.
+    # Seconds for everything, for machines where it would take longer, and those that may
+    # be spent waiting for calm besides.
     budget: float
     patience: float
 
 
-WHOLE = Plan(rounds=10, seconds=0.3, warm=2.5, idle=4000, budget=215, patience=40)
-QUICK = Plan(rounds=3, seconds=0.1, warm=1, idle=400, budget=48, patience=3)
+WHOLE = Plan(rounds=10, seconds=0.3, warm=2, idle=4000, budget=190, patience=30)
+QUICK = Plan(rounds=3, seconds=0.1, warm=1, idle=400, budget=46, patience=3)
 FAULTS = (ServerError, OSError, subprocess.SubprocessError)
 
 
@@ -65,10 +65,11 @@ def tell(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def compare(
-    figure: Figure, plan: Plan, cores: Cores, calm: Calm, deadline: float
-) -> Result:
-    """Measure one figure of everybody who is there; no new round after the deadline."""
+def compare(figure: Figure, plan: Plan, cores: Cores, calm: Calm, end: float) -> Result:
+    """Measure one figure of everybody who is there; no new round after the end.
+
+    What was waited for calm is not counted.
+    """
     samples: dict[Peer, list[Sample]] = {}
     result = Result(
         figure.title,
@@ -89,10 +90,12 @@ def compare(
             except FAULTS as exc:
                 tell(f"  {peer.name} is left out: {exc}")
         order = list(programs)
+        rounds = 0
         for number in range(math.ceil(plan.rounds * figure.share)):
-            if number and time.monotonic() > deadline:
+            if number and time.monotonic() - calm.waited > end:
                 tell(f"  {number} rounds only: this machine is slow")
                 break
+            rounds = number + 1
             for peer in order:
                 program = programs[peer]
                 try:
@@ -107,6 +110,7 @@ def compare(
                 else:
                     samples.setdefault(peer, []).append(sample)
             order.reverse()
+    result.note += f" Rounds: {rounds}."
     result.rows = [to_row(p.name, samples[p]) for p in programs if p in samples]
     return result
 
@@ -163,14 +167,15 @@ def main(words: Sequence[str] | None = None) -> int:
         tell("server and load share one core: the rates are of both together")
     idle = min(plan.idle, allow_files(plan.idle + 200) - 200)
     wanted = [figure for figure in figures(idle) if options.only in figure.title]
-    budget = plan.budget / max(sum(len(figure.peers) for figure in wanted), 1)
+    # Peers cost about as much to start as three rounds of them.
+    costs = [len(figure.peers) * (figure.share + 0.3) for figure in wanted]
     calm = Calm(cores, plan.patience)
-    deadline = time.monotonic()
+    end = time.monotonic()
     results: list[Result] = []
-    for figure in wanted:
+    for figure, cost in zip(wanted, costs, strict=True):
         tell(figure.title)
-        deadline += budget * len(figure.peers)
-        results.append(compare(figure, plan, cores, calm, deadline))
+        end += plan.budget * cost / sum(costs)
+        results.append(compare(figure, plan, cores, calm, end))
     print(full(results))
     print(summary(results), end="")
     if options.write:

@@ -327,6 +327,7 @@ def figures(idle: int) -> list[Figure]:
             "ms to start and import",
             IMPORTS,
             starting,
+            share=0.5,
             cpu_unit="",
             less_is_better=True,
             note="The whole program: interpreter, import, end.",

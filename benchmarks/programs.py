@@ -95,17 +95,18 @@ class Calm:
     def __init__(self, cores: Cores, patience: float) -> None:
         self._cores = set(cores)
         self._patience = patience
+        self.waited = 0.0
         self._least = float("inf")
 
     def wait(self) -> None:
         """Return as soon as all is calm, or when it took too long."""
         began = time.monotonic()
         while not self._calm():
-            waited = time.monotonic() - began
-            if waited > min(self.MOST, self._patience):
+            took = time.monotonic() - began
+            if took > min(self.MOST, self._patience - self.waited):
                 break
             time.sleep(0.05)
-        self._patience -= time.monotonic() - began
+        self.waited += time.monotonic() - began
 
     def _calm(self) -> bool:
         took = [self._spin(core) for core in self._cores]

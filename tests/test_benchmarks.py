@@ -139,9 +139,7 @@ def test_missing_peers_are_left_out(capsys: pytest.CaptureFixture[str]) -> None:
         figures.start_server,
         warm=True,
     )
-    result = compare.compare(
-        figure, PLAN, NOBODY, Calm(NOBODY, 0), deadline=float("inf")
-    )
+    result = compare.compare(figure, PLAN, NOBODY, Calm(NOBODY, 0), end=float("inf"))
     told = capsys.readouterr().err
 
     assert [row.peer for row in result.rows] == ["trio_upgrade"]
