@@ -30,6 +30,8 @@ from trio_upgrade import Request, Response, Server, relay, serve_tcp
 SAFE_PORTS = (443, 8443)
 DIAL_SECONDS = 10
 IDLE_SECONDS = 3600
+HALF_CLOSED_SECONDS = 60
+TLS_SECONDS = 1
 
 
 async def app(request: Request, *, any_port: bool) -> Response | None:
@@ -48,7 +50,11 @@ async def app(request: Request, *, any_port: bool) -> Response | None:
         return Response(502, f"cannot reach {request.authority}: {exc}\n")
     async with upstream:
         stream, _ = await request.accept_connect()
-        await relay(stream, upstream, idle_timeout=IDLE_SECONDS)
+        # Over TLS a client can be told that its target has ended only by closing.
+        silence = HALF_CLOSED_SECONDS if stream.can_send_eof else TLS_SECONDS
+        await relay(
+            stream, upstream, idle_timeout=IDLE_SECONDS, half_close_timeout=silence
+        )
     return None
 
 

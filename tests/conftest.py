@@ -1,9 +1,10 @@
 # Marks that every test may carry, and a bound for all of them.  A peer program that is
 # not there is no failure: its tests are skipped, on a desk and in CI alike, and say what
-# is to be installed.
+# is to be installed.  One that is required is a failure in CI.
 from __future__ import annotations
 
 import inspect
+import os
 import shutil
 from functools import wraps
 from typing import TYPE_CHECKING, Any
@@ -59,7 +60,10 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         (program,) = mark.args
         if shutil.which(program) is None:
             package = _PACKAGES.get(program, program)
-            pytest.skip(f"needs {program}: install Debian's package {package}")
+            reason = f"needs {program}: install Debian's package {package}"
+            if mark.kwargs.get("required") and os.environ.get("PEERS_REQUIRED"):
+                pytest.fail(reason)
+            pytest.skip(reason)
 
 
 def pytest_collection_modifyitems(

@@ -8,6 +8,7 @@ import trio.testing
 
 from trio_upgrade import UpgradedStream
 from trio_upgrade._bottom import abort_on_close, find_peer, find_socket
+from trio_upgrade._socket import take_stream
 from trio_upgrade.testing import ScriptedPeer
 
 from .support import make_tls_contexts, tcp_pair, wrap_tls
@@ -42,11 +43,13 @@ class TestAbort:
             await far.receive_some()
         await far.aclose()
 
-    async def test_closed_socket_is_left_alone(self) -> None:
+    @pytest.mark.parametrize("direct", [False, True])
+    async def test_closed_socket_is_left_alone(self, direct: bool) -> None:
         """A socket that is closed already cannot be told anything."""
-        near, far = await tcp_pair()
+        pair = await tcp_pair()
+        near = take_stream(pair[0]) if direct else pair[0]
         await near.aclose()
-        await far.aclose()
+        await pair[1].aclose()
 
         abort_on_close(near)
 

@@ -6,6 +6,10 @@ the n-th; then n + 1 is tried, until the task gets through.
 
 from __future__ import annotations
 
+import socket
+from contextlib import suppress
+from contextvars import ContextVar
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import pytest
@@ -13,17 +17,30 @@ import trio
 import trio.testing
 
 from trio_upgrade import (
+    Proxy,
+    Request,
     Response,
     Upgrade,
     UpgradeRefused,
     open_connection,
     open_tunnel,
     open_upgrade,
+    relay,
+    serve_ssl_over_tcp,
     serve_stream,
 )
 from trio_upgrade.testing import ScriptedPeer
 
-from .support import DATE, SWITCHED, UP, echo, get, okay
+from .support import (
+    DATE,
+    SWITCHED,
+    UP,
+    Resolver,
+    echo,
+    get,
+    make_tls_contexts,
+    okay,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -244,3 +261,86 @@ async def test_cancelled_server_leaks_no_task() -> None:
 
 async def app() -> Upgrade:
     return Upgrade("echo", echo)
+
+
+# Set for whoever dials, and its children.
+_dialling = ContextVar("_dialling", default=False)
+
+
+class Sockets(trio.abc.SocketFactory):
+    """Remembers the sockets that are made to dial with."""
+
+    def __init__(self) -> None:
+        self.made: list[trio.socket.SocketType] = []
+
+    def socket(self, family=-1, type=-1, proto=-1):  # noqa: A002  as Trio names them
+        sock = trio.socket.from_stdlib_socket(socket.socket(family, type, proto))
+        if _dialling.get():
+            self.made.append(sock)
+        return sock
+
+
+async def join(near: trio.abc.Stream, port: int | None) -> None:
+    """Lead a stream to a port here, as a proxy does."""
+    assert port is not None
+    async with await trio.open_tcp_stream("127.0.0.1", port) as far:
+        await relay(near, far)
+
+
+async def tunnel(request: Request) -> None:
+    stream, _ = await request.accept_connect()
+    await join(stream, request.authority.port)
+
+
+async def socks(stream: trio.SocketStream) -> None:
+    with suppress(trio.BrokenResourceError):
+        await stream.receive_some(3)
+        await stream.send_all(b"\x05\x00")
+        request = await stream.receive_some()
+        if request:
+            await stream.send_all(b"\x05\x00\x00\x01" + b"\0" * 6)
+            await join(stream, int.from_bytes(request[-2:], "big"))
+
+
+@pytest.mark.parametrize("scheme", ["https", "socks5h"])
+async def test_dial_through_a_proxy_with_tls(nursery: trio.Nursery, scheme) -> None:
+    """TCP, what is said with the proxy, TLS, the switch: no socket is left open."""
+    trio.socket.set_custom_hostname_resolver(Resolver())
+    client_context, server_context = make_tls_contexts()
+    serve = partial(serve_ssl_over_tcp, host="127.0.0.1")
+    server = await nursery.start(serve, lambda _: app(), 0, server_context)
+    port = server.url.rpartition(":")[2]
+    if scheme == "https":
+        proxy = await nursery.start(serve, tunnel, 0, server_context)
+        via = Proxy(
+            f"https://localhost:{proxy.url.rpartition(':')[2]}",
+            ssl_context=client_context,
+        )
+    else:
+        listen = partial(trio.serve_tcp, socks, 0, host="127.0.0.1")
+        listeners = await nursery.start(listen)
+        via = Proxy(f"socks5h://localhost:{listeners[0].socket.getsockname()[1]}")
+    _dialling.set(True)
+    for step in range(1, 1000):
+        sockets = Sockets()
+        trio.socket.set_custom_socket_factory(sockets)
+        instrument = CancelAtStep(step)
+        trio.lowlevel.add_instrument(instrument)
+        with instrument.scope:
+            async with await open_upgrade(
+                f"https://localhost:{port}/",
+                "echo",
+                via=via,
+                ssl_context=client_context,
+            ) as (_, stream, _):
+                await stream.send_all(b"hello")
+                assert await stream.receive_some() == b"hello"
+        trio.lowlevel.remove_instrument(instrument)
+
+        for sock in sockets.made:
+            assert sock.fileno() == -1, f"left open when cancelled at step {step}"
+        if not instrument.scope.cancelled_caught:
+            break
+
+    assert sockets.made
+    assert 20 < step < 1000

@@ -468,7 +468,8 @@ class TestArguments:
         [
             ("ftp://x/", {}, ValueError, "scheme 'ftp'"),
             ("http:///x", {}, ValueError, "no host"),
-            ("http://u:secret@x/", {}, ValueError, "credentials"),
+            ("http://x/", {"via": "http://y"}, TypeError, "stream="),
+            ("http://u:se@cret@x/", {}, ValueError, "credentials"),
             ("http://x:99999/", {}, ValueError, "port"),
             ("http://x/a b", {}, ValueError, "blanks"),
             ("http://x/", {"headers": {"Upgrade": "x"}}, ValueError, "Upgrade"),
@@ -484,14 +485,8 @@ class TestArguments:
         with pytest.raises(error, match=match) as caught:
             await open_upgrade(url, "echo", stream=peer, **options)
 
-        assert "secret" not in str(caught.value)
+        assert "cret" not in str(caught.value)
         assert not peer.sent
-
-    async def test_https_is_never_dialled_in_clear_text(self) -> None:
-        """Without a TLS stream of the caller's an https URL is refused."""
-        for open_it in (open_connection, lambda url: open_upgrade(url, "echo")):
-            with pytest.raises(ValueError, match="stream="):
-                await open_it("https://127.0.0.1:9/")
 
     @pytest.mark.ids("R46", "CVE-2026-1527")
     @pytest.mark.parametrize("protocol", ["a\r\nB: c", "a b", "", "a/", "/1", "a,b"])

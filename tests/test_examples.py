@@ -10,15 +10,25 @@ import socket
 import subprocess
 import sys
 import tomllib
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 import trio
+import trustme
 
-from trio_upgrade import PeerGone, open_connection, open_upgrade
+from trio_upgrade import (
+    PeerGone,
+    Request,
+    Response,
+    Upgrade,
+    open_connection,
+    open_upgrade,
+    serve_tcp,
+)
 
 from .interop.programs import BOUND, EXAMPLES, HOST, example, read_url, run, start
-from .support import SWITCHED
+from .support import SWITCHED, echo
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -208,3 +218,113 @@ def test_example_says_how_to_use_it(path: Path) -> None:
 
     assert docstring is not None
     assert re.search(rf"^    .*python examples/{path.name}\b", docstring, re.MULTILINE)
+
+
+async def test_start_tls(tmp_path: Path) -> None:
+    """The greetings are in clear text, what follows is in TLS, and it ends by itself."""
+    authority = trustme.CA()
+    certificate = authority.issue_cert("localhost")
+    # The authority behind it, so that whoever trusts the file trusts the chain.
+    chain, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    for blob in (*certificate.cert_chain_pems, authority.cert_pem):
+        blob.write_to_path(str(chain), append=True)
+    certificate.private_key_pem.write_to_path(str(key))
+    result = await run(*example("start_tls.py", chain, key))
+
+    assert result.stderr == b""
+    assert result.returncode == 0
+    assert result.stdout.decode().splitlines() == [
+        "server: in clear text b'hello, may we talk?'",
+        "client: in clear text b'ready for TLS'",
+        "server: in TLS b'a secret'",
+        "client: in TLS b'a secret'",
+    ]
+
+
+class TestFollow:
+    """examples/follow.py: where it goes, and what it takes there."""
+
+    async def follow(
+        self, nursery: trio.Nursery, *answers: Response, userinfo: str = "u:p@"
+    ) -> tuple[list[tuple[str, str | None]], bytes, int | None]:
+        """Ask a server with these answers; return what it was asked and what came."""
+        asked: list[tuple[str, str | None]] = []
+        script = list(answers)
+
+        async def app(request: Request) -> Response | Upgrade:
+            asked.append((request.target, request.headers.get("authorization")))
+            return script.pop(0) if script else Upgrade("echo", echo)
+
+        server = await nursery.start(partial(serve_tcp, app, 0, host=HOST))
+        url = server.url.replace("//", f"//{userinfo}") + "/start"
+        result = await run(*example("follow.py", url))
+        return asked, result.stdout, result.returncode
+
+    async def test_redirects(self, nursery: trio.Nursery) -> None:
+        """Relative ones are followed; nobody asked for credentials."""
+        asked, output, status = await self.follow(
+            nursery,
+            Response(301, headers={"Location": "next?x"}),
+            Response(307, headers={"Location": "/last"}),
+        )
+
+        assert asked == [("/start", None), ("/next?x", None), ("/last", None)]
+        assert (output, status) == (b"hello\n", 0)
+
+    async def test_challenge(self, nursery: trio.Nursery) -> None:
+        """A 401 is answered once, and what was sent is kept within the origin."""
+        challenge = Response(401, headers={"WWW-Authenticate": 'Basic realm="x"'})
+        asked, _, status = await self.follow(
+            nursery, challenge, Response(302, headers={"Location": "/b"})
+        )
+        basic = "Basic dTpw"
+
+        assert asked == [("/start", None), ("/start", basic), ("/b", basic)]
+        assert status == 0
+        asked, _, status = await self.follow(nursery, challenge, challenge)
+        assert [value for _, value in asked] == [None, basic]
+        assert status == 1
+
+    async def test_other_origin(self, nursery: trio.Nursery) -> None:
+        """Another origin gets none, asks it or not, nor those that a Location names."""
+        challenge = Response(401, headers={"WWW-Authenticate": 'Basic realm="x"'})
+        seen: list[str | None] = []
+
+        async def app(request: Request) -> Response:
+            seen.append(request.headers.get("authorization"))
+            return challenge
+
+        other = await nursery.start(partial(serve_tcp, app, 0, host=HOST))
+        location = other.url.replace("//", "//a:b@")
+        asked, _, status = await self.follow(
+            nursery, challenge, Response(302, headers={"Location": location})
+        )
+
+        assert len(asked) == 2
+        assert seen == [None]
+        assert status == 1
+
+    @pytest.mark.parametrize(
+        "response",
+        [
+            Response(404),
+            Response(302),
+            Response(302, headers={"Location": "ftp://x/"}),
+            Response(407),
+            Response(401, headers={"WWW-Authenticate": "Negotiate"}),
+        ],
+    )
+    async def test_refusal(self, nursery: trio.Nursery, response: Response) -> None:
+        """Everything else is a refusal."""
+        asked, _, status = await self.follow(nursery, response)
+
+        assert len(asked) == 1
+        assert status == 1
+
+    async def test_circle(self, nursery: trio.Nursery) -> None:
+        """A circle ends."""
+        circle = [Response(302, headers={"Location": "/start"})] * 10
+        asked, _, status = await self.follow(nursery, *circle, userinfo="")
+
+        assert len(asked) == 6
+        assert status == 1

@@ -147,7 +147,6 @@ class TestOfferFields:
     @pytest.mark.parametrize(
         "name",
         [
-            "Content-Length",
             "transfer-encoding",
             "Upgrade",
             "Keep-Alive",

@@ -19,6 +19,7 @@ MAX_LINES = 400
 # that only checkers read are free.
 ORDER = [
     *("_errors", "_limits", "_tokens", "_headers", "_target", "_groups", "_dates"),
+    "_urls",
     "_watching",
     *("_heads", "_framing", "_chunks", "_handshake"),
     *("_stream", "_socket", "_listener", "_bottom", "_closing", "_deadlines"),
@@ -26,7 +27,7 @@ ORDER = [
     *("_body", "_messages", "_request", "_upgraded", "_copy", "_pipe", "_relay"),
     *("_responses", "_http", "_connection", "_server_connection"),
     *("_hub", "_server", "_answers", "_exchange", "_session", "_serve"),
-    *("_sending", "_client", "_open"),
+    *("_asking", "_sending", "_client", "_socks", "_proxies", "_dial", "_open"),
     "testing",
     "__init__",
 ]

@@ -450,3 +450,147 @@ class TestFailure:
         assert scope.cancelled_caught
         assert server.peer.closed
         assert trio.lowlevel.current_statistics().tasks_living == living
+
+
+class Pieces:
+    """A body that comes, and is closed."""
+
+    def __init__(self, *pieces, error: Exception | None = None) -> None:
+        self.pieces = list(pieces)
+        self.error = error
+        self.closed = False
+
+    def __aiter__(self) -> Pieces:
+        return self
+
+    async def __anext__(self) -> bytes:
+        await trio.lowlevel.checkpoint()
+        if self.pieces:
+            piece: bytes = self.pieces.pop(0)
+            return piece
+        if self.error is not None:
+            raise self.error
+        raise StopAsyncIteration
+
+    async def aclose(self) -> None:
+        self.closed = True
+        await trio.lowlevel.checkpoint()
+
+
+class TestIterableBody:
+    """A body that comes while it is sent."""
+
+    async def send(self, body: Pieces, peer: ScriptedPeer, **headers: str) -> bytes:
+        connection = await open_connection("http://x", stream=peer)
+        given = {name.replace("_", "-"): value for name, value in headers.items()}
+        response = await connection.request("GET", "/", headers=given, body=body)
+        return await response.read()
+
+    async def test_chunked(self) -> None:
+        """Without a length it is chunked (RFC 9112 §7.1); an empty piece is none."""
+        peer = ScriptedPeer(okay(b"1")).hold_until_sent(b"0\r\n\r\n")
+        body = Pieces(b"one", b"", bytearray(b"two"), memoryview(b"3"))
+
+        assert await self.send(body, peer) == b"1"
+        assert peer.sent == (
+            b"GET / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+            b"3\r\none\r\n3\r\ntwo\r\n1\r\n3\r\n0\r\n\r\n"
+        )
+        assert body.closed
+
+    async def test_length(self) -> None:
+        """With a length it is sent as it is."""
+        peer = ScriptedPeer(okay(b"1")).hold_until_sent(b"onetwo")
+        body = Pieces(b"one", b"two")
+
+        assert await self.send(body, peer, Content_Length="6") == b"1"
+        assert peer.sent == (
+            b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 6\r\n\r\nonetwo"
+        )
+
+    @pytest.mark.parametrize("length", ["5", "7"])
+    async def test_wrong_length(self, length: str) -> None:
+        """A body of another length is the caller's error; the connection is closed."""
+        peer = ScriptedPeer(then="silence")
+        body = Pieces(b"one", b"two")
+        with pytest.raises(ValueError, match="Content-Length"):
+            await self.send(body, peer, Content_Length=length)
+
+        assert peer.closed
+        assert body.closed
+
+    @pytest.mark.parametrize("error", [LookupError("x"), trio.BrokenResourceError("x")])
+    async def test_body_that_fails(self, error: Exception) -> None:
+        """What it raises comes out as it is, and the request was not made."""
+        peer = ScriptedPeer(then="silence")
+        body = Pieces(b"one", error=error)
+        with pytest.raises(type(error)) as caught:
+            await self.send(body, peer)
+
+        assert caught.value is error
+        assert peer.closed
+        assert body.closed
+
+    async def test_no_bytes(self) -> None:
+        """A piece that is none is a TypeError."""
+        peer = ScriptedPeer(then="silence")
+        with pytest.raises(TypeError):
+            await self.send(Pieces("text"), peer)
+
+        assert peer.closed
+
+    async def test_early_answer(self) -> None:
+        """A final answer ends the sending, and with it the use of the connection."""
+        peer = ScriptedPeer(okay(b"enough")).hold_until_sent(b"one")
+        closed = trio.Event()
+
+        async def body():
+            try:
+                yield b"one"
+                await trio.sleep_forever()
+            finally:
+                closed.set()
+
+        connection = await open_connection("http://x", stream=peer)
+        response = await connection.request("POST", "/", body=body())
+
+        assert await response.read() == b"enough"
+        assert closed.is_set()
+        with pytest.raises(PeerGone):
+            await connection.request("GET", "/")
+
+    async def test_stream(self) -> None:
+        """A Trio stream is a body, too, and closed behind it."""
+        source = ScriptedPeer(b"one", b"two")
+        peer = ScriptedPeer(okay(b"1")).hold_until_sent(b"0\r\n\r\n")
+        connection = await open_connection("http://x", stream=peer)
+        await connection.request("POST", "/", body=source)
+
+        assert peer.sent.endswith(b"3\r\none\r\n3\r\ntwo\r\n0\r\n\r\n")
+        assert source.closed
+
+    async def test_expect(self) -> None:
+        """It waits for the 100, and is not touched by a refusal (RFC 9110 §10.1.1)."""
+        body = Pieces(b"one")
+        peer = ScriptedPeer(b"HTTP/1.1 100 Continue\r\n\r\n").hold_until_sent(
+            b"\r\n\r\n"
+        )
+        peer.feed(okay(b"1"))
+        assert await self.send(body, peer, Expect="100-continue") == b"1"
+
+        body = Pieces(b"one")
+        peer = ScriptedPeer(okay(b"no")).hold_until_sent(b"\r\n\r\n")
+        assert await self.send(body, peer, Expect="100-continue") == b"no"
+        assert body.pieces == [b"one"]
+        assert body.closed
+
+    @pytest.mark.ids("U14")
+    async def test_switch_behind_it(self) -> None:
+        """A 101 waits for the body's end."""
+        peer = ScriptedPeer(SWITCHED, b"raw", then="silence")
+        upgraded = await open_upgrade(
+            "http://x/", "echo", method="POST", body=Pieces(b"one", b"two"), stream=peer
+        )
+
+        assert peer.sent.endswith(b"3\r\none\r\n3\r\ntwo\r\n0\r\n\r\n")
+        assert await upgraded.stream.receive_some() == b"raw"

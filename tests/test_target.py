@@ -1,20 +1,17 @@
-"""Request targets, authorities and URLs: each form whole, and what is none of them."""
+"""Request targets and authorities: each form whole, and what is none of them."""
 
 from __future__ import annotations
 
 from string import ascii_letters, digits
-from typing import Any
 
 import pytest
 from hypothesis import given, strategies as st
 
 from trio_upgrade import Authority
 from trio_upgrade._target import (
-    Endpoint,
     Target,
     parse_authority,
     parse_target,
-    parse_url,
 )
 
 visible = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E))
@@ -264,96 +261,3 @@ class TestTarget:
             except ValueError:
                 continue
             assert parsed.authority is not None or text.startswith(("/", "*"))
-
-
-class TestURL:
-    """What a client dials."""
-
-    @pytest.mark.parametrize(
-        ("url", "expected"),
-        [
-            ("http://h", ("h", 80, False, b"h", "/")),
-            ("http://h/", ("h", 80, False, b"h", "/")),
-            ("HTTP://H:80/A?B=c#frag", ("h", 80, False, b"h", "/A?B=c")),
-            ("http://h:8080?q", ("h", 8080, False, b"h:8080", "/?q")),
-            ("http://h:/x", ("h", 80, False, b"h", "/x")),
-            ("http://h:0/", ("h", 0, False, b"h:0", "/")),
-            ("http://h:443/", ("h", 443, False, b"h:443", "/")),
-            ("ws://h/chat", ("h", 80, False, b"h", "/chat")),
-            ("https://h/", ("h", 443, True, b"h", "/")),
-            ("https://h:443/", ("h", 443, True, b"h", "/")),
-            ("https://h:80/", ("h", 80, True, b"h:80", "/")),
-            ("wss://h:444/", ("h", 444, True, b"h:444", "/")),
-            ("http://[::1]/", ("::1", 80, False, b"[::1]", "/")),
-            ("http://[0::1]:81/a", ("::1", 81, False, b"[::1]:81", "/a")),
-            ("http://1.2.3.4:9//a", ("1.2.3.4", 9, False, b"1.2.3.4:9", "//a")),
-        ],
-    )
-    def test_accepted(self, url: str, expected: tuple[Any, ...]) -> None:
-        """Host field and target are the URL's, less a default port (RFC 9110 §7.2)."""
-        assert parse_url(url) == Endpoint(*expected)
-
-    @pytest.mark.parametrize(
-        ("url", "match"),
-        [
-            ("ftp://h/", "cannot dial a URL of scheme 'ftp'"),
-            ("h/", "cannot dial a URL of scheme ''"),
-            ("", "cannot dial a URL of scheme ''"),
-            ("//h/", "cannot dial a URL of scheme ''"),
-            ("http+unix://h/", "scheme 'http\\+unix'"),
-            ("http:///x", "no host in the URL"),
-            ("http:x", "no host in the URL"),
-            ("http://:80/", "no host in the URL"),
-            ("http://h:99999/", "a port above 65535"),
-            ("http://h:x/", "not a host"),
-            ("http://[::1", "Invalid IPv6"),
-            ("http://h /", "blanks, control or non-ASCII"),
-            ("http://h/a b", "blanks, control or non-ASCII"),
-            (" http://h/", "blanks, control or non-ASCII"),
-            ("http://h/\r\nEvil: 1", "blanks, control or non-ASCII"),
-            ("http://h/\n", "blanks, control or non-ASCII"),
-            ("http://h/\t", "blanks, control or non-ASCII"),
-            ("http://h/\0", "blanks, control or non-ASCII"),
-            ("http://h/\x7f", "blanks, control or non-ASCII"),
-            ("http://h\xe9/", "blanks, control or non-ASCII"),
-            ("http://h/\u20ac", "blanks, control or non-ASCII"),
-        ],
-    )
-    def test_refused(self, url: str, match: str) -> None:
-        """What urllib would pass or mend in silence is refused (RFC 3986 §2)."""
-        with pytest.raises(ValueError, match=match):
-            parse_url(url)
-
-    @pytest.mark.parametrize(
-        "userinfo", ["secret", "user:secret", ":secret", "a@secret"]
-    )
-    def test_credentials(self, userinfo: str) -> None:
-        """Userinfo is refused, and not repeated in the message (RFC 9110 §4.2.4)."""
-        with pytest.raises(ValueError, match="credentials in the URL") as caught:
-            parse_url(f"http://{userinfo}@h/")
-
-        assert "secret" not in str(caught.value)
-
-    @given(hosts, ports, visible)
-    def test_round_trip(self, host: str, port: int | None, rest: str) -> None:
-        """Host field and target go back together into the URL's origin."""
-        rest = "/" + rest.replace("#", "").replace("?", "")
-        authority = host if port is None else f"{host}:{port}"
-        endpoint = parse_url(f"http://{authority}{rest}")
-        again = parse_url(f"http://{endpoint.host_field.decode()}{endpoint.target}")
-
-        assert again == endpoint
-        assert endpoint.target == rest
-        assert endpoint.port == (80 if port is None else port)
-
-    @given(st.text() | visible)
-    def test_arbitrary_text(self, text: str) -> None:
-        """Only ValueError comes out, and no octet that could end a line."""
-        for url in (text, f"http://{text}", f"ws://h/{text}"):
-            try:
-                endpoint = parse_url(url)
-            except ValueError:
-                continue
-            assert endpoint.target.startswith("/")
-            wire = endpoint.target.encode("ascii") + endpoint.host_field
-            assert all(0x21 <= octet <= 0x7E for octet in wire)

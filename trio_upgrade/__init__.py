@@ -15,6 +15,8 @@ from ._errors import (
     OpenError as OpenError,
     PeerGone as PeerGone,
     Refused as Refused,
+    SocksRefused as SocksRefused,
+    TLSFailed as TLSFailed,
     TrioUpgradeError as TrioUpgradeError,
     TunnelRefused as TunnelRefused,
     Unavailable as Unavailable,
@@ -37,6 +39,10 @@ from ._open import (
     open_upgrade as open_upgrade,
 )
 from ._pipe import pipe as pipe
+from ._proxies import (
+    Proxy as Proxy,
+    proxy_from_environment as proxy_from_environment,
+)
 from ._relay import Relayed as Relayed, relay as relay
 from ._request import Request as Request
 from ._serve import (

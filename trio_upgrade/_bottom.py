@@ -33,8 +33,11 @@ def abort_on_close(stream: trio.abc.AsyncResource) -> None:
 def find_socket(stream: object) -> trio.socket.SocketType | None:
     """Return the kernel socket at the bottom of a stack of streams, None if none is."""
     while True:
-        if isinstance(stream, trio.SocketStream | DirectSocketStream):
+        if isinstance(stream, trio.SocketStream):
             return stream.socket
+        if isinstance(stream, DirectSocketStream):
+            # Of a closed one no Trio socket can be made any more.
+            return stream.socket if stream.fileno() >= 0 else None
         if isinstance(stream, trio.SSLStream):
             stream = cast("_SSLStream", stream).transport_stream
         elif isinstance(stream, UpgradedStream) and not stream.detached:

@@ -3,79 +3,48 @@
 # task that sends a body while the answer may come already ends with the call.
 from __future__ import annotations
 
+import math
+from contextlib import suppress
 from typing import TYPE_CHECKING, TypeAlias, final
 
 import trio
 
+from ._asking import Offer, RequestBody, complete_fields
 from ._body import Body
-from ._closing import close_now, close_politely
+from ._closing import close_now, close_within
 from ._connection import SMALL_BODY, HTTPConnection
 from ._errors import (
     BadResponse,
+    BodyError,
     IllegalSwitch,
     MalformedMessage,
     PeerGone,
+    Refused,
     TunnelRefused,
     UpgradeRefused,
     UsageError,
 )
-from ._handshake import (
-    connect_fields,
-    expects_anything,
-    find_switch_defect,
-    offer_fields,
-)
-from ._headers import Field, HeadersLike, encode_fields, field_values
+from ._handshake import connect_fields, expects_anything
+from ._headers import encode_fields
 from ._messages import ClientResponse, ResponseHead, opens_tunnel
 from ._sending import RequestSending
+from ._socket import DirectSocketStream
 from ._stream import UpgradedStream
-from ._target import Endpoint, parse_connect_authority
-from ._tokens import Offers
+from ._target import parse_connect_authority
 from ._upgraded import Upgraded
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from ._headers import Field, HeadersLike
     from ._limits import Limits
+    from ._urls import Endpoint
 
 _SWITCHING_PROTOCOLS = 101
 _LAST_INFORMATIONAL = 199
 _Answer: TypeAlias = tuple[ResponseHead, tuple[ResponseHead, ...]]
 # What request() writes itself, or what would make an offer of it.
-_REQUEST_FORBIDDEN = frozenset({b"content-length", b"transfer-encoding", b"upgrade"})
-_METHODS_WITH_CONTENT = frozenset({"POST", "PUT", "PATCH"})
-
-
-@final
-class Offer:
-    """A checked offer: made before anything is opened.
-
-    Raises:
-        TypeError: No protocol is given.
-        ValueError: A protocol or a field is malformed, or the library writes it.
-    """
-
-    def __init__(
-        self,
-        protocols: Sequence[str],
-        headers: HeadersLike,
-        *,
-        tolerate_missing_connection: bool,
-    ) -> None:
-        if not protocols:
-            raise TypeError("at least one protocol has to be offered")
-        self.fields: list[Field] = offer_fields(protocols, headers)
-        self._protocols = Offers(protocols)
-        self._tolerant = tolerate_missing_connection
-
-    def find_defect(self, head: ResponseHead) -> str | None:
-        """Return what makes a 101 an illegal answer, None if nothing does."""
-        return find_switch_defect(
-            self._protocols,
-            head.http_version,
-            head.headers,
-            tolerate_missing_connection=self._tolerant,
-        )
+_REQUEST_FORBIDDEN = frozenset({b"transfer-encoding", b"upgrade"})
 
 
 @final
@@ -91,9 +60,11 @@ class ClientConnection(trio.abc.AsyncResource):
         # None once it is closed or has become something else.
         self._stream: trio.abc.Stream | None = stream
         self._http = HTTPConnection(stream, "client", limits)
-        self._host_field = endpoint.host_field
+        self._endpoint = endpoint
         self._limits = limits
         self._used = False
+        # Of the last final response.
+        self._body: Body | None = None
         # Whether the last answer ended its use, whatever HTTP says.
         self._spent = False
 
@@ -103,22 +74,32 @@ class ClientConnection(trio.abc.AsyncResource):
         target: str,
         *,
         headers: HeadersLike = (),
-        body: bytes = b"",
+        body: RequestBody = b"",
     ) -> ClientResponse:
         """Make a request and receive the head of the final response.
 
         Read the body to its end before the next request. Cancelled or failed, the
-        connection is closed.
+        connection is closed; what the request's body raises comes out of here as it is.
 
         Args:
             method: The method; not CONNECT.
-            target: The request target, ``/path?query`` usually.
-            headers: Further fields; a Host field replaces ours.
-            body: The request's body.
+            target: The request target, ``/path?query`` usually. In absolute form
+                (RFC 9112 §3.2.2) it is for a proxy at the other end.
+            headers: Further fields; a Host field replaces ours, and an Authorization
+                field the URL's credentials.
+            body: The request's body: bytes, or an async iterable of bytes, a Trio
+                stream say. That is sent as it comes, chunked unless ``headers`` have a
+                Content-Length, which it must keep to, and closed behind it. The answer
+                is heard meanwhile; a final one ends the sending, and with it the use of
+                the connection. Over TLS, which does not survive that, the beginning of
+                that answer's body is read before: ``Limits.refusal_body`` bytes or
+                ``Limits.linger`` seconds of it.
 
         Raises:
             ValueError: The request is malformed, or a field is given that the library
-                writes.
+                writes; or the body has another length than its Content-Length, and the
+                connection is closed.
+            TypeError: The body is of no such type.
             UsageError: The last response's body is not read to its end.
             IllegalSwitch: A 101 came, though nobody had asked for a switch.
             BadResponse: The answer is not HTTP, or over a limit.
@@ -137,7 +118,7 @@ class ClientConnection(trio.abc.AsyncResource):
         *protocols: str,
         method: str = "GET",
         headers: HeadersLike = (),
-        body: bytes = b"",
+        body: RequestBody = b"",
         tolerate_missing_connection: bool = False,
     ) -> Upgraded:
         """Offer to switch this connection to one of these protocols.
@@ -151,7 +132,8 @@ class ClientConnection(trio.abc.AsyncResource):
             protocols: The protocols offered, most wanted first.
             method: Of the request that carries the offer.
             headers: Further fields; see :func:`open_upgrade`.
-            body: The request's body, sent before anything is switched.
+            body: The request's body, sent before anything is switched; see
+                :meth:`request`.
             tolerate_missing_connection: Whether a 101 may lack its Connection field.
 
         Raises:
@@ -165,7 +147,7 @@ class ClientConnection(trio.abc.AsyncResource):
         return await self.switch(target, offer, method, body)
 
     async def switch(
-        self, target: str, offer: Offer, method: str, body: bytes
+        self, target: str, offer: Offer, method: str, body: RequestBody
     ) -> Upgraded:
         """Do what :meth:`upgrade` does, with an offer that is checked already."""
         head, informational = await self._exchange(
@@ -185,7 +167,8 @@ class ClientConnection(trio.abc.AsyncResource):
 
         Args:
             authority: ``host:port``, an IPv6 address in brackets.
-            headers: Further fields, Proxy-Authorization say.
+            headers: Further fields. A Proxy-Authorization field replaces the
+                credentials of the URL that the connection was opened with.
 
         Raises:
             ValueError: The authority is not of that form, or a field is malformed or
@@ -199,7 +182,8 @@ class ClientConnection(trio.abc.AsyncResource):
         )
         if not opens_tunnel(head.status):
             self._spent = True
-            raise TunnelRefused(self._respond(head, informational))
+            proxy = self._endpoint.host_field.decode("ascii")
+            raise TunnelRefused(self._respond(head, informational), proxy)
         return self._hand_over(head, informational)
 
     def _hand_over(
@@ -223,32 +207,40 @@ class ClientConnection(trio.abc.AsyncResource):
         if stream is None:
             await trio.lowlevel.checkpoint()
         else:
-            await close_politely(stream, self._limits.linger)
+            await close_within(stream, self._limits.linger)
 
     def _respond(
         self, head: ResponseHead, informational: tuple[ResponseHead, ...]
     ) -> ClientResponse:
-        http = self._http
-        body = Body(
-            http.receive_body,
-            http.codec.body_left,
-            self._limits.body_bytes,
-            lambda: http.codec.trailers,
-        )
+        body = self._body
+        assert body is not None
         return ClientResponse(head, informational, body)
+
+    async def _keep_early(self) -> None:
+        # What can be had of an early answer's body before sending is cut: on anything
+        # but a plain socket that breaks the stream, TLS for one.
+        body = self._body
+        if body is None or isinstance(
+            self._stream, trio.SocketStream | DirectSocketStream
+        ):
+            return
+        linger = self._limits.linger
+        with trio.move_on_after(math.inf if linger is None else linger):
+            with suppress(BodyError):
+                await body.read_beginning(self._limits.refusal_body)
 
     async def _exchange(
         self,
         method: str,
         target: str,
         given: Sequence[Field],
-        body: bytes,
+        body: RequestBody,
         offer: Offer | None,
     ) -> _Answer:
         # The head of the final response, or of a legal 101.
         if method == "CONNECT" and offer is not None:
             raise ValueError("CONNECT asks for a tunnel and cannot offer anything else")
-        fields = self._complete(method, given, body)
+        fields = complete_fields(method, target, given, body, self._endpoint)
         stream = await self._claim()
         head = self._http.codec.write_request(method, target, fields)
         self._used = True
@@ -256,7 +248,7 @@ class ClientConnection(trio.abc.AsyncResource):
             sending = RequestSending(self._http, head, body)
             if expects_anything(fields):
                 sending.wait_for_continue(self._limits.continue_timeout)
-            elif len(body) <= SMALL_BODY:
+            elif isinstance(body, bytes) and len(body) <= SMALL_BODY:
                 # The kernel takes as much; what cannot wait needs no task.
                 await sending.run()
             if sending.done:
@@ -267,6 +259,9 @@ class ClientConnection(trio.abc.AsyncResource):
             raise BadResponse(str(exc)) from exc
         except trio.BrokenResourceError as exc:
             await self._abandon(stream)
+            if not self._http.lost:
+                # That of what the body comes from.
+                raise
             raise PeerGone("the connection broke before the answer") from exc
         except BaseException:
             await self._abandon(stream)
@@ -291,6 +286,8 @@ class ClientConnection(trio.abc.AsyncResource):
             nursery.start_soon(send, name="trio_upgrade request body")
             try:
                 answer = await self._receive_final(offer, sending)
+                if not sending.done:
+                    await self._keep_early()
             except Exception as exc:
                 failure = exc
             # With a final response the body has lost its purpose, and the connection
@@ -307,33 +304,25 @@ class ClientConnection(trio.abc.AsyncResource):
         # The stream, if a request may be made on it now.
         if self._stream is None:
             raise trio.ClosedResourceError("this connection is closed or has switched")
-        if self._used:
-            http = self._http
-            if not http.codec.body_ended:
-                raise UsageError("the last response's body is not read to its end")
+        http, used = self._http, self._used
+        if used and not http.codec.body_ended:
+            raise UsageError("the last response's body is not read to its end")
+        # The end of a tunnel may have spoken before the first request.
+        if used or isinstance(self._stream, UpgradedStream):
             try:
                 if await http.has_unasked_input():
                     # RFC 9112 §9.2: not to be taken for a response.
-                    raise BadResponse("the server sent more than its response")
-                if self._spent or http.ended or not http.reusable:
+                    raise BadResponse(
+                        "the server sent more than its response"
+                        if used
+                        else "the server spoke before it was asked"
+                    )
+                if used and (self._spent or http.ended or not http.reusable):
                     raise PeerGone("the last response ended the connection")
             except BaseException:
                 await self._abandon(self._stream)
                 raise
         return self._stream
-
-    def _complete(
-        self, method: str, given: Sequence[Field], body: bytes
-    ) -> list[Field]:
-        fields = [*given]
-        if not field_values(fields, b"host"):
-            fields.insert(0, (b"Host", self._host_field))
-        if not body and expects_anything(fields):
-            raise ValueError("Expect: there is no body that could wait for a 100")
-        # RFC 9110 §8.6: where a body is expected, its absence is said, too.
-        if body or method in _METHODS_WITH_CONTENT:
-            fields.append((b"Content-Length", b"%d" % len(body)))
-        return fields
 
     async def _receive_final(
         self, offer: Offer | None, sending: RequestSending
@@ -355,8 +344,28 @@ class ClientConnection(trio.abc.AsyncResource):
                     raise MalformedMessage("too many informational responses")
                 informational.append(head)
                 continue
+            else:
+                self._body = self._make_body()
             return head, tuple(informational)
+
+    def _make_body(self) -> Body:
+        http = self._http
+        return Body(
+            http.receive_body,
+            http.codec.body_left,
+            self._limits.body_bytes,
+            lambda: http.codec.trailers,
+        )
 
     async def _abandon(self, stream: trio.abc.Stream) -> None:
         self._stream = None
         await close_now(stream)
+
+
+async def keep_body(refusal: Refused, limits: Limits) -> None:
+    """Read the body of a refusal, ``Limits.refusal_body`` bytes of it at most."""
+    try:
+        await refusal.response.keep(limits.refusal_body)
+    except BodyError:
+        # It left in the middle of explaining; the status says enough.
+        refusal.response.truncated = True

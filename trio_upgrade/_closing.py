@@ -30,6 +30,8 @@ async def end_stream(
     if exc is None:
         await close_in_stages(stream, linger)
         return
+    if isinstance(stream, UpgradedStream):
+        stream = stream.outermost
     errors, _ = split_errors(exc)
     if errors is not None:
         abort_on_close(stream)
@@ -48,38 +50,17 @@ async def close_now(stream: trio.abc.AsyncResource) -> None:
         await stream.aclose()
 
 
-async def close_politely(stream: trio.abc.AsyncResource, seconds: float | None) -> None:
-    """Close, after saying so where the transport has words for it: over TLS.
+async def close_within(stream: trio.abc.Stream, seconds: float | None) -> None:
+    """Close politely, but abruptly after so many seconds; None waits for ever.
 
-    Nothing is waited for on a plain socket.
-
-    Args:
-        stream: It is closed on return, also after an error or a cancellation.
-        seconds: For the peer's closure alert (RFC 9112 §9.8), None for as long as it
-            takes.
+    TLS says its end (RFC 9112 §9.8), which a stream that is https_compatible does not do
+    when it is merely closed.
     """
-    tls = _find_tls(stream)
-    if tls is None:
-        await stream.aclose()
+    if _find_tls(stream) is not None:
+        await close_in_stages(stream, seconds)
         return
-    transport = tls.transport_stream
-    try:
-        with trio.move_on_after(math.inf if seconds is None else seconds):
-            with suppress(trio.BrokenResourceError, trio.BusyResourceError):
-                await tls.unwrap()
-    finally:
-        await close_now(stream)
-        await close_now(transport)
-
-
-def _find_tls(stream: trio.abc.AsyncResource) -> _SSLStream | None:
-    # The TLS that a stream is, if nobody has unwrapped it yet.
-    if isinstance(stream, UpgradedStream) and not stream.detached:
-        stream = stream.transport
-    if not isinstance(stream, trio.SSLStream):
-        return None
-    tls = cast("_SSLStream", stream)
-    return tls if cast("object", tls.transport_stream) is not None else None
+    with trio.move_on_after(math.inf if seconds is None else seconds):
+        await stream.aclose()
 
 
 def closes_at_once(stream: trio.abc.Stream) -> bool:
@@ -90,6 +71,7 @@ def closes_at_once(stream: trio.abc.Stream) -> bool:
     return (
         isinstance(stream, UpgradedStream)
         and stream.peer_ended
+        and stream.outermost is stream
         and not stream.detached
         and isinstance(stream.transport, DirectSocketStream | trio.SocketStream)
     )
@@ -106,25 +88,16 @@ async def close_in_stages(stream: trio.abc.Stream, linger: float | None) -> None
         stream: It is closed on return, also after an error or a cancellation.
         linger: Seconds for all of it, None for as long as it takes.
     """
-    peer_ended = isinstance(stream, UpgradedStream) and stream.peer_ended
-    tls = _find_tls(stream)
-    parts = [stream]
-    if tls is not None:
-        # unwrap() takes it away from the TLS stream, so it is closed by itself.
-        parts.append(tls.transport_stream)
+    layers = _find_layers(stream)
     try:
         with trio.move_on_after(math.inf if linger is None else linger):
-            if tls is not None:
-                # Also behind the peer's own (RFC 9112 §9.8). It may go on sending, or
-                # have ended without one: both are a broken TLS to Trio, and neither
-                # matters any more.
-                with suppress(trio.BrokenResourceError):
-                    await tls.unwrap()
-            if not peer_ended:
-                await _exchange_ends(parts[-1])
-            while parts:
-                await parts[0].aclose()
-                del parts[0]
+            top = layers[0]
+            # A TLS peer that has said its end still waits for ours.
+            if layers[1:] or not (isinstance(top, UpgradedStream) and top.peer_ended):
+                await _exchange_ends(layers)
+            while layers:
+                await layers[0].aclose()
+                del layers[0]
     except (
         trio.BrokenResourceError,
         trio.ClosedResourceError,
@@ -132,12 +105,39 @@ async def close_in_stages(stream: trio.abc.Stream, linger: float | None) -> None
     ):
         pass  # The peer or the app was quicker; there is nothing left to be polite to.
     finally:
-        for part in parts:
-            await close_now(part)
+        for layer in layers:
+            await close_now(layer)
 
 
-async def _exchange_ends(stream: trio.abc.Stream) -> None:
-    if isinstance(stream, trio.abc.HalfCloseableStream):
-        await stream.send_eof()
-        while await stream.receive_some():
+def _find_layers(stream: trio.abc.Stream) -> list[trio.abc.Stream]:
+    # What is to be closed, from the top: unwrap() takes what is below away from a TLS
+    # stream, so that is closed by itself; it is None if the app has unwrapped it before.
+    if isinstance(stream, UpgradedStream):
+        stream = stream.outermost
+    layers = [stream]
+    while (tls := _find_tls(layers[-1])) is not None:
+        if cast("object", tls.transport_stream) is None:
+            break
+        layers.append(tls.transport_stream)
+    return layers
+
+
+def _find_tls(stream: trio.abc.Stream) -> _SSLStream | None:
+    while isinstance(stream, UpgradedStream) and not stream.detached:
+        stream = stream.transport
+    return cast("_SSLStream", stream) if isinstance(stream, trio.SSLStream) else None
+
+
+async def _exchange_ends(layers: list[trio.abc.Stream]) -> None:
+    for layer in layers[:-1]:
+        tls = _find_tls(layer)
+        assert tls is not None
+        # The peer may go on sending, or end without a close_notify: both are a broken
+        # TLS to Trio, and neither matters any more.
+        with suppress(trio.BrokenResourceError):
+            await tls.unwrap()
+    bottom = layers[-1]
+    if isinstance(bottom, trio.abc.HalfCloseableStream):
+        await bottom.send_eof()
+        while await bottom.receive_some():
             pass

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import trio
 
+from ._bottom import find_socket
 from ._errors import BadBody, PeerGone
 from ._http import HTTPCodec, Role
 from ._socket import DirectSocketStream
@@ -28,6 +29,9 @@ _Selector: type[selectors.BaseSelector] = getattr(
 # Up to here a body is sent in one piece with its head; beyond, copying costs more than
 # a second send does.
 SMALL_BODY = 64 * 1024
+# More checkpoints than a read through two layers of TLS passes whose bytes are here, with
+# some records before them that are TLS's own.
+_TICKS_OF_A_READ = 24
 
 
 class Watch(Protocol):
@@ -76,20 +80,39 @@ class HTTPConnection:
     async def has_unasked_input(self) -> bool:
         """Tell whether the server has sent something that no request asked for.
 
-        Bytes that were read already count, and on a plain socket what waits in the
-        kernel. If it is the server's end that waits, :attr:`ended` is set.
+        Bytes that were read already count, and what waits in the kernel, in TLS too. If
+        it is the server's end that waits, :attr:`ended` is set. Of a stream without a
+        kernel socket below it nobody can tell.
         """
         if self.codec.has_read_ahead:
             return True
-        # Below TLS it may be the protocol's own: a session ticket say.
-        if not isinstance(self._stream, trio.SocketStream | DirectSocketStream):
-            return False
-        if not _is_readable(self._stream.socket):
+        sock = find_socket(self._stream)
+        if sock is None:
             return False
         try:
-            return bool(await self.receive())
+            if isinstance(self._stream, trio.SocketStream | DirectSocketStream):
+                return _is_readable(sock) and bool(await self.receive())
+            return await self._receive_briefly()
         except trio.BrokenResourceError:
             return False
+
+    async def _receive_briefly(self) -> bool:
+        # What waits below TLS may be the protocol's own, a session ticket say, and what
+        # waits within it no socket shows: so read, until that has to wait for the peer.
+        received: bytes | bytearray = b""
+        failure: trio.BrokenResourceError | None = None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(
+                _cancel_soon, nursery.cancel_scope, name="trio_upgrade unasked input"
+            )
+            try:
+                received = await self.receive()
+            except trio.BrokenResourceError as exc:
+                failure = exc
+            nursery.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
+        return bool(received)
 
     async def receive_response_head(self) -> bytes:
         """Receive the bytes of the next response head, an informational one too.
@@ -178,13 +201,16 @@ class HTTPConnection:
         """
         await self.send(head)
 
-    async def send_request_body(self, head: bytes, body: bytes) -> None:
-        """Send the body of a request, behind what is left to send of its head.
+    async def send_request_body(
+        self, head: bytes, body: bytes | bytearray | memoryview
+    ) -> None:
+        """Send a body, or a piece of one, behind what is left to send of the head.
 
         Raises:
+            ValueError: It is more than Content-Length says.
             trio.BrokenResourceError: As :meth:`send_request` does.
         """
-        content = self.codec.write_body(body)
+        content = self.codec.write_body(bytes(body))
         if len(body) <= SMALL_BODY:
             await self.send(head + content)
         else:
@@ -233,6 +259,12 @@ class HTTPConnection:
             The bytes, and whether the peer's end was read behind them.
         """
         return self.codec.hand_over(), self.ended
+
+
+async def _cancel_soon(scope: trio.CancelScope) -> None:
+    for _ in range(_TICKS_OF_A_READ):
+        await trio.lowlevel.checkpoint()
+    scope.cancel()
 
 
 def _is_readable(sock: trio.socket.SocketType) -> bool:

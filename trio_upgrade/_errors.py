@@ -10,6 +10,8 @@
     │   ├── Refused             the server answered with an ordinary response
     │   │   ├── UpgradeRefused  to an offer
     │   │   └── TunnelRefused   to a CONNECT
+    │   ├── SocksRefused        the SOCKS proxy opened no tunnel
+    │   ├── TLSFailed           no TLS could be agreed on
     │   ├── IllegalSwitch       the server switched in a way the RFC forbids
     │   ├── BadResponse         the server's answer is not HTTP
     │   └── PeerGone            the server went away before its answer was complete
@@ -67,6 +69,37 @@ class TunnelRefused(Refused):
     """The proxy answered the CONNECT with something other than a 2xx.
 
     Nothing else can be asked on that connection (RFC 9931 §8).
+
+    Attributes:
+        proxy: ``host[:port]`` of that proxy, which may be any of a chain.
+    """
+
+    def __init__(self, response: ClientResponse, proxy: str) -> None:
+        super().__init__(response)
+        self.proxy = proxy
+
+
+class SocksRefused(OpenError):
+    """A SOCKS proxy opened no tunnel, or what it said is not SOCKS5.
+
+    Attributes:
+        proxy: ``host:port`` of that proxy, which may be any of a chain.
+        code: The reply code (RFC 1928 §6): 2 forbidden, 4 host unreachable, 5 refused
+            and so on; None where it did not get so far, for want of credentials say.
+    """
+
+    def __init__(self, reason: str, proxy: str, code: int | None) -> None:
+        super().__init__(f"the SOCKS proxy {proxy} refused: {reason}")
+        self.proxy = proxy
+        self.code = code
+
+
+class TLSFailed(OpenError):
+    """TLS could not be agreed on; the connection is closed.
+
+    The certificate is not trusted or of another name, the other side does not speak
+    TLS, no version or protocol is spoken by both. The :exc:`ssl.SSLError`, where there
+    is one, is the ``__cause__``.
     """
 
 

@@ -53,7 +53,6 @@ class ServerExchange:
 
     Attributes:
         request: What the app gets.
-        stream: What the connection has become; None while it is HTTP.
         protocol: What it has switched to, ``"CONNECT"`` for a tunnel.
 
     Raises:
@@ -86,7 +85,7 @@ class ServerExchange:
         self._began = trio.current_time() if watched else 0.0
         self._clients_faults: list[Exception] = []
         self.server: Server = server
-        self.stream: UpgradedStream | None = None
+        self._stream: UpgradedStream | None = None
         self.protocol: str | None = None
         offers = find_offers(head.method, head.http_version, head.headers)
         limit = hub.limits.body_bytes
@@ -106,6 +105,11 @@ class ServerExchange:
     def secure(self) -> bool:
         """Whether the transport is TLS."""
         return isinstance(self._transport, trio.SSLStream)
+
+    @property
+    def stream(self) -> UpgradedStream | None:
+        """What the connection has become, its TLS included; None while it is HTTP."""
+        return None if self._stream is None else self._stream.outermost
 
     @property
     def http(self) -> ServerConnection:
@@ -248,14 +252,14 @@ class ServerExchange:
     def _hand_over(self, http: ServerConnection, protocol: str) -> UpgradedStream:
         rest, ended = http.hand_over()
         hub = self._hub
-        self.stream = UpgradedStream(self._transport, rest, ended=ended)
+        stream = self._stream = UpgradedStream(self._transport, rest, ended=ended)
         self.protocol = protocol
         self._http = None
         hub.count_upgraded()
         if hub.on_switch is not None:
             seconds = trio.current_time() - self._began
             hub.tell(hub.on_switch, SwitchRecord(self.request, protocol, seconds))
-        return self.stream
+        return stream
 
     async def answer(self, response: Response, *, close: bool = False) -> bool:
         """Send a final response and leave the connection ready for the next request.

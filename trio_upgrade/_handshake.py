@@ -30,7 +30,10 @@ if TYPE_CHECKING:
 # Fields that only the library may write, by message.
 _SWITCH_FORBIDDEN = FRAMING_FIELDS | HOP_BY_HOP_FIELDS
 _CONNECT_FORBIDDEN = FRAMING_FIELDS | {b"upgrade", b"host", b"expect"}
-_OFFER_FORBIDDEN = FRAMING_FIELDS | {b"upgrade", b"keep-alive", b"proxy-connection"}
+# A Content-Length may be that of a body whose length only the user knows.
+_OFFER_FORBIDDEN = frozenset(
+    {b"transfer-encoding", b"upgrade", b"keep-alive", b"proxy-connection"}
+)
 
 
 def find_offers(method: str, http_version: str, headers: Headers) -> Offers:
@@ -56,7 +59,7 @@ def offer_fields(protocols: Iterable[str], headers: HeadersLike) -> list[Field]:
 
     Raises:
         ValueError: A protocol or a field is malformed, or it is a field that decides
-            about framing or about the switch itself.
+            about the coding or about the switch itself.
     """
     given = encode_fields(headers, forbidden=_OFFER_FORBIDDEN)
     options = split_list(field_values(given, b"connection"))

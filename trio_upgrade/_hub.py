@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import sys
 from typing import TYPE_CHECKING, Protocol, TypeVar, final
 
 import trio
@@ -111,6 +112,12 @@ class Hub:
         bound = self.limits.connections
         while bound is not None and len(self._connections) >= bound:
             await self._left.wait()
+
+    @property
+    def room(self) -> int:
+        """How many more connections may be served."""
+        bound = self.limits.connections
+        return sys.maxsize if bound is None else bound - len(self._connections)
 
     def admit(self, connection: Served) -> None:
         """Count a connection in."""

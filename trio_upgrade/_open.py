@@ -4,17 +4,25 @@ from __future__ import annotations
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
-import trio
-
-from ._client import ClientConnection, Offer
+from ._asking import Offer
+from ._client import ClientConnection, keep_body
 from ._closing import close_now
-from ._errors import BodyError, Refused
+from ._dial import Route
+from ._errors import Refused
 from ._limits import Limits
-from ._target import Endpoint, parse_connect_authority, parse_url
+from ._target import parse_connect_authority
+from ._urls import parse_url
 
 if TYPE_CHECKING:
+    import ssl
+
+    import trio
+
+    from ._asking import RequestBody
+    from ._dial import Via
     from ._headers import HeadersLike
     from ._upgraded import Upgraded
+    from ._urls import Endpoint
 
 
 async def open_upgrade(
@@ -22,8 +30,12 @@ async def open_upgrade(
     *protocols: str,
     method: str = "GET",
     headers: HeadersLike = (),
-    body: bytes = b"",
+    body: RequestBody = b"",
     tolerate_missing_connection: bool = False,
+    ssl_context: ssl.SSLContext | None = None,
+    https_compatible: bool = True,
+    via: Via = None,
+    local_address: str | None = None,
     limits: Limits = Limits(),
     stream: trio.abc.Stream | None = None,
 ) -> Upgraded:
@@ -39,30 +51,52 @@ async def open_upgrade(
     Whatever is raised, cancellation included, leaves nothing open.
 
     Args:
-        url: ``http://`` or ``ws://``, host, port and target.
+        url: ``http``, ``https``, ``ws`` or ``wss``, host, port and target; or, with
+            ``+unix`` behind the scheme, a Unix socket, whose path stands in the place
+            of the host with its slashes as %2F:
+            ``http+unix://%2Frun%2Fdocker.sock/path``. A host that is not ASCII is
+            encoded by IDNA 2008. Credentials in it become an Authorization field
+            (Basic), and are never shown.
         protocols: The protocols offered, ``name`` or ``name/version``, most wanted
             first.
         method: Of the request that carries the offer.
         headers: Further fields. A Host field replaces the URL's; options of a
-            Connection field are added to ours.
+            Connection field are added to ours. An Authorization field replaces the
+            URL's credentials.
         body: The request's body; it is sent before the switch (RFC 9110 §7.8). With an
             ``Expect: 100-continue`` it waits ``Limits.continue_timeout`` for the 100.
+            Bytes, or an async iterable of them; see :meth:`ClientConnection.request`.
         tolerate_missing_connection: Whether the 101 may lack its Connection field, as
             those of some servers do (Proxmox; caddy#6134). One that has the field and
             does not name Upgrade stays illegal.
+        ssl_context: For TLS, where the URL says so; None makes one that trusts whom
+            this system trusts and offers ``http/1.1`` by ALPN. To make one takes some
+            10 ms each time. One that is given is used as it is; if it offers other
+            protocols and the server takes one, :exc:`TLSFailed` is raised.
+        https_compatible: Whether a TLS peer may end without a close_notify, as most
+            servers do. Then nobody can tell a cut from an end: protocols that do not
+            say their own end need False.
+        via: A proxy to dial through, or several, the nearest first: their URLs, or
+            :class:`Proxy` objects. None dials directly; the environment is not asked
+            (that does :func:`proxy_from_environment`).
+        local_address: The address to connect from; None leaves it to the system.
         limits: The bounds of the exchange, and ``linger`` for the end.
-        stream: A stream to use instead of dialling, TLS say. It is owned from now on,
-            and closed on every outcome but success.
+        stream: A stream to use instead of dialling. It is spoken on as it is, also for
+            ``https``, so a TLS stream belongs here. It is owned from now on, and closed
+            on every outcome but success.
 
     Returns:
         The connection, which unpacks as ``(response, stream, head)``.
 
     Raises:
-        TypeError: No protocol is given.
+        TypeError: No protocol is given, or ``stream`` beside what is for dialling.
         ValueError: The URL, a protocol or a field is malformed, or a field is given
-            that the library writes.
-        OSError: The server cannot be reached.
-        UpgradeRefused: It answered with an ordinary response.
+            that the library writes. Nothing was opened.
+        OSError: The server, or the first proxy, cannot be reached.
+        TunnelRefused: A proxy answered with something other than a 2xx.
+        SocksRefused: A SOCKS proxy opened no tunnel.
+        TLSFailed: TLS could not be agreed on.
+        UpgradeRefused: The server answered with an ordinary response.
         IllegalSwitch: Its 101 is not a legal answer to this offer.
         BadResponse: Its answer is not HTTP, or over a limit.
         PeerGone: It went away before its answer was complete.
@@ -74,11 +108,20 @@ async def open_upgrade(
             protocols, headers, tolerate_missing_connection=tolerate_missing_connection
         )
         endpoint = parse_url(url)
-        connection = await _connect(opened, endpoint, limits, stream)
+        connection = await _connect(
+            opened,
+            endpoint,
+            limits,
+            stream,
+            ssl_context=ssl_context,
+            https_compatible=https_compatible,
+            via=via,
+            local_address=local_address,
+        )
         try:
             upgraded = await connection.switch(endpoint.target, offer, method, body)
         except Refused as exc:
-            await _keep_body(exc, limits)
+            await keep_body(exc, limits)
             raise
         opened.pop_all()
         return upgraded
@@ -89,6 +132,10 @@ async def open_tunnel(
     authority: str,
     *,
     headers: HeadersLike = (),
+    ssl_context: ssl.SSLContext | None = None,
+    https_compatible: bool = True,
+    via: Via = None,
+    local_address: str | None = None,
     limits: Limits = Limits(),
     stream: trio.abc.Stream | None = None,
 ) -> Upgraded:
@@ -107,10 +154,16 @@ async def open_tunnel(
     included, leaves nothing open.
 
     Args:
-        proxy_url: ``http://``, host and port of the proxy.
+        proxy_url: ``http://`` or ``https://``, host and port of the proxy. Credentials
+            in it become a Proxy-Authorization field (Basic), and are never shown.
         authority: ``host:port`` of the tunnel's other end, an IPv6 address in brackets.
             The port is always written (RFC 9112 §3.2.3).
-        headers: Further fields, Proxy-Authorization say.
+        headers: Further fields. A Proxy-Authorization field replaces the URL's
+            credentials.
+        ssl_context: For TLS with the proxy; see :func:`open_upgrade`.
+        https_compatible: See :func:`open_upgrade`.
+        via: Proxies to reach this one through; see :func:`open_upgrade`.
+        local_address: The address to connect from; None leaves it to the system.
         limits: The bounds of the exchange, and ``linger`` for the end.
         stream: A stream to the proxy to use instead of dialling. It is owned from now
             on, and closed on every outcome but success.
@@ -121,8 +174,11 @@ async def open_tunnel(
     Raises:
         ValueError: The URL or the authority is malformed, or a field is malformed or
             one that a CONNECT has not.
-        OSError: The proxy cannot be reached.
+        TypeError: ``stream`` is given beside what is for dialling.
+        OSError: The proxy, or the first one on the way to it, cannot be reached.
         TunnelRefused: It answered with something other than a 2xx.
+        SocksRefused: A SOCKS proxy on the way to it opened no tunnel.
+        TLSFailed: TLS could not be agreed on.
         BadResponse: Its answer is not HTTP, or over a limit.
         IllegalSwitch: It answered with a 101.
         PeerGone: It went away before its answer was complete.
@@ -131,18 +187,34 @@ async def open_tunnel(
         if stream is not None:
             opened.push_async_callback(close_now, stream)
         parse_connect_authority(authority)
-        connection = await _connect(opened, parse_url(proxy_url), limits, stream)
+        connection = await _connect(
+            opened,
+            parse_url(proxy_url),
+            limits,
+            stream,
+            ssl_context=ssl_context,
+            https_compatible=https_compatible,
+            via=via,
+            local_address=local_address,
+        )
         try:
             upgraded = await connection.connect(authority, headers=headers)
         except Refused as exc:
-            await _keep_body(exc, limits)
+            await keep_body(exc, limits)
             raise
         opened.pop_all()
         return upgraded
 
 
 async def open_connection(
-    url: str, *, limits: Limits = Limits(), stream: trio.abc.Stream | None = None
+    url: str,
+    *,
+    ssl_context: ssl.SSLContext | None = None,
+    https_compatible: bool = True,
+    via: Via = None,
+    local_address: str | None = None,
+    limits: Limits = Limits(),
+    stream: trio.abc.Stream | None = None,
 ) -> ClientConnection:
     """Dial a server for requests, one after the other.
 
@@ -153,19 +225,38 @@ async def open_connection(
             print(response.status, await response.read())
 
     Args:
-        url: ``http://`` or ``ws://``, host and port; its path plays no part.
+        url: As for :func:`open_upgrade`; its path plays no part. Its credentials are
+            sent with every request.
+        ssl_context: For TLS; see :func:`open_upgrade`.
+        https_compatible: See :func:`open_upgrade`.
+        via: Proxies to dial through; see :func:`open_upgrade`.
+        local_address: The address to connect from; None leaves it to the system.
         limits: The bounds of every exchange.
         stream: A stream to use instead of dialling. It is owned from now on, and
             closed if this raises.
 
     Raises:
-        ValueError: The URL is malformed.
-        OSError: The server cannot be reached.
+        TypeError: ``stream`` is given beside what is for dialling.
+        ValueError: The URL is malformed. Nothing was opened.
+        OSError: The server, or the first proxy, cannot be reached.
+        TunnelRefused: A proxy answered with something other than a 2xx.
+        SocksRefused: A SOCKS proxy opened no tunnel.
+        TLSFailed: TLS could not be agreed on.
+        OpenError: Something else failed on the way through a proxy.
     """
     async with AsyncExitStack() as opened:
         if stream is not None:
             opened.push_async_callback(close_now, stream)
-        connection = await _connect(opened, parse_url(url), limits, stream)
+        connection = await _connect(
+            opened,
+            parse_url(url),
+            limits,
+            stream,
+            ssl_context=ssl_context,
+            https_compatible=https_compatible,
+            via=via,
+            local_address=local_address,
+        )
         opened.pop_all()
         return connection
 
@@ -175,24 +266,26 @@ async def _connect(
     endpoint: Endpoint,
     limits: Limits,
     stream: trio.abc.Stream | None,
+    *,
+    ssl_context: ssl.SSLContext | None,
+    https_compatible: bool,
+    via: Via,
+    local_address: str | None,
 ) -> ClientConnection:
     # What is dialled here is closed with what is given.
     if stream is None:
-        stream = await _dial(endpoint)
+        route = Route(
+            endpoint,
+            ssl_context=ssl_context,
+            https_compatible=https_compatible,
+            via=via,
+            local_address=local_address,
+        )
+        stream = await route.open(limits)
         opened.push_async_callback(close_now, stream)
+    elif any(given is not None for given in (ssl_context, via, local_address)):
+        # Not to speak in clear text, or past the proxy, by mistake.
+        raise TypeError(
+            "stream= is spoken on as it is: nothing is dialled, nor wrapped"
+        )
     return ClientConnection(stream, endpoint, limits)
-
-
-async def _dial(endpoint: Endpoint) -> trio.abc.Stream:
-    if endpoint.secure:
-        # Never in clear text by mistake.
-        raise ValueError("no TLS here: open the TLS stream and give it as stream=")
-    return await trio.open_tcp_stream(endpoint.host, endpoint.port)
-
-
-async def _keep_body(refusal: Refused, limits: Limits) -> None:
-    try:
-        await refusal.response.keep(limits.refusal_body)
-    except BodyError:
-        # It left in the middle of explaining; the status says enough.
-        refusal.response.truncated = True

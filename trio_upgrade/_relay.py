@@ -12,7 +12,7 @@ from typing import Literal, TypeAlias, final
 import trio
 
 from ._bottom import abort_on_close
-from ._closing import close_now, close_politely
+from ._closing import close_now, close_within
 from ._copy import Tally, Transfer, copy
 
 Side: TypeAlias = Literal["left", "right"]
@@ -204,7 +204,7 @@ class _Relay:
             if direction.ended and not isinstance(sink, trio.abc.HalfCloseableStream):
                 # The peer may have cut its TLS meanwhile: closed all the same.
                 with suppress(trio.BrokenResourceError):
-                    await close_politely(sink, _FAREWELL)
+                    await close_within(sink, _FAREWELL)
 
 
 def _is_cancelled(exc: BaseException) -> bool:

@@ -2,12 +2,12 @@
 from __future__ import annotations
 
 import math
-from contextlib import suppress
 from typing import TYPE_CHECKING, final
 
 import trio
 
 if TYPE_CHECKING:
+    from ._asking import RequestBody
     from ._connection import HTTPConnection
 
 # The last send of a body can return a little after the peer has got its bytes and has
@@ -22,10 +22,10 @@ class RequestSending:
     Args:
         http: The connection.
         head: The bytes of the head.
-        body: The body.
+        body: The body; an iterable is closed behind it.
     """
 
-    def __init__(self, http: HTTPConnection, head: bytes, body: bytes) -> None:
+    def __init__(self, http: HTTPConnection, head: bytes, body: RequestBody) -> None:
         self._http = http
         self._head = head
         self._body = body
@@ -49,19 +49,35 @@ class RequestSending:
         A server may answer before all is through, and go; if it did not answer,
         whoever receives learns of it.
         """
-        http, head = self._http, self._head
-        with suppress(trio.BrokenResourceError):
-            if self._go_ahead is not None:
-                await http.send_request(head)
-                head = b""
-                with trio.move_on_after(self._patience):
-                    await self._go_ahead.wait()
-            if self._body:
-                await http.send_request_body(head, self._body)
-                head = b""
-            # Not before the body is sent: from here on a 101 is legal.
-            await http.send_request(head + http.codec.write_end())
+        try:
+            await self._send()
+        except trio.BrokenResourceError:
+            if not self._http.lost:
+                # That of what the body comes from.
+                raise
+        finally:
+            aclose = getattr(self._body, "aclose", None)
+            if aclose is not None:
+                await aclose()
         self._done.set()
+
+    async def _send(self) -> None:
+        http, head, body = self._http, self._head, self._body
+        if self._go_ahead is not None:
+            await http.send_request(head)
+            head = b""
+            with trio.move_on_after(self._patience):
+                await self._go_ahead.wait()
+        if not isinstance(body, bytes):
+            await http.send_request(head)
+            head = b""
+            async for chunk in body:
+                await http.send_request_body(b"", chunk)
+        elif body:
+            await http.send_request_body(head, body)
+            head = b""
+        # Not before the body is sent: from here on a 101 is legal.
+        await http.send_request(head + http.codec.write_end())
 
     async def take_in(self, head: bytes) -> None:
         """Take in the head of a response that came meanwhile; wait where it has to."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import math
 import os
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
@@ -32,6 +33,8 @@ _LOGGER = logging.getLogger("trio_upgrade.server")
 # and how long to wait then, in seconds; both as Trio has them.
 _CAPACITY_ERRNOS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _CAPACITY_WAIT = 0.1
+# Seconds without such a failure that end an episode of them.
+_EPISODE = 10
 # Connections to accept before other tasks get their turn. Those of one batch share the
 # scheduler's passes, and more than some tens gain nothing by it.
 _BATCH = 64
@@ -253,30 +256,29 @@ async def _accept_connections(
     make_session: Callable[[trio.abc.Stream], Session],
     nursery: trio.Nursery,
 ) -> None:
-    waiting = False
+    failed = -math.inf
     async with listener:
         with accepting:
             while True:
                 await hub.wait_room()
                 try:
-                    streams = await _accept_some(listener)
+                    streams = await _accept_some(listener, min(_BATCH, hub.room))
                 except OSError as exc:
                     if exc.errno not in _CAPACITY_ERRNOS:
                         raise
-                    if not waiting:
-                        # Once per episode, which may last long.
+                    if trio.current_time() - failed > _EPISODE:
+                        # Once in each, however often one is let in meanwhile.
                         _LOGGER.error(
                             "cannot accept for now: %s", os.strerror(exc.errno)
                         )
-                    waiting = True
+                    failed = trio.current_time()
                     await trio.sleep(_CAPACITY_WAIT)
                     continue
-                waiting = False
                 try:
                     while streams:
                         # Others may have been quicker.
                         await hub.wait_room()
-                        session = make_session(streams.pop())
+                        session = make_session(streams.pop(0))
                         nursery.start_soon(session.serve, name=_CONNECTION)
                 finally:
                     for stream in streams:
@@ -284,10 +286,10 @@ async def _accept_connections(
 
 
 async def _accept_some(
-    listener: trio.abc.Listener[trio.abc.Stream],
+    listener: trio.abc.Listener[trio.abc.Stream], most: int
 ) -> list[trio.abc.Stream]:
     if isinstance(listener, DirectSocketListener | UnixListener):
-        return [*await listener.accept_some(_BATCH)]
+        return [*await listener.accept_some(most)]
     return [await listener.accept()]
 
 

@@ -135,9 +135,9 @@ class Session:
             if not (self._abort or self._http.broken or self._hub.is_over):
                 if closes_at_once(self._stream):
                     await self._stream.aclose()
-                    return
-                with trio.CancelScope() as self._scope:
-                    await close_in_stages(self._stream, self._hub.limits.linger)
+                else:
+                    with trio.CancelScope() as self._scope:
+                        await close_in_stages(self._stream, self._hub.limits.linger)
                 return
         except BaseException:
             deadlines.disarm(self)
@@ -206,8 +206,7 @@ class Session:
                 self._report(exchange, errors)
             raise rest from None
         finally:
-            # A frame that an exception has passed must not name it: each would keep the
-            # other, and the request with its body, until the collector comes.
+            # What an exception has passed must not keep it: a cycle, body and all.
             del exc, errors, rest
 
     def _take_in(self, exchange: ServerExchange) -> bool:
@@ -354,19 +353,17 @@ class Session:
             self._report(exchange, errors)
             refusal = Response(500, "Internal Server Error\n")
         elif exchange.http.ended or exchange.http.lost:
-            # Perhaps it still reads.
             self._reason = EndReason.LOST
         if exchange.stream is not None or not exchange.http.may_answer:
             return False
-        # Behind a body with broken framing nobody can find the next request; behind
-        # one that came too slowly nobody wants to.
+        # Behind a body that is broken or too slow nobody finds, or wants, a request.
         bad = BadBody | BodyTimeout
         close = any(isinstance(leaf, bad) for leaf in find_leaves(errors))
         try:
             return await self._answer(exchange, refusal, close=close)
         except (trio.BrokenResourceError, BodyError):
-            lost = exchange.http.ended or exchange.http.lost
-            self._reason = EndReason.LOST if lost else EndReason.ANSWERED
+            gone = exchange.http.ended or exchange.http.lost
+            self._reason = EndReason.LOST if gone else EndReason.ANSWERED
             return False
 
     def _report(self, exchange: ServerExchange, errors: Exception) -> None:
@@ -388,16 +385,14 @@ class Session:
     def _tell_end(self, peer: Peer) -> None:
         hub, stream = self._hub, self._stream
         assert hub.on_end is not None
-        received = sent = 0
-        if isinstance(stream, UpgradedStream):
-            received, sent = stream.received, stream.sent
+        switched = stream if isinstance(stream, UpgradedStream) else None
         record = EndRecord(
             peer=peer,
             reason=self._reason,
             protocol=self._protocol,
             requests=self._requests,
-            received=received,
-            sent=sent,
+            received=0 if switched is None else switched.received,
+            sent=0 if switched is None else switched.sent,
             seconds=trio.current_time() - self._began,
         )
         hub.tell(hub.on_end, record)

@@ -6,11 +6,14 @@
 from __future__ import annotations
 
 import operator
-from typing import NoReturn, Self, cast, final
+from typing import TYPE_CHECKING, NoReturn, Self, cast, final
 
 import trio
 
 from ._errors import HalfCloseUnsupported
+
+if TYPE_CHECKING:
+    import ssl
 
 
 class UpgradedStream(trio.abc.Stream):
@@ -37,6 +40,7 @@ class UpgradedStream(trio.abc.Stream):
         "_peer_ended",
         "_position",
         "_receiving",
+        "_successor",
         "_transport",
         "received",
         "sent",
@@ -64,6 +68,8 @@ class UpgradedStream(trio.abc.Stream):
         self._receiving = False
         self._peer_ended = False
         self._broken = False
+        # What start_tls() has put in the place of this.
+        self._successor: UpgradedStream | None = None
         self.received: int = 0
         self.sent: int = 0
 
@@ -92,8 +98,19 @@ class UpgradedStream(trio.abc.Stream):
 
     @property
     def detached(self) -> bool:
-        """Whether :meth:`detach` was called."""
+        """Whether :meth:`detach` was called, or :meth:`start_tls`."""
         return isinstance(self._transport, _Detached)
+
+    @property
+    def outermost(self) -> UpgradedStream:
+        """The stream that :meth:`start_tls` has made of this one, or this one itself.
+
+        It is what the scope of the connection closes.
+        """
+        stream = self
+        while stream._successor is not None:
+            stream = stream._successor
+        return stream
 
     @property
     def can_send_eof(self) -> bool:
@@ -203,16 +220,78 @@ class UpgradedStream(trio.abc.Stream):
         Raises:
             trio.ClosedResourceError: It was detached before.
         """
-        transport = self.transport
-        start = self._position
+        transport, left = self.transport, self._left
         self._forget()
         self._transport = _Detached()
-        return transport, b"" if start is None else self._head[start:]
+        return transport, left
+
+    async def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        *,
+        server_hostname: str | None = None,
+        server_side: bool = False,
+        https_compatible: bool = False,
+    ) -> UpgradedStream:
+        """Go on in TLS: make the handshake and return the stream within it.
+
+        What is left of :attr:`head` is taken for the beginning of TLS. From the call on
+        this object counts as detached, and the scope that owned it owns the new stream
+        instead. Not to be called while another task uses the stream.
+
+        Failed or cancelled, the connection is closed.
+
+        Args:
+            ssl_context: Of whoever is called the client or the server in TLS, which has
+                nothing to do with who was which before.
+            server_hostname: The name that the server's certificate must have; None is
+                for servers, and for contexts that check no name.
+            server_side: Whether we are the server.
+            https_compatible: Whether the peer may end without a close_notify. Then
+                nobody can tell a cut from an end.
+
+        Raises:
+            ValueError: The context does not go with the other arguments: it checks
+                names, say, and there is none. Nothing was done.
+            ssl.SSLError: It is one for the other side. Nothing was done.
+            trio.BrokenResourceError: The handshake failed; the cause tells why.
+            trio.ClosedResourceError: The stream was closed, detached or has gone on in
+                TLS already.
+        """
+        if ssl_context.check_hostname and not (server_side or server_hostname):
+            # Without a name ssl checks none, and says nothing.
+            raise ValueError("the context checks names: server_hostname is missing")
+        below = UpgradedStream(self.transport, self._left, ended=self._ended)
+        tls = trio.SSLStream(
+            below,
+            ssl_context,
+            server_hostname=server_hostname,
+            server_side=server_side,
+            https_compatible=https_compatible,
+        )
+        successor = UpgradedStream(tls)
+        # The counts are the connection's.
+        successor.received, successor.sent = self.received, self.sent
+        self._forget()
+        self._transport = _Detached()
+        self._successor = successor
+        try:
+            await tls.do_handshake()
+        except BaseException as exc:
+            successor._broken = isinstance(exc, trio.BrokenResourceError)
+            await trio.aclose_forcefully(successor)
+            raise
+        return successor
 
     async def aclose(self) -> None:
         """Close the transport; unread head bytes are dropped."""
         self._forget()
         await self._transport.aclose()
+
+    @property
+    def _left(self) -> bytes:
+        # Of the head.
+        return b"" if self._position is None else self._head[self._position :]
 
     def _forget(self) -> None:
         self._position = None

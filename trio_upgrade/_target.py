@@ -1,7 +1,7 @@
-# Where a message is meant for: request targets, authorities, the URLs that a client
-# dials.  Splitting is urllib's; what it lets through and RFC 9112 §3.2 does not is
-# refused here.  An origin-form target never meets urlsplit, which would take "//host"
-# for an authority (the hole of CVE-2026-126344).
+# Where a message is meant for: request targets and authorities.  Splitting is urllib's;
+# what it lets through and RFC 9112 §3.2 does not is refused here.  An origin-form target
+# never meets urlsplit, which would take "//host" for an authority (the hole of
+# CVE-2026-126344).
 from __future__ import annotations
 
 import re
@@ -14,8 +14,6 @@ _match_authority = re.compile(
     r"|(?P<name>(?:[A-Za-z0-9\-._~!$&'()*+,;=]|%[0-9A-Fa-f]{2})*))"
     r"(?::(?P<port>[0-9]{0,5}))?"
 ).fullmatch
-_is_visible_ascii = re.compile(r"[\x21-\x7e]*").fullmatch
-_DEFAULT_PORTS = {"http": 80, "https": 443}
 _MAX_PORT = 65535
 
 
@@ -43,16 +41,6 @@ class Target(NamedTuple):
     query: str = ""
     scheme: str | None = None
     authority: Authority | None = None
-
-
-class Endpoint(NamedTuple):
-    """What a client needs to know of a URL."""
-
-    host: str
-    port: int
-    secure: bool
-    host_field: bytes
-    target: str
 
 
 def parse_authority(text: str) -> Authority:
@@ -107,32 +95,3 @@ def parse_target(method: str, target: str) -> Target:
                 parts.path or empty_path, parts.query, scheme.lower(), authority
             )
     raise ValueError("a target of no known form")
-
-
-def parse_url(url: str) -> Endpoint:
-    """Take the URL apart that a client is to dial.
-
-    Raises:
-        ValueError: It is malformed, or of a scheme that needs a stream of the caller's.
-    """
-    if not _is_visible_ascii(url):
-        raise ValueError("blanks, control or non-ASCII characters in the URL")
-    parts = urlsplit(url)
-    scheme = {"ws": "http", "wss": "https"}.get(parts.scheme, parts.scheme)
-    if scheme not in _DEFAULT_PORTS:
-        raise ValueError(f"cannot dial a URL of scheme {parts.scheme!r}")
-    if "@" in parts.netloc:
-        # Not quoted in the message: it is a secret.
-        raise ValueError("credentials in the URL: send an Authorization field instead")
-    authority = parse_authority(parts.netloc)
-    if not authority.host:
-        raise ValueError("no host in the URL")
-    default_port = _DEFAULT_PORTS[scheme]
-    port = default_port if authority.port is None else authority.port
-    shown = Authority(authority.host, None if port == default_port else port)
-    target = parts.path or "/"
-    if parts.query:
-        target += "?" + parts.query
-    return Endpoint(
-        authority.host, port, scheme == "https", str(shown).encode("ascii"), target
-    )

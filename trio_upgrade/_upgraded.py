@@ -30,7 +30,8 @@ class Upgraded(_UpgradedFields, trio.abc.AsyncResource):
 
     Leaving the block ends the stream: in stages without an exception (our direction
     first, then up to ``Limits.linger`` seconds for the peer's), by a reset after an
-    error, at once under cancellation. A stream that was detached is left alone.
+    error, at once under cancellation. A stream that was detached is left alone; one that
+    has gone on in TLS (:meth:`UpgradedStream.start_tls`) is ended as that.
 
     Attributes:
         response: The head of the 101, or of the 2xx that opened a tunnel.

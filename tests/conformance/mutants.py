@@ -155,7 +155,7 @@ MUTANTS = {
         "_http", "rest = bytes(self._buffer)", "rest = bytes(self._buffer[3:])"
     ),
     "U19": Mutant("_client", "_LAST_INFORMATIONAL = 199", "_LAST_INFORMATIONAL = 100"),
-    "U30": Mutant("_client", "if not body and expects_anything(fields):", "if False:"),
+    "U30": Mutant("_asking", "if not body and expects_anything(fields):", "if False:"),
     "M02": Mutant(
         "_sending",
         "send_request(head + http.codec.write_end())",
@@ -164,8 +164,8 @@ MUTANTS = {
     "M08": Mutant("_client", "if await http.has_unasked_input():", "if False:"),
     "M12": Mutant(
         "_client",
-        "if self._spent or http.ended or not http.reusable:",
-        "if self._spent:",
+        "if used and (self._spent or http.ended or not http.reusable):",
+        "if used and self._spent:",
     ),
     # Ends
     "M09": Mutant(
@@ -179,12 +179,12 @@ MUTANTS = {
         "no need to find its beginning.\n            return True",
     ),
     "M14": Mutant(
-        "_closing", "        while await stream.receive_some():\n            pass\n", ""
+        "_closing", "        while await bottom.receive_some():\n            pass\n", ""
     ),
     "M15": Mutant(
         "_closing",
-        "                    await tls.unwrap()\n            if not peer_ended",
-        "                    pass\n            if not peer_ended",
+        "            await tls.unwrap()\n    bottom = ",
+        "            pass\n    bottom = ",
     ),
     "M16": Mutant(
         "_closing",

@@ -103,3 +103,15 @@ async def read_port_url(server: Program) -> str:
     """Read where a Node server listens, once it does."""
     report = await server.read_json()
     return f"http://{HOST}:{report['port']}"
+
+
+async def wait_listening(port: int) -> None:
+    """Wait until a program that does not say so listens: there is only trying."""
+    while True:
+        try:
+            stream = await trio.open_tcp_stream(HOST, port)
+        except OSError:
+            await trio.sleep(0.01)
+        else:
+            await stream.aclose()
+            return

@@ -1,0 +1,101 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["trio-upgrade"]
+# ///
+"""Follow redirects and a 401 to an upgrade, and give credentials to nobody else.
+
+    python examples/follow.py http://user:password@127.0.0.1:1337/ [PROTOCOL ...]
+
+``open_upgrade`` takes every answer but the switch for a refusal, since what may be
+followed is a matter of trust. These are the rules here:
+
+- a redirect is followed up to five times, to http, https, ws and wss, and never from
+  TLS to clear text;
+- credentials are sent only when a 401 has asked for Basic, and only to the origin
+  (scheme, host and port) that they were given for; what a Location says of them is
+  dropped.
+"""
+
+from __future__ import annotations
+
+import sys
+from base64 import b64encode
+from http import HTTPStatus
+from typing import NamedTuple
+from urllib.parse import SplitResult, unquote, urljoin, urlsplit
+
+import trio
+
+from trio_upgrade import OpenError, Upgraded, UpgradeRefused, open_upgrade
+
+REDIRECTS = {301, 302, 303, 307, 308}
+MOST_REDIRECTS = 5
+PORTS = {"http": 80, "https": 443}
+SCHEMES = {"http": "http", "ws": "http", "https": "https", "wss": "https"}
+
+
+class Origin(NamedTuple):
+    """Whom credentials are for (RFC 6454 §4)."""
+
+    scheme: str
+    host: str
+    port: int
+
+
+def find_origin(parts: SplitResult) -> Origin:
+    scheme = SCHEMES[parts.scheme]
+    return Origin(scheme, parts.hostname or "", parts.port or PORTS[scheme])
+
+
+def drop_userinfo(parts: SplitResult) -> str:
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+
+async def open_following(url: str, *protocols: str) -> Upgraded:
+    parts = urlsplit(url)
+    owner, url = find_origin(parts), drop_userinfo(parts)
+    secret = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}"
+    basic = {"Authorization": f"Basic {b64encode(secret.encode()).decode()}"}
+    headers: dict[str, str] = {}
+    redirects = 0
+    while True:
+        try:
+            return await open_upgrade(url, *protocols, headers=headers)
+        except UpgradeRefused as exc:
+            response = exc.response
+            origin = find_origin(urlsplit(url))
+            challenge = response.headers.get("www-authenticate", "").lower()
+            if response.status == HTTPStatus.UNAUTHORIZED:
+                may_answer = parts.username is not None and origin == owner
+                if headers or not may_answer or not challenge.startswith("basic"):
+                    raise
+                headers = basic
+                continue
+            location = response.headers.get("location")
+            if response.status not in REDIRECTS or location is None:
+                raise
+            redirects += 1
+            target = urlsplit(urljoin(url, location))
+            if redirects > MOST_REDIRECTS or target.scheme not in SCHEMES:
+                raise
+            if (origin.scheme, SCHEMES[target.scheme]) == ("https", "http"):
+                raise
+            url = drop_userinfo(target)
+            if find_origin(target) != owner:
+                headers = {}
+            print(f"{response.status}: on to {url}", file=sys.stderr)
+
+
+async def main(url: str, *protocols: str) -> None:
+    try:
+        upgraded = await open_following(url, *protocols or ["echo"])
+    except (OSError, OpenError) as exc:
+        sys.exit(str(exc))
+    async with upgraded as (_response, stream, _head):
+        await stream.send_all(b"hello")
+        print(bytes(await stream.receive_some()).decode())
+
+
+if __name__ == "__main__":
+    url, *protocols = sys.argv[1:]
+    trio.run(main, url, *protocols)

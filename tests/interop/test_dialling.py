@@ -1,0 +1,402 @@
+"""One suite of the client over every way to a server, by real proxy programs too."""
+
+from __future__ import annotations
+
+import importlib.util
+import socket
+import subprocess
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pytest
+import trio
+
+from trio_upgrade import (
+    IllegalSwitch,
+    PeerGone,
+    Proxy,
+    Response,
+    SocksRefused,
+    TLSFailed,
+    TunnelRefused,
+    Upgrade,
+    UpgradeRefused,
+    open_connection,
+    open_tunnel,
+    open_upgrade,
+    serve_listeners,
+    serve_ssl_over_tcp,
+)
+
+from ..support import SWITCHED, echo, make_tls_contexts
+from .programs import EXAMPLES, HOST, example, read_url, start, wait_listening
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from trio_upgrade import Request
+    from trio_upgrade._request import App
+
+# The ways, by name: the proxies, nearest first, and what the server speaks.
+WAYS = {
+    "tcp": ([], "http"),
+    "tls": ([], "https"),
+    "unix": ([], "http+unix"),
+    "tls over unix": ([], "https+unix"),
+    "example": (["example"], "http"),
+    "example, tls": (["example"], "https"),
+    "tinyproxy": (["tinyproxy"], "http"),
+    "tinyproxy, tls": (["tinyproxy"], "https"),
+    "https": (["https"], "http"),
+    "https, tls": (["https"], "https"),
+    "socks5": (["socks5"], "http"),
+    "socks5h, tls": (["socks5h"], "https"),
+    "tinyproxy, https": (["tinyproxy", "https"], "http"),
+    "https, socks5h, tls": (["https", "socks5h"], "https"),
+    "socks5h, https, tinyproxy, tls": (["socks5h", "https", "tinyproxy"], "https"),
+}
+PROGRAMS = {"tinyproxy": "tinyproxy", "socks5": "microsocks", "socks5h": "microsocks"}
+
+
+class Way(NamedTuple):
+    """How to dial a server that is somewhere.
+
+    Attributes:
+        url: Of the server.
+        options: For the functions that dial.
+        listeners: The server's.
+        proxied: Whether a proxy is on the way.
+    """
+
+    url: str
+    options: dict[str, Any]
+    listeners: list[trio.abc.Listener[trio.abc.Stream]]
+    proxied: bool
+
+
+def marks(proxies: list[str]) -> list[pytest.MarkDecorator]:
+    return [
+        pytest.mark.peer(PROGRAMS[name], required=True)
+        for name in proxies
+        if name in PROGRAMS
+    ]
+
+
+@pytest.fixture
+def contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """The client's and the server's side of TLS."""
+    return make_tls_contexts()
+
+
+@pytest.fixture(
+    params=[
+        pytest.param(way, id=name, marks=marks(way[0])) for name, way in WAYS.items()
+    ]
+)
+async def way(request, nursery, tmp_path, contexts) -> AsyncIterator[Way]:
+    """Every way to a server in turn."""
+    proxies, scheme = request.param
+    client_context, server_context = contexts
+    options: dict[str, Any] = {}
+    async with trio.open_nursery() as programs:
+        if proxies:
+            make = partial(
+                open_proxy, nursery=programs, folder=tmp_path, contexts=contexts
+            )
+            options["via"] = [await make(name) for name in proxies]
+        listeners, url = await listen(scheme, tmp_path, server_context)
+        if scheme.startswith("https"):
+            options["ssl_context"] = client_context
+        yield Way(url, options, listeners, bool(proxies))
+        programs.cancel_scope.cancel()
+    for listener in listeners:
+        await listener.aclose()
+
+
+async def listen(
+    scheme: str, folder: Path, server_context: ssl.SSLContext
+) -> tuple[list[trio.abc.Listener[trio.abc.Stream]], str]:
+    """Open a server's listener."""
+    if scheme.endswith("+unix"):
+        path = str(folder / "socket")
+        sock = trio.socket.socket(socket.AF_UNIX)
+        await sock.bind(path)
+        sock.listen()
+        listener: Any = trio.SocketListener(sock)
+        url = f"{scheme}://{path.replace('/', '%2F')}"
+    else:
+        (listener,) = await trio.open_tcp_listeners(0, host=HOST)
+        host = "localhost" if scheme == "https" else HOST
+        url = f"{scheme}://{host}:{listener.socket.getsockname()[1]}"
+    if scheme.startswith("https"):
+        listener = trio.SSLListener(listener, server_context, https_compatible=True)
+    return [listener], url
+
+
+async def open_proxy(
+    name: str,
+    *,
+    nursery: trio.Nursery,
+    folder: Path,
+    contexts: tuple[ssl.SSLContext, ssl.SSLContext],
+) -> str | Proxy:
+    """Start a proxy; it ends with the nursery."""
+    if name == "https":
+        app = partial(load_example("connect_proxy").app, any_port=True)
+        serve = partial(serve_ssl_over_tcp, app, 0, contexts[1], host=HOST)
+        server = await nursery.start(serve)
+        port = server.url.rpartition(":")[2]
+        return Proxy(f"https://localhost:{port}", ssl_context=contexts[0])
+    url: str = await nursery.start(run_proxy, name, folder)
+    return url
+
+
+async def run_proxy(
+    name: str, folder: Path, *, task_status: trio.TaskStatus[str]
+) -> None:
+    """Run a proxy program, and say by which URL it is to be reached."""
+    if name == "example":
+        async with await start(*example("connect_proxy.py", 0, "--any-port")) as proxy:
+            task_status.started(await read_url(proxy))
+            await trio.sleep_forever()
+    port = find_free_port()
+    if name == "tinyproxy":
+        config = folder / "tinyproxy.conf"
+        lines = (f"Port {port}", f"Listen {HOST}", "BasicAuth user secret")
+        config.write_text("\n".join([*lines, "Timeout 60", "LogLevel Critical", ""]))
+        command, scheme = ["tinyproxy", "-d", "-c", str(config)], "http"
+    else:
+        command = [*("microsocks", "-i", HOST, "-p", str(port))]
+        command += ["-u", "user", "-P", "secret"]
+        scheme = name
+    async with await start(*command, stderr=subprocess.DEVNULL):
+        await wait_listening(port)
+        task_status.started(f"{scheme}://user:secret@{HOST}:{port}")
+        await trio.sleep_forever()
+
+
+def find_free_port() -> int:
+    """A port that nobody has; somebody could take it before the program does."""
+    with socket.socket() as sock:
+        sock.bind((HOST, 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+def load_example(name: str) -> Any:
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+async def serve(nursery: trio.Nursery, app: App, way: Way) -> None:
+    await nursery.start(partial(serve_listeners, app, way.listeners, strict=True))
+
+
+async def pieces(*words: bytes) -> AsyncIterator[bytes]:
+    for word in words:
+        await trio.lowlevel.checkpoint()
+        yield word
+
+
+async def app(request: Request) -> Response | Upgrade:
+    if request.path == "/echo":
+        return Upgrade("echo", echo)
+    if request.path == "/pieces":
+        return Response(200, pieces(b"one", b"two"))
+    if request.path == "/refused":
+        return Response(403, b"reasons", {"X-Why": "because"})
+    body = b"".join([chunk async for chunk in request.stream()])
+    return Response(200, request.headers["host"].encode() + b" " + body)
+
+
+async def test_switch(way: Way, nursery: trio.Nursery) -> None:
+    """An offer is accepted, a lot of bytes come back, the end does."""
+    await serve(nursery, app, way)
+    sent = bytes(range(256)) * 4096
+    upgraded = await open_upgrade(way.url + "/echo", "echo", **way.options)
+    async with upgraded as (response, stream, _):
+        assert response.status == 101
+        received = bytearray()
+        async with trio.open_nursery() as sending:
+            sending.start_soon(stream.send_all, sent)
+            while len(received) < len(sent):
+                received += await stream.receive_some()
+
+        assert received == sent
+
+
+async def test_half_close(way: Way, nursery: trio.Nursery) -> None:
+    """Where one direction can be ended alone, and nobody cuts the other, it can be."""
+    await serve(nursery, app, way)
+    upgraded = await open_upgrade(way.url + "/echo", "echo", **way.options)
+    async with upgraded as (_, stream, _):
+        if way.proxied:
+            # Tinyproxy cuts both, microsocks too.
+            return
+        assert stream.can_send_eof == (not way.url.startswith("https"))
+        if stream.can_send_eof:
+            await stream.send_all(b"last words")
+            await stream.send_eof()
+            back = b"".join([bytes(chunk) async for chunk in stream])
+
+            assert back == b"last words"
+
+
+async def test_requests_then_switch(way: Way, nursery: trio.Nursery) -> None:
+    """One connection: bodies streamed both ways, a refusal survived, then the switch."""
+    await serve(nursery, app, way)
+    async with await open_connection(way.url, **way.options) as connection:
+        response = await connection.request("GET", "/pieces")
+        assert b"".join([chunk async for chunk in response.stream()]) == b"onetwo"
+        body = pieces(b"x" * 100_000, b"", b"y")
+        response = await connection.request("POST", "/body", body=body)
+        assert (await response.read()).endswith(b" " + b"x" * 100_000 + b"y")
+        with pytest.raises(UpgradeRefused) as caught:
+            await connection.upgrade("/refused", "echo")
+        assert await caught.value.response.read() == b"reasons"
+        async with await connection.upgrade("/echo", "echo") as (_, stream, _):
+            await stream.send_all(b"hello")
+            assert await stream.receive_some() == b"hello"
+
+
+async def test_refused(way: Way, nursery: trio.Nursery) -> None:
+    """A refusal has its body, its fields and the 1xx before it."""
+    await serve(nursery, app, way)
+    with pytest.raises(UpgradeRefused) as caught:
+        await open_upgrade(
+            way.url + "/other",
+            "echo",
+            method="POST",
+            headers={"Expect": "100-continue", "Host": "docker"},
+            body=b"{}",
+            **way.options,
+        )
+
+    response = caught.value.response
+    assert response.body == b"docker {}"
+    assert [head.status for head in response.informational] == [100]
+
+
+async def answer(nursery: trio.Nursery, way: Way, wire: bytes, *, wait: bool) -> None:
+    """A server that takes a head, or none, says this and leaves."""
+
+    async def handler(stream: trio.abc.Stream) -> None:
+        received = bytearray()
+        while wait and b"\r\n\r\n" not in received:
+            received += await stream.receive_some()
+        await stream.send_all(wire)
+
+    await nursery.start(partial(trio.serve_listeners, handler, way.listeners))
+
+
+async def test_illegal_switch(way: Way, nursery: trio.Nursery) -> None:
+    """A 101 to something else is told as such."""
+    wire = SWITCHED.replace(b"Upgrade: echo", b"Upgrade: other")
+    await answer(nursery, way, wire, wait=True)
+    with pytest.raises(IllegalSwitch):
+        await open_upgrade(way.url, "echo", **way.options)
+
+
+@pytest.mark.parametrize("wire", [b"", SWITCHED[:20]])
+async def test_gone(way: Way, nursery: trio.Nursery, wire: bytes) -> None:
+    """A server that leaves before its answer is whole is gone."""
+    await answer(nursery, way, wire, wait=True)
+    with pytest.raises(PeerGone):
+        await open_upgrade(way.url, "echo", **way.options)
+
+
+async def test_early_bytes(way: Way, nursery: trio.Nursery) -> None:
+    """What a server says with the 101 comes first."""
+    await answer(nursery, way, SWITCHED + b"HEAD", wait=True)
+    async with await open_upgrade(way.url, "echo", **way.options) as (_, stream, _):
+        received = b"".join([bytes(chunk) async for chunk in stream])
+
+        assert received == b"HEAD"
+
+
+async def test_certificate_of_another(way: Way, nursery: trio.Nursery) -> None:
+    """Where TLS is spoken with the server, its certificate is checked behind proxies."""
+    if "ssl_context" not in way.options:
+        return
+    await nursery.start(partial(serve_listeners, app, way.listeners))
+    options = {**way.options, "ssl_context": None}
+    with pytest.raises(TLSFailed, match=r"self-signed|unable to get local issuer"):
+        await open_upgrade(way.url + "/echo", "echo", **options)
+
+
+class TestRefusingProxy:
+    """Proxies that open no tunnel say why, each in its way."""
+
+    @pytest.mark.ids("O01", "C03")
+    @pytest.mark.peer("tinyproxy", required=True)
+    @pytest.mark.parametrize(
+        ("userinfo", "status"), [("", 407), ("user:wrong@", 401), ("user:secret@", 500)]
+    )
+    async def test_tinyproxy(
+        self, nursery: trio.Nursery, tmp_path: Path, userinfo: str, status: int
+    ) -> None:
+        """The error has the proxy's response, body and all, and names the proxy."""
+        proxy = await nursery.start(run_proxy, "tinyproxy", tmp_path)
+        via = proxy.replace("user:secret@", userinfo)
+        url = f"http://{HOST}:{find_free_port()}/"
+        for dial in (
+            partial(open_upgrade, url, "echo"),
+            partial(open_connection, url),
+        ):
+            with pytest.raises(TunnelRefused) as caught:
+                await dial(via=via)
+
+            assert caught.value.response.status == status
+            assert caught.value.response.body
+            assert caught.value.proxy == proxy.rpartition("@")[2]
+            assert "secret" not in repr(caught.value) + str(caught.value.__notes__)
+
+    @pytest.mark.peer("microsocks", required=True)
+    @pytest.mark.parametrize(
+        ("userinfo", "code", "match"),
+        [
+            ("", None, "authentication"),
+            ("user:wrong@", None, "authentication failure"),
+            ("user:secret@", 5, "refused"),
+        ],
+    )
+    @pytest.mark.parametrize("scheme", ["socks5", "socks5h"])
+    async def test_microsocks(
+        self, nursery: trio.Nursery, tmp_path: Path, scheme, userinfo, code, match
+    ) -> None:
+        """SOCKS has a code for it, or nothing."""
+        proxy = await nursery.start(run_proxy, scheme, tmp_path)
+        via = proxy.replace("user:secret@", userinfo)
+        with pytest.raises(SocksRefused, match=match) as caught:
+            await open_upgrade(f"http://{HOST}:{find_free_port()}/", "echo", via=via)
+
+        assert caught.value.code == code
+        assert caught.value.proxy == proxy.rpartition("@")[2]
+
+    async def test_second_of_two(
+        self,
+        nursery: trio.Nursery,
+        tmp_path: Path,
+        contexts: tuple[ssl.SSLContext, ssl.SSLContext],
+    ) -> None:
+        """Of a chain, the one that refused is named."""
+        make = partial(open_proxy, nursery=nursery, folder=tmp_path, contexts=contexts)
+        first, second = await make("example"), await make("https")
+        nobody = f"http://{HOST}:{find_free_port()}/"
+        assert isinstance(second, Proxy)
+        with pytest.raises(TunnelRefused) as caught:
+            await open_upgrade(nobody, "echo", via=[first, second])
+
+        assert caught.value.response.status == 502
+        assert caught.value.proxy == second.endpoint.authority
+        with pytest.raises(TunnelRefused) as caught:
+            await open_tunnel(
+                second.url, nobody[7:-1], via=first, ssl_context=contexts[0]
+            )
+        assert caught.value.response.status == 502

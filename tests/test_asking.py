@@ -1,0 +1,115 @@
+"""What a client's request says: Host, credentials, and how its body is framed."""
+
+from __future__ import annotations
+
+import pytest
+
+from trio_upgrade._asking import complete_fields
+from trio_upgrade._urls import parse_url
+
+PLAIN = parse_url("http://h:81/")
+SECRET = parse_url("http://u:p@h/")
+BASIC = b"Basic dTpw"
+
+
+async def chunks():
+    yield b"never"
+
+
+def complete(method="GET", target="/", given=(), body=b"", endpoint=PLAIN):
+    return complete_fields(method, target, given, body, endpoint)
+
+
+class TestHost:
+    """RFC 9112 §3.2: the target's authority, less userinfo."""
+
+    @pytest.mark.ids("M01")
+    def test_url(self) -> None:
+        """It is the URL's, unless one is given."""
+        assert complete() == [(b"Host", b"h:81")]
+        assert complete(given=[(b"hOST", b"x")]) == [(b"hOST", b"x")]
+
+    @pytest.mark.ids("M17")
+    def test_absolute_form(self) -> None:
+        """It is the target's, where that is for a proxy."""
+        fields = complete(target="http://Other:80/x?://")
+
+        assert fields == [(b"Host", b"other:80")]
+        assert complete(target="/http://other/") == [(b"Host", b"h:81")]
+
+    @pytest.mark.parametrize("target", ["http://u:p@h/", "http:///x"])
+    def test_no_host_in_it(self, target: str) -> None:
+        """Userinfo is not sent in a target (RFC 9110 §4.2.4)."""
+        with pytest.raises(ValueError, match=r"host|no known form"):
+            complete(target=target)
+
+
+class TestCredentials:
+    """Those of the URL, to whom it names."""
+
+    @pytest.mark.ids("C09")
+    @pytest.mark.parametrize(
+        ("method", "target", "name"),
+        [
+            ("GET", "/", b"Authorization"),
+            ("OPTIONS", "*", b"Authorization"),
+            ("GET", "http://other/", b"Proxy-Authorization"),
+            ("CONNECT", "a:1", b"Proxy-Authorization"),
+        ],
+    )
+    def test_field(self, method: str, target: str, name: bytes) -> None:
+        """A proxy gets them as such, and one that is given replaces them."""
+        fields = complete(method, target, endpoint=SECRET)
+
+        assert fields[-1] == (name, BASIC)
+        given = [(name.upper(), b"mine")]
+        assert complete(method, target, given, endpoint=SECRET)[1:] == given
+
+
+class TestFraming:
+    """RFC 9112 §6."""
+
+    @pytest.mark.parametrize(
+        ("method", "body", "expected"),
+        [
+            ("GET", b"", []),
+            ("GET", b"abc", [(b"Content-Length", b"3")]),
+            ("POST", b"", [(b"Content-Length", b"0")]),
+            ("GET", chunks(), [(b"Transfer-Encoding", b"chunked")]),
+        ],
+    )
+    def test_field(self, method: str, body, expected) -> None:
+        """A body in bytes has its length; one that comes is chunked."""
+        assert complete(method, body=body)[1:] == expected
+
+    def test_length_of_an_iterable(self) -> None:
+        """Whoever knows the length may say it."""
+        given = [(b"content-length", b"5")]
+
+        assert complete(given=given, body=chunks())[1:] == given
+
+    @pytest.mark.parametrize("lengths", [[b"-1"], [b"5, 5"], [b""], [b"5", b"5"]])
+    def test_no_length(self, lengths) -> None:
+        """What is no length is refused (RFC 9112 §6.3)."""
+        given = [(b"Content-Length", length) for length in lengths]
+        with pytest.raises(ValueError, match="not a Content-Length"):
+            complete(given=given, body=chunks())
+
+    def test_length_of_bytes(self) -> None:
+        """Bytes know their own."""
+        with pytest.raises(ValueError, match="Content-Length is written by"):
+            complete(given=[(b"content-length", b"3")], body=b"abc")
+
+    @pytest.mark.parametrize("body", ["text", None, 3, [b"a"], bytearray(b"x")])
+    def test_no_body(self, body) -> None:
+        """Nothing else is a body."""
+        with pytest.raises(TypeError, match=f"a body of {type(body).__name__}"):
+            complete(body=body)
+
+    @pytest.mark.ids("U30")
+    def test_expectation_without_a_body(self) -> None:
+        """Who sends no body has nothing that could wait (RFC 9110 §10.1.1)."""
+        given = [(b"Expect", b"100-continue")]
+        with pytest.raises(ValueError, match="no body"):
+            complete(given=given)
+        assert given[0] in complete(given=given, body=chunks())

@@ -1,0 +1,325 @@
+"""Transports: what is refused before anything is opened, TLS, and what may go wrong."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+import trio.testing
+import trustme
+
+from trio_upgrade import (
+    BadResponse,
+    PeerGone,
+    Request,
+    Response,
+    TLSFailed,
+    open_connection,
+    open_upgrade,
+    serve_ssl_over_tcp,
+    serve_tcp,
+)
+from trio_upgrade._bottom import abort_on_close
+
+from .support import Resolver, okay
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from pathlib import Path
+
+    Handler = Callable[[trio.SocketStream], Awaitable[None]]
+    TLSHandler = Callable[[trio.SSLStream[trio.SocketStream]], Awaitable[None]]
+
+HOST = "127.0.0.1"
+RECORD = 16 * 1024
+
+
+@pytest.fixture
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+def make_server_context(authority: trustme.CA, *names: str) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert(*names).configure_cert(context)
+    return context
+
+
+def make_client_context(authority: trustme.CA) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    return context
+
+
+async def read_head(stream: trio.abc.ReceiveStream) -> None:
+    received = bytearray()
+    while b"\r\n\r\n" not in received:
+        received += await stream.receive_some()
+
+
+async def abort(stream: trio.abc.Stream) -> None:
+    abort_on_close(stream)
+    await trio.aclose_forcefully(stream)
+
+
+async def whoami(request: Request) -> Response:
+    assert isinstance(request.peer, tuple)
+    return Response(200, f"{request.peer[0]} {request.headers['host']}")
+
+
+async def fetch(url: str, **options) -> bytes:
+    async with await open_connection(url, **options) as connection:
+        return await (await connection.request("GET", "/")).read()
+
+
+async def serve_raw(nursery: trio.Nursery, handler: Handler) -> int:
+    serve = partial(trio.serve_tcp, handler, 0, host=HOST)
+    listeners: list[trio.SocketListener] = await nursery.start(serve)
+    port: int = listeners[0].socket.getsockname()[1]
+    return port
+
+
+class TestWay:
+    """What cannot be a way is refused before anything is opened."""
+
+    @pytest.mark.parametrize(
+        ("url", "options", "match"),
+        [
+            ("http+unix://%2Fa", {"via": "http://x"}, "no proxy leads to a Unix"),
+            ("http://y", {"via": ["http://x", "http+unix://%2Fa"]}, "no proxy leads"),
+            ("http+unix://%2Fa", {"local_address": HOST}, "local_address"),
+            ("http://y", {"via": "ftp://x"}, "scheme 'ftp'"),
+            ("http://y", {"via": ["http://"]}, "no host"),
+        ],
+    )
+    async def test_refused(self, url: str, options, match: str) -> None:
+        """The error says what is wrong."""
+        with pytest.raises(ValueError, match=match):
+            await open_upgrade(url, "echo", **options)
+
+    async def test_no_socket_file(self, tmp_path: Path) -> None:
+        """A Unix socket that is not there is the OSError of connecting."""
+        path = str(tmp_path / "none").replace("/", "%2F")
+        with pytest.raises(FileNotFoundError):
+            await open_connection(f"http+unix://{path}")
+
+    async def test_local_address(self, nursery: trio.Nursery) -> None:
+        """It is what the server sees."""
+        server = await nursery.start(partial(serve_tcp, whoami, 0, host=HOST))
+
+        assert (await fetch(server.url, local_address="127.0.0.2")).startswith(
+            b"127.0.0.2 "
+        )
+
+    async def test_ipv6(self, nursery: trio.Nursery) -> None:
+        """An address in brackets is dialled without, and named with them."""
+        if not has_ipv6():
+            pytest.skip("needs IPv6 on the loopback interface")
+        server = await nursery.start(partial(serve_tcp, whoami, 0, host="::1"))
+        port = server.url.rpartition(":")[2]
+
+        assert await fetch(f"http://[0::1]:{port}") == f"::1 [::1]:{port}".encode()
+
+
+def has_ipv6() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6) as sock:
+            sock.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
+class TestTLS:
+    """TLS where the URL says so."""
+
+    @pytest.mark.parametrize(
+        ("name", "host", "sni"),
+        [
+            ("a.example", "a.example", "a.example"),
+            ("A.Example.", "a.example.", "a.example"),
+            ("B\xfccher.example", "xn--bcher-kva.example", "xn--bcher-kva.example"),
+            (HOST, HOST, None),
+        ],
+    )
+    async def test_names(
+        self,
+        nursery: trio.Nursery,
+        authority: trustme.CA,
+        name: str,
+        host: str,
+        sni: str | None,
+    ) -> None:
+        """The certificate is that of the name, or of the address, in the URL."""
+        trio.socket.set_custom_hostname_resolver(Resolver())
+        context = make_server_context(authority, host.removesuffix("."))
+        seen: list[str | None] = []
+        context.sni_callback = lambda _, asked, __: seen.append(asked)
+        serve = partial(serve_ssl_over_tcp, whoami, 0, context, host=HOST)
+        server = await nursery.start(serve)
+        port = server.url.rpartition(":")[2]
+        url = f"wss://{name}:{port}"
+        answer = await fetch(url, ssl_context=make_client_context(authority))
+
+        assert answer == f"{HOST} {host}:{port}".encode()
+        # RFC 6066 §3: no address, and no dot at the end.
+        assert seen == [sni]
+
+    async def test_context_of_ours(
+        self, nursery: trio.Nursery, authority: trustme.CA, tmp_path, monkeypatch
+    ) -> None:
+        """It trusts what the system trusts and offers http/1.1 alone (RFC 7301)."""
+        context = make_server_context(authority, "localhost")
+        context.set_alpn_protocols(["h2", "http/1.1"])
+        chosen: list[str | None] = []
+
+        async def handler(stream: trio.SSLStream[trio.SocketStream]) -> None:
+            await read_head(stream)
+            chosen.append(stream.selected_alpn_protocol())
+            await stream.send_all(okay(b"ok"))
+
+        serve = partial(trio.serve_ssl_over_tcp, handler, 0, context, host=HOST)
+        listeners = await nursery.start(serve)
+        port = listeners[0].transport_listener.socket.getsockname()[1]
+        trusted = tmp_path / "ca.pem"
+        authority.cert_pem.write_to_path(str(trusted))
+        monkeypatch.setenv("SSL_CERT_FILE", str(trusted))
+
+        assert await fetch(f"https://localhost:{port}") == b"ok"
+        assert chosen == ["http/1.1"]
+
+    async def test_context_that_offers_more(
+        self, nursery: trio.Nursery, authority: trustme.CA
+    ) -> None:
+        """A given context is left as it is; what we cannot speak is an error."""
+        server_context = make_server_context(authority, "localhost")
+        server_context.set_alpn_protocols(["h2"])
+        client_context = make_client_context(authority)
+        client_context.set_alpn_protocols(["h2", "http/1.1"])
+        serve = partial(serve_ssl_over_tcp, whoami, 0, server_context, host=HOST)
+        server = await nursery.start(serve)
+        url = f"https://localhost:{server.url.rpartition(':')[2]}"
+        with pytest.raises(TLSFailed, match="chose 'h2'"):
+            await fetch(url, ssl_context=client_context)
+
+    async def test_no_tls_there(self, nursery: trio.Nursery) -> None:
+        """A server in clear text, and another name's certificate, are TLSFailed."""
+        server = await nursery.start(partial(serve_tcp, whoami, 0, host=HOST))
+        with pytest.raises(TLSFailed, match=f"no TLS with {HOST}:.*VERSION") as caught:
+            await fetch(server.url.replace("http", "https"))
+
+        assert isinstance(caught.value.__cause__, ssl.SSLError)
+
+    async def test_another_name(
+        self, nursery: trio.Nursery, authority: trustme.CA
+    ) -> None:
+        """So is the certificate of another name."""
+        context = make_server_context(authority, "localhost")
+        serve = partial(serve_ssl_over_tcp, whoami, 0, context, host=HOST)
+        server = await nursery.start(serve)
+        with pytest.raises(TLSFailed, match="IP address mismatch"):
+            await fetch(server.url, ssl_context=make_client_context(authority))
+
+    @pytest.mark.parametrize("how", ["end", "reset"])
+    async def test_gone_in_the_handshake(self, nursery: trio.Nursery, how: str) -> None:
+        """A server that leaves instead is gone."""
+
+        async def handler(stream: trio.SocketStream) -> None:
+            await stream.receive_some()
+            if how == "reset":
+                await abort(stream)
+
+        port = await serve_raw(nursery, handler)
+        with pytest.raises(PeerGone, match="within the TLS handshake"):
+            await open_connection(f"https://{HOST}:{port}")
+
+
+class TestIdleTLS:
+    """Between two requests over TLS nothing comes by that was not asked for."""
+
+    async def ask_twice(
+        self,
+        nursery: trio.Nursery,
+        authority: trustme.CA,
+        then: TLSHandler,
+        first: bytes = okay(b"1"),
+    ) -> bytes:
+        go, gone = trio.Event(), trio.Event()
+        context = make_server_context(authority, "localhost")
+
+        async def handler(stream: trio.SSLStream[trio.SocketStream]) -> None:
+            await read_head(stream)
+            await stream.send_all(first)
+            await go.wait()
+            await then(stream)
+            gone.set()
+            with suppress(trio.ClosedResourceError, trio.BrokenResourceError):
+                await stream.receive_some()
+                await stream.send_all(okay(b"2"))
+
+        serve = partial(trio.serve_ssl_over_tcp, handler, 0, context, host=HOST)
+        listeners = await nursery.start(serve)
+        port = listeners[0].transport_listener.socket.getsockname()[1]
+        async with await open_connection(
+            f"https://localhost:{port}", ssl_context=make_client_context(authority)
+        ) as connection:
+            assert await (await connection.request("GET", "/")).read() == b"1"
+            go.set()
+            await gone.wait()
+            return await (await connection.request("GET", "/")).read()
+
+    async def test_quiet(self, nursery: trio.Nursery, authority: trustme.CA) -> None:
+        """Where nothing came, the second request is made; tickets are nothing."""
+
+        async def then(stream: trio.SSLStream[trio.SocketStream]) -> None:
+            await trio.lowlevel.checkpoint()
+
+        assert await self.ask_twice(nursery, authority, then) == b"2"
+
+    @pytest.mark.ids("M08")
+    async def test_late_408(self, nursery: trio.Nursery, authority: trustme.CA) -> None:
+        """What came meanwhile is not the answer to the second request."""
+
+        async def then(stream: trio.SSLStream[trio.SocketStream]) -> None:
+            await stream.send_all(okay(b"", status="408 Request Timeout"))
+
+        with pytest.raises(BadResponse, match="more than its response"):
+            await self.ask_twice(nursery, authority, then)
+
+    @pytest.mark.ids("M08")
+    async def test_in_the_same_packet(
+        self, nursery: trio.Nursery, authority: trustme.CA
+    ) -> None:
+        """Nor is what came in a record of its own with the first one."""
+
+        async def then(stream: trio.SSLStream[trio.SocketStream]) -> None:
+            await trio.lowlevel.checkpoint()
+
+        # A record has 16 KiB at most (RFC 8446 §5.1).
+        first = okay(b"1", "X-Fill: " + "x" * (RECORD - len(okay(b"1", "X-Fill: "))))
+        assert len(first) == RECORD
+        with pytest.raises(BadResponse, match="more than its response"):
+            await self.ask_twice(nursery, authority, then, first + b"HTTP/1.1 408 ")
+
+    async def test_end(self, nursery: trio.Nursery, authority: trustme.CA) -> None:
+        """A close_notify is the server's end."""
+
+        async def then(stream: trio.SSLStream[trio.SocketStream]) -> None:
+            await stream.aclose()
+
+        with pytest.raises(PeerGone, match="ended the connection"):
+            await self.ask_twice(nursery, authority, then)
+
+    async def test_reset(self, nursery: trio.Nursery, authority: trustme.CA) -> None:
+        """A reset is one, too."""
+
+        async def then(stream: trio.SSLStream[trio.SocketStream]) -> None:
+            await abort(stream)
+
+        with pytest.raises(PeerGone, match="ended the connection"):
+            await self.ask_twice(nursery, authority, then)

@@ -1,0 +1,69 @@
+"""A final answer that comes while the body is sent, where a cut breaks the stream."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+
+from trio_upgrade import Response, open_connection, serve_stream
+
+from .support import make_tls_contexts, okay, tcp_pair, wrap_tls
+
+if TYPE_CHECKING:
+    from trio_upgrade import Request
+
+
+class Clogged(trio.abc.Stream):
+    """A stream whose peer reads nothing, says something, and is silent then."""
+
+    def __init__(self, *packets: bytes) -> None:
+        self.packets = list(packets)
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await trio.sleep_forever()
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await trio.sleep_forever()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        await trio.lowlevel.checkpoint()
+        if not self.packets:
+            await trio.sleep_forever()
+        return self.packets.pop(0)
+
+    async def aclose(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+
+class TestEarlyAnswer:
+    """What can be had of its body."""
+
+    @pytest.mark.ids("M10")
+    async def test_body_of_the_answer_can_be_read(self) -> None:
+        """It was read before the sending was cut (RFC 9112 §9.3)."""
+        refusal = b"y" * 50_000
+
+        async def app(request: Request) -> Response:
+            return Response(413, refusal)
+
+        contexts = make_tls_contexts()
+        near, far = wrap_tls(await tcp_pair(), contexts, https_compatible=True)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(serve_stream, app, far)
+            async with await open_connection("http://x", stream=near) as connection:
+                response = await connection.request("POST", "/", body=bytes(20_000_000))
+
+                assert response.status == 413
+                assert await response.read() == refusal
+
+    async def test_answer_that_does_not_end(self, autojump_clock) -> None:
+        """Of an endless one only ``Limits.linger`` seconds are waited for."""
+        stream = Clogged(okay(b"begun")[:-2])
+        connection = await open_connection("http://x", stream=stream)
+        began = trio.current_time()
+        response = await connection.request("POST", "/", body=bytes(200_000))
+
+        assert response.status == 200
+        assert trio.current_time() - began == 2

@@ -1,0 +1,210 @@
+"""The URLs that a client dials: each form whole, what is none, and what never shows."""
+
+from __future__ import annotations
+
+from string import ascii_letters, digits
+from typing import Any
+
+import pytest
+from hypothesis import given, strategies as st
+
+from trio_upgrade._urls import Credentials, Endpoint, parse_socks_url, parse_url
+
+visible = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E))
+names = st.text(ascii_letters + digits + "-_~", min_size=1, max_size=20)
+hosts = (
+    names
+    | st.lists(names, min_size=2, max_size=3).map(".".join)
+    | st.ip_addresses(v=6).map(lambda address: f"[{address}]")
+)
+ports = st.none() | st.integers(0, 65535)
+
+
+class TestURL:
+    """What a client dials."""
+
+    @pytest.mark.parametrize(
+        ("url", "expected"),
+        [
+            ("http://h", ("h", 80, False, b"h", "/")),
+            ("http://h/", ("h", 80, False, b"h", "/")),
+            ("HTTP://H:80/A?B=c#frag", ("h", 80, False, b"h", "/A?B=c")),
+            ("http://h:8080?q", ("h", 8080, False, b"h:8080", "/?q")),
+            ("http://h:/x", ("h", 80, False, b"h", "/x")),
+            ("http://h:0/", ("h", 0, False, b"h:0", "/")),
+            ("http://h:443/", ("h", 443, False, b"h:443", "/")),
+            ("ws://h/chat", ("h", 80, False, b"h", "/chat")),
+            ("https://h/", ("h", 443, True, b"h", "/")),
+            ("https://h:443/", ("h", 443, True, b"h", "/")),
+            ("https://h:80/", ("h", 80, True, b"h:80", "/")),
+            ("wss://h:444/", ("h", 444, True, b"h:444", "/")),
+            ("http://[::1]/", ("::1", 80, False, b"[::1]", "/")),
+            ("http://[0::1]:81/a", ("::1", 81, False, b"[::1]:81", "/a")),
+            ("http://1.2.3.4:9//a", ("1.2.3.4", 9, False, b"1.2.3.4:9", "//a")),
+        ],
+    )
+    def test_accepted(self, url: str, expected: tuple[Any, ...]) -> None:
+        """Host field and target are the URL's, less a default port (RFC 9110 §7.2)."""
+        assert parse_url(url) == Endpoint(*expected)
+
+    @pytest.mark.parametrize(
+        ("url", "match"),
+        [
+            ("ftp://h/", "cannot dial a URL of scheme 'ftp'"),
+            ("socks5://h/", "cannot dial a URL of scheme 'socks5'"),
+            ("unix://%2Fa/", "cannot dial a URL of scheme 'unix'"),
+            ("h/", "begins with a scheme"),
+            ("", "begins with a scheme"),
+            ("//h/", "begins with a scheme"),
+            ("http:x", "begins with a scheme"),
+            (" http://h/", "begins with a scheme"),
+            ("http:///x", "no host in the URL"),
+            ("http://:80/", "no host in the URL"),
+            ("http://h:99999/", "a port above 65535"),
+            ("http://h:x/", "not a host"),
+            ("http://[::1", "not a host"),
+            ("http://[1:2]/", "At least 3 parts|exactly 8 parts"),
+            ("http://h%41/", "not the name of a host: 'h%41'"),
+            ("http://.h/", "not the name of a host"),
+            ("http://a..b/", "not the name of a host"),
+            (f"http://{'a' * 64}/", "not the name of a host"),
+            (f"http://{'a.' * 128}/", "not the name of a host"),
+            ("http://h /", "blanks, control or non-ASCII"),
+            ("http://h/a b", "blanks, control or non-ASCII"),
+            ("http://h/\r\nEvil: 1", "blanks, control or non-ASCII"),
+            ("http://h\r\nEvil: 1/", "blanks, control or non-ASCII"),
+            ("http://h/\n", "blanks, control or non-ASCII"),
+            ("http://h\n", "blanks, control or non-ASCII"),
+            ("http://h/\t", "blanks, control or non-ASCII"),
+            ("http://h/\0", "blanks, control or non-ASCII"),
+            ("http://h/\x7f", "blanks, control or non-ASCII"),
+            ("http://h/\u20ac", "blanks, control or non-ASCII"),
+            ("http://h\xe9:\xe9/", "blanks, control or non-ASCII"),
+            ("http://h\xe9 /", "not allowed"),
+            ("http://\u2100/", "not allowed"),
+            ("http+unix:///run/x", "no path of a Unix socket"),
+            ("http+unix://run/x", "no path of a Unix socket"),
+            ("http+unix://%2F/", "no path of a Unix socket"),
+            ("http+unix://%2Fa%00/", "no path of a Unix socket"),
+            ("http+unix://%2F\xe9/", "blanks, control or non-ASCII"),
+        ],
+    )
+    def test_refused(self, url: str, match: str) -> None:
+        """What urllib would pass or mend in silence is refused (RFC 3986 §2)."""
+        with pytest.raises(ValueError, match=match):
+            parse_url(url)
+
+    @pytest.mark.ids("R45")
+    @pytest.mark.parametrize(
+        ("userinfo", "basic"),
+        [
+            ("user:secret", b"Basic dXNlcjpzZWNyZXQ="),
+            ("user", b"Basic dXNlcjo="),
+            (":secret", b"Basic OnNlY3JldA=="),
+            ("us%C3%A9r:p%40ss%3A:w", b"Basic dXPDqXI6cEBzczo6dw=="),
+        ],
+    )
+    def test_credentials(self, userinfo: str, basic: bytes) -> None:
+        """Userinfo is what Basic sends (RFC 7617 §2), and shows nowhere."""
+        endpoint = parse_url(f"http://{userinfo}@h:81/x")
+
+        assert endpoint.host_field == b"h:81"
+        assert endpoint.credentials is not None
+        assert endpoint.credentials.basic() == basic
+        assert "Credentials()" in repr(endpoint)
+        assert "s" not in repr(endpoint.credentials).removeprefix("Credentials")
+
+    @pytest.mark.parametrize(
+        "url",
+        [
+            "http://a@secret@h/",
+            "http://user:sec ret@h/",
+            "http://user:secr\xe9t@h/",
+            "http://user:secret%0D@h/",
+            "http://us%3Aer:secret@h/",
+            "http://user:secret%@h/",
+            "http://user:secret/@h/",
+            "http://user:secret@[::1/",
+            "http://user:secret@h\u2100:x/",
+            "ftp://user:secret@h/",
+        ],
+    )
+    def test_errors_do_not_repeat_credentials(self, url: str) -> None:
+        """Whatever is wrong, no password is in what is said of it (RFC 9110 §4.2.4)."""
+        with pytest.raises(ValueError) as caught:  # noqa: PT011  many messages
+            parse_url(url)
+
+        assert "sec" not in str(caught.value)
+        assert caught.value.__context__ is None or "sec" not in str(
+            caught.value.__context__
+        )
+
+    @pytest.mark.parametrize(
+        ("url", "host_field"),
+        [
+            ("http://B\xfccher.example:81/", b"xn--bcher-kva.example:81"),
+            ("http://stra\xdfe.example", b"xn--strae-oqa.example"),
+            ("http://xn--bcher-kva.example/", b"xn--bcher-kva.example"),
+        ],
+    )
+    def test_other_alphabets(self, url: str, host_field: bytes) -> None:
+        """A name is encoded once, by IDNA 2008, for the resolver, Host and SNI alike."""
+        endpoint = parse_url(url)
+
+        assert endpoint.host_field == host_field
+        assert endpoint.host == host_field.decode().removesuffix(":81")
+
+    @pytest.mark.parametrize(
+        ("url", "secure", "path", "target"),
+        [
+            ("http+unix://%2Frun%2Fdocker.sock/v1/x?y", False, "/run/d", "/v1/x?y"),
+            ("ws+unix://%2Frun%2Fdocker.sock", False, "/run/d", "/"),
+            ("WSS+UNIX://%2Frun%2Fdocker.sock", True, "/run/d", "/"),
+            ("http+unix://%00abstract/", False, "\0abstract", "/"),
+            ("http+unix://%2Fa%3Ab%40c/", False, "/a:b@c", "/"),
+        ],
+    )
+    def test_unix_socket(self, url: str, secure: bool, path: str, target: str) -> None:
+        """The path of a Unix socket stands, escaped, in the place of the host."""
+        path = path.replace("/run/d", "/run/docker.sock")
+
+        assert parse_url(url) == Endpoint(
+            "localhost", 0, secure, b"localhost", target, path
+        )
+
+    def test_authority(self) -> None:
+        """An authority has its port always, and brackets where it needs them."""
+        assert parse_url("https://[::1]/").authority == "[::1]:443"
+        assert parse_url("http://h/").authority == "h:80"
+
+    @given(hosts, ports, visible)
+    def test_round_trip(self, host: str, port: int | None, rest: str) -> None:
+        """Host field and target go back together into the URL's origin."""
+        rest = "/" + rest.replace("#", "").replace("?", "")
+        authority = host if port is None else f"{host}:{port}"
+        endpoint = parse_url(f"http://{authority}{rest}")
+        again = parse_url(f"http://{endpoint.host_field.decode()}{endpoint.target}")
+
+        assert again == endpoint
+        assert endpoint.target == rest
+        assert endpoint.port == (80 if port is None else port)
+
+    @given(st.text() | visible)
+    def test_arbitrary_text(self, text: str) -> None:
+        """Only ValueError comes out, and no octet that could end a line."""
+        for url in (text, f"http://{text}", f"ws://h/{text}"):
+            try:
+                endpoint = parse_url(url)
+            except ValueError:
+                continue
+            assert endpoint.target.startswith("/")
+            wire = endpoint.target.encode("ascii") + endpoint.host_field
+            assert all(0x21 <= octet <= 0x7E for octet in wire)
+
+    def test_socks(self) -> None:
+        """A SOCKS proxy's port is 1080 unless given (RFC 1928 §3)."""
+        endpoint = parse_socks_url("socks5://u:p@h")
+
+        assert endpoint.authority == "h:1080"
+        assert endpoint.credentials == Credentials(b"u", b"p")
+        assert parse_socks_url("socks5h://[::1]:9").authority == "[::1]:9"

@@ -1,0 +1,140 @@
+# Proxies: what they are called, how each is asked for a tunnel, and what the environment
+# says of them.  How they are reached is the business of the room above.
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, final
+
+from ._client import ClientConnection, keep_body
+from ._errors import Refused
+from ._handshake import connect_fields
+from ._socks import check_available, check_credentials, connect_by_socks
+from ._stream import UpgradedStream
+from ._urls import Endpoint, parse_socks_url, parse_url
+
+if TYPE_CHECKING:
+    import ssl
+
+    import trio
+
+    from ._headers import HeadersLike
+    from ._limits import Limits
+
+_SOCKS_SCHEMES = frozenset({"socks5", "socks5h"})
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Proxy:
+    """A proxy to dial through, with what its URL alone cannot say.
+
+    Its repr shows neither credentials nor fields.
+
+    Args:
+        url: ``http://`` or ``https://`` for one that is asked by CONNECT (RFC 9110
+            §9.3.6), ``socks5h://`` for SOCKS5 (RFC 1928), ``socks5://`` for the same
+            with the target's name looked up here and not by the proxy. Credentials in
+            it are sent to this proxy alone, as Basic (RFC 7617) or as RFC 1929 has it.
+            Ports are 80, 443 and 1080 unless given. SOCKS needs the extra ``socks``.
+        headers: Further fields for the CONNECT. A Proxy-Authorization among them
+            replaces the URL's credentials.
+        ssl_context: For ``https://``; None makes one that trusts whom this system
+            trusts.
+
+    Raises:
+        ValueError: The URL or a field is malformed, or one that cannot be sent.
+        ModuleNotFoundError: The extra for SOCKS is not installed.
+    """
+
+    url: str
+    headers: HeadersLike = ()
+    ssl_context: ssl.SSLContext | None = field(default=None, kw_only=True)
+    endpoint: Endpoint = field(init=False)
+    socks: str | None = field(init=False)
+    """The scheme, if it is one of SOCKS."""
+
+    def __post_init__(self) -> None:
+        scheme: str | None = self.url.partition(":")[0].lower()
+        if scheme in _SOCKS_SCHEMES:
+            endpoint = parse_socks_url(self.url)
+            check_credentials(endpoint.credentials)
+            check_available()
+            if self.headers:
+                raise ValueError("SOCKS has no fields")
+        else:
+            scheme = None
+            endpoint = parse_url(self.url)
+            connect_fields("host:1", self.headers)
+        object.__setattr__(self, "endpoint", endpoint)
+        object.__setattr__(self, "socks", scheme)
+
+    def __repr__(self) -> str:
+        endpoint = self.endpoint
+        scheme = self.socks or ("https" if endpoint.secure else "http")
+        if endpoint.path is not None:
+            return f"<Proxy {scheme} at {endpoint.path}>"
+        return f"<Proxy {scheme}://{endpoint.authority}>"
+
+
+async def lead_through(
+    proxy: Proxy, stream: trio.abc.Stream, target: Endpoint, limits: Limits
+) -> trio.abc.Stream:
+    """Have a proxy open a tunnel; nothing follows before its 2xx (RFC 9931 §8).
+
+    Args:
+        proxy: The proxy.
+        stream: Leads to the proxy, in TLS if it wants that.
+        target: Where the tunnel is to lead.
+        limits: The bounds of what is said with the proxy.
+
+    Returns:
+        The stream that leads to the target. If this raises, the one given is to be
+        closed.
+
+    Raises:
+        OpenError: There is no tunnel.
+    """
+    if proxy.socks is not None:
+        look_up = proxy.socks == "socks5"
+        await connect_by_socks(stream, proxy.endpoint, target, look_up=look_up)
+        return stream
+    connection = ClientConnection(stream, proxy.endpoint, limits)
+    try:
+        upgraded = await connection.connect(target.authority, headers=proxy.headers)
+    except Refused as exc:
+        await keep_body(exc, limits)
+        raise
+    transport, head = upgraded.stream.detach()
+    # What the target said already comes first, below its TLS if it speaks that.
+    return UpgradedStream(transport, head) if head else transport
+
+
+def proxy_from_environment(url: str) -> Proxy | None:
+    """Read which proxy the environment has for a URL, for ``via=``.
+
+    ``http_proxy``, ``https_proxy`` and ``all_proxy`` are read as curl and Python's
+    urllib do, also in upper case, and ``no_proxy``, whose entries are names, with their
+    subdomains, and ``*``. Nothing else here ever looks at them.
+
+    Args:
+        url: What is to be dialled.
+
+    Returns:
+        The proxy; None if there is none for it.
+
+    Raises:
+        ValueError: One of the two URLs is malformed.
+        ModuleNotFoundError: It is a SOCKS proxy, and the extra is not installed.
+    """
+    # Heavy, and most programs never come here.
+    from urllib.request import getproxies_environment, proxy_bypass
+
+    endpoint = parse_url(url)
+    proxies: dict[str, str] = getproxies_environment()
+    found = proxies.get("https" if endpoint.secure else "http") or proxies.get("all")
+    if found is None or endpoint.path is not None:
+        return None
+    if any(proxy_bypass(name) for name in (endpoint.authority, endpoint.host)):
+        return None
+    # "host:port" is as common there.
+    return Proxy(found if "://" in found else f"http://{found}")

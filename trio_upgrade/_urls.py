@@ -1,0 +1,181 @@
+# The URLs that a client dials.  Nothing here may quote a whole URL in an error: it may
+# hold a password.  That is why urlsplit, which does, is not asked.
+from __future__ import annotations
+
+import os
+import re
+from base64 import b64encode
+from dataclasses import dataclass, field
+from typing import NamedTuple, final
+from urllib.parse import unquote_to_bytes
+
+from ._target import Authority, parse_authority
+
+_match_url = re.compile(
+    r"(?P<scheme>[A-Za-z][A-Za-z0-9+.\-]*)://"
+    r"(?:(?P<userinfo>[^/?#]*)@)?(?P<authority>[^/?#]*)(?P<rest>.*)",
+    re.DOTALL,
+).fullmatch
+_is_visible_ascii = re.compile(r"[\x21-\x7e]*").fullmatch
+# RFC 1035 §2.3.4.  What is longer makes the resolver or TLS fail in odd ways.
+_is_dns_name = re.compile(r"(?!.{255})(?:[^.%]{1,63}\.)*[^.%]{1,63}\.?").fullmatch
+# RFC 3986 §3.2.1, and the one colon between the two.
+_match_userinfo = re.compile(
+    r"(?P<user>(?:[A-Za-z0-9\-._~!$&'()*+,;=]|%[0-9A-Fa-f]{2})*)"
+    r"(?::(?P<password>(?:[A-Za-z0-9\-._~!$&'()*+,;=:]|%[0-9A-Fa-f]{2})*))?"
+).fullmatch
+_has_control = re.compile(rb"[\x00-\x1f\x7f]").search
+# A path from the root, or on Linux an abstract name, which begins with NUL.
+_is_socket_path = re.compile(r"[/\0][^\0]+").fullmatch
+_UNIX = "+unix"
+_SCHEMES = {"http": False, "ws": False, "https": True, "wss": True}
+_SOCKS_PORT = 1080
+_DEFAULT_PORTS = {False: 80, True: 443}
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """User and password of a URL; they are in no repr, and so in no log.
+
+    Attributes:
+        user: The user, its escapes decoded.
+        password: The password likewise, empty where none was written.
+    """
+
+    user: bytes = field(repr=False)
+    password: bytes = field(repr=False)
+
+    def basic(self) -> bytes:
+        """Return the value of the field that gives them away (RFC 7617 §2)."""
+        return b"Basic " + b64encode(self.user + b":" + self.password)
+
+
+class Endpoint(NamedTuple):
+    """What a client needs to know of a URL.
+
+    Attributes:
+        host: A name, in ASCII, or an address; ``"localhost"`` behind a Unix socket.
+        port: The port number, 0 behind a Unix socket.
+        secure: Whether TLS is spoken.
+        host_field: The value of a Host field.
+        target: Path and query, at least ``"/"``.
+        path: The path of the Unix socket, None for TCP.
+        credentials: What the URL has of them.
+    """
+
+    host: str
+    port: int
+    secure: bool
+    host_field: bytes
+    target: str
+    path: str | None = None
+    credentials: Credentials | None = None
+
+    @property
+    def authority(self) -> str:
+        """``host:port``, an IPv6 address in brackets."""
+        return str(Authority(self.host, self.port))
+
+
+def parse_url(url: str) -> Endpoint:
+    """Take the URL apart that a client is to dial.
+
+    Raises:
+        ValueError: It is malformed, or of a scheme that nobody here speaks. The message
+            does not repeat what may be a secret.
+    """
+    scheme, userinfo, authority, target = _split_url(url)
+    base = scheme.removesuffix(_UNIX)
+    if base not in _SCHEMES:
+        raise ValueError(f"cannot dial a URL of scheme {scheme!r}")
+    credentials, secure = _parse_userinfo(userinfo), _SCHEMES[base]
+    if base != scheme:
+        path = _parse_socket_path(authority)
+        return Endpoint("localhost", 0, secure, b"localhost", target, path, credentials)
+    default_port = _DEFAULT_PORTS[secure]
+    host, port = _parse_dialled(authority)
+    shown = Authority(host, None if port == default_port else port)
+    return Endpoint(
+        host,
+        default_port if port is None else port,
+        secure,
+        str(shown).encode("ascii"),
+        target,
+        None,
+        credentials,
+    )
+
+
+def parse_socks_url(url: str) -> Endpoint:
+    """Take the URL of a SOCKS proxy apart.
+
+    Raises:
+        ValueError: It is malformed.
+    """
+    _, userinfo, authority, target = _split_url(url)
+    host, port = _parse_dialled(authority)
+    port = _SOCKS_PORT if port is None else port
+    shown = str(Authority(host, port)).encode("ascii")
+    return Endpoint(host, port, False, shown, target, None, _parse_userinfo(userinfo))
+
+
+def _split_url(url: str) -> tuple[str, str | None, str, str]:
+    match = _match_url(url)
+    if match is None:
+        raise ValueError("a URL begins with a scheme, as in http://")
+    userinfo, rest = match["userinfo"], match["rest"]
+    if not (_is_visible_ascii(userinfo or "") and _is_visible_ascii(rest)):
+        raise ValueError("blanks, control or non-ASCII characters in the URL")
+    target = rest.partition("#")[0]
+    if not target.startswith("/"):
+        target = "/" + target
+    return match["scheme"].lower(), userinfo, match["authority"], target
+
+
+def _parse_userinfo(userinfo: str | None) -> Credentials | None:
+    if userinfo is None:
+        return None
+    match = _match_userinfo(userinfo)
+    if match is None:
+        raise ValueError("malformed credentials in the URL")
+    user = unquote_to_bytes(match["user"])
+    password = unquote_to_bytes(match["password"] or "")
+    if b":" in user or _has_control(user + password):
+        raise ValueError("credentials in the URL that Basic cannot carry")
+    return Credentials(user, password)
+
+
+def _parse_dialled(text: str) -> Authority:
+    if not text.isascii():
+        # As Trio does it for its own host names, and before Trio sees them: so the Host
+        # field, SNI and a proxy get the same name.
+        text = _encode_idna(text)
+    if not _is_visible_ascii(text):
+        raise ValueError("blanks, control or non-ASCII characters in the URL")
+    authority = parse_authority(text)
+    if not authority.host:
+        raise ValueError("no host in the URL")
+    if ":" not in authority.host and not _is_dns_name(authority.host):
+        raise ValueError(f"not the name of a host: {authority.host!r}")
+    return authority
+
+
+def _encode_idna(text: str) -> str:
+    # Trio brings it along.  Its own encode_hostname() is not in every Trio that we take.
+    import idna
+
+    host, colon, port = text.partition(":")
+    return idna.encode(host, uts46=True).decode("ascii") + colon + port
+
+
+def _parse_socket_path(authority: str) -> str:
+    if not _is_visible_ascii(authority):
+        raise ValueError("blanks, control or non-ASCII characters in the URL")
+    path = os.fsdecode(unquote_to_bytes(authority))
+    if not _is_socket_path(path):
+        raise ValueError(
+            "no path of a Unix socket in the URL: write it in the place of the host, "
+            "its slashes as %2F"
+        )
+    return path
