@@ -68,6 +68,16 @@ def soak(session: nox.Session) -> None:
     session.run("python", "benchmarks/soak.py", *session.posargs)
 
 
+@nox.session(default=False)
+def bench(session: nox.Session) -> None:
+    """Compare with Node and others, where found; -- --quick, or --write for the docs."""
+    session.install("-e", ".")
+    peers = nox.project.dependency_groups(PYPROJECT, "bench")
+    # Without them it is Node and the programs of this machine.
+    session.install(*peers, success_codes=[0, 1, 2])
+    session.run("python", "-m", "benchmarks.compare", *session.posargs)
+
+
 @nox.session(python=PYTHONS, default=False)
 def matrix(session: nox.Session) -> None:
     """Run the tests on every supported Python that is installed."""

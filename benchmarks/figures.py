@@ -1,0 +1,335 @@
+"""Which figures are compared, of whom, and how each is measured once."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+
+from . import load
+from .load import ECHO, WEBSOCKET, ServerError, Tally
+from .programs import BOUND, PEERS, ROOT, Cores, Program, environment, find, pinned
+from .report import NODE, OURS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+FLOOR = "Trio + h11 by hand"
+PYTHON = sys.executable
+
+
+class Sample(NamedTuple):
+    """One peer, measured once."""
+
+    value: float
+    # CPU seconds per operation, of the peer; the share of a core that the load took.
+    cpu: float | None = None
+    load: float | None = None
+
+
+class Peer(NamedTuple):
+    """Who is compared, and what has to be there for it."""
+
+    name: str
+    command: tuple[str, ...]
+    needs: str = ""
+    offer: bytes = ECHO
+
+
+def python_peer(file: str, *words: str) -> tuple[str, ...]:
+    """Return a command; ``{port}`` is filled in."""
+    return (PYTHON, str(PEERS / file), *(words or ["{port}"]))
+
+
+def node_peer(file: str, *words: str) -> tuple[str, ...]:
+    """Return a command of Node's."""
+    return (find("node"), str(PEERS / file), *(words or ["{port}"]))
+
+
+ECHO_SERVER = (PYTHON, str(ROOT / "examples" / "echo_server.py"), "{port}")
+SERVERS = [
+    Peer(OURS, ECHO_SERVER),
+    Peer(NODE, node_peer("node_echo.js"), "program:node"),
+    Peer(FLOOR, python_peer("floor.py")),
+]
+SOCKETS = [
+    Peer("aiohttp", python_peer("aiohttp_echo.py"), "module:aiohttp", WEBSOCKET),
+    Peer(
+        "websockets", python_peer("websockets_echo.py"), "module:websockets", WEBSOCKET
+    ),
+    Peer("uvicorn", python_peer("uvicorn_echo.py"), "module:uvicorn", WEBSOCKET),
+]
+# These two switch to whatever is offered, and know nothing of WebSocket.
+SWITCHERS = [peer._replace(offer=WEBSOCKET) for peer in SERVERS[:2]]
+RELAYS = [
+    Peer(OURS, python_peer("relay.py")),
+    Peer(NODE, node_peer("node_relay.js"), "program:node"),
+    Peer("HAProxy", ("haproxy",), "program:haproxy"),
+    Peer("nginx", ("nginx",), "program:nginx"),
+]
+CLIENTS = [
+    Peer(OURS, python_peer("clients.py", "trio_upgrade")),
+    Peer(NODE, (find("node"), str(PEERS / "node_client.js")), "program:node"),
+    Peer(FLOOR, python_peer("clients.py", "floor")),
+]
+SOCKET_CLIENTS = [
+    *CLIENTS[:2],
+    Peer("aiohttp", python_peer("clients.py", "aiohttp"), "module:aiohttp"),
+    Peer("websockets", python_peer("clients.py", "websockets"), "module:websockets"),
+]
+IMPORTS = [
+    Peer(OURS, (PYTHON, "-c", "import trio_upgrade")),
+    Peer(NODE, (find("node"), "-e", "require('node:http')"), "program:node"),
+    Peer("Trio + h11", (PYTHON, "-c", "import trio, h11")),
+    Peer("Python alone", (PYTHON, "-c", "pass")),
+    Peer("aiohttp", (PYTHON, "-c", "import aiohttp.web"), "module:aiohttp"),
+    Peer(
+        "websockets",
+        (PYTHON, "-c", "import websockets.asyncio.server"),
+        "module:websockets",
+    ),
+    Peer("uvicorn", (PYTHON, "-c", "import uvicorn"), "module:uvicorn"),
+]
+
+Work: TypeAlias = "Callable[[int, float], Tally]"
+# From a peer, what was opened for it, the seconds and the cores.
+Measure: TypeAlias = "Callable[[Peer, Program | None, float, Cores], Sample]"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A part of the comparison."""
+
+    title: str
+    peers: list[Peer]
+    measure: Measure
+    # What has to run for each peer, if anything: from the peer and the cores.
+    start: Callable[[ExitStack, Peer, Cores], Program] | None = None
+    cpu_unit: str = "CPU µs/op"
+    cpu_factor: float = 1e6
+    less_is_better: bool = False
+    # How many of the rounds there are.
+    share: float = 1
+    # Whether peers are measured once for nothing before the first round.
+    warm: bool = False
+    note: str = ""
+
+
+def start_server(stack: ExitStack, peer: Peer, cores: Cores) -> Program:
+    """Start one that is asked by the load; see that it works."""
+    program = stack.enter_context(Program(peer.command, cores.server))
+    load.check(program.port, peer.offer)
+    return program
+
+
+def start_relay(stack: ExitStack, peer: Peer, cores: Cores) -> Program:
+    """Start a relay, and an echo behind it that shares the load's core."""
+    raw = stack.enter_context(Program(python_peer("raw.py"), cores.load))
+    command = (*peer.command, str(raw.port))
+    program = stack.enter_context(Program(command, cores.server))
+    program.beside = raw
+    # Not by its end: a half-close through nginx loses what is under way.
+    load.switch(program.port, ECHO).close()
+    return program
+
+
+def start_raw(stack: ExitStack, _peer: Peer, cores: Cores) -> Program:
+    """Start what clients are let loose on."""
+    return stack.enter_context(Program(python_peer("raw.py"), cores.load))
+
+
+def by_load(
+    work: Work,
+    _peer: Peer,
+    program: Program | None,
+    seconds: float,
+    cores: Cores,
+    *,
+    together: bool = False,
+) -> Sample:
+    """Load a server from here."""
+    assert program is not None
+    programs = [program, program.beside] if program.beside else [program]
+    before = [each.cpu() for each in programs]
+    with pinned(cores.server if together else cores.load):
+        tally = work(program.port, seconds)
+    used = [
+        None if start is None or end is None else end - start
+        for start, end in zip(before, [each.cpu() for each in programs], strict=True)
+    ]
+    return Sample(
+        tally.operations / tally.seconds,
+        None if used[0] is None else used[0] / max(tally.operations, 1),
+        (tally.cpu + sum(filter(None, used[1:]))) / tally.seconds,
+    )
+
+
+def by_client(
+    protocol: str, peer: Peer, program: Program | None, seconds: float, cores: Cores
+) -> Sample:
+    """Let a client load the raw server; longer, as each time it has to get warm."""
+    assert program is not None
+    seconds *= 2
+    before = program.cpu()
+    words = [str(program.port), protocol, str(seconds), "8"]
+    with pinned(cores.server):
+        done = subprocess.run(
+            [*peer.command, *words],
+            env=environment(),
+            capture_output=True,
+            timeout=2 * seconds + BOUND,
+            check=False,
+        )
+    if done.returncode:
+        said = done.stderr.decode(errors="replace").strip().splitlines()
+        raise ServerError(f"ended: {(said or ['it says nothing'])[-1]}")
+    operations, took, cpu = json.loads(done.stdout)
+    after = program.cpu()
+    used = None if before is None or after is None else (after - before) / took
+    return Sample(operations / took, cpu / max(operations, 1), used)
+
+
+def memory(
+    connections: int,
+    peer: Peer,
+    program: Program | None,
+    _seconds: float,
+    cores: Cores,
+) -> Sample:
+    """Measure the KB that one idle connection takes."""
+    assert program is not None
+    with ExitStack() as stack, pinned(cores.load):
+        # What is only there once is there afterwards.
+        load.hold(stack, program.port, 50, peer.offer)
+        time.sleep(0.3)
+        before = program.memory()
+        load.hold(stack, program.port, connections, peer.offer)
+        time.sleep(0.3)
+        after = program.memory()
+    if before is None or after is None:
+        raise ServerError("its memory cannot be seen here")
+    return Sample((after - before) / 1000 / connections)
+
+
+def starting(
+    peer: Peer, _program: Program | None, _seconds: float, cores: Cores
+) -> Sample:
+    """Measure the milliseconds of a program that only imports."""
+    with pinned(cores.server):
+        began = time.perf_counter()
+        subprocess.run(peer.command, env=environment(), timeout=BOUND, check=True)
+        return Sample((time.perf_counter() - began) * 1000)
+
+
+def relayed(port: int, seconds: float) -> Tally:
+    """Flood one connection, and close it without the half-close that nginx cuts."""
+    return load.megabytes(port, seconds, 1, half_close=False)
+
+
+def figures(idle: int) -> list[Figure]:
+    """Return all of them; this many idle connections are opened for their memory."""
+    per_gb = {"cpu_unit": "CPU s/GB", "cpu_factor": 1e3}
+    return [
+        Figure(
+            "handshakes/s",
+            SERVERS,
+            partial(by_load, load.handshakes),
+            start_server,
+            warm=True,
+            note="16 at a time: connect, upgrade, 16 bytes echoed, half-close, end.",
+        ),
+        Figure(
+            "round trips/s, 1 connection",
+            SERVERS,
+            partial(by_load, partial(load.round_trips, connections=1), together=True),
+            start_server,
+            warm=True,
+            note="64 bytes; server and load share a core, or waking it is all there is.",
+        ),
+        Figure(
+            "round trips/s, 32 connections",
+            SERVERS,
+            partial(by_load, partial(load.round_trips, connections=32)),
+            start_server,
+            warm=True,
+            note="64 bytes on each.",
+        ),
+        Figure(
+            "echo, MB/s",
+            SERVERS,
+            partial(by_load, partial(load.megabytes, connections=8)),
+            start_server,
+            warm=True,
+            note="8 connections, flooded both ways.",
+            **per_gb,  # type: ignore[arg-type]
+        ),
+        Figure(
+            "KB per idle connection",
+            [*SERVERS, *SOCKETS],
+            partial(memory, idle),
+            start_server,
+            cpu_unit="",
+            less_is_better=True,
+            share=0.01,
+            note=f"{idle:,} upgraded connections; WebSocket where a peer has only that.",
+        ),
+        Figure(
+            "GET requests/s",
+            # websockets closes after a page.
+            [*SERVERS, SOCKETS[0], SOCKETS[2]],
+            partial(by_load, load.requests),
+            start_server,
+            warm=True,
+            note="16 kept connections.",
+        ),
+        Figure(
+            "WebSocket switches/s",
+            [*SWITCHERS, *SOCKETS],
+            partial(by_load, partial(load.handshakes, offer=WEBSOCKET)),
+            start_server,
+            warm=True,
+            note="16 at a time: connect, upgrade, end. The first two only switch; the "
+            "WebSocket libraries also check a key, and set up frames.",
+        ),
+        Figure(
+            "relay, MB/s",
+            RELAYS,
+            partial(by_load, relayed),
+            start_relay,
+            warm=True,
+            note="1 connection, flooded both ways; the echo behind it shares the load's "
+            "core. HAProxy and nginx in TCP mode.",
+            **per_gb,  # type: ignore[arg-type]
+        ),
+        Figure(
+            "client: handshakes/s",
+            CLIENTS,
+            partial(by_client, "echo"),
+            start_raw,
+            share=0.3,
+            note="8 at a time, against a server of raw sockets, which is the load here.",
+        ),
+        Figure(
+            "client: WebSocket/s",
+            SOCKET_CLIENTS,
+            partial(by_client, "websocket"),
+            start_raw,
+            share=0.3,
+            note="8 at a time. The first two end after the 101; the WebSocket libraries "
+            "check a key, and say goodbye.",
+        ),
+        Figure(
+            "ms to start and import",
+            IMPORTS,
+            starting,
+            share=0.5,
+            cpu_unit="",
+            less_is_better=True,
+            note="The whole program: interpreter, import, end.",
+        ),
+    ]

@@ -1,0 +1,278 @@
+"""The load generator: raw sockets and a selector, so that it costs less than any server.
+
+Every function runs in the calling process for about so many seconds, on the loopback
+interface, and returns a Tally; what a server does wrong is an exception.
+"""
+
+from __future__ import annotations
+
+import itertools
+import selectors
+import socket
+import sys
+import time
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+
+HOST = "127.0.0.1"
+GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+ECHO = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n"
+WEBSOCKET = (
+    b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
+# A masked binary message of five bytes, and what a WebSocket echo makes of it.
+FRAME, ECHOED_FRAME = b"\x82\x85\0\0\0\0hello", b"\x82\x05hello"
+SIXTEEN = b"sixteen bytes it"
+MESSAGE = b"m" * 64
+CHUNK = memoryview(b"c" * 65536)
+# Seconds that a server may be silent.
+PATIENCE = 5
+BOTH = selectors.EVENT_READ | selectors.EVENT_WRITE
+
+# Yields a socket to wait for until it can be read.
+Task: TypeAlias = "Generator[socket.socket, None, None]"
+
+
+class Tally(NamedTuple):
+    """What was done: how often, in how long, and the CPU seconds it took right here."""
+
+    operations: float
+    seconds: float
+    cpu: float
+
+
+class ServerError(Exception):
+    """The server did not do what it was asked for."""
+
+
+_sources = itertools.cycle(range(1, 65))
+
+
+def dial(port: int) -> socket.socket:
+    """Connect; on loopback that is over at once, unless the backlog is full."""
+    sock = socket.socket()
+    sock.settimeout(PATIENCE)
+    if sys.platform == "linux":
+        # One address has 28,000 ports, and each is unusable for a minute after its end.
+        no_port = getattr(socket, "IP_BIND_ADDRESS_NO_PORT", 24)
+        sock.setsockopt(socket.IPPROTO_IP, no_port, 1)
+        sock.bind((f"127.0.0.{next(_sources)}", 0))
+    sock.connect((HOST, port))
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return sock
+
+
+def receive_until(sock: socket.socket, marker: bytes) -> bytes:
+    """Receive from a blocking socket until this ends what came."""
+    got = b""
+    while not got.endswith(marker):
+        got += receive(sock)
+    return got
+
+
+def receive(sock: socket.socket) -> bytes:
+    """Receive what is there; it must not be the end."""
+    chunk = sock.recv(65536)
+    if not chunk:
+        raise ServerError("ended")
+    return chunk
+
+
+def switch(port: int, offer: bytes) -> socket.socket:
+    """Open an upgraded connection, still blocking."""
+    sock = dial(port)
+    sock.sendall(offer)
+    if not receive_until(sock, b"\r\n\r\n").startswith(b"HTTP/1.1 101 "):
+        raise ServerError("no 101")
+    return sock
+
+
+def check(port: int, offer: bytes = ECHO) -> None:
+    """See that the server really switches and echoes, to the last byte and the end."""
+    with dial(port) as sock:
+        sock.sendall(offer)
+        receive_until(sock, b"\r\n\r\n")
+        if offer == WEBSOCKET:
+            sock.sendall(FRAME)
+            # Those that only switch echo the frame as it is.
+            if receive_until(sock, b"hello") not in (FRAME, ECHOED_FRAME):
+                raise ServerError("does not echo")
+            return
+        sent = bytes(range(256)) * 40
+        sock.sendall(sent)
+        sock.shutdown(socket.SHUT_WR)
+        got = b""
+        while chunk := sock.recv(65536):
+            got += chunk
+        if got != sent:
+            raise ServerError("does not echo")
+
+
+def run(tasks: list[Task]) -> None:
+    """Run these until all are over."""
+    with selectors.DefaultSelector() as selector:
+        for task in tasks:
+            selector.register(next(task), selectors.EVENT_READ, task)
+        waiting = len(tasks)
+        while waiting:
+            ready = selector.select(PATIENCE)
+            if not ready:
+                raise ServerError("silent")
+            for key, _ in ready:
+                try:
+                    sock = next(key.data)
+                except StopIteration:
+                    selector.unregister(key.fileobj)
+                    waiting -= 1
+                else:
+                    if sock is not key.fileobj:
+                        # The old one is closed; its number may be the new one's.
+                        selector.unregister(key.fileobj)
+                        selector.register(sock, selectors.EVENT_READ, key.data)
+
+
+def tally(tasks: Callable[[float, list[int]], list[Task]], seconds: float) -> Tally:
+    """Run the tasks that this makes from an end and a list of one counter."""
+    counter = [0]
+    began, cpu = time.perf_counter(), time.process_time()
+    run(tasks(began + seconds, counter))
+    return Tally(counter[0], time.perf_counter() - began, time.process_time() - cpu)
+
+
+def handshakes(
+    port: int, seconds: float, offer: bytes = ECHO, slots: int = 16
+) -> Tally:
+    """Connect, upgrade, have 16 bytes echoed, half-close, see the end; again and again.
+
+    WebSocket servers are not asked to echo: the handshake stops at the 101.
+    """
+
+    def slot(end: float, counter: list[int]) -> Task:
+        while time.perf_counter() < end:
+            sock = dial(port)
+            sock.setblocking(False)
+            sock.send(offer)
+            yield sock
+            head = receive(sock)
+            while not head.endswith(b"\r\n\r\n"):
+                yield sock
+                head += receive(sock)
+            if not head.startswith(b"HTTP/1.1 101 "):
+                raise ServerError("no 101")
+            if offer == ECHO:
+                sock.send(SIXTEEN)
+                yield sock
+                if sock.recv(4096) != SIXTEEN:
+                    raise ServerError("does not echo")
+            sock.shutdown(socket.SHUT_WR)
+            yield sock
+            while sock.recv(4096):
+                yield sock
+            sock.close()
+            counter[0] += 1
+
+    return tally(
+        lambda end, counter: [slot(end, counter) for _ in range(slots)], seconds
+    )
+
+
+def round_trips(port: int, seconds: float, connections: int) -> Tally:
+    """Have 64 bytes echoed at a time on each of these connections."""
+
+    def talk(sock: socket.socket, end: float, counter: list[int]) -> Task:
+        sock.setblocking(False)
+        while time.perf_counter() < end:
+            sock.send(MESSAGE)
+            got = 0
+            while got < len(MESSAGE):
+                yield sock
+                got += len(receive(sock))
+            counter[0] += 1
+
+    with ExitStack() as stack:
+        socks = [stack.enter_context(switch(port, ECHO)) for _ in range(connections)]
+        return tally(
+            lambda end, counter: [talk(s, end, counter) for s in socks], seconds
+        )
+
+
+def requests(port: int, seconds: float, connections: int = 16) -> Tally:
+    """Make GET requests on kept connections; the answers are all of one length."""
+
+    def ask(sock: socket.socket, length: int, end: float, counter: list[int]) -> Task:
+        sock.setblocking(False)
+        while time.perf_counter() < end:
+            sock.send(GET)
+            yield sock
+            got = receive(sock)
+            while len(got) < length:
+                yield sock
+                got += receive(sock)
+            if len(got) != length or not got.startswith(b"HTTP/1.1 200 "):
+                raise ServerError(f"answered {got!r}")
+            counter[0] += 1
+
+    with ExitStack() as stack:
+        socks = [stack.enter_context(dial(port)) for _ in range(connections)]
+        length = 0
+        for sock in socks:
+            sock.sendall(GET)
+            head = receive_until(sock, b"okay\n")
+            length = len(head)
+        return tally(
+            lambda end, counter: [ask(s, length, end, counter) for s in socks], seconds
+        )
+
+
+def megabytes(
+    port: int, seconds: float, connections: int, *, half_close: bool = True
+) -> Tally:
+    """Flood these connections in both directions; an operation is an echoed MB.
+
+    Without a half-close, for relays that cannot do it, the one connection is closed when
+    all has come back.
+    """
+    sent = received = 0
+    buffer = bytearray(262144)
+    with ExitStack() as stack:
+        selector = stack.enter_context(selectors.DefaultSelector())
+        for _ in range(connections):
+            sock = stack.enter_context(switch(port, ECHO))
+            sock.setblocking(False)
+            selector.register(sock, BOTH)
+        began, cpu = time.perf_counter(), time.process_time()
+        end = began + seconds
+        while selector.get_map():
+            ready = selector.select(PATIENCE)
+            if not ready:
+                raise ServerError("silent")
+            for key, events in ready:
+                sock = key.fileobj  # type: ignore[assignment]
+                over = time.perf_counter() >= end
+                if events & selectors.EVENT_READ:
+                    count = sock.recv_into(buffer)
+                    received += count
+                    if not count:
+                        selector.unregister(sock)
+                        continue
+                if events & selectors.EVENT_WRITE and not over:
+                    sent += sock.send(CHUNK)
+                if over and not half_close and sent == received:
+                    selector.unregister(sock)
+                elif over and half_close and key.events == BOTH:
+                    sock.shutdown(socket.SHUT_WR)
+                    selector.modify(sock, selectors.EVENT_READ)
+        took = time.perf_counter() - began
+        if sent != received:
+            raise ServerError(f"{sent - received} bytes were lost")
+        return Tally(received / 1e6, took, time.process_time() - cpu)
+
+
+def hold(stack: ExitStack, port: int, connections: int, offer: bytes = ECHO) -> None:
+    """Leave this many upgraded connections open, idle, until the stack is closed."""
+    for _ in range(connections):
+        stack.enter_context(switch(port, offer))

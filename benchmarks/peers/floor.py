@@ -1,0 +1,58 @@
+"""Trio and h11 by hand, as little as an echo server can be: no deadline and no limit.
+
+python benchmarks/peers/floor.py PORT
+"""
+
+from __future__ import annotations
+
+import sys
+from contextlib import suppress
+from functools import partial
+
+import h11
+import trio
+
+CHUNK = 65536
+
+
+async def receive(
+    stream: trio.SocketStream, http: h11.Connection
+) -> h11.Event | type[h11.PAUSED]:
+    """Return the next event."""
+    while (event := http.next_event()) is h11.NEED_DATA:
+        http.receive_data(await stream.receive_some(CHUNK))
+    assert not isinstance(event, type) or event is h11.PAUSED
+    return event
+
+
+async def answer(stream: trio.SocketStream) -> None:
+    """Answer requests until one of them offers an upgrade, then echo."""
+    http = h11.Connection(h11.SERVER)
+    while isinstance(request := await receive(stream, http), h11.Request):
+        await receive(stream, http)  # no request of the load has a body
+        if (b"upgrade", b"echo") in request.headers:
+            fields = [("Connection", "Upgrade"), ("Upgrade", "echo")]
+            switch = h11.InformationalResponse(status_code=101, headers=fields)
+            await stream.send_all(http.send(switch) or b"")
+            data = http.trailing_data[0] or await stream.receive_some(CHUNK)
+            while data:
+                await stream.send_all(data)
+                data = await stream.receive_some(CHUNK)
+            return
+        assert request.method == b"GET"
+        fields = [("Content-Type", "text/plain"), ("Content-Length", "5")]
+        head = http.send(h11.Response(status_code=200, headers=fields)) or b""
+        body = http.send(h11.Data(data=b"okay\n")) or b""
+        await stream.send_all(head + body + (http.send(h11.EndOfMessage()) or b""))
+        http.start_next_cycle()
+
+
+async def handle(stream: trio.SocketStream) -> None:
+    """Serve one connection; a peer that breaks off is none of ours."""
+    async with stream:
+        with suppress(trio.BrokenResourceError, h11.RemoteProtocolError):
+            await answer(stream)
+
+
+if __name__ == "__main__":
+    trio.run(partial(trio.serve_tcp, handle, int(sys.argv[1]), host="127.0.0.1"))

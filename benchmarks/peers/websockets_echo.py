@@ -1,0 +1,37 @@
+"""websockets' echo, and a page.
+
+python benchmarks/peers/websockets_echo.py PORT
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from http import HTTPStatus
+
+from websockets.asyncio.server import Request, Response, ServerConnection, serve
+
+
+async def echo(socket: ServerConnection) -> None:
+    """Echo whatever comes."""
+    async for message in socket:
+        await socket.send(message)
+
+
+def page(socket: ServerConnection, request: Request) -> Response | None:
+    """Give the page to those that do not offer a switch."""
+    if "Upgrade" in request.headers:
+        return None
+    return socket.respond(HTTPStatus.OK, "okay\n")
+
+
+async def main(port: int) -> None:
+    """Serve for ever."""
+    async with serve(
+        echo, "127.0.0.1", port, compression=None, process_request=page, backlog=1024
+    ) as server:
+        await server.serve_forever()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(int(sys.argv[1])))

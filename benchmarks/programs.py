@@ -1,0 +1,248 @@
+"""The programs that are compared: where they are, how they start, what they use."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, Self
+
+from .load import HOST, ServerError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).parents[1]
+PEERS = Path(__file__).with_name("peers")
+# Seconds until a program listens, or ends.
+BOUND = 15
+
+HAPROXY = """\
+global
+  maxconn 1000
+  nbthread 1
+defaults
+  mode tcp
+  option splice-auto
+  timeout connect 5s
+  timeout client 60s
+  timeout server 60s
+listen relay
+  bind 127.0.0.1:{port}
+  server upstream 127.0.0.1:{upstream}
+"""
+NGINX = """\
+{modules}daemon off;
+master_process off;
+pid {folder}/nginx.pid;
+error_log stderr crit;
+events {{ worker_connections 1000; }}
+stream {{ server {{
+  listen 127.0.0.1:{port};
+  proxy_pass 127.0.0.1:{upstream};
+  proxy_buffer_size 64k;
+}} }}
+"""
+
+
+class Cores(NamedTuple):
+    """The server's core and the load's, None where a process cannot choose."""
+
+    server: int | None
+    load: int | None
+
+    @classmethod
+    def find(cls) -> Cores:
+        """Take the first two that this process may use; one, if there is one."""
+        if sys.platform != "linux":
+            return cls(None, None)
+        allowed = sorted(os.sched_getaffinity(0))
+        return cls(allowed[0], allowed[:2][-1])
+
+
+@contextmanager
+def pinned(core: int | None) -> Iterator[None]:
+    """Run on this core meanwhile; what is started here inherits it."""
+    if core is None or sys.platform != "linux":
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {core})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+class Calm:
+    """Waits for moments in which nobody else takes from the cores, within bounds.
+
+    A busy neighbour, of a virtual machine, too, is seen by a loop that takes longer than
+    it ever did; the counters of stolen time do not tell of all.
+    """
+
+    # Seconds of waiting for one moment; how much longer the loop may take.
+    MOST, SLACK = 1.0, 1.15
+
+    def __init__(self, cores: Cores, patience: float) -> None:
+        self._cores = set(cores)
+        self._patience = patience
+        self.waited = 0.0
+        self._least = float("inf")
+
+    def wait(self) -> None:
+        """Return as soon as all is calm, or when it took too long."""
+        began = time.monotonic()
+        while not self._calm():
+            took = time.monotonic() - began
+            if took > min(self.MOST, self._patience - self.waited):
+                break
+            time.sleep(0.05)
+        self.waited += time.monotonic() - began
+
+    def _calm(self) -> bool:
+        took = [self._spin(core) for core in self._cores]
+        self._least = min(self._least, *took)
+        return max(took) < self._least * self.SLACK
+
+    @staticmethod
+    def _spin(core: int | None) -> float:
+        with pinned(core):
+            began = time.perf_counter()
+            for _ in range(200_000):
+                pass
+            return time.perf_counter() - began
+
+
+def environment() -> dict[str, str]:
+    """What programs are started with: the clone's library, and compiled modules kept."""
+    kept = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+    return kept | {"PYTHONPATH": str(ROOT)}
+
+
+class Program:
+    """A server or a relay, in a process of its own, that listens at ``port``."""
+
+    def __init__(self, command: tuple[str, ...], core: int | None) -> None:
+        with socket.socket() as sock:
+            sock.bind((HOST, 0))
+            self.port: int = sock.getsockname()[1]
+        # What shares the load's core with the load, behind a relay.
+        self.beside: Program | None = None
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - stop() closes it
+        self._folder = tempfile.TemporaryDirectory()
+        words = self._configure(command)
+        with pinned(core):
+            self._process = subprocess.Popen(
+                words, env=environment(), stdout=self._log, stderr=subprocess.STDOUT
+            )
+        try:
+            self._wait_until_it_listens()
+        except BaseException:
+            self.stop()
+            raise
+
+    def _configure(self, command: tuple[str, ...]) -> list[str]:
+        """Put the port, and a file with the configuration, into the command."""
+        name, *rest = command
+        folder = self._folder.name
+        values = {"port": self.port, "folder": folder, "modules": ""}
+        if name in ("haproxy", "nginx"):
+            values["upstream"] = rest.pop()
+            file = Path(folder, "configuration")
+            text = HAPROXY
+            if name == "nginx":
+                text = NGINX
+                values["modules"] = load_stream_module(find("nginx"))
+            file.write_text(text.format(**values))
+            options = ["-db", "-q", "-f"] if name == "haproxy" else ["-p", folder, "-c"]
+            return [find(name), *options, str(file)]
+        return [word.format(**values) for word in command]
+
+    def _wait_until_it_listens(self) -> None:
+        end = time.monotonic() + BOUND
+        while time.monotonic() < end and self._process.poll() is None:
+            with suppress(OSError), socket.create_connection((HOST, self.port)):
+                return
+            time.sleep(0.02)
+        self._log.seek(0)
+        said = self._log.read().decode(errors="replace").strip().splitlines()
+        raise ServerError(f"does not listen: {(said or ['it says nothing'])[-1]}")
+
+    def stop(self) -> None:
+        """End it; no use to be kind."""
+        self._process.kill()
+        self._process.wait()
+        self._log.close()
+        self._folder.cleanup()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def cpu(self) -> float | None:
+        """The CPU seconds that it has used; None where there is no /proc."""
+        folder = Path(f"/proc/{self._process.pid}")
+        try:
+            # In nanoseconds; the other file counts ticks of 10 ms.
+            tasks = [path.read_text() for path in folder.glob("task/*/schedstat")]
+            if tasks:
+                return sum(int(text.split()[0]) for text in tasks) / 1e9
+            fields = (folder / "stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            return None
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def memory(self) -> int | None:
+        """The bytes that it has, shared ones by share; None where there is no /proc."""
+        folder = Path(f"/proc/{self._process.pid}")
+        for name, field in (("smaps_rollup", "Pss"), ("status", "VmRSS")):
+            with suppress(OSError):
+                found = re.search(
+                    rf"^{field}: +(\d+) kB", (folder / name).read_text(), re.MULTILINE
+                )
+                if found:
+                    return int(found[1]) * 1024
+        return None
+
+
+def load_stream_module(program: str) -> str:
+    """Return the line that nginx needs for ``stream``, if it was not compiled in."""
+    said = subprocess.run([program, "-V"], capture_output=True, check=True).stderr
+    prefix = re.search(r"--modules-path=(\S+)", said.decode())
+    module = Path(prefix[1] if prefix else "", "ngx_stream_module.so")
+    return (
+        f"load_module {module};\n" if "--with-stream=dynamic" in said.decode() else ""
+    )
+
+
+def find(name: str) -> str:
+    """Return a program's path; nginx and HAProxy are not on everybody's."""
+    return shutil.which(name) or shutil.which(name, path="/usr/sbin:/sbin") or name
+
+
+def missing(needed: str) -> str:
+    """Say why this peer cannot be compared, or nothing: a program, or a Python module."""
+    if not needed:
+        return ""
+    kind, _, name = needed.partition(":")
+    if kind == "module":
+        return "" if importlib.util.find_spec(name) else f"no Python module {name}"
+    path = find(name)
+    if not shutil.which(path):
+        return f"no program {name}"
+    if name == "nginx":
+        line = load_stream_module(path)
+        if line and not Path(line[:-2].removeprefix("load_module ")).exists():
+            return "no stream module of nginx"
+    return ""
