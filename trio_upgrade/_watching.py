@@ -2,9 +2,8 @@
 # and counts.  Nothing here does anything; whoever does something writes it down.
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, TypeAlias, final
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
     from ._request import Request
@@ -41,9 +40,7 @@ class EndReason(Enum):
     """Or whoever called :func:`serve_stream`."""
 
 
-@final
-@dataclass(frozen=True, slots=True)
-class RequestRecord:
+class RequestRecord(NamedTuple):
     """A request was answered by a :class:`Response`; for ``observer.request``.
 
     Attributes:
@@ -57,9 +54,7 @@ class RequestRecord:
     seconds: float
 
 
-@final
-@dataclass(frozen=True, slots=True)
-class SwitchRecord:
+class SwitchRecord(NamedTuple):
     """A connection has switched; for ``observer.switched``.
 
     Attributes:
@@ -73,9 +68,7 @@ class SwitchRecord:
     seconds: float
 
 
-@final
-@dataclass(frozen=True, slots=True)
-class EndRecord:
+class EndRecord(NamedTuple):
     """A connection has ended; for ``observer.ended``.
 
     Attributes:
@@ -98,9 +91,7 @@ class EndRecord:
     seconds: float
 
 
-@final
-@dataclass(frozen=True, slots=True)
-class ErrorRecord:
+class ErrorRecord(NamedTuple):
     """Something raised that is nobody's business but ours; for ``observer.error``.
 
     The log has it too.
@@ -116,9 +107,7 @@ class ErrorRecord:
     error: Exception
 
 
-@final
-@dataclass(frozen=True, slots=True)
-class ServerStatistics:
+class ServerStatistics(NamedTuple):
     """What a server does and has done; from ``Server.statistics()``.
 
     Attributes:
