@@ -58,7 +58,7 @@ def tests(session: nox.Session) -> None:
 def abuse(session: nox.Session) -> None:
     """Abuse a server and print what held; about a minute."""
     session.install("-e", ".")
-    session.run("python", "benchmarks/abuse.py", *session.posargs)
+    session.run("python", "-m", "benchmarks.abuse", *session.posargs)
 
 
 @nox.session(default=False)
