@@ -89,7 +89,7 @@ async def open_following(url: str, *protocols: str) -> Upgraded:
 async def main(url: str, *protocols: str) -> None:
     try:
         upgraded = await open_following(url, *protocols or ["echo"])
-    except (OSError, OpenError) as exc:
+    except (OSError, OpenError, ValueError) as exc:
         sys.exit(str(exc))
     async with upgraded as (_response, stream, _head):
         await stream.send_all(b"hello")

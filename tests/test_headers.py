@@ -229,9 +229,8 @@ class TestEncodeFields:
         with pytest.raises(ValueError, match="X-Field: control characters") as caught:
             encode_fields({"X-Field": value.encode("latin-1") if as_bytes else value})
 
-        assert str(caught.value) == (
-            f"X-Field: control characters in the value: {value.encode('latin-1')!r}"
-        )
+        # The value is not shown: it may be a secret.
+        assert str(caught.value) == "X-Field: control characters in the value"
 
     @pytest.mark.ids("U29")
     @pytest.mark.parametrize("value", ["a\r\nEvil: 1", "a\n b", "\r\n\r\nGET /"])
@@ -258,7 +257,7 @@ class TestEncodeFields:
         with pytest.raises(ValueError, match=r"^X-Field: not Latin-1") as caught:
             encode_fields({"X-Field": "\u20ac"})
 
-        assert isinstance(caught.value.__cause__, UnicodeEncodeError)
+        assert caught.value.__cause__ is None
         with pytest.raises(ValueError, match="not a token"):
             encode_fields({"\u20ac": "v"})
 

@@ -70,15 +70,16 @@ async def test_upgraded() -> None:
     hub = make_hub(upgraded=1)
     connection = Connection()
     hub.admit(connection)
-    hub.check_available()
-    hub.count_upgraded()
+    hub.reserve_upgrade()
     with pytest.raises(Unavailable, match="as many upgraded connections"):
-        hub.check_available()
+        hub.reserve_upgrade()
+    hub.release_upgrade()
+    hub.reserve_upgrade()
+    hub.count_switch()
     assert hub.statistics().upgraded == 1
 
     hub.dismiss(connection, upgraded=True)
 
-    hub.check_available()
     assert hub.statistics().upgraded == 0
     assert hub.statistics().total_upgraded == 1
 
@@ -98,7 +99,9 @@ async def test_drain() -> None:
     assert idle.reasons == [EndReason.DRAINED]
     assert busy.reasons == []
     with pytest.raises(Unavailable, match="shutting down"):
-        hub.check_available()
+        hub.reserve_upgrade()
+    with pytest.raises(Unavailable, match="shutting down"):
+        hub.check_draining()
     assert hub.statistics().is_draining
 
 

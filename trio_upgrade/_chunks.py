@@ -9,6 +9,9 @@ from typing import final
 from ._errors import BadBody
 from ._heads import has_controls
 
+# A chunk header of so many bytes is nothing to talk about, whatever the chunk's size.
+_FAIR_LINE = 16
+
 
 @final
 class ChunkGuard:
@@ -22,6 +25,7 @@ class ChunkGuard:
     __slots__ = (
         "_data_left",
         "_ended",
+        "_excess",
         "_fault",
         "_line",
         "_line_bytes",
@@ -40,6 +44,8 @@ class ChunkGuard:
         # Of the trailer section; None before the last chunk.
         self._trailer_bytes: int | None = None
         self._trailer_lines = 0
+        # Framing beyond what the data that came with it accounts for (CVE-2023-39326).
+        self._excess = 0
         self._ended = False
         # What was wrong: behind it nobody knows any more what is a line.
         self._fault: str | None = None
@@ -86,6 +92,10 @@ class ChunkGuard:
             size = int(line.partition(b";")[0], 16)
         except ValueError:
             raise BadBody("a chunk header without a size") from None
+        beyond = len(line) - _FAIR_LINE - max(0, size)
+        self._excess = max(0, self._excess + beyond)
+        if self._excess > self._line_bytes:
+            raise BadBody("chunk headers out of all proportion")
         if size == 0:
             self._trailer_bytes = 0
         else:

@@ -302,13 +302,14 @@ class ClientConnection(trio.abc.AsyncResource):
 
     async def _claim(self) -> trio.abc.Stream:
         # The stream, if a request may be made on it now.
-        if self._stream is None:
+        stream = self._stream
+        if stream is None:
             raise trio.ClosedResourceError("this connection is closed or has switched")
         http, used = self._http, self._used
         if used and not http.codec.body_ended:
             raise UsageError("the last response's body is not read to its end")
         # The end of a tunnel may have spoken before the first request.
-        if used or isinstance(self._stream, UpgradedStream):
+        if used or isinstance(stream, UpgradedStream):
             try:
                 if await http.has_unasked_input():
                     # RFC 9112 §9.2: not to be taken for a response.
@@ -320,9 +321,9 @@ class ClientConnection(trio.abc.AsyncResource):
                 if used and (self._spent or http.ended or not http.reusable):
                     raise PeerGone("the last response ended the connection")
             except BaseException:
-                await self._abandon(self._stream)
+                await self._abandon(stream)
                 raise
-        return self._stream
+        return stream
 
     async def _receive_final(
         self, offer: Offer | None, sending: RequestSending
@@ -363,9 +364,14 @@ class ClientConnection(trio.abc.AsyncResource):
 
 
 async def keep_body(refusal: Refused, limits: Limits) -> None:
-    """Read the body of a refusal, ``Limits.refusal_body`` bytes of it at most."""
+    """Read the body of a refusal, ``Limits.refusal_body`` bytes of it at most.
+
+    And for ``Limits.linger`` seconds: what refuses need not say why for ever.
+    """
+    linger = limits.linger
     try:
-        await refusal.response.keep(limits.refusal_body)
+        with trio.move_on_after(math.inf if linger is None else linger):
+            await refusal.response.keep(limits.refusal_body)
     except BodyError:
         # It left in the middle of explaining; the status says enough.
         refusal.response.truncated = True

@@ -100,14 +100,15 @@ class HTTPConnection:
         # What waits below TLS may be the protocol's own, a session ticket say, and what
         # waits within it no socket shows: so read, until that has to wait for the peer.
         received: bytes | bytearray = b""
-        failure: trio.BrokenResourceError | None = None
+        failure: Exception | None = None
         async with trio.open_nursery() as nursery:
             nursery.start_soon(
                 _cancel_soon, nursery.cancel_scope, name="trio_upgrade unasked input"
             )
             try:
                 received = await self.receive()
-            except trio.BrokenResourceError as exc:
+            except Exception as exc:
+                # Kept: out of a nursery it would come as a group.
                 failure = exc
             nursery.cancel_scope.cancel()
         if failure is not None:

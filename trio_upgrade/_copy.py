@@ -175,6 +175,8 @@ async def _copy_descriptors(source: Port, sink: Port, tally: Tally) -> None:
             full = full + 1 if len(chunk) == RECEIVE_SIZE else 0
             if sent < len(chunk):
                 await _write_rest(sink, chunk, sent, tally)
+                # What was left has gone since the last wait, and counts as well.
+                await trio.lowlevel.checkpoint()
                 turns = 0
             elif len(chunk) < RECEIVE_SIZE or turns == _TURNS:
                 # After a short read the source is most likely dry. One pass of the

@@ -4,6 +4,7 @@
 # can neither read nor answer the next one.
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, final
 
 import trio
@@ -27,6 +28,8 @@ from ._stream import UpgradedStream
 from ._watching import RequestRecord, SwitchRecord
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
+
     from ._deadlines import Expirable
     from ._headers import Field
     from ._hub import Hub
@@ -67,6 +70,7 @@ class ServerExchange:
         "_http",
         "_hub",
         "_last",
+        "_on_its_way",
         "_progress",
         "_session",
         "_stream",
@@ -96,6 +100,7 @@ class ServerExchange:
         self._last = last
         self._dropped = False
         self._watching = False
+        self._on_its_way = False
         # Of the body: seconds waited for, and bytes come, since it last made progress.
         self._waited = 0.0
         self._progress = 0
@@ -159,6 +164,7 @@ class ServerExchange:
 
     async def _receive_body(self) -> bytes:
         http = self.http
+        self._check_not_switching()
         if self._dropped:
             raise UsageError("a part of the body was dropped for a switch")
         if http.codec.client_waits:
@@ -209,6 +215,7 @@ class ServerExchange:
         request = self.request
         if self._watching:
             raise UsageError("another task is waiting for the end of this connection")
+        self._check_not_switching()
         self._watching = True
         try:
             await http.wait_disconnect(
@@ -229,28 +236,30 @@ class ServerExchange:
         http = self._get_answerable()
         if protocol not in self.request.upgrades:
             raise self._clients_fault(NotOffered(protocol))
-        self._check_available()
-        if http.codec.body_left is not None:
-            # Refused before a 100 invites it.
-            self._check_drain(http.codec.body_left)
-        if http.codec.continue_owed:
-            # Also for a request without content: with an Upgrade field beside it the
-            # 100 is a MUST (RFC 9110 §7.8).
-            await http.send_informational(100, "Continue", ())
-        await self._drain_body(http)
-        self._hub.deadlines.decision.disarm(self._session)
-        await http.send_informational(101, reason, fields)
-        return self._hand_over(http, protocol)
+        with self._switching(http):
+            if http.codec.body_left is not None:
+                # Refused before a 100 invites it.
+                self._check_drain(http.codec.body_left)
+            if http.codec.continue_owed:
+                # Also for a request without content: with an Upgrade field beside it
+                # the 100 is a MUST (RFC 9110 §7.8).
+                await http.send_informational(100, "Continue", ())
+            await self._drain_body(http)
+            # The body may have taken its time.
+            self._hub.check_draining()
+            self._hub.deadlines.decision.disarm(self._session)
+            await http.send_informational(101, reason, fields)
+            return self._hand_over(http, protocol)
 
     async def accept_connect(self, fields: tuple[Field, ...]) -> UpgradedStream:
         """Make it a tunnel; see :meth:`Request.accept_connect`."""
         http = self._get_answerable()
         if self.request.method != _TUNNEL:
             raise UsageError(f"no tunnel was asked for by {self.request!r}")
-        self._check_available()
-        self._hub.deadlines.decision.disarm(self._session)
-        await http.send_tunnel("OK", (self._hub.dates.field(), *fields))
-        return self._hand_over(http, _TUNNEL)
+        with self._switching(http):
+            self._hub.deadlines.decision.disarm(self._session)
+            await http.send_tunnel("OK", (self._hub.dates.field(), *fields))
+            return self._hand_over(http, _TUNNEL)
 
     def _get_answerable(self) -> ServerConnection:
         http = self.http
@@ -261,12 +270,31 @@ class ServerExchange:
             raise UsageError("a task still waits for the end of this connection")
         return http
 
-    def _check_available(self) -> None:
+    @contextmanager
+    def _switching(self, http: ServerConnection) -> Generator[None]:
+        # One switch on its way: its place is taken before anything is awaited, and
+        # nobody else reads meanwhile. If it fails, the app has to decide again.
+        hub, reserved = self._hub, False
+        self._check_not_switching()
+        self._on_its_way = True
         try:
-            self._hub.check_available()
-        except Unavailable as exc:
-            self._clients_fault(exc)
+            hub.reserve_upgrade()
+            reserved = True
+            yield
+        except BaseException as exc:
+            if isinstance(exc, Unavailable):
+                self._clients_fault(exc)
+            if reserved:
+                hub.release_upgrade()
+            if not http.broken:
+                hub.deadlines.decision.arm(self._session)
             raise
+        finally:
+            self._on_its_way = False
+
+    def _check_not_switching(self) -> None:
+        if self._on_its_way:
+            raise UsageError("another task is switching this connection")
 
     def _hand_over(self, http: ServerConnection, protocol: str) -> UpgradedStream:
         rest, ended = http.hand_over()
@@ -276,7 +304,7 @@ class ServerExchange:
         self._http = None
         # It may be held for days now, and hardly be asked for a field again.
         self.request.headers.forget_index()
-        hub.count_upgraded()
+        hub.count_switch()
         if hub.on_switch is not None:
             seconds = trio.current_time() - self._began
             hub.tell(hub.on_switch, SwitchRecord(self.request, protocol, seconds))

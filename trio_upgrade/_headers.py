@@ -149,12 +149,13 @@ def _encode_field(
     try:
         if isinstance(value, str):
             raw_value = value.encode("latin-1")
-    except UnicodeEncodeError as exc:
-        raise ValueError(f"{text}: not Latin-1, encode it first: {value!r}") from exc
+    except UnicodeEncodeError:
+        # The value is in no message: it may be a secret.
+        raise ValueError(f"{text}: not Latin-1, encode it first") from None
     # Not bytes(value): of a number that would be so many NULs.
     if not isinstance(raw_value, bytes):
-        raise TypeError(f"{text}: neither str nor bytes: {value!r}")
+        raise TypeError(f"{text}: neither str nor bytes but {type(value).__name__}")
     raw_value = raw_value.strip(b" \t")
     if not _is_value(raw_value):
-        raise ValueError(f"{text}: control characters in the value: {raw_value!r}")
+        raise ValueError(f"{text}: control characters in the value")
     return raw_name, raw_value

@@ -236,7 +236,8 @@ class HTTPCodec:
         try:
             return self._parser.next_event()
         except h11.RemoteProtocolError as exc:
-            raise MalformedMessage(str(exc), status=exc.error_status_hint) from exc
+            reason = _without_quote(exc)
+            raise MalformedMessage(reason, status=exc.error_status_hint) from None
 
     def _measure_body(self, headers: Headers) -> None:
         lengths = field_values(headers, b"content-length")
@@ -285,7 +286,7 @@ class HTTPCodec:
         try:
             return self._parser.next_event()
         except h11.RemoteProtocolError as exc:
-            raise BadBody(str(exc)) from exc
+            raise BadBody(_without_quote(exc)) from None
 
     ################################################################
     # Writing
@@ -346,3 +347,9 @@ class HTTPCodec:
         rest = bytes(self._buffer)
         del self._parser, self._buffer
         return rest
+
+
+def _without_quote(error: h11.RemoteProtocolError) -> str:
+    # h11 quotes the line that it dislikes, and there may be a secret in it; ours are
+    # answers to the peer and go to a log.
+    return str(error).partition(": b")[0]

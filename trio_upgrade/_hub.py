@@ -146,21 +146,33 @@ class Hub:
             self._left.set()
             self._left = trio.Event()
 
-    def check_available(self) -> None:
-        """Check if another connection may switch.
+    def reserve_upgrade(self) -> None:
+        """Take one of the places for upgraded connections, before anything is awaited.
 
         Raises:
-            Unavailable: It may not.
+            Unavailable: There is none, or the server drains.
         """
-        if self.draining.is_set():
-            raise Unavailable("this server is shutting down")
+        self.check_draining()
         bound = self.limits.upgraded
         if bound is not None and self._upgraded >= bound:
             raise Unavailable("this server has as many upgraded connections as it may")
-
-    def count_upgraded(self) -> None:
-        """Count a switch."""
         self._upgraded += 1
+
+    def release_upgrade(self) -> None:
+        """Give the place back: there was no switch."""
+        self._upgraded -= 1
+
+    def check_draining(self) -> None:
+        """Check if there may be a switch at all.
+
+        Raises:
+            Unavailable: The server drains.
+        """
+        if self.draining.is_set():
+            raise Unavailable("this server is shutting down")
+
+    def count_switch(self) -> None:
+        """Count a switch, whose place was reserved."""
         self._total_upgraded += 1
 
     def serves_task(self, task: trio.lowlevel.Task) -> bool:

@@ -72,7 +72,8 @@ class Response:
     Raises:
         TypeError: The body is of no such type.
         ValueError: The status is informational, a 426 lacks its Upgrade field (RFC 9110
-            §15.5.22), a field or the reason is malformed, or Transfer-Encoding is given.
+            §15.5.22), a 205 has content (§15.3.6), a field or the reason is malformed,
+            or Transfer-Encoding is given.
     """
 
     __slots__ = ("body", "fields", "names", "reason", "status")
@@ -102,6 +103,8 @@ class Response:
             body = bytes(body)
         elif not isinstance(cast("object", body), bytes | AsyncIterable):
             raise TypeError(f"a body of {type(body).__name__}")
+        if status == HTTPStatus.RESET_CONTENT and body != b"":
+            raise ValueError("a 205 has no content")
         self.status: int = int(status)
         self.body: bytes | AsyncIterable[bytes] = body
         self.fields: tuple[Field, ...] = fields
@@ -150,7 +153,7 @@ class Upgrade:
 
     protocol: str
     handler: UpgradeHandler
-    headers: HeadersLike = ()
+    headers: HeadersLike = field(default=(), repr=False)
     reason: str = field(default=SWITCHING_PROTOCOLS, kw_only=True)
     fields: tuple[Field, ...] = field(init=False, repr=False)
 
@@ -179,7 +182,7 @@ class Tunnel:
     """
 
     handler: UpgradeHandler
-    headers: HeadersLike = ()
+    headers: HeadersLike = field(default=(), repr=False)
     fields: tuple[Field, ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:

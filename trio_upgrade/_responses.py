@@ -2,7 +2,7 @@
 # when the Response was made, and it would take a quarter of a request's time.
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, cast, final
 
 from ._framing import frame_response
 
@@ -76,6 +76,9 @@ class ResponseWriter:
         Raises:
             ValueError: It is more than Content-Length says; the response is broken.
         """
+        if not isinstance(cast("object", chunk), bytes):
+            # The items of a view need not be bytes, and its length counts items.
+            chunk = bytes(memoryview(chunk))
         if self._chunked:
             return b"%x\r\n%b\r\n" % (len(chunk), chunk) if chunk else b""
         if self._left is not None:

@@ -52,7 +52,8 @@ class Server:
         in both forms where TLS is spoken.
 
         Raises:
-            ValueError: There is no listener of TCP or of a Unix socket.
+            ValueError: There is no listener of TCP or of a Unix socket, or the server
+                has ended.
         """
         for listener in self.listeners:
             secure = isinstance(listener, trio.SSLListener)
@@ -60,7 +61,10 @@ class Server:
             if isinstance(
                 bottom, trio.SocketListener | DirectSocketListener | UnixListener
             ):
-                name: object = bottom.socket.getsockname()
+                try:
+                    name: object = bottom.socket.getsockname()
+                except OSError:
+                    continue  # Closed: the server has ended.
                 scheme = "https" if secure else "http"
                 if isinstance(name, tuple):
                     host, port = cast("tuple[str, int]", name[:2])

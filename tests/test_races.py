@@ -1,0 +1,267 @@
+"""Bounds and guards hold while something is awaited, and no secret is told."""
+
+from __future__ import annotations
+
+import array
+import logging
+from functools import partial
+
+import pytest
+import trio
+import trio.testing
+
+from trio_upgrade import (
+    BadBody,
+    BadResponse,
+    Limits,
+    Request,
+    Response,
+    Tunnel,
+    Unavailable,
+    Upgrade,
+    UpgradeRefused,
+    UsageError,
+    open_connection,
+    open_upgrade,
+    serve_stream,
+    serve_tcp,
+)
+from trio_upgrade._chunks import ChunkGuard
+from trio_upgrade.testing import ScriptedPeer
+
+from .support import (
+    SWITCHED,
+    UP,
+    echo,
+    echo_app,
+    get,
+    make_tls_contexts,
+    okay,
+    run_script,
+    tcp_pair,
+    wrap_tls,
+)
+
+SLOW_UP = UP[:-2] + b"Content-Length: 1\r\n\r\n"
+
+
+class TestUpgradedBound:
+    """``Limits.upgraded`` while offers are under way."""
+
+    async def test_place_is_taken_before_the_body_is_awaited(self) -> None:
+        """Two offers that hold their bodies back cannot pass the check together."""
+        first, second = (ScriptedPeer(SLOW_UP, then="silence") for _ in range(2))
+        limits = Limits(upgraded=1, linger=0)
+        async with trio.open_nursery() as nursery:
+            app = echo_app
+            start = partial(serve_tcp, app, 0, host="127.0.0.1", limits=limits)
+            server = await nursery.start(start)
+            for peer in (first, second):
+                nursery.start_soon(partial(serve_stream, app, peer, server=server))
+                await trio.testing.wait_all_tasks_blocked()
+            await second.wait_sent(b"HTTP/1.1 503 ")
+            first.feed(b"z")
+            await first.wait_sent(SWITCHED)
+            assert server.statistics().upgraded == 1
+            nursery.cancel_scope.cancel()
+
+    async def test_place_is_given_back(self) -> None:
+        """An accept that fails leaves room for another one."""
+
+        async def app(request: Request) -> Upgrade:
+            with trio.CancelScope() as scope:
+                scope.cancel()
+                await request.accept_upgrade("echo")
+            assert request.server.statistics().upgraded == 0
+            return Upgrade("echo", echo)
+
+        peer = await run_script(app, UP, limits=Limits(upgraded=1))
+
+        assert peer.sent == SWITCHED
+
+    async def test_drain_that_begins_meanwhile(self) -> None:
+        """The body came, but too late for a switch."""
+
+        async def app(request: Request) -> Response:
+            with pytest.raises(Unavailable, match="shutting down"):
+                await request.accept_upgrade("echo")
+            return Response(503, b"later")
+
+        peer = ScriptedPeer(SLOW_UP, then="silence")
+        async with trio.open_nursery() as nursery:
+            start = partial(
+                serve_tcp, app, 0, host="127.0.0.1", limits=Limits(linger=0)
+            )
+            server = await nursery.start(start)
+            nursery.start_soon(partial(serve_stream, app, peer, server=server))
+            await trio.testing.wait_all_tasks_blocked()
+            server.start_drain(None)
+            peer.feed(b"z")
+            await server.wait_ended()
+
+        assert peer.sent.startswith(b"HTTP/1.1 503 ")
+
+    async def test_decision_is_still_bounded(self, autojump_clock) -> None:
+        """After an accept that was cancelled the app has to decide in time."""
+
+        async def app(request: Request) -> None:
+            with trio.CancelScope() as scope:
+                scope.cancel()
+                await request.accept_upgrade("echo")
+            await trio.sleep_forever()
+
+        peer = await run_script(
+            app, UP, then="silence", limits=Limits(decision_timeout=1, linger=0)
+        )
+
+        assert peer.sent.startswith(b"HTTP/1.1 503 ")
+
+
+class TestOneAtATime:
+    """Nobody else uses the connection while it switches."""
+
+    async def test_watching_and_reading_while_it_switches(self) -> None:
+        """What they would take may belong to the other protocol."""
+        outcomes: list[str] = []
+
+        async def refuse(use) -> None:
+            with pytest.raises(UsageError, match="switching this connection"):
+                await use()
+            outcomes.append("refused")
+
+        async def app(request: Request) -> None:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(request.accept_upgrade, "echo")
+                await trio.testing.wait_all_tasks_blocked()
+                await refuse(request.wait_disconnect)
+                await refuse(request.read)
+                await refuse(partial(request.accept_upgrade, "echo"))
+                peer.feed(b"z")
+
+        peer = ScriptedPeer(SLOW_UP, then="silence")
+        async with trio.open_nursery() as nursery:
+            limits = Limits(linger=0)
+            serve = partial(serve_stream, app, peer, limits=limits, strict=True)
+            nursery.start_soon(serve)
+
+        assert outcomes == ["refused"] * 3
+        assert peer.sent == SWITCHED
+
+
+class TestSecrets:
+    """What is refused is not quoted."""
+
+    @pytest.mark.parametrize(
+        "wire",
+        [
+            b"GET / HTTP/1.1\r\nHost: x\r\nAuthorization : Bearer S3CRET\r\n\r\n",
+            b"GET /?token=S3CRET x HTTP/1.1\r\nHost: x\r\n\r\n",
+        ],
+    )
+    async def test_malformed_request(self, wire: bytes, caplog) -> None:
+        """Neither to the peer, who may be a proxy, nor to the log."""
+        caplog.set_level(logging.DEBUG)
+        peer = await run_script(echo_app, wire)
+
+        assert peer.sent.startswith(b"HTTP/1.1 400 ")
+        assert b"\n\r\nillegal " in peer.sent
+        assert b"S3CRET" not in peer.sent
+        assert "S3CRET" not in caplog.text
+
+    async def test_malformed_response(self) -> None:
+        """Nor by the client's exception, its causes included."""
+        wire = b"HTTP/1.1 200 OK\r\nSet-Cookie : sid=S3CRET\r\n\r\n"
+        with pytest.raises(BadResponse) as caught:
+            await open_upgrade("http://x", "echo", stream=ScriptedPeer(wire))
+        exc: BaseException | None = caught.value
+        while exc is not None:
+            assert "S3CRET" not in str(exc)
+            exc = exc.__cause__
+
+    @pytest.mark.parametrize("value", ["S3CRET\n", "S3CRET\u2603"])
+    def test_malformed_value(self, value: str) -> None:
+        """A field is named, its value is not shown."""
+        with pytest.raises(ValueError, match=r"^Authorization: ") as caught:
+            Response(200, headers={"Authorization": value})
+
+        assert "S3CRET" not in str(caught.value)
+        assert caught.value.__cause__ is None
+
+    def test_reprs(self) -> None:
+        """Answers show what they are, not what they carry."""
+        fields = {"Set-Cookie": "sid=S3CRET"}
+
+        assert "S3CRET" not in repr(Upgrade("echo", echo, fields))
+        assert "S3CRET" not in repr(Tunnel(echo, fields))
+
+
+class TestChunks:
+    """Framing out of all proportion to what it frames."""
+
+    @pytest.mark.ids("CVE-2023-39326")
+    def test_extensions(self) -> None:
+        """Extensions are bounded in sum; large chunks may have some."""
+        guard = ChunkGuard(1000, 10)
+        guard.check(b"".join(b"64;a=b\r\n" + b"x" * 100 + b"\r\n" for _ in range(1000)))
+        with pytest.raises(BadBody, match="out of all proportion"):
+            guard.check(b"1;%b\r\nx\r\n" % (b"y" * 100) * 12)
+
+    async def test_views_of_wide_items(self) -> None:
+        """A chunk is as long as its bytes are."""
+
+        async def body():
+            yield memoryview(array.array("I", [1, 2]))
+
+        async def app(request: Request) -> Response:
+            return Response(200, body())
+
+        peer = await run_script(app, get("/"))
+        size = array.array("I", [1, 2]).itemsize * 2
+
+        assert b"\r\n\r\n%x\r\n" % size in peer.sent
+
+
+class TestClient:
+    """Plain errors, and bounds."""
+
+    async def test_closed_by_its_giver(self) -> None:
+        """A TLS stream that was closed meanwhile is told as such, in no group."""
+        near, far = wrap_tls(
+            await tcp_pair(), make_tls_contexts(), https_compatible=True
+        )
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(serve_stream, echo_app, far)
+            connection = await open_connection("http://x", stream=near)
+            await (await connection.request("GET", "/")).read()
+            await near.aclose()
+            with pytest.raises(trio.ClosedResourceError):
+                await connection.request("GET", "/")
+
+    async def test_refusal_that_stalls(self, autojump_clock) -> None:
+        """The status is told though its body never ends."""
+        peer = ScriptedPeer(
+            okay(b"abcdef", status="403 Forbidden")[:-3], then="silence"
+        )
+        with pytest.raises(UpgradeRefused, match="403") as caught:
+            await open_upgrade("http://x", "echo", stream=peer)
+
+        assert trio.current_time() >= 2
+        assert caught.value.response.body == b"abc"
+        assert caught.value.response.truncated
+
+
+def test_reset_content() -> None:
+    """A 205 has no content (RFC 9110 §15.3.6)."""
+    with pytest.raises(ValueError, match="a 205 has no content"):
+        Response(205, b"body")
+    assert Response(205).status == 205
+
+
+async def test_url_of_the_past() -> None:
+    """A server that has ended has no URL."""
+    async with trio.open_nursery() as nursery:
+        server = await nursery.start(partial(serve_tcp, echo_app, 0, host="127.0.0.1"))
+        await server.drain(0)
+
+    with pytest.raises(ValueError, match="no listener"):
+        _ = server.url
