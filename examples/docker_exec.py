@@ -32,11 +32,14 @@ from trio_upgrade import (
     open_upgrade,
 )
 
-# What the Host field says; the daemon does not mind.
-URL = "http://docker"
 JSON = {"Content-Type": "application/json"}
 # Before each piece of output: 1 for standard output or 2 for errors, and its length.
 FRAME = struct.Struct(">B3xL")
+
+
+def to_url(path: str) -> str:
+    """Return the URL of a server on a Unix socket."""
+    return f"http+unix://{quote(path, safe='')}"
 
 
 async def call(
@@ -44,8 +47,7 @@ async def call(
 ) -> dict[str, Any]:
     """Make one call of the daemon's API, and return what it answers."""
     body = b"" if content is None else json.dumps(content).encode()
-    stream = await trio.open_unix_socket(path)
-    async with await open_connection(URL, stream=stream) as connection:
+    async with await open_connection(to_url(path)) as connection:
         response = await connection.request(method, target, headers=JSON, body=body)
         answer: dict[str, Any] = json.loads(await response.read())
     if response.status >= 400:
@@ -60,12 +62,11 @@ async def run(path: str, container: str, command: list[str]) -> int:
     created = await call(path, "POST", target, {**attach, "Cmd": command})
     target = f"/exec/{created['Id']}"
     upgraded = await open_upgrade(
-        f"{URL}{target}/start",
+        to_url(path) + f"{target}/start",
         "tcp",
         method="POST",
         headers=JSON,
         body=json.dumps({"Detach": False, "Tty": False}).encode(),
-        stream=await trio.open_unix_socket(path),
     )
     async with upgraded as (_response, stream, _head), trio.open_nursery() as nursery:
         nursery.start_soon(send_input, stream)
