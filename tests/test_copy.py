@@ -526,6 +526,32 @@ def endless(path: str) -> tuple[DirectSocketStream, Endless]:
     return DirectSocketStream(cast("socket.socket", file)), file
 
 
+class FullAtFirst:
+    """In the place of a sink: full until it was waited for once."""
+
+    def __init__(self, room: Endless) -> None:
+        self.waits = 0
+        self._room = room
+        self._pipe = os.pipe2(os.O_NONBLOCK)
+        with suppress(BlockingIOError):
+            while True:
+                os.write(self._pipe[1], bytes(CHUNK))
+
+    def fileno(self) -> int:
+        return self._room.fileno() if self.waits else self._pipe[1]
+
+    def check_sendable(self) -> None:
+        pass
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await trio.lowlevel.checkpoint()
+        self.waits += 1
+
+    def close(self) -> None:
+        for descriptor in self._pipe:
+            os.close(descriptor)
+
+
 class Meter(trio.abc.Instrument):
     """Measures the longest step of a task, in bytes and in turns."""
 
@@ -563,6 +589,26 @@ class TestBudget:
 
         assert meter.most == (8 * CHUNK, 8)
         assert meter.steps >= 1000 // 8
+        zeros.close()
+        null.close()
+
+    async def test_what_was_left_counts(self) -> None:
+        """A chunk that had to wait for the sink is a part of somebody's share, too."""
+        (source, zeros), (_, null) = endless("/dev/zero"), endless("/dev/null")
+        progress = Transfer()
+        meter = Meter(progress, zeros)
+        sink = FullAtFirst(null)
+        zeros.on_call = lambda calls: scope.cancel() if calls == 100 else None
+        trio.lowlevel.add_instrument(meter)
+        with trio.CancelScope() as scope:
+            await _copy._copy_descriptors(
+                source, cast("DirectSocketStream", sink), Tally(progress)
+            )
+        trio.lowlevel.remove_instrument(meter)
+
+        assert sink.waits == 1
+        assert meter.most[0] == 8 * CHUNK
+        sink.close()
         zeros.close()
         null.close()
 

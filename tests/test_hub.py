@@ -160,3 +160,12 @@ async def test_tasks() -> None:
     }
     connection.task = None
     assert not hub.serves_task(trio.lowlevel.current_task())
+
+
+async def test_room_left() -> None:
+    """How many may still be accepted at a time."""
+    hub = make_hub(connections=3)
+    hub.admit(Connection())
+
+    assert hub.room == 2
+    assert make_hub(connections=None).room > 1_000_000

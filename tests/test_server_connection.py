@@ -1,0 +1,109 @@
+"""HTTP on one stream, as a server speaks it; through the app it is in test_exchange."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+
+from trio_upgrade import Limits, MalformedMessage, Response
+from trio_upgrade._server_connection import ServerConnection
+from trio_upgrade.testing import ScriptedPeer
+
+from .support import DATE, get, okay
+
+FIELD = (b"Date", DATE[6:-2])
+
+
+class Watch:
+    """Notes what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def head_began(self) -> None:
+        self.told.append("head")
+
+    def sending_began(self) -> None:
+        self.told.append("sending")
+
+    def sending_ended(self) -> None:
+        self.told.append("sent")
+
+
+def make(*packets: bytes) -> tuple[ServerConnection, ScriptedPeer, Watch]:
+    peer, watch = ScriptedPeer(*packets), Watch()
+    return ServerConnection(peer, Limits(), watch), peer, watch
+
+
+async def test_one_after_the_other() -> None:
+    """It can be used again when both messages are through, and not before."""
+    http, peer, _ = make(get("/1", "Content-Length: 1") + b"x" + get("/2"))
+    assert await http.receive_request() is not None
+    assert http.may_answer
+    assert not http.reusable
+    await http.send_response(Response(200, b"a"), FIELD, close=False)
+    assert not http.may_answer
+    assert not http.reusable
+    assert await http.receive_body() == b"x"
+    assert await http.receive_body() == b""
+    assert http.reusable
+    assert not http.closes
+
+    head = await http.receive_request()
+    assert head is not None
+    assert head.target == "/2"
+    await http.send_response(Response(200, b"b"), FIELD, close=True)
+    assert http.closes
+    assert not http.reusable
+    assert peer.sent.startswith(okay(b"a"))
+
+
+async def test_refusal_of_a_head_request() -> None:
+    """To HEAD a refusal has no content, whatever was wrong (RFC 9110 §9.3.2)."""
+    http, peer, _ = make(b"HEAD / HTTP/1.1\r\n\r\n")
+    with pytest.raises(MalformedMessage):
+        await http.receive_request()
+    await http.send_response(Response(400, b"why"), FIELD, close=True)
+
+    assert peer.sent.endswith(b"\r\n\r\n")
+
+
+async def test_body_that_fails() -> None:
+    """Half an answer leaves the connection broken, so that nobody takes it for whole."""
+
+    async def body():
+        yield b"one"
+        raise LookupError
+
+    http, _, _ = make(get("/"))
+    await http.receive_request()
+    with pytest.raises(LookupError):
+        await http.send_response(Response(200, body()), FIELD, close=False)
+
+    assert http.broken
+    assert not http.may_answer
+    assert not http.reusable
+
+
+async def test_what_is_watched() -> None:
+    """Half a head, and each piece of an answer: what a deadline is for."""
+    http, _, watch = make(get("/")[:5], get("/")[5:])
+    await http.receive_request()
+    assert watch.told == ["head"]
+
+    await http.send_response(Response(200, bytes(150_000)), FIELD, close=False)
+    # The head, and three pieces of at most 64 KiB.
+    assert watch.told[1:] == ["sending", "sent", *["sending"] * 3, "sent"]
+
+
+async def test_cancelled_before_anything_was_said() -> None:
+    """Then any other answer is possible."""
+    http, peer, _ = make(get("/"))
+    await http.receive_request()
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await http.send_response(Response(200), FIELD, close=False)
+
+    assert scope.cancelled_caught
+    assert http.may_answer
+    assert not peer.sent

@@ -1,0 +1,61 @@
+"""Splicing by itself; what it shares with the other engines is in test_copy."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+import pytest
+import trio
+
+from trio_upgrade import Transfer
+from trio_upgrade._copy import Tally
+from trio_upgrade._socket import DirectSocketStream
+from trio_upgrade._splice import CAN_SPLICE, splice
+
+pytestmark = pytest.mark.skipif(not CAN_SPLICE, reason="needs Linux's splice(2)")
+
+
+def make_pair() -> tuple[DirectSocketStream, socket.socket]:
+    near, far = socket.socketpair()
+    near.setblocking(False)
+    return DirectSocketStream(near), far
+
+
+async def test_sender_beside_it() -> None:
+    """While another task sends on the sink nothing is written between its bytes."""
+    source, sender = make_pair()
+    sink, receiver = make_pair()
+    sender.send(b"x" * 100)
+    sink.sending = True
+    with pytest.raises(trio.BusyResourceError):
+        await splice(source, sink, Tally(None), size=65536, turns=8)
+    sink.sending = False
+    receiver.setblocking(False)
+
+    with pytest.raises(BlockingIOError):
+        receiver.recv(1)
+    for stream in (source, sink):
+        await stream.aclose()
+    sender.close()
+    receiver.close()
+
+
+async def test_dry_and_ended() -> None:
+    """It tells a source that is dry from one that has ended, and holds no pipe then."""
+    source, sender = make_pair()
+    sink, receiver = make_pair()
+    transfer = Transfer()
+    sender.send(b"x" * 100)
+    before = len(os.listdir("/proc/self/fd"))
+
+    assert not await splice(source, sink, Tally(transfer), size=65536, turns=8)
+    assert receiver.recv(200) == b"x" * 100
+    sender.close()
+    assert await splice(source, sink, Tally(transfer), size=65536, turns=8)
+    # The sender's is gone.
+    assert len(os.listdir("/proc/self/fd")) == before - 1
+    assert transfer.bytes == 100
+    for stream in (source, sink):
+        await stream.aclose()
+    receiver.close()
