@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
+from dataclasses import FrozenInstanceError
 
 import pytest
 
 from trio_upgrade import Limits
 
-NAMES = [field.name for field in dataclasses.fields(Limits)]
+NAMES = list(vars(Limits()))
 
 
 def test_defaults() -> None:
     """The defaults are a promise to whoever reads the documentation."""
-    assert dataclasses.asdict(Limits()) == {
+    assert vars(Limits()) == {
         "head_bytes": 32768,
         "header_fields": 128,
         "body_bytes": 1048576,
@@ -58,8 +58,10 @@ def test_linger_unbounded() -> None:
 def test_immutable(name: str) -> None:
     """One object serves any number of connections, so nobody can change it."""
     limits = Limits()
-    with pytest.raises(dataclasses.FrozenInstanceError):
+    with pytest.raises(FrozenInstanceError):
         setattr(limits, name, 1)
+    with pytest.raises(FrozenInstanceError):
+        delattr(limits, name)
 
     assert limits == Limits()
     assert hash(limits) == hash(Limits())
@@ -69,6 +71,12 @@ def test_keyword_only() -> None:
     """Bare numbers would tell a reader nothing."""
     with pytest.raises(TypeError):
         Limits(1)  # type: ignore[call-arg]
+
+
+def test_unknown() -> None:
+    """A bound that is misspelt is not passed over."""
+    with pytest.raises(TypeError, match="there is no bound 'lingers'"):
+        Limits(lingers=1)  # type: ignore[call-arg]
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,7 @@
 from __future__ import annotations
 
 import re
-from http import HTTPStatus
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, final
 
 from ._errors import MalformedMessage
 from ._headers import Field, field_values
@@ -24,14 +23,13 @@ _find_fields = re.compile(
     rb"\n(host|content-length|transfer-encoding|expect):([^\r]*)", re.IGNORECASE
 ).findall
 _find_request_version = re.compile(rb" HTTP/([0-9]\.[0-9])\r\n").search
-_find_response_version = re.compile(rb"HTTP/([0-9]\.[0-9])[ \r]").match
+# Strings, which re compiles when a client comes to use them: servers import faster.
+_RESPONSE_VERSION = rb"HTTP/([0-9]\.[0-9])[ \r]"
+_FRAMING_LINES = rb"(?i)\n(?:content-length|transfer-encoding):[^\r]*\r(?=\n)"
 # Statuses whose responses have no content (RFC 9110 §6.4.1).
-_NO_CONTENT = frozenset({HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED})
+_NO_CONTENT, _NOT_MODIFIED = 204, 304
 # As many digits as h11 takes.
-_is_length = re.compile(rb"[0-9]{1,20}").fullmatch
-_drop_framing = re.compile(
-    rb"\n(?:content-length|transfer-encoding):[^\r]*\r(?=\n)", re.IGNORECASE
-).sub
+_LENGTH_DIGITS = 20
 
 
 def check_request(head: bytes) -> None:
@@ -76,7 +74,7 @@ def check_response(head: bytes, *, has_body: bool) -> None:
         MalformedMessage: The version is none of HTTP/1.0 and 1.1, or the body's end
             can be read in two ways (RFC 9112 §6.1, §6.3).
     """
-    old = _check_version(_find_response_version(head))
+    old = _check_version(re.match(_RESPONSE_VERSION, head))
     if has_body:
         fields = _gather(head)
         lengths = fields.get(b"content-length", ())
@@ -88,10 +86,11 @@ def drop_framing(head: bytes) -> bytes:
 
     In a 2xx to CONNECT they MUST be ignored, malformed ones too (RFC 9110 §9.3.6).
     """
-    return _drop_framing(b"", head)
+    return re.sub(_FRAMING_LINES, b"", head)
 
 
-class Framing(NamedTuple):
+@final
+class Framing:
     """How a final response of ours is framed.
 
     Attributes:
@@ -102,11 +101,21 @@ class Framing(NamedTuple):
         closes: Whether the connection ends with it.
     """
 
-    fields: list[Field]
-    has_content: bool
-    length: int | None
-    chunked: bool
-    closes: bool
+    __slots__ = ("chunked", "closes", "fields", "has_content", "length")
+
+    def __init__(
+        self,
+        fields: list[Field],
+        has_content: bool,
+        length: int | None,
+        chunked: bool,
+        closes: bool,
+    ) -> None:
+        self.fields = fields
+        self.has_content = has_content
+        self.length = length
+        self.chunked = chunked
+        self.closes = closes
 
 
 def frame_response(
@@ -125,7 +134,7 @@ def frame_response(
             where none may (RFC 9110 §8.6).
     """
     fields, names, status = [*response.fields], response.names, response.status
-    may_have_content = status not in _NO_CONTENT
+    may_have_content = status not in (_NO_CONTENT, _NOT_MODIFIED)
     has_content = may_have_content and method != "HEAD"
     length = len(response.body) if isinstance(response.body, bytes) else None
     chunked = False
@@ -157,9 +166,13 @@ def frame_response(
 
 def _check_declared(response: Response, length: int | None) -> int:
     declared = field_values(response.fields, b"content-length")
-    if len(declared) != 1 or not _is_length(declared[0]):
+    if (
+        len(declared) != 1
+        or not declared[0].isdigit()
+        or len(declared[0]) > _LENGTH_DIGITS
+    ):
         raise ValueError("Content-Length is not one number")
-    if response.status == HTTPStatus.NO_CONTENT:
+    if response.status == _NO_CONTENT:
         raise ValueError("a 204 has no Content-Length")
     if length not in (None, int(declared[0])):
         raise ValueError("Content-Length is not the length of the body")

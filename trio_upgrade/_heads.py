@@ -11,8 +11,7 @@ from ._errors import MalformedMessage
 find_head_end = re.compile(rb"\n\r?\n").search
 _find_fold = re.compile(rb"\n[ \t]").search
 # RFC 9110 §5.5: a recipient may take these for what it likes, which is the trouble.
-_find_control = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]").search
-_find_control_or_line_end = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]").search
+_CONTROLS = bytes(octet for octet in (*range(0x20), 0x7F) if octet not in b"\t\r\n")
 _TLS_HANDSHAKE = 0x16
 # The first octet of a method or of "HTTP/": a tchar.
 _TCHARS = frozenset(
@@ -47,7 +46,7 @@ def check_head(head: bytes, max_fields: int) -> None:
     lines = head.count(b"\r\n")
     if head.count(b"\n") != lines or head.count(b"\r") != lines:
         raise MalformedMessage("a CR or LF alone in the head")
-    if _find_control(head):
+    if _has_any(head, _CONTROLS):
         raise MalformedMessage("a control character in the head")
     if _find_fold(head):
         raise MalformedMessage("a folded field line")
@@ -57,4 +56,9 @@ def check_head(head: bytes, max_fields: int) -> None:
 
 def has_controls(line: bytes) -> bool:
     """Tell whether a line, its CRLF taken off, has a control character in it."""
-    return _find_control_or_line_end(line) is not None
+    return _has_any(line, b"\r\n" + _CONTROLS)
+
+
+def _has_any(data: bytes, octets: bytes) -> bool:
+    # A third of a regex's time for a head, and nothing to compile.
+    return len(data.translate(None, octets)) != len(data)

@@ -2,20 +2,39 @@
 # something enforces it.
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import final
+from typing import dataclass_transform, final
+
+from ._frozen import Record
+
+
+@dataclass_transform(kw_only_default=True, frozen_default=True)
+class _Bounds(Record):
+    # Apart from Limits, so that checkers take the arguments from its fields.
+    def __init__(self, **bounds: float | None) -> None:
+        kind = type(self)
+        types = kind.__annotations__
+        for name, value in bounds.items():
+            if name not in types:
+                raise TypeError(f"there is no bound {name!r}")
+            if value is None and "None" in types[name]:
+                continue
+            if not isinstance(value, int | float):
+                raise TypeError(f"{name} must be a number, not {value!r}")
+            if not value >= 0:
+                raise ValueError(f"{name} must not be negative, not {value!r}")
+        vars(self).update({name: getattr(kind, name) for name in types} | bounds)
 
 
 @final
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class Limits(_Bounds):
     """The bounds of a server or a client connection: bytes, counts and seconds.
 
     Immutable, so one object can serve any number of connections.
 
     Raises:
         ValueError: A bound is negative.
-        TypeError: A bound is no number, or None where that means nothing.
+        TypeError: A bound is no number, or None where that means nothing; or there is
+            no such bound.
     """
 
     head_bytes: int = 32 * 1024
@@ -93,13 +112,3 @@ class Limits:
     """Seconds that a closing connection goes on reading, so that the peer gets our
     last bytes and not a reset (RFC 9112 §9.6). 0 does not wait; None waits until the
     peer has closed too."""
-
-    def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if value is None and "None" in str(field.type):
-                continue
-            if not isinstance(value, int | float):
-                raise TypeError(f"{field.name} must be a number, not {value!r}")
-            if not value >= 0:
-                raise ValueError(f"{field.name} must not be negative, not {value!r}")

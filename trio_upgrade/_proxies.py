@@ -2,11 +2,11 @@
 # says of them.  How they are reached is the business of the room above.
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, final
 
 from ._client import ClientConnection, keep_body
 from ._errors import Refused
+from ._frozen import Frozen
 from ._handshake import connect_fields
 from ._socks import check_available, check_credentials, connect_by_socks
 from ._stream import UpgradedStream
@@ -24,8 +24,7 @@ _SOCKS_SCHEMES = frozenset({"socks5", "socks5h"})
 
 
 @final
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Proxy:
+class Proxy(Frozen):
     """A proxy to dial through, with what its URL alone cannot say.
 
     Its repr shows neither credentials nor fields.
@@ -47,26 +46,37 @@ class Proxy:
     """
 
     url: str
-    headers: HeadersLike = ()
-    ssl_context: ssl.SSLContext | None = field(default=None, kw_only=True)
-    endpoint: Endpoint = field(init=False)
-    socks: str | None = field(init=False)
+    headers: HeadersLike
+    ssl_context: ssl.SSLContext | None
+    endpoint: Endpoint
+    socks: str | None
     """The scheme, if it is one of SOCKS."""
 
-    def __post_init__(self) -> None:
-        scheme: str | None = self.url.partition(":")[0].lower()
+    def __init__(
+        self,
+        url: str,
+        headers: HeadersLike = (),
+        *,
+        ssl_context: ssl.SSLContext | None = None,
+    ) -> None:
+        scheme: str | None = url.partition(":")[0].lower()
         if scheme in _SOCKS_SCHEMES:
-            endpoint = parse_socks_url(self.url)
+            endpoint = parse_socks_url(url)
             check_credentials(endpoint.credentials)
             check_available()
-            if self.headers:
+            if headers:
                 raise ValueError("SOCKS has no fields")
         else:
             scheme = None
-            endpoint = parse_url(self.url)
-            connect_fields("host:1", self.headers)
-        object.__setattr__(self, "endpoint", endpoint)
-        object.__setattr__(self, "socks", scheme)
+            endpoint = parse_url(url)
+            connect_fields("host:1", headers)
+        vars(self).update(
+            url=url,
+            headers=headers,
+            ssl_context=ssl_context,
+            endpoint=endpoint,
+            socks=scheme,
+        )
 
     def __repr__(self) -> str:
         endpoint = self.endpoint

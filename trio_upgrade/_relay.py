@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Literal, TypeAlias, final
 
 import trio
@@ -14,6 +13,7 @@ import trio
 from ._bottom import abort_on_close
 from ._closing import close_now, close_within
 from ._copy import Tally, Transfer, copy
+from ._frozen import Record
 
 Side: TypeAlias = Literal["left", "right"]
 Cause: TypeAlias = Literal["eof", "reset", "idle", "half_close_timeout"]
@@ -24,8 +24,7 @@ _FAREWELL = 2.0
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Relayed:
+class Relayed(Record):
     """How a relay went.
 
     Attributes:
@@ -40,10 +39,26 @@ class Relayed:
             the other one no byte moved for that long.
     """
 
+    __match_args__ = ("left_to_right", "right_to_left", "ended_by", "cause")
+
     left_to_right: int
     right_to_left: int
     ended_by: Side | None
     cause: Cause
+
+    def __init__(
+        self,
+        left_to_right: int,
+        right_to_left: int,
+        ended_by: Side | None,
+        cause: Cause,
+    ) -> None:
+        vars(self).update(
+            left_to_right=left_to_right,
+            right_to_left=right_to_left,
+            ended_by=ended_by,
+            cause=cause,
+        )
 
 
 async def relay(

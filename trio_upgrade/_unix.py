@@ -7,7 +7,7 @@ import os
 import socket
 import stat
 from contextlib import suppress
-from typing import TYPE_CHECKING, NamedTuple, final
+from typing import TYPE_CHECKING, TypeAlias, final
 
 import trio
 
@@ -20,11 +20,8 @@ if TYPE_CHECKING:
 _ALL_PERMISSIONS = 0o777
 
 
-class _File(NamedTuple):
-    # A name in the file system and what has it.
-    path: bytes
-    device: int
-    inode: int
+# A name in the file system, and the device and inode of what has it.
+_File: TypeAlias = tuple[bytes, int, int]
 
 
 @final
@@ -59,8 +56,8 @@ class UnixListener(trio.abc.Listener["DirectSocketStream"]):
             # As long as the socket is open its inode is nobody else's, so the number
             # tells for certain whose the file is.
             with suppress(OSError):
-                if _find_file(self._file.path) == self._file:
-                    os.unlink(self._file.path)
+                if _find_file(self._file[0]) == self._file:
+                    os.unlink(self._file[0])
             self._file = None
         await self._listener.aclose()
 
@@ -160,4 +157,4 @@ def _remove_stale(name: bytes, path: bytes) -> None:
 
 def _find_file(path: bytes) -> _File:
     status = os.lstat(path)
-    return _File(path, status.st_dev, status.st_ino)
+    return path, status.st_dev, status.st_ino

@@ -1,17 +1,15 @@
 # What a client holds after the switch, and how leaving its scope ends it.
-from __future__ import annotations
+#
+# Annotations are evaluated here: of strings NamedTuple compiles each one at the import.
 
-from typing import TYPE_CHECKING, NamedTuple
+from types import TracebackType
+from typing import NamedTuple
 
 import trio
 
 from ._closing import close_in_stages, end_stream
-
-if TYPE_CHECKING:
-    from types import TracebackType
-
-    from ._messages import ResponseHead
-    from ._stream import UpgradedStream
+from ._messages import ResponseHead
+from ._stream import UpgradedStream
 
 
 class _UpgradedFields(NamedTuple):

@@ -1,32 +1,31 @@
 # The URLs that a client dials.  Nothing here may quote a whole URL in an error: it may
 # hold a password.  That is why urlsplit, which does, is not asked.
-from __future__ import annotations
+#
+# Annotations are evaluated here: of strings NamedTuple compiles each one at the import.
 
 import os
 import re
 from base64 import b64encode
-from dataclasses import dataclass, field
 from typing import NamedTuple, final
 from urllib.parse import unquote_to_bytes
 
+from ._frozen import Record
 from ._target import Authority, parse_authority
 
-_match_url = re.compile(
-    r"(?P<scheme>[A-Za-z][A-Za-z0-9+.\-]*)://"
-    r"(?:(?P<userinfo>[^/?#]*)@)?(?P<authority>[^/?#]*)(?P<rest>.*)",
-    re.DOTALL,
-).fullmatch
-_is_visible_ascii = re.compile(r"[\x21-\x7e]*").fullmatch
+# Strings, which re compiles when somebody dials: servers import faster.
+_URL = (
+    r"(?s)(?P<scheme>[A-Za-z][A-Za-z0-9+.\-]*)://"
+    r"(?:(?P<userinfo>[^/?#]*)@)?(?P<authority>[^/?#]*)(?P<rest>.*)"
+)
 # RFC 1035 §2.3.4.  What is longer makes the resolver or TLS fail in odd ways.
-_is_dns_name = re.compile(r"(?!.{255})(?:[^.%]{1,63}\.)*[^.%]{1,63}\.?").fullmatch
+_DNS_NAME = r"(?!.{255})(?:[^.%]{1,63}\.)*[^.%]{1,63}\.?"
 # RFC 3986 §3.2.1, and the one colon between the two.
-_match_userinfo = re.compile(
+_USERINFO = (
     r"(?P<user>(?:[A-Za-z0-9\-._~!$&'()*+,;=]|%[0-9A-Fa-f]{2})*)"
     r"(?::(?P<password>(?:[A-Za-z0-9\-._~!$&'()*+,;=:]|%[0-9A-Fa-f]{2})*))?"
-).fullmatch
-_has_control = re.compile(rb"[\x00-\x1f\x7f]").search
+)
 # A path from the root, or on Linux an abstract name, which begins with NUL.
-_is_socket_path = re.compile(r"[/\0][^\0]+").fullmatch
+_SOCKET_PATH = r"[/\0][^\0]+"
 _UNIX = "+unix"
 _SCHEMES = {"http": False, "ws": False, "https": True, "wss": True}
 _SOCKS_PORT = 1080
@@ -34,8 +33,7 @@ _DEFAULT_PORTS = {False: 80, True: 443}
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Credentials:
+class Credentials(Record):
     """User and password of a URL; they are in no repr, and so in no log.
 
     Attributes:
@@ -43,8 +41,14 @@ class Credentials:
         password: The password likewise, empty where none was written.
     """
 
-    user: bytes = field(repr=False)
-    password: bytes = field(repr=False)
+    user: bytes
+    password: bytes
+
+    def __init__(self, user: bytes, password: bytes) -> None:
+        vars(self).update(user=user, password=password)
+
+    def __repr__(self) -> str:
+        return "Credentials()"
 
     def basic(self) -> bytes:
         """Return the value of the field that gives them away (RFC 7617 §2)."""
@@ -121,7 +125,7 @@ def parse_socks_url(url: str) -> Endpoint:
 
 
 def _split_url(url: str) -> tuple[str, str | None, str, str]:
-    match = _match_url(url)
+    match = re.fullmatch(_URL, url)
     if match is None:
         raise ValueError("a URL begins with a scheme, as in http://")
     userinfo, rest = match["userinfo"], match["rest"]
@@ -133,15 +137,19 @@ def _split_url(url: str) -> tuple[str, str | None, str, str]:
     return match["scheme"].lower(), userinfo, match["authority"], target
 
 
+def _is_visible_ascii(text: str) -> bool:
+    return text.isascii() and text.isprintable() and " " not in text
+
+
 def _parse_userinfo(userinfo: str | None) -> Credentials | None:
     if userinfo is None:
         return None
-    match = _match_userinfo(userinfo)
+    match = re.fullmatch(_USERINFO, userinfo)
     if match is None:
         raise ValueError("malformed credentials in the URL")
     user = unquote_to_bytes(match["user"])
     password = unquote_to_bytes(match["password"] or "")
-    if b":" in user or _has_control(user + password):
+    if b":" in user or re.search(rb"[\x00-\x1f\x7f]", user + password):
         raise ValueError("credentials in the URL that Basic cannot carry")
     return Credentials(user, password)
 
@@ -156,7 +164,7 @@ def _parse_dialled(text: str) -> Authority:
     authority = parse_authority(text)
     if not authority.host:
         raise ValueError("no host in the URL")
-    if ":" not in authority.host and not _is_dns_name(authority.host):
+    if ":" not in authority.host and not re.fullmatch(_DNS_NAME, authority.host):
         raise ValueError(f"not the name of a host: {authority.host!r}")
     return authority
 
@@ -173,7 +181,7 @@ def _parse_socket_path(authority: str) -> str:
     if not _is_visible_ascii(authority):
         raise ValueError("blanks, control or non-ASCII characters in the URL")
     path = os.fsdecode(unquote_to_bytes(authority))
-    if not _is_socket_path(path):
+    if not re.fullmatch(_SOCKET_PATH, path):
         raise ValueError(
             "no path of a Unix socket in the URL: write it in the place of the host, "
             "its slashes as %2F"

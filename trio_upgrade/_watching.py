@@ -1,6 +1,7 @@
 # What a server lets others see of its work: why connections end, records for an observer,
 # and counts.  Nothing here does anything; whoever does something writes it down.
-from __future__ import annotations
+#
+# Annotations are evaluated here: of strings NamedTuple compiles each one at the import.
 
 from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
@@ -49,7 +50,7 @@ class RequestRecord(NamedTuple):
         seconds: From its whole head to the end of the answer.
     """
 
-    request: Request
+    request: "Request"
     status: int
     seconds: float
 
@@ -63,7 +64,7 @@ class SwitchRecord(NamedTuple):
         seconds: From the request's whole head.
     """
 
-    request: Request
+    request: "Request"
     protocol: str
     seconds: float
 
@@ -103,7 +104,7 @@ class ErrorRecord(NamedTuple):
     """
 
     peer: Peer
-    request: Request | None
+    request: "Request | None"
     error: Exception
 
 
