@@ -8,7 +8,6 @@ from ._client import ClientConnection, keep_body
 from ._errors import Refused
 from ._frozen import Frozen
 from ._handshake import connect_fields
-from ._socks import check_available, check_credentials, connect_by_socks
 from ._stream import UpgradedStream
 from ._urls import Endpoint, parse_socks_url, parse_url
 
@@ -61,6 +60,9 @@ class Proxy(Frozen):
     ) -> None:
         scheme: str | None = url.partition(":")[0].lower()
         if scheme in _SOCKS_SCHEMES:
+            # Not at the top: few have one.
+            from ._socks import check_available, check_credentials
+
             endpoint = parse_socks_url(url)
             check_credentials(endpoint.credentials)
             check_available()
@@ -105,6 +107,8 @@ async def lead_through(
         OpenError: There is no tunnel.
     """
     if proxy.socks is not None:
+        from ._socks import connect_by_socks
+
         look_up = proxy.socks == "socks5"
         await connect_by_socks(stream, proxy.endpoint, target, look_up=look_up)
         return stream
