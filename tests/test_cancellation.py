@@ -30,6 +30,7 @@ from trio_upgrade import (
     relay,
     serve_ssl_over_tcp,
     serve_stream,
+    serve_tcp,
 )
 from trio_upgrade.testing import ScriptedPeer
 
@@ -359,3 +360,25 @@ async def test_dial_through_a_proxy_with_tls(nursery: trio.Nursery, scheme) -> N
 
     assert sockets.made
     assert 20 < step < 1000
+
+
+async def test_dial_an_address(nursery: trio.Nursery) -> None:
+    """Without proxy, name or TLS: the server sees each connection end."""
+    serve = partial(serve_tcp, lambda _: app(), 0, host="127.0.0.1")
+    server = await nursery.start(serve)
+    for step in range(1, 100):
+        instrument = CancelAtStep(step)
+        trio.lowlevel.add_instrument(instrument)
+        with instrument.scope:
+            async with await open_upgrade(server.url, "echo") as (_, stream, _):
+                await stream.send_all(b"hello")
+                assert await stream.receive_some() == b"hello"
+        trio.lowlevel.remove_instrument(instrument)
+
+        with trio.fail_after(5):
+            while server.statistics().connections:
+                await trio.lowlevel.checkpoint()
+        if not instrument.scope.cancelled_caught:
+            break
+
+    assert 5 < step < 100

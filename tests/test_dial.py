@@ -125,6 +125,26 @@ class TestWay:
 
         assert await fetch(f"http://[0::1]:{port}") == f"::1 [::1]:{port}".encode()
 
+    @pytest.mark.parametrize("host", [HOST, "224.0.0.1"])
+    async def test_nobody_there(self, host: str) -> None:
+        """An address that does not answer, or that TCP cannot have, is an OSError."""
+        with socket.socket() as bound:
+            bound.bind((HOST, 0))
+            address = f"{host}:{bound.getsockname()[1]}"
+            with pytest.raises(OSError, match=f"cannot connect to {address}: ") as info:
+                await open_connection(f"http://{address}")
+
+        assert info.value.errno
+        assert isinstance(info.value, ConnectionRefusedError) == (host == HOST)
+
+    async def test_name(self, nursery: trio.Nursery) -> None:
+        """A name is looked up, and its addresses tried as Trio does."""
+        trio.socket.set_custom_hostname_resolver(Resolver())
+        server = await nursery.start(partial(serve_tcp, whoami, 0, host=HOST))
+        port = server.url.rpartition(":")[2]
+
+        assert await fetch(f"http://name:{port}") == f"{HOST} name:{port}".encode()
+
 
 def has_ipv6() -> bool:
     try:

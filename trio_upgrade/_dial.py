@@ -3,6 +3,9 @@
 # it is closed.
 from __future__ import annotations
 
+import errno
+import os
+import socket
 import ssl
 from typing import TYPE_CHECKING, TypeAlias, final
 
@@ -11,7 +14,8 @@ import trio
 from ._closing import close_now
 from ._errors import OpenError, PeerGone, TLSFailed
 from ._proxies import Proxy, lead_through
-from ._socket import take_stream
+from ._socket import DirectSocketStream, set_options, take_stream
+from ._target import Authority
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,6 +26,8 @@ if TYPE_CHECKING:
 Via: TypeAlias = "str | Proxy | Sequence[str | Proxy] | None"
 
 _HTTP_1_1 = "http/1.1"
+# What connect() says of what takes longer; the second on Windows.
+_UNDER_WAY = frozenset({errno.EINPROGRESS, errno.EWOULDBLOCK})
 
 
 @final
@@ -92,6 +98,9 @@ class Route:
         first = self._endpoints[0]
         if first.path is not None:
             return take_stream(await trio.open_unix_socket(first.path))
+        family = _find_family(first.host)
+        if family is not None and self._local_address is None:
+            return await _connect_to(family, first.host, first.port)
         return take_stream(
             await trio.open_tcp_stream(
                 first.host, first.port, local_address=self._local_address
@@ -121,6 +130,42 @@ class Route:
                 f"{endpoint.authority} chose {protocol!r} of what ssl_context offers"
             )
         return tls
+
+
+def _find_family(host: str) -> socket.AddressFamily | None:
+    # None for a name.  URLs have no other IPv6 addresses than those with colons.
+    if ":" in host:
+        return socket.AF_INET6
+    try:
+        socket.inet_pton(socket.AF_INET, host)
+    except OSError:
+        return None
+    return socket.AF_INET
+
+
+async def _connect_to(
+    family: socket.AddressFamily, host: str, port: int
+) -> DirectSocketStream:
+    # A name may have several addresses, which Trio tries in tasks that overtake each
+    # other.  One address needs none of that, which is a quarter of a handshake's time.
+    await trio.lowlevel.checkpoint_if_cancelled()
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        set_options(sock)
+        error = sock.connect_ex((host, port))
+        if error in _UNDER_WAY:
+            await trio.lowlevel.wait_writable(sock)
+            error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        else:
+            await trio.lowlevel.cancel_shielded_checkpoint()
+        if error:
+            where = Authority(host, port)
+            raise OSError(error, f"cannot connect to {where}: {os.strerror(error)}")
+    except BaseException:
+        sock.close()
+        raise
+    return DirectSocketStream(sock)
 
 
 def _list_proxies(via: Via) -> list[Proxy]:
