@@ -246,7 +246,7 @@ class ClientConnection(trio.abc.AsyncResource):
         self._used = True
         try:
             sending = RequestSending(self._http, head, body)
-            if expects_anything(fields):
+            if body and expects_anything(fields):
                 sending.wait_for_continue(self._limits.continue_timeout)
             elif isinstance(body, bytes) and len(body) <= SMALL_BODY:
                 # The kernel takes as much; what cannot wait needs no task.

@@ -7,6 +7,7 @@ import errno
 import os
 import socket
 import ssl
+import sys
 from typing import TYPE_CHECKING, TypeAlias, final
 
 import trio
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
 Via: TypeAlias = "str | Proxy | Sequence[str | Proxy] | None"
 
 _HTTP_1_1 = "http/1.1"
-# What connect() says of what takes longer; the second on Windows.
-_UNDER_WAY = frozenset({errno.EINPROGRESS, errno.EWOULDBLOCK})
+# What connect() says of what takes longer.
+_UNDER_WAY = errno.EWOULDBLOCK if sys.platform == "win32" else errno.EINPROGRESS
 
 
 @final
@@ -154,7 +155,7 @@ async def _connect_to(
         sock.setblocking(False)
         set_options(sock)
         error = sock.connect_ex((host, port))
-        if error in _UNDER_WAY:
+        if error == _UNDER_WAY:
             await trio.lowlevel.wait_writable(sock)
             error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         else:

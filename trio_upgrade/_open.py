@@ -1,8 +1,7 @@
 # Dialling: from a URL, or a stream, to a connection that is ready.
 from __future__ import annotations
 
-from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, final
 
 from ._asking import Offer
 from ._client import ClientConnection, keep_body
@@ -101,18 +100,15 @@ async def open_upgrade(
         BadResponse: Its answer is not HTTP, or over a limit.
         PeerGone: It went away before its answer was complete.
     """
-    async with AsyncExitStack() as opened:
-        if stream is not None:
-            opened.push_async_callback(close_now, stream)
+    async with _Opening(stream) as opening:
         offer = Offer(
             protocols, headers, tolerate_missing_connection=tolerate_missing_connection
         )
         endpoint = parse_url(url)
         connection = await _connect(
-            opened,
+            opening,
             endpoint,
             limits,
-            stream,
             ssl_context=ssl_context,
             https_compatible=https_compatible,
             via=via,
@@ -123,7 +119,7 @@ async def open_upgrade(
         except Refused as exc:
             await keep_body(exc, limits)
             raise
-        opened.pop_all()
+        opening.stream = None
         return upgraded
 
 
@@ -183,15 +179,12 @@ async def open_tunnel(
         IllegalSwitch: It answered with a 101.
         PeerGone: It went away before its answer was complete.
     """
-    async with AsyncExitStack() as opened:
-        if stream is not None:
-            opened.push_async_callback(close_now, stream)
+    async with _Opening(stream) as opening:
         parse_connect_authority(authority)
         connection = await _connect(
-            opened,
+            opening,
             parse_url(proxy_url),
             limits,
-            stream,
             ssl_context=ssl_context,
             https_compatible=https_compatible,
             via=via,
@@ -202,7 +195,7 @@ async def open_tunnel(
         except Refused as exc:
             await keep_body(exc, limits)
             raise
-        opened.pop_all()
+        opening.stream = None
         return upgraded
 
 
@@ -244,36 +237,47 @@ async def open_connection(
         TLSFailed: TLS could not be agreed on.
         OpenError: Something else failed on the way through a proxy.
     """
-    async with AsyncExitStack() as opened:
-        if stream is not None:
-            opened.push_async_callback(close_now, stream)
+    async with _Opening(stream) as opening:
         connection = await _connect(
-            opened,
+            opening,
             parse_url(url),
             limits,
-            stream,
             ssl_context=ssl_context,
             https_compatible=https_compatible,
             via=via,
             local_address=local_address,
         )
-        opened.pop_all()
+        opening.stream = None
         return connection
 
 
+@final
+class _Opening:
+    # Closes the stream that was given, or dialled here, unless it is taken out again.
+    __slots__ = ("stream",)
+
+    def __init__(self, stream: trio.abc.Stream | None) -> None:
+        self.stream = stream
+
+    async def __aenter__(self) -> _Opening:
+        return self
+
+    async def __aexit__(self, *_exc: object) -> None:
+        if self.stream is not None:
+            await close_now(self.stream)
+
+
 async def _connect(
-    opened: AsyncExitStack,
+    opening: _Opening,
     endpoint: Endpoint,
     limits: Limits,
-    stream: trio.abc.Stream | None,
     *,
     ssl_context: ssl.SSLContext | None,
     https_compatible: bool,
     via: Via,
     local_address: str | None,
 ) -> ClientConnection:
-    # What is dialled here is closed with what is given.
-    if stream is None:
+    if opening.stream is None:
         route = Route(
             endpoint,
             ssl_context=ssl_context,
@@ -281,11 +285,10 @@ async def _connect(
             via=via,
             local_address=local_address,
         )
-        stream = await route.open(limits)
-        opened.push_async_callback(close_now, stream)
+        opening.stream = await route.open(limits)
     elif any(given is not None for given in (ssl_context, via, local_address)):
         # Not to speak in clear text, or past the proxy, by mistake.
         raise TypeError(
             "stream= is spoken on as it is: nothing is dialled, nor wrapped"
         )
-    return ClientConnection(stream, endpoint, limits)
+    return ClientConnection(opening.stream, endpoint, limits)
