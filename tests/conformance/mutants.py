@@ -79,8 +79,8 @@ MUTANTS = {
     "U29": Mutant("_headers", r'\x80-\xff]*").fullmatch', r'\x80-\xff]*").match'),
     "U34": Mutant(
         "_framing",
-        "frozenset({HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED})",
-        "frozenset({HTTPStatus.NOT_MODIFIED})",
+        "status not in (_NO_CONTENT, _NOT_MODIFIED)",
+        "status != _NOT_MODIFIED",
     ),
     # Refusal
     "U08": Mutant("_answers", '"Upgrade": error.protocol', '"Upgrade": "x"'),
