@@ -83,7 +83,8 @@ SOCKET_CLIENTS = [
     Peer("websockets", python_peer("clients.py", "websockets"), "module:websockets"),
 ]
 IMPORTS = [
-    Peer(OURS, (PYTHON, "-c", "import trio_upgrade")),
+    # All of it: by itself the package imports nothing before it is used.
+    Peer(OURS, (PYTHON, "-c", "from trio_upgrade import *")),
     Peer(NODE, (find("node"), "-e", "require('node:http')"), "program:node"),
     Peer("Trio + h11", (PYTHON, "-c", "import trio, h11")),
     Peer("Python alone", (PYTHON, "-c", "pass")),

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -76,11 +80,45 @@ PUBLIC = [getattr(trio_upgrade, name) for name in NAMES] + [
 
 def test_names() -> None:
     """These and no others; a new one is a decision."""
-    exported = [name for name in vars(trio_upgrade) if not name.startswith("_")]
-    modules = [name for name in exported if inspect.ismodule(vars(trio_upgrade)[name])]
+    shown = {name for name in dir(trio_upgrade) if not name.startswith("_")}
 
-    assert sorted(set(exported) - set(modules)) == sorted(NAMES)
-    assert set(modules) <= {"testing"}
+    assert sorted(vars(trio_upgrade)["__all__"]) == sorted(NAMES)
+    assert shown - {"TYPE_CHECKING", "import_module", "testing"} == set(NAMES)
+    for name in NAMES:
+        assert getattr(trio_upgrade, name).__name__ == name
+    assert len(dir(trio_upgrade)) == len({*dir(trio_upgrade)})
+    with pytest.raises(AttributeError, match="no attribute 'server_tcp'"):
+        getattr(trio_upgrade, "server_tcp")  # noqa: B009
+
+
+def test_checkers_see_the_same() -> None:
+    """What type checkers are told is what is found at run time, room by room."""
+    path = Path(inspect.getsourcefile(trio_upgrade) or "")
+    for_checkers, _, at_run_time = path.read_text().partition("\nelse:\n")
+    told = {
+        (node.module, alias.name)
+        for node in ast.walk(ast.parse(for_checkers))
+        if isinstance(node, ast.ImportFrom) and node.level
+        for alias in node.names
+    }
+    rooms = re.findall(r'"(_\w+)": \(?((?:\s*"[\w ]+")+)', at_run_time)
+    found = {(room, name) for room, text in rooms for name in re.findall(r"\w+", text)}
+
+    assert {(f"{room}", name) for room, name in told} == found
+    assert {name for _, name in found} == set(NAMES)
+
+
+def test_only_what_is_used_is_imported() -> None:
+    """A server has none of the client's rooms, nor the other way round."""
+    script = "import sys; from trio_upgrade import {}; print(*sys.modules)"
+
+    def rooms(name: str) -> set[str]:
+        command = [sys.executable, "-c", script.format(name)]
+        found = subprocess.run(command, capture_output=True, check=True, text=True)
+        return {*found.stdout.split()}
+
+    assert "trio_upgrade._client" not in rooms("serve_tcp")
+    assert "trio_upgrade._serve" not in rooms("open_upgrade")
 
 
 def test_testing_names() -> None:
