@@ -7,7 +7,8 @@ import trio
 import trio.testing
 
 from trio_upgrade import UpgradedStream
-from trio_upgrade._closing import close_in_stages, closes_at_once, end_stream
+from trio_upgrade._closing import close_at_once, close_in_stages, end_stream
+from trio_upgrade._socket import take_stream
 from trio_upgrade.testing import ScriptedPeer
 
 from .support import clogged_tcp_pair, make_tls_contexts, tcp_pair, wrap_tls
@@ -209,20 +210,21 @@ class TestReset:
         await far.aclose()
 
 
-async def test_closes_at_once() -> None:
+async def test_close_at_once() -> None:
     """Only a plain socket whose peer has ended needs no farewell."""
     near, far = await tcp_pair()
-    stream = UpgradedStream(near)
-    assert not closes_at_once(near)
-    assert not closes_at_once(stream)
+    direct = take_stream(near)
+    stream = UpgradedStream(direct)
+    assert not close_at_once(direct)
+    assert not close_at_once(stream)
     await far.send_eof()
     assert await stream.receive_some() == b""
-
-    assert closes_at_once(stream)
-    stream.detach()
-    assert not closes_at_once(stream)
     ended = UpgradedStream(ScriptedPeer())
     await ended.receive_some()
-    assert not closes_at_once(ended)
-    await near.aclose()
+    assert not close_at_once(ended)
+
+    assert close_at_once(stream)
+    assert direct.fileno() < 0
+    stream.detach()
+    assert not close_at_once(stream)
     await far.aclose()

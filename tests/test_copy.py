@@ -22,7 +22,7 @@ import trio.testing
 
 from trio_upgrade import Transfer, UpgradedStream, _copy, pipe
 from trio_upgrade._bottom import abort_on_close
-from trio_upgrade._copy import Tally, copy
+from trio_upgrade._copy import Copying
 from trio_upgrade._socket import DirectSocketStream
 from trio_upgrade._splice import CAN_SPLICE
 from trio_upgrade._stream import look_below
@@ -253,7 +253,7 @@ async def test_cancelled_in_the_middle_of_a_chunk(kind: str) -> None:
 async def test_reset(kind: str, who: str) -> None:
     """A peer's reset is raised; whose it was is known, to the streams as well."""
     (source, sender), (sink, receiver) = await make(kind, kind)
-    tally = Tally(None)
+    copying = Copying(source, sink)
     await sender.send_all(b"x")
     if who == "source":
         # A Unix socket resets when it is closed with something unread.
@@ -265,13 +265,38 @@ async def test_reset(kind: str, who: str) -> None:
     await peer.aclose()
 
     with pytest.raises(trio.BrokenResourceError):
-        await copy(source, sink, tally)
+        await copying.run()
         await sender.send_all(b"y")
-        await copy(source, sink, tally)
-    assert tally.at_sink == (who == "sink")
+        copying = Copying(source, sink)
+        await copying.run()
+    assert copying.at_sink == (who == "sink")
     if kind == "upgraded":
         assert (source.broken, sink.broken) == (who == "source", who == "sink")
         assert source.transport.broken == source.broken
+    await close((source, sender), (sink, receiver))
+
+
+@pytest.mark.parametrize("kind", ["tcp", "unix", "trio-tcp", "trio-unix"])
+async def test_reset_behind_a_full_sink(kind: str) -> None:
+    """What waits for room learns of the reset, whose it was, and leaves no mark."""
+    (source, sender), (sink, receiver) = await make(kind, kind)
+    await clog(sink)
+    copying = Copying(source, sink)
+    await sender.send_all(b"x" * 1000)
+    async with trio.open_nursery() as nursery:
+
+        async def reset() -> None:
+            await trio.testing.wait_all_tasks_blocked()
+            abort_on_close(receiver)
+            await trio.aclose_forcefully(receiver)
+
+        nursery.start_soon(reset)
+        with pytest.raises(trio.BrokenResourceError):
+            await copying.run()
+    assert copying.at_sink
+    # Nobody holds it: another one may receive.
+    await sender.send_all(b"y")
+    assert await source.receive_some() == b"y"
     await close((source, sender), (sink, receiver))
 
 
@@ -312,6 +337,64 @@ class TestOthersOnTheSameStream:
             await receive(receiver, got)
 
         assert not got.strip(b"a")
+        await close((source, sender), (sink, receiver))
+
+    @every_socket
+    async def test_sending_meanwhile(self, kind: str) -> None:
+        """Nor is it broken into by a copy that has sent something before."""
+        (source, sender), (sink, receiver) = await make(kind, kind)
+        async with trio.open_nursery() as nursery:
+
+            async def run() -> None:
+                with pytest.raises(trio.BusyResourceError):
+                    await pipe(source, sink)
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(run)
+            await sender.send_all(b"x")
+            assert await receiver.receive_some() == b"x"
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.start_soon(sink.send_all, b"a" * 16 * MIB)
+            await trio.testing.wait_all_tasks_blocked()
+            await receiver.receive_some(8192)
+            await sender.send_all(b"b")
+        await close((source, sender), (sink, receiver))
+
+    @every_socket
+    async def test_two_copies_of_one_source(self, kind: str) -> None:
+        """The second one is told, and leaves the first one its mark."""
+        (source, sender), (sink, receiver) = await make(kind, kind)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(pipe, source, sink)
+            await trio.testing.wait_all_tasks_blocked()
+            for _ in range(2):
+                with pytest.raises(trio.BusyResourceError):
+                    await pipe(source, sink)
+            below = look_below(source, to_receive=False)
+            assert not isinstance(below, DirectSocketStream) or below.receiving
+            await sender.send_all(b"x")
+            assert await receiver.receive_some() == b"x"
+            nursery.cancel_scope.cancel()
+        await close((source, sender), (sink, receiver))
+
+    async def test_methods_of_a_subclass(self) -> None:
+        """What a user makes of a stream is not gone past."""
+
+        class Loud(UpgradedStream):
+            async def receive_some(
+                self, max_bytes: int | None = None
+            ) -> bytes | bytearray:
+                return (await super().receive_some(max_bytes)).upper()
+
+        source, sender = await MAKERS["tcp"]()
+        sink, receiver = await MAKERS["tcp"]()
+        await sender.send_all(b"quiet")
+        await end(sender)
+        loud = Loud(source)
+        assert await pipe(loud, sink) == 5
+
+        assert await receiver.receive_some() == b"QUIET"
+        assert loud.received == 5
         await close((source, sender), (sink, receiver))
 
     @every_socket
@@ -474,7 +557,7 @@ class TestSplice:
         """A reset in the middle is raised, and it is known whose it was."""
         monkeypatch.setattr(_copy, "_BULK", 1)
         (source, sender), (sink, receiver) = await make(kind, kind)
-        tally = Tally(None)
+        copying = Copying(source, sink)
         peer = sender if who == "source" else receiver
 
         async def flow() -> None:
@@ -495,9 +578,9 @@ class TestSplice:
             nursery.start_soon(flow)
             nursery.start_soon(drain)
             with pytest.raises(trio.BrokenResourceError):
-                await copy(source, sink, tally)
+                await copying.run()
             await close((source, sender), (sink, receiver))
-        assert tally.at_sink == (who == "sink")
+        assert copying.at_sink == (who == "sink")
 
 
 def count_descriptors() -> int:
@@ -601,9 +684,12 @@ class TestBudget:
         zeros.on_call = lambda calls: scope.cancel() if calls == 100 else None
         trio.lowlevel.add_instrument(meter)
         with trio.CancelScope() as scope:
-            await _copy._copy_descriptors(
-                source, cast("DirectSocketStream", sink), Tally(progress)
-            )
+            copying = Copying(source, source, progress)
+            first = copying.step()
+            assert first is not None
+            await first
+            copying._port = cast("DirectSocketStream", sink)
+            await copying.run()
         trio.lowlevel.remove_instrument(meter)
 
         assert sink.waits == 1

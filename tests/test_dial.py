@@ -24,7 +24,7 @@ from trio_upgrade import (
     serve_ssl_over_tcp,
     serve_tcp,
 )
-from trio_upgrade._bottom import abort_on_close
+from trio_upgrade._bottom import abort_on_close, find_socket
 
 from .support import Resolver, okay
 
@@ -124,6 +124,15 @@ class TestWay:
         port = server.url.rpartition(":")[2]
 
         assert await fetch(f"http://[0::1]:{port}") == f"::1 [::1]:{port}".encode()
+
+    async def test_options(self, nursery: trio.Nursery) -> None:
+        """An address is dialled with the options that Trio sets for a name."""
+        server = await nursery.start(partial(serve_tcp, whoami, 0, host=HOST))
+
+        async with await open_connection(server.url) as connection:
+            sock = find_socket(connection._http._stream)
+            assert sock is not None
+            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0
 
     @pytest.mark.parametrize("host", [HOST, "224.0.0.1"])
     async def test_nobody_there(self, host: str) -> None:

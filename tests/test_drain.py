@@ -132,6 +132,20 @@ class TestDrain:
         assert b"this server is shutting down" in peer.sent
         assert scene.server.statistics().total_upgraded == 0
 
+    async def test_offer_whose_body_takes_its_time(
+        self, make_scene, autojump_clock
+    ) -> None:
+        """It gets the 503, too, if the drain begins before its body is through."""
+        scene = await make_scene().open()
+        peer = await scene.join(UP[:-2] + b"Content-Length: 2\r\n\r\na")
+        scene.server.start_drain(None)
+        peer.feed(b"b")
+
+        await scene.server.drain(None)
+
+        assert peer.sent.startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
+        assert scene.server.statistics().total_errors == 0
+
     @pytest.mark.ids("R25")
     async def test_upgraded(self, make_scene, autojump_clock) -> None:
         """Handlers are told and awaited; whoever stays is cut when the grace is over."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import FrozenInstanceError
-
 import pytest
 
 from trio_upgrade import Response, Upgrade
@@ -46,6 +44,10 @@ class TestResponse:
 
         assert response.body == body
         assert type(response.body) is bytes
+
+    async def test_closing_what_need_not_be_closed(self) -> None:
+        """Neither bytes nor an iterable without aclose() stand in the way."""
+        await Response(200, b"a").aclose()
 
     @pytest.mark.parametrize("body", [None, 5, [b"a"]])
     def test_body_of_another_type(self, body: object) -> None:
@@ -115,7 +117,8 @@ class TestUpgrade:
         """What was checked is what is sent."""
         upgrade = Upgrade("echo", echo)
 
-        with pytest.raises(FrozenInstanceError):
+        assert repr(upgrade) == f"Upgrade('echo', {echo!r})"
+        with pytest.raises(AttributeError):
             upgrade.protocol = "other"  # type: ignore[misc]
         assert isinstance(upgrade.fields, tuple)
 

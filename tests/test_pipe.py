@@ -6,7 +6,7 @@ import pytest
 import trio
 import trio.testing
 
-from trio_upgrade import pipe
+from trio_upgrade import Transfer, pipe
 from trio_upgrade.testing import ScriptedPeer
 
 from .support import make_tls_contexts, tcp_pair, wrap_tls
@@ -171,3 +171,8 @@ async def test_bulk_over_tcp() -> None:
         nursery.start_soon(receive)
         assert await pipe(far, far) == 16 * len(data)
     assert got == data * 16
+
+
+def test_what_progress_shows() -> None:
+    """A log of it says what went where."""
+    assert repr(Transfer(1, 2)) == "<Transfer 1 to right, 2 to left>"

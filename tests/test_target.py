@@ -93,6 +93,10 @@ class TestAuthority:
             "\u212a",
             '"host"',
             "a\\b",
+            "a%",
+            "a%4",
+            "a%4g",
+            "%41%",
         ],
     )
     def test_refused(self, text: str) -> None:

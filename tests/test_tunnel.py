@@ -158,9 +158,9 @@ class TestAnswer:
         tunnel = Tunnel(echo, {"A": "b"})
 
         assert tunnel.fields == ((b"A", b"b"),)
-        assert "handler" in repr(tunnel)
+        assert repr(tunnel) == f"Tunnel({echo!r})"
         with pytest.raises(AttributeError):
-            tunnel.headers = {}  # type: ignore[misc]
+            tunnel.fields = ()  # type: ignore[misc]
 
 
 class TestAcceptConnect:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, final
 import trio
 
 from ._errors import BodyTooLarge
-from ._headers import Headers
+from ._headers import NO_FIELDS, Headers
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -47,7 +47,7 @@ class Body:
         limit: int,
         get_trailers: Callable[[], Headers] = Headers,
     ) -> None:
-        self.trailers: Headers = Headers()
+        self.trailers: Headers = NO_FIELDS
         self._get_trailers = get_trailers
         self._receive = receive
         self._length = length
@@ -126,3 +126,12 @@ class BodyStream(AsyncIterator[bytes]):
         if not chunk:
             raise StopAsyncIteration
         return chunk
+
+
+async def _receive_nothing() -> bytes:  # pragma: no cover  (no bytes end at once)
+    await trio.lowlevel.checkpoint()
+    return b""
+
+
+# What has none shares this: it never changes.
+NO_BODY = Body(_receive_nothing, 0, 0)

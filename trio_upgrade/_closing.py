@@ -11,7 +11,7 @@ import trio
 from ._bottom import abort_on_close
 from ._groups import split_errors
 from ._socket import DirectSocketStream
-from ._stream import UpgradedStream
+from ._stream import UpgradedStream, look_below
 
 # What isinstance() cannot tell of a generic class.
 _SSLStream: TypeAlias = trio.SSLStream[trio.abc.Stream]
@@ -63,18 +63,20 @@ async def close_within(stream: trio.abc.Stream, seconds: float | None) -> None:
         await stream.aclose()
 
 
-def closes_at_once(stream: trio.abc.Stream) -> bool:
-    """Tell whether closing has nothing to wait for, and needs no bound.
+def close_at_once(stream: trio.abc.Stream) -> bool:
+    """Close it if that has nothing to wait for, and needs no bound; return if it did.
 
     So it is with a plain socket whose peer has ended its side: nothing can be unread.
     """
-    return (
-        isinstance(stream, UpgradedStream)
+    below = look_below(stream, to_receive=True)
+    if not (
+        isinstance(below, DirectSocketStream)
+        and isinstance(stream, UpgradedStream)
         and stream.peer_ended
-        and stream.outermost is stream
-        and not stream.detached
-        and isinstance(stream.transport, DirectSocketStream | trio.SocketStream)
-    )
+    ):
+        return False
+    below.close()
+    return True
 
 
 async def close_in_stages(stream: trio.abc.Stream, linger: float | None) -> None:

@@ -60,7 +60,7 @@ class HTTPConnection:
         lost: It is broken because the transport itself broke.
     """
 
-    __slots__ = ("_stream", "_watch", "broken", "codec", "ended", "lost")
+    __slots__ = ("_direct", "_stream", "_watch", "broken", "codec", "ended", "lost")
 
     def __init__(
         self,
@@ -71,6 +71,7 @@ class HTTPConnection:
         watch: Watch | None = None,
     ) -> None:
         self._stream = stream
+        self._direct = stream if isinstance(stream, DirectSocketStream) else None
         self._watch = watch
         self.codec: HTTPCodec = HTTPCodec(role, limits)
         self.broken: bool = False
@@ -132,6 +133,9 @@ class HTTPConnection:
     async def receive_head(self) -> bytes | None:
         """Receive the bytes of a head; None if the peer ended the connection instead."""
         codec, began = self.codec, False
+        if codec.has_read_ahead:
+            # It may be here already, and then others get their turn all the same.
+            await trio.lowlevel.checkpoint()
         while (head := codec.take_head()) is None:
             if self.ended:
                 # Seen before, by somebody who was waiting for it.
@@ -200,7 +204,8 @@ class HTTPConnection:
             trio.BrokenResourceError: The connection is broken. So it is, too, after a
                 cancellation.
         """
-        await self.send(head)
+        await trio.lowlevel.checkpoint_if_cancelled()
+        await self.send_at_once(head)
 
     async def send_request_body(
         self, head: bytes, body: bytes | bytearray | memoryview
@@ -212,8 +217,9 @@ class HTTPConnection:
             trio.BrokenResourceError: As :meth:`send_request` does.
         """
         content = self.codec.write_body(bytes(body))
-        if len(body) <= SMALL_BODY:
-            await self.send(head + content)
+        if head and len(body) <= SMALL_BODY:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            await self.send_at_once(head + content)
         else:
             await self.send(head)
             await self.send(content)
@@ -228,12 +234,29 @@ class HTTPConnection:
             else:
                 await self._send_watched(data, self._watch)
         except BaseException as exc:
-            # Some of it may have gone out: neither h11 nor anybody else may go on as
-            # if all of it had, or nothing.
-            self.broken = True
-            self.lost = self.lost or isinstance(exc, trio.BrokenResourceError)
-            self.codec.fail()
+            self._note_failure(exc)
             raise
+
+    async def send_at_once(self, data: bytes) -> None:
+        """Send something that is short, without a checkpoint if the kernel takes it.
+
+        For what is sent once for each head that comes: receiving one is a checkpoint.
+        """
+        if self._direct is not None and 0 < len(data) <= _PIECE:
+            try:
+                sent = self._direct.send_at_once(data)
+            except BaseException as exc:
+                self._note_failure(exc)
+                raise
+            data = data[sent:]
+        await self.send(data)
+
+    def _note_failure(self, exc: BaseException) -> None:
+        # Some of it may have gone out: neither h11 nor anybody else may go on as if all
+        # of it had, or nothing.
+        self.broken = True
+        self.lost = self.lost or isinstance(exc, trio.BrokenResourceError)
+        self.codec.fail()
 
     async def _send_watched(self, data: bytes, watch: Watch) -> None:
         try:
@@ -259,7 +282,9 @@ class HTTPConnection:
         Returns:
             The bytes, and whether the peer's end was read behind them.
         """
-        return self.codec.hand_over(), self.ended
+        rest = self.codec.hand_over()
+        del self.codec
+        return rest, self.ended
 
 
 async def _cancel_soon(scope: trio.CancelScope) -> None:

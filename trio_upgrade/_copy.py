@@ -1,22 +1,24 @@
 # Bytes from one stream to another until the first one ends: the ways to do it, and the
 # choice between them.  Any Trio streams are copied by their public methods.  Between two
-# kernel sockets the descriptors are used, and many turns made at a wake-up: that is the
-# one place where Trio's checkpoint per call is given up, for a budget.  What keeps
-# flowing there is spliced.
+# kernel sockets the descriptors are used, and many turns made at a wake-up: Trio's
+# checkpoint for each call is given up there, for a budget.  What keeps flowing is
+# spliced.
 #
 # Tried and left out: one reused bytearray with readv(2), which is no faster than fresh
 # bytes and would have to be held by each idle copy, or be made anew at each wake-up.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
-from typing import TypeAlias, final
+from typing import TYPE_CHECKING, TypeAlias, final
 
 import trio
 
 from ._socket import RECEIVE_SIZE, DirectSocketStream, translate_error
 from ._splice import CAN_SPLICE, splice
 from ._stream import look_below, note
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
 
 # Full turns between two checkpoints. With RECEIVE_SIZE this is 512 KiB, about 0.2 ms,
 # and what a checkpoint costs is below a tenth of that.
@@ -28,7 +30,6 @@ _DESCRIPTORS = os.name == "posix"
 
 
 @final
-@dataclass(slots=True, eq=False)
 class Transfer:
     """How many bytes a copy has moved, while it runs and ever after.
 
@@ -42,16 +43,21 @@ class Transfer:
         right_to_left: Bytes in the other direction.
     """
 
-    left_to_right: int = 0
-    right_to_left: int = 0
+    __slots__ = ("left_to_right", "right_to_left")
+
+    def __init__(self, left_to_right: int = 0, right_to_left: int = 0) -> None:
+        self.left_to_right: int = left_to_right
+        self.right_to_left: int = right_to_left
 
     @property
     def bytes(self) -> int:
         """Both directions together."""
         return self.left_to_right + self.right_to_left
 
+    def __repr__(self) -> str:
+        return f"<Transfer {self.left_to_right} to right, {self.right_to_left} to left>"
 
-@final
+
 class Tally:
     """What is known of one direction while it is copied.
 
@@ -94,112 +100,205 @@ class Tally:
                 self._transfer.left_to_right += count
 
 
-async def copy(
-    source: trio.abc.ReceiveStream, sink: trio.abc.SendStream, tally: Tally
-) -> None:
-    """Copy until the source ends; the end itself is not passed on.
+@final
+class Copying(Tally):
+    """One direction, from a source to a sink; the end itself is not passed on.
 
-    Raises what the streams raise; :attr:`Tally.at_sink` tells which of them it was.
+    Whoever runs it awaits what :meth:`step` returns, again and again, as :meth:`run`
+    does. The work is done between two such waits and not in a coroutine, because each
+    one that waits takes memory, and thousands do.
+
+    Args:
+        source: Where it comes from.
+        sink: Where it goes.
+        transfer: Counts along, if there is one.
+        backward: Whether that is from right to left.
     """
-    port = _find_port(look_below(sink, to_receive=False))
-    try:
-        if port is not None:
-            while (below := look_below(source, to_receive=True)) is None:
-                # There is a head to be replayed first, and perhaps the end behind it.
-                if not await _copy_chunk(source, sink, tally):
-                    return
-            origin = _find_port(below)
-            if origin is not None:
-                before = tally.bytes
-                try:
-                    await _copy_descriptors(origin, port, tally)
-                    note(source, ended=True)
-                finally:
-                    note(source, received=tally.read)
-                    note(sink, sent=tally.bytes - before)
+
+    __slots__ = (
+        "_before",
+        "_ended",
+        "_full",
+        "_origin",
+        "_port",
+        "_turns",
+        "sink",
+        "source",
+    )
+
+    def __init__(
+        self,
+        source: trio.abc.ReceiveStream,
+        sink: trio.abc.SendStream,
+        transfer: Transfer | None = None,
+        *,
+        backward: bool = False,
+    ) -> None:
+        super().__init__(transfer, backward=backward)
+        self.source = source
+        self.sink = sink
+        self._ended = False
+        # The two sockets, while they are copied by descriptor.
+        self._origin: Port | None = None
+        self._port: Port | None = None
+        # What was moved by the streams' methods, which count for themselves.
+        self._before = 0
+        # Turns since the last checkpoint, and full ones one after the other.
+        self._turns = self._full = 0
+
+    async def run(self) -> None:
+        """Copy until the source ends.
+
+        Raises what the streams raise; :attr:`Tally.at_sink` tells which it was.
+        """
+        try:
+            while (pause := self.step()) is not None:
+                await pause
+        except BaseException as exc:
+            self.stop(exc)
+            raise
+        self.stop()
+
+    def step(self) -> Awaitable[object] | None:
+        """Copy what can be copied now.
+
+        Returns:
+            What to await before the next step; None at the end.
+        """
+        origin, port = self._origin, self._port
+        if origin is None or port is None:
+            return None if self._ended else self._begin()
+        try:
+            return self._move(origin, port)
+        except OSError as exc:
+            raise translate_error(exc) from exc
+
+    def stop(self, exc: BaseException | None = None) -> None:
+        """Tell the streams what was done below them; others may use them again."""
+        broken = isinstance(exc, trio.BrokenResourceError)
+        source, sink = self.source, self.sink
+        if self._origin is not None:
+            self._origin.receiving = False
+            note(source, received=self.read, ended=self._ended)
+            note(sink, sent=self.bytes - self._before)
+        if broken:
+            note(sink if self.at_sink else source, broken=True)
+
+    def _begin(self) -> Awaitable[object]:
+        # The engine for this pair at this moment.
+        port = _find_port(look_below(self.sink, to_receive=False))
+        if port is None:
+            return self._copy_chunks(once=False)
+        below = look_below(self.source, to_receive=True)
+        if below is None:
+            # There is a head to be replayed first, and perhaps the end behind it.
+            return self._copy_chunks(once=True)
+        origin = _find_port(below)
+        if origin is None:
+            return self._copy_chunks(once=False)
+        if origin.receiving:
+            raise trio.BusyResourceError("another task is receiving from this stream")
+        origin.receiving = True
+        self._origin, self._port = origin, port
+        self._before = self.bytes
+        # At once there would hardly be anything: this comes right behind the switch.
+        return trio.lowlevel.checkpoint()
+
+    async def _copy_chunks(self, *, once: bool) -> None:
+        source, sink = self.source, self.sink
+        while True:
+            self.at_sink = False
+            chunk = await source.receive_some()
+            if not chunk:
+                self._ended = True
                 return
-        while await _copy_chunk(source, sink, tally):
-            pass
+            self.at_sink = True
+            self.add(0)
+            await sink.send_all(chunk)
+            self.add(len(chunk))
+            del chunk  # An idle copy holds nothing.
+            if once:
+                return
+
+    def _move(self, origin: Port, port: Port) -> Awaitable[object] | None:
+        # One turn: what is here, and no more than a chunk.
+        if self._ended:
+            return None
+        if self._full >= _BULK and CAN_SPLICE:
+            self._turns = self._full = 0
+            return self._splice(origin, port)
+        self.at_sink = False
+        chunk = _read(origin)
+        if chunk is None:
+            self._turns = 0
+            return trio.lowlevel.wait_readable(origin.fileno())
+        if not chunk:
+            self._ended = True
+            return None
+        size = len(chunk)
+        self.read += size
+        self.at_sink = True
+        if self._turns == 0:
+            # Only where others have run can another one be sending.
+            port.check_sendable()
+        sent = _write(port, chunk)
+        self.add(sent)
+        self._turns += 1
+        self._full = self._full + 1 if size == RECEIVE_SIZE else 0
+        if sent < size:
+            self._turns = 0
+            return self._write_rest(port, chunk, sent)
+        if size < RECEIVE_SIZE or self._turns == _TURNS:
+            # After a short read the source is most likely dry. One pass of the
+            # scheduler may bring more, and costs less than to wait for it.
+            self._turns = 0
+            return trio.lowlevel.checkpoint()
+        return trio.lowlevel.checkpoint_if_cancelled()
+
+    async def _write_rest(self, port: Port, chunk: bytes, sent: int) -> None:
+        try:
+            with memoryview(chunk) as view:
+                while sent < len(chunk):
+                    # The stream's own method, so that its guard is ours until we write.
+                    await port.wait_send_all_might_not_block()
+                    with view[sent:] as rest:
+                        count = _write(port, rest)
+                    self.add(count)
+                    sent += count
+        except OSError as exc:
+            raise translate_error(exc) from exc
+        # What was left has gone since the last wait, and counts as well.
+        await trio.lowlevel.checkpoint()
+
+    async def _splice(self, origin: Port, port: Port) -> None:
+        await trio.lowlevel.checkpoint()
+        try:
+            ended = await splice(origin, port, self, size=RECEIVE_SIZE, turns=_TURNS)
+        except OSError as exc:
+            raise translate_error(exc) from exc
+        self._ended = ended
+
+
+async def end_sink(sink: trio.abc.HalfCloseableStream) -> None:
+    """Pass the end on, behind a copy; a checkpoint only where the stream has one."""
+    below = look_below(sink, to_receive=False)
+    if not isinstance(below, DirectSocketStream):
+        await sink.send_eof()
+        return
+    try:
+        below.end()
     except trio.BrokenResourceError:
-        note(sink if tally.at_sink else source, broken=True)
+        note(sink, broken=True)
         raise
 
 
-async def _copy_chunk(
-    source: trio.abc.ReceiveStream, sink: trio.abc.SendStream, tally: Tally
-) -> bool:
-    # What was received is let go of on return, so that an idle copy holds nothing.
-    tally.at_sink = False
-    chunk = await source.receive_some()
-    if not chunk:
-        return False
-    tally.at_sink = True
-    tally.add(0)
-    await sink.send_all(chunk)
-    tally.add(len(chunk))
-    return True
-
-
-async def _copy_descriptors(source: Port, sink: Port, tally: Tally) -> None:
-    if source.receiving:
-        raise trio.BusyResourceError("another task is receiving from this stream")
-    source.receiving = True
+def _read(origin: Port) -> bytes | None:
+    # None where it would block.  By itself, so that neither a chunk nor that exception
+    # is held by who waits then.
     try:
-        await trio.lowlevel.checkpoint()
-        turns = full = 0
-        while True:
-            if full >= _BULK and CAN_SPLICE:
-                chunk = b""
-                await trio.lowlevel.checkpoint()
-                turns = full = 0
-                if await splice(source, sink, tally, size=RECEIVE_SIZE, turns=_TURNS):
-                    return
-            tally.at_sink = False
-            try:
-                chunk = os.read(source.fileno(), RECEIVE_SIZE)
-            except BlockingIOError:
-                chunk = b""  # An idle copy holds nothing.
-                await trio.lowlevel.wait_readable(source.fileno())
-                turns = 0
-                continue
-            if not chunk:
-                return
-            tally.read += len(chunk)
-            tally.at_sink = True
-            if turns == 0:
-                # Only where others have run can another one be sending.
-                sink.check_sendable()
-            sent = _write(sink, chunk)
-            tally.add(sent)
-            turns += 1
-            full = full + 1 if len(chunk) == RECEIVE_SIZE else 0
-            if sent < len(chunk):
-                await _write_rest(sink, chunk, sent, tally)
-                # What was left has gone since the last wait, and counts as well.
-                await trio.lowlevel.checkpoint()
-                turns = 0
-            elif len(chunk) < RECEIVE_SIZE or turns == _TURNS:
-                # After a short read the source is most likely dry. One pass of the
-                # scheduler may bring more, and costs less than to wait for it.
-                await trio.lowlevel.checkpoint()
-                turns = 0
-            else:
-                await trio.lowlevel.checkpoint_if_cancelled()
-    except OSError as exc:
-        raise translate_error(exc) from exc
-    finally:
-        source.receiving = False
-
-
-async def _write_rest(sink: Port, chunk: bytes, sent: int, tally: Tally) -> None:
-    with memoryview(chunk) as view:
-        while sent < len(chunk):
-            # The stream's own method, so that its guard is ours until we write.
-            await sink.wait_send_all_might_not_block()
-            with view[sent:] as rest:
-                count = _write(sink, rest)
-            tally.add(count)
-            sent += count
+        return os.read(origin.fileno(), RECEIVE_SIZE)
+    except BlockingIOError:
+        return None
 
 
 def _write(sink: Port, data: bytes | memoryview) -> int:

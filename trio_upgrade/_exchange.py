@@ -4,13 +4,12 @@
 # can neither read nor answer the next one.
 from __future__ import annotations
 
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, final
 
 import trio
 
 from ._answers import refuse
-from ._body import Body
+from ._body import NO_BODY, Body
 from ._bottom import find_peer
 from ._errors import (
     BodyError,
@@ -22,14 +21,12 @@ from ._errors import (
     UsageError,
 )
 from ._groups import find_leaves
-from ._handshake import find_offers, must_close
-from ._request import Request
+from ._handshake import must_close
+from ._request import Request, let_go
 from ._stream import UpgradedStream
 from ._watching import RequestRecord, SwitchRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
-
     from ._deadlines import Expirable
     from ._headers import Field
     from ._hub import Hub
@@ -111,12 +108,14 @@ class ServerExchange:
         self.server: Server = server
         self._stream: UpgradedStream | None = None
         self.protocol: str | None = None
-        offers = find_offers(head.method, head.http_version, head.headers)
         limit = hub.limits.body_bytes
         codec = http.codec
-        body = Body(self._receive_body, codec.body_left, limit, lambda: codec.trailers)
+        body = NO_BODY
+        if not codec.body_ended:
+            length = codec.body_left
+            body = Body(self._receive_body, length, limit, lambda: codec.trailers)
         try:
-            self.request = Request(head, offers, body, self)
+            self.request = Request(head, body, self)
         except ValueError as exc:
             raise MalformedMessage(f"the request target is malformed: {exc}") from exc
 
@@ -236,7 +235,8 @@ class ServerExchange:
         http = self._get_answerable()
         if protocol not in self.request.upgrades:
             raise self._clients_fault(NotOffered(protocol))
-        with self._switching(http):
+        self._begin_switch()
+        try:
             if http.codec.body_left is not None:
                 # Refused before a 100 invites it.
                 self._check_drain(http.codec.body_left)
@@ -250,16 +250,27 @@ class ServerExchange:
             self._hub.deadlines.decision.disarm(self._session)
             await http.send_informational(101, reason, fields)
             return self._hand_over(http, protocol)
+        except BaseException as exc:
+            self._undo_switch(http, exc)
+            raise
+        finally:
+            self._on_its_way = False
 
     async def accept_connect(self, fields: tuple[Field, ...]) -> UpgradedStream:
         """Make it a tunnel; see :meth:`Request.accept_connect`."""
         http = self._get_answerable()
         if self.request.method != _TUNNEL:
             raise UsageError(f"no tunnel was asked for by {self.request!r}")
-        with self._switching(http):
+        self._begin_switch()
+        try:
             self._hub.deadlines.decision.disarm(self._session)
             await http.send_tunnel("OK", (self._hub.dates.field(), *fields))
             return self._hand_over(http, _TUNNEL)
+        except BaseException as exc:
+            self._undo_switch(http, exc)
+            raise
+        finally:
+            self._on_its_way = False
 
     def _get_answerable(self) -> ServerConnection:
         http = self.http
@@ -270,27 +281,24 @@ class ServerExchange:
             raise UsageError("a task still waits for the end of this connection")
         return http
 
-    @contextmanager
-    def _switching(self, http: ServerConnection) -> Generator[None]:
+    def _begin_switch(self) -> None:
         # One switch on its way: its place is taken before anything is awaited, and
-        # nobody else reads meanwhile. If it fails, the app has to decide again.
-        hub, reserved = self._hub, False
+        # nobody else reads meanwhile.
         self._check_not_switching()
-        self._on_its_way = True
         try:
-            hub.reserve_upgrade()
-            reserved = True
-            yield
-        except BaseException as exc:
-            if isinstance(exc, Unavailable):
-                self._clients_fault(exc)
-            if reserved:
-                hub.release_upgrade()
-            if not http.broken:
-                hub.deadlines.decision.arm(self._session)
+            self._hub.reserve_upgrade()
+        except Unavailable as exc:
+            self._clients_faults.append(exc)
             raise
-        finally:
-            self._on_its_way = False
+        self._on_its_way = True
+
+    def _undo_switch(self, http: ServerConnection, exc: BaseException) -> None:
+        # The app has to decide again.
+        if isinstance(exc, Unavailable):
+            self._clients_faults.append(exc)
+        self._hub.release_upgrade()
+        if not http.broken:
+            self._hub.deadlines.decision.arm(self._session)
 
     def _check_not_switching(self) -> None:
         if self._on_its_way:
@@ -302,8 +310,8 @@ class ServerExchange:
         stream = self._stream = UpgradedStream(self._transport, rest, ended=ended)
         self.protocol = protocol
         self._http = None
-        # It may be held for days now, and hardly be asked for a field again.
-        self.request.headers.forget_index()
+        # It may be held for days now.
+        let_go(self.request, self.server, self._transport)
         hub.count_switch()
         if hub.on_switch is not None:
             seconds = trio.current_time() - self._began
@@ -364,13 +372,11 @@ class ServerExchange:
         self._clients_faults.append(error)
         return error
 
-    def is_lost(self, errors: Exception) -> bool:
-        """Tell whether these are only what the client's reset looks like to the app."""
+    @property
+    def lost(self) -> bool:
+        """Whether the transport was found broken."""
         stream = self.stream
-        if not (stream.broken if stream is not None else self.http.lost):
-            return False
-        gone = trio.BrokenResourceError | trio.ClosedResourceError
-        return all(isinstance(leaf, gone) for leaf in find_leaves(errors))
+        return self.http.lost if stream is None else stream.broken
 
     def find_refusal(self, errors: Exception) -> Response | None:
         """Return the answer to errors that are the client's fault, None for a bug.
@@ -382,3 +388,9 @@ class ServerExchange:
         if not all(id(leaf) in faults for leaf in leaves):
             return None
         return refuse(leaves[0])
+
+
+def is_loss(errors: Exception) -> bool:
+    """Tell whether this is only what a lost connection looks like to who uses it."""
+    gone = trio.BrokenResourceError | trio.ClosedResourceError
+    return all(isinstance(leaf, gone) for leaf in find_leaves(errors))

@@ -7,7 +7,7 @@ from typing import NoReturn
 
 
 class Frozen:
-    """An object that stays as its ``__init__`` makes it, by ``vars(self)``."""
+    """An object that stays as its ``__init__`` makes it, past ``__setattr__``."""
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
         raise FrozenInstanceError(f"cannot assign to field {name!r}")

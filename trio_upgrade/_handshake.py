@@ -16,6 +16,7 @@ from ._headers import (
 )
 from ._tokens import (
     Offers,
+    check_protocol,
     connection_options,
     format_connection,
     format_upgrade,
@@ -43,12 +44,9 @@ def find_offers(method: str, http_version: str, headers: Headers) -> Offers:
     ``upgrade`` connection option (RFC 9110 §7.8). A field without its option was
     probably forwarded by mistake (§7.6.1). CONNECT offers a tunnel and nothing else.
     """
-    if http_version != "1.1" or method == "CONNECT":
+    if http_version != "1.1" or method == "CONNECT" or not _has_upgrade_option(headers):
         return Offers()
-    upgrade = field_values(headers, b"upgrade")
-    if not upgrade or not _has_upgrade_option(headers):
-        return Offers()
-    return parse_protocols(upgrade)
+    return parse_protocols(headers.lines(b"upgrade"))
 
 
 def offer_fields(protocols: Iterable[str], headers: HeadersLike) -> list[Field]:
@@ -79,7 +77,7 @@ def switch_fields(protocol: str, headers: HeadersLike) -> tuple[Field, ...]:
     """
     return (
         (b"Connection", b"Upgrade"),
-        (b"Upgrade", format_upgrade([protocol])),
+        (b"Upgrade", check_protocol(protocol).encode("ascii")),
         *encode_fields(headers, forbidden=_SWITCH_FORBIDDEN),
     )
 
@@ -111,7 +109,8 @@ def advertise(fields: tuple[Field, ...]) -> tuple[Field, ...]:
     Any response may advertise protocols (RFC 9110 §7.8), and every Upgrade field needs
     the ``upgrade`` connection option beside it.
     """
-    if not field_values(fields, b"upgrade") or _has_upgrade_option(fields):
+    options = connection_options(field_values(fields, b"connection"))
+    if not field_values(fields, b"upgrade") or "upgrade" in options:
         return fields
     return (*fields, (b"Connection", b"Upgrade"))
 
@@ -156,9 +155,11 @@ def expects_continue(http_version: str, headers: Headers) -> bool:
 
     From an HTTP/1.0 client the expectation MUST be ignored (RFC 9110 §10.1.1).
     """
-    return http_version == "1.1" and any(
-        element.lower() == "100-continue"
-        for element in split_list(field_values(headers, b"expect"))
+    values = headers.lines(b"expect")
+    return (
+        bool(values)
+        and http_version == "1.1"
+        and "100-continue" in [element.lower() for element in split_list(values)]
     )
 
 
@@ -167,10 +168,7 @@ def keeps_alive(http_version: str, headers: Headers) -> bool:
 
     Not in HTTP/1.0: a proxy in front may not know what its client asked for.
     """
-    if http_version != "1.1":
-        return False
-    connection = field_values(headers, b"connection")
-    return not connection or "close" not in connection_options(connection)
+    return http_version == "1.1" and "close" not in headers.options()
 
 
 def expects_anything(fields: Iterable[Field]) -> bool:
@@ -199,5 +197,5 @@ def must_close(
     return client_waits or (unread is not None and unread > drain_body)
 
 
-def _has_upgrade_option(fields: Headers | Iterable[Field]) -> bool:
-    return "upgrade" in connection_options(field_values(fields, b"connection"))
+def _has_upgrade_option(headers: Headers) -> bool:
+    return "upgrade" in headers.options()

@@ -40,18 +40,30 @@ class Headers(Mapping[str, str]):
     Names compare without case and are lower case when iterated; a value is its field
     lines joined by ``", "`` (RFC 9110 §5.3). Octets above 0x7F are decoded as
     Latin-1, which keeps every one of them.
+
+    Args:
+        raw: The pairs of name and value.
+        head: The head that they came in, its lines ended by CRLF and none of them
+            folded, if they may be made again of that.
     """
 
-    __slots__ = ("_by_name", "_raw")
+    __slots__ = ("_by_name", "_head", "_options", "_raw")
 
-    def __init__(self, raw: Iterable[Field] = ()) -> None:
-        self._raw = tuple(raw)
+    def __init__(self, raw: Iterable[Field] = (), *, head: bytes | None = None) -> None:
+        # None while they are packed.
+        self._raw: tuple[Field, ...] | None = tuple(raw)
+        self._head = head
         # Values by name in lower case, made when something is first looked up.
         self._by_name: dict[bytes, list[bytes]] | None = None
+        self._options: frozenset[str] | None = None
 
     @property
     def raw(self) -> tuple[Field, ...]:
         """The pairs of name and value as they came: order, repetition and case kept."""
+        if self._raw is None:
+            assert self._head is not None
+            lines = [line.partition(b":") for line in self._head.split(b"\r\n")[1:-2]]
+            self._raw = tuple([(name, value.strip(b" \t")) for name, _, value in lines])
         return self._raw
 
     def lines(self, name: bytes) -> Sequence[bytes]:
@@ -62,13 +74,21 @@ class Headers(Mapping[str, str]):
         """
         if self._by_name is None:
             self._by_name = {}
-            for key, value in self._raw:
+            for key, value in self.raw:
                 self._by_name.setdefault(key.lower(), []).append(value)
         return self._by_name.get(name, ())
 
-    def forget_index(self) -> None:
-        """Free what makes looking up fast; it is made anew when it is needed."""
-        self._by_name = None
+    def pack(self) -> None:
+        """Take up little room until somebody looks, if the head is there."""
+        # Of this one h11 has changed the case.
+        if self._head is not None and not self.lines(b"transfer-encoding"):
+            self._raw = self._by_name = self._options = None
+
+    def options(self) -> frozenset[str]:
+        """Return the connection options, in lower case (RFC 9110 §7.6.1)."""
+        if self._options is None:
+            self._options = connection_options(self.lines(b"connection"))
+        return self._options
 
     def get_list(self, name: str) -> list[str]:
         """Return the value of each line of a field, in order; empty without one.
@@ -84,9 +104,9 @@ class Headers(Mapping[str, str]):
         Hop-by-hop fields and those that Connection names are left out; repeated
         fields stay (RFC 9110 §7.6.1).
         """
-        named = connection_options(field_values(self, b"connection"))
-        dropped = HOP_BY_HOP_FIELDS.union(name.encode("latin-1") for name in named)
-        return [pair for pair in self._raw if pair[0].lower() not in dropped]
+        named = [name.encode("latin-1") for name in self.options()]
+        dropped = HOP_BY_HOP_FIELDS.union(named)
+        return [pair for pair in self.raw if pair[0].lower() not in dropped]
 
     def __getitem__(self, name: str) -> str:
         values = self.get_list(name)
@@ -99,14 +119,18 @@ class Headers(Mapping[str, str]):
 
     def __iter__(self) -> Iterator[str]:
         return iter(
-            dict.fromkeys(name.lower().decode("latin-1") for name, _ in self._raw)
+            dict.fromkeys(name.lower().decode("latin-1") for name, _ in self.raw)
         )
 
     def __len__(self) -> int:
-        return len({name.lower() for name, _ in self._raw})
+        return len({name.lower() for name, _ in self.raw})
 
     def __repr__(self) -> str:
-        return f"Headers({list(self._raw)!r})"
+        return f"Headers({list(self.raw)!r})"
+
+
+# What has none may share this.
+NO_FIELDS = Headers()
 
 
 def field_values(fields: Headers | Iterable[Field], name: bytes) -> Sequence[bytes]:
@@ -131,11 +155,13 @@ def encode_fields(
             is forbidden. The message names the field.
     """
     pairs: Any = headers
+    if headers == ():
+        return ()  # As most have it, and abstract classes are slow to ask for.
     if isinstance(headers, Headers):
         pairs = headers.raw  # A mapping too, but this way no repetition is lost.
-    elif isinstance(headers, Mapping):
+    elif isinstance(headers, dict | Mapping):
         pairs = cast("Mapping[Any, Any]", headers).items()
-    return tuple(_encode_field(name, value, forbidden) for name, value in pairs)
+    return tuple([_encode_field(name, value, forbidden) for name, value in pairs])
 
 
 def _encode_field(

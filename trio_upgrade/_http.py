@@ -23,7 +23,7 @@ from ._framing import (
     drop_framing,
 )
 from ._handshake import expects_continue
-from ._headers import Field, Headers, field_values
+from ._headers import NO_FIELDS, Field, Headers, field_values
 from ._heads import check_first_octet, check_head, find_head_end
 from ._messages import RequestHead, ResponseHead
 
@@ -31,6 +31,13 @@ if TYPE_CHECKING:
     from ._limits import Limits
 
 Role: TypeAlias = Literal["server", "client"]
+# One string for all requests that have it.  Not by sys.intern(), which keeps what it is
+# given for ever in Python 3.12.0 to 3.12.5 and in free-threaded ones: and clients may
+# make up methods as long as a head.
+_METHODS = {
+    name.encode(): name
+    for name in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT")
+}
 
 
 @final
@@ -74,7 +81,7 @@ class HTTPCodec:
         self._role = role
         self._head_bytes = limits.head_bytes
         self._header_fields = limits.header_fields
-        self._buffer = bytearray()
+        self._buffer: bytes | bytearray = b""
 
     def start_exchange(self) -> None:
         """Forget the last exchange; what was read ahead stays."""
@@ -93,7 +100,7 @@ class HTTPCodec:
         self.body_left: int | None = 0
         self.body_pending: bool = False
         self.continue_owed: bool = False
-        self.trailers: Headers = Headers()
+        self.trailers: Headers = NO_FIELDS
 
     ################################################################
     # Reading
@@ -132,7 +139,11 @@ class HTTPCodec:
 
     def feed(self, received: bytes | bytearray) -> None:
         """Take in what was received; for a head, until :meth:`take_head` has one."""
-        self._buffer += received
+        if self._buffer:
+            self._buffer = _extendable(self._buffer)
+            self._buffer += received
+        else:
+            self._buffer = bytes(received)
 
     def take_head(self) -> bytes | None:
         """Take one whole head off what was fed; None if its end has not come.
@@ -142,7 +153,7 @@ class HTTPCodec:
         """
         buffer = self._buffer
         if self._skip_blank and buffer.startswith(b"\r\n"):
-            del buffer[:2]
+            buffer = self._buffer = buffer[2:]
             self._skip_blank = False
         if buffer and not (
             self._skip_blank and len(buffer) == buffer.count(b"\r") == 1
@@ -160,9 +171,14 @@ class HTTPCodec:
             # "\n\r" may be all that is here of the end.
             self._scanned = max(0, size - 2)
             return None
-        head = bytes(buffer[:size])
-        del buffer[:size]
         self._scanned = 0
+        head = bytes(buffer[:size])
+        if size == len(buffer):
+            # As nearly always, and then nothing was copied.
+            self._buffer = b""
+        else:
+            self._buffer = _extendable(buffer)
+            del self._buffer[:size]
         return head
 
     def parse_request(self, raw: bytes) -> RequestHead:
@@ -175,8 +191,9 @@ class HTTPCodec:
         check_request(raw)
         event = self._parse_head(raw)
         assert isinstance(event, h11.Request)
-        headers = Headers(event.headers.raw_items())
-        http_version = event.http_version.decode("ascii")
+        headers = Headers(event.headers.raw_items(), head=raw)
+        # One of two by now.
+        http_version = "1.1" if event.http_version == b"1.1" else "1.0"
         # h11 would tell as much by its next events, and take longer for it.
         lengths = headers.lines(b"content-length")
         if headers.lines(b"transfer-encoding") or (lengths and int(lengths[0])):
@@ -186,7 +203,7 @@ class HTTPCodec:
         self.continue_owed = expects_continue(http_version, headers)
         self._body_awaited = self.continue_owed and not self.body_ended
         return RequestHead(
-            event.method.decode("ascii"),
+            _METHODS.get(event.method) or event.method.decode("ascii"),
             event.target.decode("ascii"),
             http_version,
             headers,
@@ -255,7 +272,7 @@ class HTTPCodec:
             BadBody: The framing is broken.
         """
         while not self.body_ended:
-            received, self._buffer = bytes(self._buffer), bytearray()
+            received, self._buffer = bytes(self._buffer), b""
             if self._chunks is not None:
                 # Of nothing, too: what it has refused h11 never saw.
                 self._chunks.check(received)
@@ -347,6 +364,11 @@ class HTTPCodec:
         rest = bytes(self._buffer)
         del self._parser, self._buffer
         return rest
+
+
+def _extendable(buffer: bytes | bytearray) -> bytearray:
+    # What is cut and extended piece by piece, in a time that its length has no part in.
+    return buffer if isinstance(buffer, bytearray) else bytearray(buffer)
 
 
 def _without_quote(error: h11.RemoteProtocolError) -> str:

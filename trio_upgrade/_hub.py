@@ -112,7 +112,9 @@ class Hub:
         self._total_connections = 0
         self._upgraded = 0
         self._total_upgraded = 0
+        # Set when a connection has left, if somebody waits for that.
         self._left = trio.Event()
+        self._awaited = False
 
     ################################################################
     # Connections
@@ -122,6 +124,7 @@ class Hub:
         """Wait until another connection may be served; no checkpoint if it may now."""
         bound = self.limits.connections
         while bound is not None and len(self._connections) >= bound:
+            self._awaited = True
             await self._left.wait()
 
     @property
@@ -142,9 +145,13 @@ class Hub:
         self._connections.discard(connection)
         if upgraded:
             self._upgraded -= 1
-        if self._left.statistics().tasks_waiting:
-            self._left.set()
-            self._left = trio.Event()
+        if self._awaited:
+            self._tell_left()
+
+    def _tell_left(self) -> None:
+        self._awaited = False
+        self._left.set()
+        self._left = trio.Event()
 
     def reserve_upgrade(self) -> None:
         """Take one of the places for upgraded connections, before anything is awaited.
@@ -266,13 +273,13 @@ class Hub:
         for connection in list(self._connections):
             if connection.idle:
                 connection.expire(EndReason.DRAINED)
-        self._left.set()
-        self._left = trio.Event()
+        self._tell_left()
 
     async def wait_drained(self) -> None:
         """Wait until the drain has begun and every connection is closed."""
         await self.draining.wait()
         while self._connections:
+            self._awaited = True
             await self._left.wait()
 
     def end(self) -> None:

@@ -2,8 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterable
-from dataclasses import dataclass, field
-from http import HTTPStatus
+from functools import cache
 from typing import TYPE_CHECKING, NamedTuple, cast, final
 
 from ._handshake import advertise, switch_fields, tunnel_fields
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
     from ._body import Body
     from ._request import UpgradeHandler
 
+_RESET_CONTENT, _MULTIPLE_CHOICES, _UPGRADE_REQUIRED = 205, 300, 426
 _LAST_INFORMATIONAL = 199
 _LAST_STATUS = 999
 SWITCHING_PROTOCOLS = "Switching Protocols"
@@ -30,7 +30,14 @@ _RESPONSE_FORBIDDEN = frozenset({b"transfer-encoding"})
 
 
 class RequestHead(NamedTuple):
-    """The head of a request, as it was parsed."""
+    """The head of a request, as it was parsed.
+
+    Attributes:
+        method: The method.
+        target: The request target.
+        http_version: ``"1.1"`` or ``"1.0"``.
+        headers: The fields.
+    """
 
     method: str
     target: str
@@ -93,7 +100,7 @@ class Response:
         if b"upgrade" in names:
             fields = advertise(fields)
             names.add(b"connection")
-        if status == HTTPStatus.UPGRADE_REQUIRED and not parse_protocols(
+        if status == _UPGRADE_REQUIRED and not parse_protocols(
             field_values(fields, b"upgrade")
         ):
             raise ValueError("a 426 needs an Upgrade field that names a protocol")
@@ -101,9 +108,11 @@ class Response:
             body = body.encode()
         elif isinstance(body, bytearray | memoryview):
             body = bytes(body)
-        elif not isinstance(cast("object", body), bytes | AsyncIterable):
+        elif not isinstance(body, bytes) and not isinstance(
+            cast("object", body), AsyncIterable
+        ):
             raise TypeError(f"a body of {type(body).__name__}")
-        if status == HTTPStatus.RESET_CONTENT and body != b"":
+        if status == _RESET_CONTENT and body != b"":
             raise ValueError("a 205 has no content")
         self.status: int = int(status)
         self.body: bytes | AsyncIterable[bytes] = body
@@ -128,7 +137,6 @@ class Response:
 
 
 @final
-@dataclass(frozen=True, slots=True, eq=False)
 class Upgrade:
     """The answer that switches the connection to another protocol.
 
@@ -151,26 +159,51 @@ class Upgrade:
             hop-by-hop or about framing.
     """
 
-    protocol: str
-    handler: UpgradeHandler
-    headers: HeadersLike = field(default=(), repr=False)
-    reason: str = field(default=SWITCHING_PROTOCOLS, kw_only=True)
-    fields: tuple[Field, ...] = field(init=False, repr=False)
+    __slots__ = ("_fields", "_handler", "_protocol", "_reason")
 
-    def __post_init__(self) -> None:
-        check_handler(self.handler)
-        check_reason(self.reason)
-        fields = switch_fields(self.protocol, self.headers)
-        object.__setattr__(self, "fields", fields)
+    def __init__(
+        self,
+        protocol: str,
+        handler: UpgradeHandler,
+        headers: HeadersLike = (),
+        *,
+        reason: str = SWITCHING_PROTOCOLS,
+    ) -> None:
+        self._fields = switch_fields(protocol, headers)
+        self._protocol = protocol
+        self._handler = check_handler(handler)
+        self._reason = check_reason(reason)
+
+    @property
+    def protocol(self) -> str:
+        """The protocol, as the 101 spells it."""
+        return self._protocol
+
+    @property
+    def handler(self) -> UpgradeHandler:
+        """The task of the connection after the switch."""
+        return self._handler
+
+    @property
+    def reason(self) -> str:
+        """The reason phrase of the 101."""
+        return self._reason
+
+    @property
+    def fields(self) -> tuple[Field, ...]:
+        """All fields of the 101."""
+        return self._fields
+
+    def __repr__(self) -> str:
+        return f"Upgrade({self._protocol!r}, {self._handler!r})"
 
 
 @final
-@dataclass(frozen=True, slots=True, eq=False)
 class Tunnel:
     """The answer that makes a CONNECT a tunnel (RFC 9110 §9.3.6).
 
     The library sends the 200 and awaits ``handler(request, stream, head)``, as after an
-    :class:`Upgrade`. In answer to any other method it is a bug, and a 500.
+    :class:`Upgrade`. In answer to any other method it is a bug, and a 500. Immutable.
 
     Args:
         handler: The task of the connection from then on.
@@ -181,13 +214,24 @@ class Tunnel:
         ValueError: A field is malformed, hop-by-hop or about framing.
     """
 
-    handler: UpgradeHandler
-    headers: HeadersLike = field(default=(), repr=False)
-    fields: tuple[Field, ...] = field(init=False, repr=False)
+    __slots__ = ("_fields", "_handler")
 
-    def __post_init__(self) -> None:
-        check_handler(self.handler)
-        object.__setattr__(self, "fields", tunnel_fields(self.headers))
+    def __init__(self, handler: UpgradeHandler, headers: HeadersLike = ()) -> None:
+        self._fields = tunnel_fields(headers)
+        self._handler = check_handler(handler)
+
+    @property
+    def handler(self) -> UpgradeHandler:
+        """The task of the connection after the switch."""
+        return self._handler
+
+    @property
+    def fields(self) -> tuple[Field, ...]:
+        """The fields of the 200 that the app gave."""
+        return self._fields
+
+    def __repr__(self) -> str:
+        return f"Tunnel({self._handler!r})"
 
 
 @final
@@ -285,17 +329,20 @@ class ClientResponse:
 
 def opens_tunnel(status: int) -> bool:
     """Tell whether a final status means a tunnel in answer to CONNECT: any 2xx."""
-    return status < HTTPStatus.MULTIPLE_CHOICES
+    return status < _MULTIPLE_CHOICES
 
 
-def check_handler(handler: object) -> None:
-    """Refuse what cannot be a handler, where it is given and not where it is called.
+def check_handler(handler: UpgradeHandler) -> UpgradeHandler:
+    """Return the handler itself.
+
+    What cannot be one is refused where it is given, and not where it is called.
 
     Raises:
         TypeError: It cannot be called.
     """
     if not callable(handler):
         raise TypeError(f"the handler cannot be called: {handler!r}")
+    return handler
 
 
 def check_reason(reason: str) -> str:
@@ -309,8 +356,12 @@ def check_reason(reason: str) -> str:
     return reason
 
 
+@cache
 def standard_reason(status: int) -> str:
     """Return the phrase of a status; never empty, which llhttp's clients choke on."""
+    # Not at the top: a client has no use for it, and it is slow to import.
+    from http import HTTPStatus
+
     phrase = _PHRASES.get(status)
     if phrase is not None:
         return phrase

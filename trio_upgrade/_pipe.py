@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from ._copy import Tally, copy
+from ._copy import Copying, end_sink
 
 if TYPE_CHECKING:
     from ._copy import Transfer
@@ -41,14 +41,21 @@ async def pipe(
         trio.BusyResourceError: Another task receives from the source or sends to the
             sink.
     """
-    tally = Tally(progress)
-    await copy(source, sink, tally)
+    copying = Copying(source, sink, progress)
+    # As Copying.run() has it, but with one frame less that waits.
+    try:
+        while (pause := copying.step()) is not None:
+            await pause
+    except BaseException as exc:
+        copying.stop(exc)
+        raise
+    copying.stop()
     if end:
         if isinstance(sink, trio.abc.HalfCloseableStream):
-            await sink.send_eof()
+            await end_sink(sink)
         elif not _is_same(sink, source):
             await sink.aclose()
-    return tally.bytes
+    return copying.bytes
 
 
 def _is_same(one: object, other: object) -> bool:

@@ -12,7 +12,7 @@ import trio
 
 from ._bottom import abort_on_close
 from ._closing import close_now, close_within
-from ._copy import Tally, Transfer, copy
+from ._copy import Copying, Tally, Transfer
 from ._frozen import Record
 
 Side: TypeAlias = Literal["left", "right"]
@@ -113,19 +113,19 @@ async def relay(
 
 @final
 class _Direction:
-    __slots__ = ("ended", "sink", "sink_side", "source", "source_side", "tally")
+    __slots__ = ("copying", "ended", "sink", "sink_side", "source_side")
 
     def __init__(
         self,
         source: tuple[Side, trio.abc.Stream],
         sink: tuple[Side, trio.abc.Stream],
-        tally: Tally,
+        progress: Transfer | None,
     ) -> None:
         self.source_side: Side = source[0]
-        self.source = source[1]
         self.sink_side: Side = sink[0]
         self.sink = sink[1]
-        self.tally = tally
+        backward = self.sink_side == "left"
+        self.copying = Copying(source[1], sink[1], progress, backward=backward)
         self.ended = False
 
 
@@ -140,8 +140,8 @@ class _Relay:
     ) -> None:
         one: tuple[Side, trio.abc.Stream] = ("left", left)
         other: tuple[Side, trio.abc.Stream] = ("right", right)
-        self._forth = _Direction(one, other, Tally(progress))
-        self._back = _Direction(other, one, Tally(progress, backward=True))
+        self._forth = _Direction(one, other, progress)
+        self._back = _Direction(other, one, progress)
         self._half_close_timeout = half_close_timeout
         self._scope = trio.CancelScope()
         self._ended_by: Side | None = None
@@ -172,21 +172,21 @@ class _Relay:
         await self._close()
         assert self._cause is not None
         return Relayed(
-            self._forth.tally.bytes,
-            self._back.tally.bytes,
+            self._forth.copying.bytes,
+            self._back.copying.bytes,
             self._ended_by,
             self._cause,
         )
 
     async def _copy(self, direction: _Direction, other: _Direction) -> None:
-        tally = direction.tally
+        copying = direction.copying
         try:
-            await copy(direction.source, direction.sink, tally)
-            tally.at_sink = True
+            await copying.run()
+            copying.at_sink = True
             if isinstance(direction.sink, trio.abc.HalfCloseableStream):
                 await direction.sink.send_eof()
         except trio.BrokenResourceError:
-            at_sink = tally.at_sink
+            at_sink = copying.at_sink
             self._finish(
                 "reset", direction.sink_side if at_sink else direction.source_side
             )
@@ -195,11 +195,11 @@ class _Relay:
         if other.ended:
             self._finish("eof", other.source_side)
         elif self._half_close_timeout is not None:
-            await _wait_silence(self._half_close_timeout, other.tally)
+            await _wait_silence(self._half_close_timeout, other.copying)
             self._finish("half_close_timeout", direction.source_side)
 
     async def _wait_idle(self, seconds: float) -> None:
-        await _wait_silence(seconds, self._forth.tally, self._back.tally)
+        await _wait_silence(seconds, self._forth.copying, self._back.copying)
         self._finish("idle", None)
 
     def _finish(self, cause: Cause, ended_by: Side | None) -> None:

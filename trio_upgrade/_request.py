@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Protocol, TypeAlias, final
+from typing import TYPE_CHECKING, NoReturn, Protocol, TypeAlias, final
 
-from ._errors import BodyError
-from ._handshake import switch_fields, tunnel_fields
+import trio
+
+from ._bottom import find_peer
+from ._errors import BodyError, UsageError
+from ._handshake import find_offers, switch_fields, tunnel_fields
 from ._messages import (
     SWITCHING_PROTOCOLS,
     RequestHead,
@@ -66,33 +69,48 @@ class Request:
         target: The request target as it came.
         http_version: ``"1.1"`` or ``"1.0"``.
         headers: The fields.
-        upgrades: The protocols that the request offers to switch to, in the client's
-            order; empty when there is nothing to accept (RFC 9110 §7.8). ``in``
-            compares names without case.
     """
 
     __slots__ = (
         "_body",
         "_exchange",
-        "_target",
+        "_parts",
+        "_upgrades",
         "headers",
         "http_version",
         "method",
         "target",
-        "upgrades",
     )
 
-    def __init__(
-        self, head: RequestHead, upgrades: Offers, body: Body, exchange: Exchange
-    ) -> None:
+    def __init__(self, head: RequestHead, body: Body, exchange: Exchange) -> None:
         self.method: str = head.method
         self.target: str = head.target
         self.http_version: str = head.http_version
         self.headers: Headers = head.headers
-        self.upgrades: Offers = upgrades
-        self._target: Target = parse_target(head.method, head.target)
+        # Both None once they are let go of.
+        self._upgrades: Offers | None = find_offers(
+            head.method, head.http_version, head.headers
+        )
+        self._parts: Target | None = parse_target(head.method, head.target)
         self._body = body
         self._exchange = exchange
+
+    @property
+    def upgrades(self) -> Offers:
+        """The protocols that the request offers to switch to, in the client's order.
+
+        Empty when there is nothing to accept (RFC 9110 §7.8). ``in`` compares names
+        without case.
+        """
+        if self._upgrades is None:
+            self._upgrades = find_offers(self.method, self.http_version, self.headers)
+        return self._upgrades
+
+    @property
+    def _target(self) -> Target:
+        if self._parts is None:
+            self._parts = parse_target(self.method, self.target)
+        return self._parts
 
     @property
     def path(self) -> str:
@@ -224,6 +242,8 @@ class Request:
         stream = await self._exchange.accept_upgrade(
             protocol, fields, check_reason(reason)
         )
+        # The 101 may have gone at once.
+        await trio.lowlevel.cancel_shielded_checkpoint()
         return stream, stream.head
 
     async def accept_connect(
@@ -247,7 +267,60 @@ class Request:
             trio.BrokenResourceError: The client is gone.
         """
         stream = await self._exchange.accept_connect(tunnel_fields(headers))
+        await trio.lowlevel.cancel_shielded_checkpoint()
         return stream, stream.head
+
+    def _let_go(self, server: Server, transport: trio.abc.Stream) -> None:
+        self._exchange = _Switched(server, transport)
+        self._upgrades = self._parts = None
+        self.headers.pack()
 
     def __repr__(self) -> str:
         return f"<Request {self.method} {self.path or self.target}>"
+
+
+@final
+class _Switched:
+    # The exchange of a request behind its switch: what can still be asked for, and
+    # nothing of what HTTP had.
+    __slots__ = ("_transport", "server")
+
+    def __init__(self, server: Server, transport: trio.abc.Stream) -> None:
+        self.server: Server = server
+        self._transport = transport
+
+    @property
+    def peer(self) -> Peer:
+        return find_peer(self._transport)
+
+    @property
+    def secure(self) -> bool:
+        return isinstance(self._transport, trio.SSLStream)
+
+    async def accept_upgrade(
+        self,
+        protocol: str,  # noqa: ARG002  as Exchange has it
+        fields: tuple[Field, ...],  # noqa: ARG002
+        reason: str,  # noqa: ARG002
+    ) -> UpgradedStream:
+        self._refuse()
+
+    async def accept_connect(self, fields: tuple[Field, ...]) -> UpgradedStream:  # noqa: ARG002
+        self._refuse()
+
+    async def wait_disconnect(self) -> None:
+        self._refuse()
+
+    def blame_client(self, error: BodyError) -> None:
+        pass  # There is no answer any more that could tell it.
+
+    def _refuse(self) -> NoReturn:
+        raise UsageError("the connection has switched protocols already")
+
+
+def let_go(request: Request, server: Server, transport: trio.abc.Stream) -> None:
+    """Free what a request holds of HTTP, and what it can find out anew.
+
+    For its connection has switched, and it may be held for days.
+    """
+    request._let_go(server, transport)  # pyright: ignore[reportPrivateUsage]

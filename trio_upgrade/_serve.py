@@ -233,9 +233,11 @@ async def serve_listeners(
         observer=observer,
     )
     server = Server(listeners, hub)
-    make_session = partial(Session, app, server=server, hub=hub)
     try:
         async with trio.open_nursery() as nursery:
+            make_session = partial(
+                Session, app, server=server, hub=hub, outer=nursery.cancel_scope
+            )
             for listener in server.listeners:
                 accepting = hub.accept_until_drained()
                 nursery.start_soon(
@@ -245,6 +247,9 @@ async def serve_listeners(
             task_status.started(server)
             await hub.wait_drained()
             nursery.cancel_scope.cancel()
+        # The end of a grace may have ended that wait, too, and what has joined from
+        # elsewhere is no task of the nursery.
+        await hub.wait_drained()
     finally:
         hub.end()
 
@@ -319,7 +324,8 @@ async def serve_stream(
         observer: See :func:`serve_tcp`.
     """
     if server is not None:
-        await Session(app, stream, server, find_hub(server)).serve()
+        with trio.CancelScope() as scope:
+            await Session(app, stream, server, find_hub(server), scope).serve()
         return
     hub = Hub(
         limits,
@@ -328,12 +334,14 @@ async def serve_stream(
         observer=observer,
     )
     failure: BaseException | None = None
-    session = Session(app, stream, Server((), hub), hub)
+    scope = trio.CancelScope()
+    session = Session(app, stream, Server((), hub), hub, scope)
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(hub.deadlines.run, name="trio_upgrade deadlines")
             try:
-                await session.serve()
+                with scope:
+                    await session.serve()
             except BaseException as exc:
                 # Kept out of the nursery, which would put it in a group.
                 failure = exc

@@ -46,7 +46,9 @@ class ServerConnection(HTTPConnection):
         """
         codec = self.codec
         codec.start_exchange()
-        writer = self._writer = ResponseWriter()
+        writer = self._writer
+        if writer.begun:
+            writer = self._writer = ResponseWriter()
         raw = await self.receive_head()
         if raw is None:
             return None
@@ -81,7 +83,7 @@ class ServerConnection(HTTPConnection):
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         self.codec.continue_sent()
-        await self.send(self._writer.write_switch(status, reason, fields))
+        await self.send_at_once(self._writer.write_switch(status, reason, fields))
 
     async def send_tunnel(self, reason: str, fields: Iterable[Field]) -> None:
         """Send the 200 that makes a CONNECT a tunnel.
@@ -90,7 +92,7 @@ class ServerConnection(HTTPConnection):
             trio.BrokenResourceError: As :meth:`send_informational` does.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
-        await self.send(self._writer.write_switch(200, reason, fields))
+        await self.send_at_once(self._writer.write_switch(200, reason, fields))
 
     async def send_response(
         self, response: Response, date: Field, *, close: bool
@@ -114,14 +116,14 @@ class ServerConnection(HTTPConnection):
         head, has_content = writer.write_head(response, date, close=close)
         self.codec.continue_sent()
         if not has_content:
-            await self.send(head)
+            await self.send_at_once(head)
         elif not isinstance(body, bytes):
-            await self.send(head)
+            await self.send_at_once(head)
             await self._send_iterable(body)
         elif len(body) <= SMALL_BODY:
-            await self.send(head + body)
+            await self.send_at_once(head + body)
         else:
-            await self.send(head)
+            await self.send_at_once(head)
             await self.send(body)
         writer.ended = True
 
@@ -155,3 +157,8 @@ class ServerConnection(HTTPConnection):
     def may_answer(self) -> bool:
         """Whether a final response can still be begun."""
         return not (self.broken or self._writer.begun)
+
+    def hand_over(self) -> tuple[bytes, bool]:
+        """Free the HTTP state; see :meth:`HTTPConnection.hand_over`."""
+        del self._writer
+        return super().hand_over()

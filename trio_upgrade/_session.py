@@ -1,35 +1,23 @@
-# One connection's task: request after request, the guard round the app, and the end.
-# The task owns the connection; it is closed in one place, _run().
+# One connection's task, from accept to close: HTTP, what it has switched to, and the end.
+# The task owns the connection; it is closed here and nowhere else.
 from __future__ import annotations
 
-import logging
-from contextlib import suppress
 from typing import TYPE_CHECKING, final
 
 import trio
 
-from ._answers import TEXT, refuse
 from ._bottom import abort_on_close, find_peer
-from ._closing import close_in_stages, close_now, closes_at_once
-from ._errors import BadBody, BodyError, BodyTimeout, MalformedMessage, UsageError
-from ._exchange import ServerExchange
-from ._groups import find_leaves, split_errors
-from ._messages import Response, Tunnel, Upgrade, opens_tunnel
-from ._server_connection import ServerConnection
+from ._closing import close_at_once, close_in_stages, close_now
+from ._exchange import is_loss
+from ._groups import split_errors
+from ._requests import RequestLoop
 from ._watching import EndReason
 
 if TYPE_CHECKING:
     from ._hub import Hub
-    from ._request import Answer, App, UpgradeHandler
+    from ._request import App, Request
+    from ._requests import Switched
     from ._server import Server
-    from ._stream import UpgradedStream
-
-_LOGGER = logging.getLogger("trio_upgrade.server")
-# What is still owed to a peer whose time is up, while HTTP is spoken.
-_LATE = {
-    EndReason.SLOW_HEAD: (408, "the request came too slowly\n"),
-    EndReason.SLOW_DECISION: (503, "the answer took too long\n"),
-}
 
 
 @final
@@ -41,57 +29,60 @@ class Session:
         transport: The connection; it is owned from now on.
         server: Whose connection it is.
         hub: What that shares with its other connections.
+        outer: The scope that this is served in. It is cancelled when a connection that
+            has switched must end, which is when all of them must.
 
     Attributes:
+        abort: Whether to end by a reset, so that the peer cannot take the cut for an
+            end.
         began: When it was accepted, if an observer wants to know.
         idle: Whether no request is under way.
         protocol: What it has switched to.
+        reason: Why it would end now.
         requests: How many have come.
+        scope: What ends whatever this does now, when a deadline has passed.
+        stream: What is to be closed: the transport, or what the last request made of it.
         task: The task that serves it, once it runs.
         depth: How many nurseries that had open by then.
     """
 
     __slots__ = (
-        "_abort",
         "_app",
         "_cause",
-        "_http",
         "_hub",
-        "_reason",
-        "_scope",
+        "_outer",
         "_server",
-        "_stream",
-        "_switched",
-        "_transport",
+        "abort",
         "began",
         "depth",
         "idle",
         "protocol",
+        "reason",
         "requests",
+        "scope",
+        "stream",
         "task",
     )
 
     def __init__(
-        self, app: App, transport: trio.abc.Stream, server: Server, hub: Hub
+        self,
+        app: App,
+        transport: trio.abc.Stream,
+        server: Server,
+        hub: Hub,
+        outer: trio.CancelScope,
     ) -> None:
         self._app = app
-        self._transport = transport
         self._server = server
         self._hub = hub
-        self._http = ServerConnection(transport, hub.limits, self)
-        # What is to be closed: the transport, or what the last request made of it.
-        self._stream = transport
-        # What ends whatever this does now, when a deadline has passed.
-        self._scope = trio.CancelScope()
+        self._outer = outer
+        self.stream: trio.abc.Stream = transport
+        self.scope: trio.CancelScope = trio.CancelScope()
         self._cause = EndReason.CANCELLED
-        # What runs when the request that switched is through.
-        self._switched: tuple[ServerExchange, UpgradedStream, UpgradeHandler] | None
-        self._switched = None
-        # Whether to end by a reset, so that the peer cannot take the cut for an end.
-        self._abort = False
+        self.abort: bool = False
         self.requests: int = 0
         self.protocol: str | None = None
-        self._reason = EndReason.CANCELLED
+        self.reason: EndReason = EndReason.CANCELLED
         # Only an observer wants to know.
         self.began: float = 0.0 if hub.on_end is None else trio.current_time()
         self.idle: bool = True
@@ -109,9 +100,32 @@ class Session:
         self.depth = len(self.task.child_nurseries)
         # Later it may be gone.
         watched = hub.on_end is not None or hub.on_error is not None
-        peer = find_peer(self._transport) if watched else None
+        peer = find_peer(self.stream) if watched else None
         try:
-            await self._run()
+            try:
+                switched = await self._speak_http()
+                if switched is not None:
+                    # Here and nowhere deeper: it may last for days, and each frame that
+                    # waits takes memory.
+                    request, stream, handler = switched
+                    del switched
+                    try:
+                        await handler(request, stream, stream.head)
+                        self.reason = EndReason.RETURNED
+                    except BaseException as exc:
+                        self.give_up(
+                            request, exc, lost=stream.outermost.broken, switched=True
+                        )
+                    finally:
+                        self.stream = stream.outermost
+                await self._end()
+            except BaseException:
+                if self.reason is EndReason.CANCELLED:
+                    # When all must end, the scope of all is cancelled as well.
+                    self.reason = self._cause
+                hub.deadlines.disarm(self)
+                await self._close_abruptly()
+                raise
         except BaseException as exc:
             errors, rest = split_errors(exc)
             if hub.strict or errors is None:
@@ -123,38 +137,39 @@ class Session:
         finally:
             hub.dismiss(self, upgraded=self.protocol is not None)
             if hub.on_end is not None:
-                hub.tell_end(self, self._stream, peer, self._reason)
+                hub.tell_end(self, self.stream, peer, self.reason)
 
-    async def _run(self) -> None:
-        deadlines = self._hub.deadlines
+    async def _speak_http(self) -> Switched | None:
+        hub = self._hub
+        loop = RequestLoop(self, self._app, self._server, hub)
         try:
-            with self._scope:
-                deadlines.head.arm(self)
-                while await self._serve_request():
-                    pass
-                if self._switched is not None:
-                    await self._run_handler(*self._switched)
-            # Only the end is left, and that has a bound of its own.
-            deadlines.disarm(self)
-            if self._scope.cancelled_caught:
-                await self._apologize(self._cause)
-            if not (self._abort or self._http.broken or self._hub.is_over):
-                if closes_at_once(self._stream):
-                    await self._stream.aclose()
-                else:
-                    with trio.CancelScope() as self._scope:
-                        await close_in_stages(self._stream, self._hub.limits.linger)
-                return
-        except BaseException:
-            deadlines.disarm(self)
+            with self.scope:
+                await loop.run()
+            if loop.switched is None:
+                # Only the end is left, and that has a bound of its own.
+                hub.deadlines.disarm(self)
+                if self.scope.cancelled_caught:
+                    await loop.apologize(self._cause)
+                return None
+        finally:
+            self.abort = self.abort or loop.http.broken
+        # No deadline is running any more: from now on it ends with all the others.
+        self.scope = self._outer
+        if hub.is_over:
+            self._outer.cancel(reason=self._cause.value)
+        return loop.switched
+
+    async def _end(self) -> None:
+        if self.abort or self._hub.is_over:
             await self._close_abruptly()
-            raise
-        await self._close_abruptly()
+        elif not close_at_once(self.stream):
+            with trio.CancelScope() as self.scope:
+                await close_in_stages(self.stream, self._hub.limits.linger)
 
     async def _close_abruptly(self) -> None:
-        if self._abort or self._http.broken:
-            abort_on_close(self._stream)
-        await close_now(self._stream)
+        if self.abort:
+            abort_on_close(self.stream)
+        await close_now(self.stream)
 
     ################################################################
     # Deadlines
@@ -163,7 +178,7 @@ class Session:
     def expire(self, reason: EndReason) -> None:
         """End what this does now: its time is up."""
         self._cause = reason
-        self._scope.cancel(reason=reason.value)
+        self.scope.cancel(reason=reason.value)
 
     def head_began(self) -> None:
         """Take in that some of a head has come, but not all."""
@@ -181,216 +196,39 @@ class Session:
         self._hub.deadlines.sending.disarm(self)
 
     ################################################################
-    # Requests
+    # Errors
     ################################################################
 
-    async def _serve_request(self) -> bool:
-        # Whether there can be another one.
-        exchange = await self._receive_request()
-        if exchange is None:
-            return False
-        try:
-            return await self._run_app(exchange)
-        except BaseException as exc:
-            return await self._handle(exchange, exc)
-        finally:
-            self._take_in(exchange)
-            if self._switched is None:
-                exchange.finish()
+    def give_up(
+        self, request: Request, exc: BaseException, *, lost: bool, switched: bool
+    ) -> None:
+        """Take in an error to which nothing can be said.
 
-    async def _handle(self, exchange: ServerExchange, exc: BaseException) -> bool:
+        It is reported, unless it is only what a lost peer looks like. What is no error
+        goes on its way.
+        """
         errors, rest = split_errors(exc)
         try:
             if errors is None:
                 raise exc
-            if rest is None:
-                return await self._recover(exchange, errors)
-            lost = exchange.is_lost(errors)
-            if self._hub.strict and not lost:
+            lost = lost and is_loss(errors)
+            if rest is not None and self._hub.strict and not lost:
                 raise exc
-            self._abort = self._take_in(exchange)
-            if not lost:
-                self._report(exchange, errors)
-            raise rest from None
+            self.abort = switched
+            if lost:
+                self.reason = EndReason.LOST
+            else:
+                self.report(request, errors)
+            if rest is not None:
+                raise rest from None
         finally:
-            # What an exception has passed must not keep it: a cycle, body and all.
             del exc, errors, rest
 
-    def _take_in(self, exchange: ServerExchange) -> bool:
-        # What became of the connection; whether it has switched.
-        if exchange.stream is not None:
-            self._stream = exchange.stream
-            self.protocol = exchange.protocol
-        return exchange.stream is not None
-
-    async def _receive_request(self) -> ServerExchange | None:
-        http, deadlines = self._http, self._hub.deadlines
-        self._reason = EndReason.CANCELLED
-        if not http.codec.has_begun_head:
-            self.idle = True
-            if self._hub.draining.is_set():
-                self._reason = EndReason.DRAINED
-                return None
-            if self.requests:
-                deadlines.idle.arm(self)
-        try:
-            head = await http.receive_request()
-            if head is None:
-                self._reason = EndReason.PEER
-                return None
-            # Nobody works for a request that has just come too late.
-            await trio.lowlevel.checkpoint_if_cancelled()
-            deadlines.idle.disarm(self)
-            deadlines.head.disarm(self)
-            self.idle = False
-            self.requests += 1
-            self._hub.total_requests += 1
-            exchange = ServerExchange(
-                http,
-                self._transport,
-                head,
-                self._server,
-                self._hub,
-                self,
-                last=self._is_last(),
-            )
-        except trio.BrokenResourceError:
-            self._reason = EndReason.LOST
-            return None
-        except MalformedMessage as exc:
-            deadlines.head.disarm(self)
-            self._reason = EndReason.MALFORMED
-            _LOGGER.debug("refused %s: %s", find_peer(self._transport), exc)
-            await self._refuse(refuse(exc))
-            return None
-        deadlines.decision.arm(self)
-        return exchange
-
-    def _is_last(self) -> bool:
-        most = self._hub.limits.requests_per_connection
-        return most is not None and self.requests >= most
-
-    async def _refuse(self, refusal: Response) -> None:
-        # Answers what never became a request, or is none any more.
-        with suppress(trio.BrokenResourceError):
-            await self._http.send_response(refusal, self._hub.dates.field(), close=True)
-
-    async def _apologize(self, reason: EndReason) -> None:
-        # After a deadline: what the peer is still owed.
-        http, self._reason = self._http, reason
-        _LOGGER.debug("ended %s: %s", find_peer(self._transport), reason.value)
-        if reason is EndReason.SLOW_READER:
-            self._abort = True
-        if reason is EndReason.SLOW_HEAD and not http.codec.has_read_ahead:
-            return
-        if reason in _LATE and http.may_answer:
-            status, text = _LATE[reason]
-            with trio.CancelScope() as self._scope:
-                await self._refuse(Response(status, text, TEXT))
-
-    async def _run_app(self, exchange: ServerExchange) -> bool:
-        request = exchange.request
-        answer: Answer = await self._app(request)
-        if isinstance(answer, Upgrade | Tunnel):
-            return await self._switch(exchange, answer)
-        if not isinstance(answer, Response):
-            if exchange.stream is None or answer is not None:
-                raise UsageError(f"the app returned {answer!r} to {request!r}")
-            self._reason = EndReason.RETURNED
-            return False
-        try:
-            if exchange.stream is not None:
-                raise UsageError(f"{answer!r} returned after the switch")
-            if self._is_broken(exchange, answer):
-                return False
-            if request.method == "CONNECT" and opens_tunnel(answer.status):
-                raise UsageError(f"{answer!r} to CONNECT would promise a tunnel")
-            return await self._answer(exchange, answer)
-        finally:
-            await answer.aclose()
-
-    async def _answer(
-        self, exchange: ServerExchange, answer: Response, *, close: bool = False
-    ) -> bool:
-        # Whether there can be another request.
-        self._reason = EndReason.CANCELLED
-        more = await exchange.answer(answer, close=close)
-        self._reason = EndReason.ANSWERED
-        return more
-
-    async def _switch(self, exchange: ServerExchange, answer: Upgrade | Tunnel) -> bool:
-        request = exchange.request
-        if exchange.stream is not None:
-            raise UsageError(f"{answer!r} returned after the switch")
-        if self._is_broken(exchange, answer):
-            return False
-        if isinstance(answer, Tunnel):
-            stream = await exchange.accept_connect(answer.fields)
-        elif request.method == "CONNECT":
-            raise UsageError(f"{answer!r} is no answer to CONNECT")
-        else:
-            stream = await exchange.accept_upgrade(
-                answer.protocol, answer.fields, answer.reason
-            )
-        self._switched = exchange, stream, answer.handler
-        return False
-
-    async def _run_handler(
-        self, exchange: ServerExchange, stream: UpgradedStream, handler: UpgradeHandler
-    ) -> None:
-        # Not from within the request that asked for it: this may last for days, and
-        # each frame that waits takes memory.
-        try:
-            await handler(exchange.request, stream, stream.head)
-            self._reason = EndReason.RETURNED
-        except BaseException as exc:
-            await self._handle(exchange, exc)
-        finally:
-            self._switched = None
-            self._take_in(exchange)
-            exchange.finish()
-
-    def _is_broken(self, exchange: ServerExchange, answer: Answer) -> bool:
-        # A 101 or a 100 was begun and failed, and the app went on all the same.
-        if exchange.http.broken:
-            self._reason = EndReason.LOST
-            request = exchange.request
-            _LOGGER.info("%r dropped, the connection is broken: %r", answer, request)
-        return exchange.http.broken
-
-    ################################################################
-    # Errors
-    ################################################################
-
-    async def _recover(self, exchange: ServerExchange, errors: Exception) -> bool:
-        # After an error: say what can still be said.  Returns what _serve_request does.
-        self._abort = exchange.stream is not None
-        self._reason = EndReason.ANSWERED
-        if exchange.is_lost(errors):
-            self._reason = EndReason.LOST
-            return False
-        refusal = exchange.find_refusal(errors)
-        if refusal is None or exchange.stream is not None:
-            self._report(exchange, errors)
-            refusal = Response(500, "Internal Server Error\n")
-        elif exchange.http.ended or exchange.http.lost:
-            self._reason = EndReason.LOST
-        if exchange.stream is not None or not exchange.http.may_answer:
-            return False
-        # Behind a body that is broken or too slow nobody finds, or wants, a request.
-        bad = BadBody | BodyTimeout
-        close = any(isinstance(leaf, bad) for leaf in find_leaves(errors))
-        try:
-            return await self._answer(exchange, refusal, close=close)
-        except (trio.BrokenResourceError, BodyError):
-            gone = exchange.http.ended or exchange.http.lost
-            self._reason = EndReason.LOST if gone else EndReason.ANSWERED
-            return False
-
-    def _report(self, exchange: ServerExchange, errors: Exception) -> None:
-        self._reason = EndReason.ERROR
+    def report(self, request: Request, errors: Exception) -> None:
+        """Tell of errors of the app; raise them where the server is strict."""
+        self.reason = EndReason.ERROR
         self._hub.total_errors += 1
-        self._hub.tell_error(exchange.peer, exchange.request, errors)
+        self._hub.tell_error(request.peer, request, errors)
         if self._hub.strict:
-            self._abort = True
+            self.abort = True
             raise errors

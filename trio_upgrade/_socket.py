@@ -152,24 +152,51 @@ class DirectSocketStream(trio.abc.HalfCloseableStream):
         self.sending = True
         try:
             await trio.lowlevel.checkpoint()
+        finally:
+            self.sending = False
+        self.end()
+
+    async def aclose(self) -> None:
+        """Close it, waking whoever waits for it with ClosedResourceError."""
+        self.close()
+        await trio.lowlevel.checkpoint()
+
+    # What the rest of this library does where it passes checkpoints anyway.
+
+    def send_at_once(self, data: bytes | bytearray | memoryview) -> int:
+        """Send what the kernel takes now, and return how many bytes that was.
+
+        Raises:
+            trio.BrokenResourceError: The connection is broken.
+            trio.ClosedResourceError: The stream, or this direction, was closed.
+            trio.BusyResourceError: Another task is sending.
+        """
+        self.check_sendable()
+        try:
+            return self._send(data)
+        except OSError as exc:
+            raise translate_error(exc) from exc
+
+    def end(self) -> None:
+        """Do what :meth:`send_eof` does, without a checkpoint."""
+        if self.sending:
+            raise trio.BusyResourceError("another task is sending on this stream")
+        try:
             # macOS would refuse a second shutdown.
             if not self._ended:
                 self._sock.shutdown(socket.SHUT_WR)
                 self._ended = True
         except OSError as exc:
             raise translate_error(exc) from exc
-        finally:
-            self.sending = False
 
-    async def aclose(self) -> None:
-        """Close it, waking whoever waits for it with ClosedResourceError."""
+    def close(self) -> None:
+        """Do what :meth:`aclose` does, without a checkpoint."""
         if self._sock.fileno() >= 0:
             # Who waits holds a mark, or has got hold of the Trio socket; to wake nobody
             # costs a system call.
             if self.receiving or self.sending or self._trio_sock is not None:
                 trio.lowlevel.notify_closing(self._sock)
             self._sock.close()
-        await trio.lowlevel.checkpoint()
 
     def setsockopt(
         self, level: int, option: int, value: int | bytes | bytearray | memoryview

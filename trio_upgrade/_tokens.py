@@ -13,21 +13,22 @@ _is_token = re.compile(_TOKEN).fullmatch
 _is_protocol = re.compile(f"{_TOKEN}(?:/{_TOKEN})?").fullmatch
 
 
-def split_list(values: Iterable[bytes]) -> Iterator[str]:
-    """Yield the elements of a list field, its lines taken as one list.
+def split_list(values: Iterable[bytes]) -> list[str]:
+    """Return the elements of a list field, its lines taken as one list.
 
     Blanks round an element and empty elements are dropped (RFC 9110 §5.6.1).
     """
-    for value in values:
-        for element in value.decode("latin-1").split(","):
-            stripped = element.strip(" \t")
-            if stripped:
-                yield stripped
+    return [
+        stripped
+        for value in values
+        for element in value.decode("latin-1").split(",")
+        if (stripped := element.strip(" \t"))
+    ]
 
 
 def connection_options(values: Iterable[bytes]) -> frozenset[str]:
     """Return the options of all Connection lines, in lower case (RFC 9110 §7.6.1)."""
-    return frozenset(element.lower() for element in split_list(values))
+    return frozenset([element.lower() for element in split_list(values)])
 
 
 def fold_protocol(protocol: str) -> str:
@@ -44,11 +45,10 @@ class Offers(Sequence[str]):
     versions exactly. An element is ``name`` or ``name/version``.
     """
 
-    __slots__ = ("_folded", "_offers")
+    __slots__ = ("_offers",)
 
     def __init__(self, offers: Iterable[str] = ()) -> None:
         self._offers = tuple(offers)
-        self._folded = tuple(map(fold_protocol, self._offers))
 
     @overload
     def __getitem__(self, index: int) -> str: ...
@@ -59,21 +59,30 @@ class Offers(Sequence[str]):
     def __getitem__(self, index: int | slice) -> str | tuple[str, ...]:
         return self._offers[index]
 
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._offers)
+
     def __len__(self) -> int:
         return len(self._offers)
 
     def __contains__(self, protocol: object) -> bool:
-        return isinstance(protocol, str) and fold_protocol(protocol) in self._folded
+        # As the client spells it, nothing need be folded.
+        return protocol in self._offers or (
+            isinstance(protocol, str) and fold_protocol(protocol) in self._fold()
+        )
 
     def index(self, protocol: str, start: int = 0, stop: int | None = None) -> int:
         """Return where a protocol stands in the client's order of preference."""
-        return self._folded.index(
+        return self._fold().index(
             fold_protocol(protocol), start, len(self) if stop is None else stop
         )
 
     def count(self, protocol: str) -> int:
         """Return how often a protocol was offered."""
-        return self._folded.count(fold_protocol(protocol))
+        return self._fold().count(fold_protocol(protocol))
+
+    def _fold(self) -> tuple[str, ...]:
+        return tuple([fold_protocol(offer) for offer in self._offers])
 
     def __repr__(self) -> str:
         return f"Offers({list(self._offers)!r})"

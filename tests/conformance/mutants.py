@@ -28,34 +28,38 @@ MUTANTS = {
     "U03": Mutant("_tokens", "return name.lower() + slash", "return name + slash"),
     "U07": Mutant(
         "_tokens",
-        "fold_protocol(protocol) in self._folded",
-        "protocol in self._folded[:1]",
+        "return protocol in self._offers or (",
+        "return protocol in self._offers[:1] and (",
     ),
-    "U11": Mutant("_handshake", 'or method == "CONNECT":', 'or method != "GET":'),
+    "U11": Mutant("_handshake", 'or method == "CONNECT" or', 'or method != "GET" or'),
     "U13": Mutant("_handshake", 'if http_version != "1.1" or method', "if method"),
     "U25": Mutant(
         "_tokens",
-        "frozenset(element.lower() for element in split_list(values))",
+        "frozenset([element.lower() for element in split_list(values)])",
         "frozenset(split_list(values))",
     ),
-    "U28": Mutant("_tokens", "            if stripped:", "            if True:"),
+    "U28": Mutant(
+        "_tokens",
+        '(stripped := element.strip(" \\t"))',
+        '[stripped := element.strip(" \\t")]',
+    ),
     # The 101
     "U04": Mutant(
-        "_handshake", '        (b"Upgrade", format_upgrade([protocol])),\n', ""
+        "_handshake",
+        '        (b"Upgrade", check_protocol(protocol).encode("ascii")),\n',
+        "",
     ),
     "U05": Mutant("_tokens", '(?:/{_TOKEN})?").fullmatch', '(?:/{_TOKEN})?").match'),
     "U06": Mutant(
         "_tokens",
-        "and fold_protocol(protocol) in self._folded",
-        "and bool(self._folded)",
+        "and fold_protocol(protocol) in self._fold()",
+        "and bool(self._fold())",
     ),
-    "U10": Mutant(
-        "_session", "handler(exchange.request, stream,", "handler(None, stream,"
-    ),
+    "U10": Mutant("_session", "handler(request, stream,", "handler(None, stream,"),
     "U12": Mutant(
         "_handshake",
-        '        (b"Connection", b"Upgrade"),\n        (b"Upgrade", format',
-        '        (b"Upgrade", format',
+        '        (b"Connection", b"Upgrade"),\n        (b"Upgrade", check',
+        '        (b"Upgrade", check',
     ),
     "U15": Mutant(
         "_exchange", "if http.codec.continue_owed:", "if http.codec.client_waits:"
@@ -114,7 +118,7 @@ MUTANTS = {
         "_target", "not authority.host or not authority.port", "not authority.host"
     ),
     "C02": Mutant("_target", "_MAX_PORT = 65535", "_MAX_PORT = 99999"),
-    "C03": Mutant("_messages", "< HTTPStatus.MULTIPLE_CHOICES", "<= HTTPStatus.FOUND"),
+    "C03": Mutant("_messages", "< _MULTIPLE_CHOICES", "<= _MULTIPLE_CHOICES + 2"),
     "C06": Mutant("_http", "            raw = drop_framing(raw)", "            pass"),
     "C07": Mutant("_framing", 'and head.startswith(b"CONNECT ")', "and False"),
     "C08": Mutant(
@@ -170,7 +174,7 @@ MUTANTS = {
     # Ends
     "M09": Mutant(
         "_server_connection",
-        "            await self.send(head + body)",
+        "            await self.send_at_once(head + body)",
         "            pass",
     ),
     "M13": Mutant(

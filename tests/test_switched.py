@@ -1,0 +1,535 @@
+"""What is left of HTTP behind a switch, and how a connection ends from then on."""
+
+from __future__ import annotations
+
+import socket
+from contextlib import suppress
+from functools import partial
+from itertools import groupby
+
+import pytest
+import trio
+import trio.testing
+
+from trio_upgrade import (
+    BodyTooLarge,
+    EndReason,
+    Headers,
+    Limits,
+    Request,
+    Response,
+    Tunnel,
+    Upgrade,
+    UpgradedStream,
+    UsageError,
+    open_connection,
+    pipe,
+    serve_ssl_over_tcp,
+    serve_stream,
+    serve_tcp,
+)
+from trio_upgrade._socket import take_stream
+from trio_upgrade.testing import ScriptedPeer
+
+from .pairs import clog
+from .support import (
+    SWITCHED,
+    UP,
+    Recorder,
+    echo,
+    get,
+    make_tls_contexts,
+    okay,
+    run_script,
+    tcp_pair,
+)
+
+FIELDS = (
+    b"Host:x.example:8080\r\n"
+    b"X-Twice: one\r\n"
+    b"x-twice:\t two: and more \t\r\n"
+    b"X-Empty:\r\n"
+    b"X-Obs: \xe4\xff\r\n"
+    b"Connection: keep-alive, Upgrade\r\n"
+    b"Upgrade: Echo, other/2\r\n\r\n"
+)
+TARGETS = [b"/p/%20?q=1&r", b"http://y.example:81/p?q", b"*", b"//twice"]
+
+
+def look(request: Request) -> dict[str, object]:
+    """All that a request says of itself."""
+    names = ("method", "target", "http_version", "path", "query", "scheme", "authority")
+    return {
+        **{name: getattr(request, name) for name in names},
+        "raw": request.headers.raw,
+        "fields": [(name, request.headers.get_list(name)) for name in request.headers],
+        "end to end": request.headers.end_to_end(),
+        "upgrades": [*request.upgrades],
+        "trailers": request.trailers.raw,
+        "peer": request.peer,
+        "server": request.server,
+        "repr": repr(request),
+    }
+
+
+class TestRequest:
+    """A request lets go of what it can find out anew, and nobody notices."""
+
+    @pytest.mark.parametrize("target", TARGETS)
+    async def test_it_says_the_same(self, target: bytes) -> None:
+        """What the handler reads of it is what the app has read."""
+        method = b"OPTIONS" if target == b"*" else b"GET"
+        said: list[dict[str, object]] = []
+
+        async def handler(
+            request: Request, _stream: UpgradedStream, _head: bytes
+        ) -> None:
+            assert request.headers["x-obs"] == "äÿ"
+            said.extend([look(request), look(request)])
+
+        async def app(request: Request) -> Upgrade:
+            said.append(look(request))
+            return Upgrade("Echo", handler)
+
+        await run_script(
+            app, method + b" " + target + b" HTTP/1.1\r\n" + FIELDS + b"head"
+        )
+
+        before, after, again = said
+        assert before == after == again
+        assert before["upgrades"] == ["Echo", "other/2"]
+
+    async def test_connect(self) -> None:
+        """A tunnel's request knows its authority, and that it offered nothing."""
+        said: list[dict[str, object]] = []
+
+        async def handler(
+            request: Request, _stream: UpgradedStream, _head: bytes
+        ) -> None:
+            said.append(look(request))
+
+        async def app(request: Request) -> Tunnel:
+            said.append(look(request))
+            return Tunnel(handler)
+
+        await run_script(
+            app, b"CONNECT [::1]:443 HTTP/1.1\r\nHost: [::1]:443\r\n" + FIELDS[24:]
+        )
+
+        assert said[0] == said[1]
+        assert str(said[0]["authority"]) == "[::1]:443"
+        assert said[0]["upgrades"] == []
+
+    async def test_coding(self) -> None:
+        """Also what h11 spells in its own way is spelled so before and after."""
+        said: list[dict[str, object]] = []
+
+        async def handler(
+            request: Request, _stream: UpgradedStream, _head: bytes
+        ) -> None:
+            said.append(look(request))
+
+        async def app(request: Request) -> Upgrade:
+            await request.read()
+            said.append(look(request))
+            return Upgrade("Echo", handler)
+
+        coding = b"Transfer-Encoding: Chunked\r\n"
+        await run_script(
+            app, b"POST / HTTP/1.1\r\n" + coding + FIELDS + b"1\r\na\r\n0\r\n\r\n"
+        )
+
+        assert said[0] == said[1]
+
+    @pytest.mark.parametrize("inside", [True, False], ids=["in the app", "by handler"])
+    async def test_nothing_can_be_answered(self, inside: bool) -> None:
+        """Neither the app nor the handler can switch again, or watch."""
+
+        async def check(request: Request) -> None:
+            for use in (
+                partial(request.accept_upgrade, "echo"),
+                request.accept_connect,
+                request.wait_disconnect,
+            ):
+                with pytest.raises(UsageError, match="has switched"):
+                    await use()
+            assert await request.read() == b""
+
+        async def handler(
+            request: Request, _stream: UpgradedStream, _head: bytes
+        ) -> None:
+            await check(request)
+
+        async def app(request: Request) -> Upgrade | None:
+            if not inside:
+                return Upgrade("echo", handler)
+            with trio.testing.assert_checkpoints():
+                await request.accept_upgrade("echo")
+            await check(request)
+            return None
+
+        peer = await run_script(app, UP)
+
+        assert peer.sent == SWITCHED
+
+    async def test_body(self) -> None:
+        """What was read of the body stays, what was dropped is an error."""
+
+        async def app(request: Request) -> None:
+            if request.path == "/u":
+                assert await request.read() == b"body"
+            with pytest.raises(BodyTooLarge):
+                await request.read(1)
+            await request.accept_upgrade("echo")
+            if request.path == "/u":
+                assert await request.read() == b"body"
+                with pytest.raises(BodyTooLarge):
+                    await request.read(1)
+            else:
+                with pytest.raises(UsageError, match="switched"):
+                    await request.read()
+
+        wire = UP[:-2] + b"Content-Length: 4\r\n\r\nbody"
+        await run_script(app, wire)
+        await run_script(app, wire.replace(b"/u", b"/dropped"))
+
+    async def test_secure(self) -> None:
+        """The scheme is known behind a switch, too."""
+        client_context, server_context = make_tls_contexts()
+        schemes: list[str] = []
+
+        async def handler(
+            request: Request, _stream: UpgradedStream, _head: bytes
+        ) -> None:
+            schemes.append(request.scheme)
+
+        async def app(_request: Request) -> Upgrade:
+            return Upgrade("echo", handler)
+
+        async with trio.open_nursery() as nursery:
+            start = partial(
+                serve_ssl_over_tcp, app, 0, server_context, host="127.0.0.1"
+            )
+            server = await nursery.start(start)
+            port = int(server.url.rpartition(":")[2])
+            stream = trio.SSLStream(
+                await trio.open_tcp_stream("127.0.0.1", port),
+                client_context,
+                server_hostname="localhost",
+                https_compatible=True,
+            )
+            await stream.send_all(UP)
+            while await stream.receive_some():
+                pass
+            await trio.aclose_forcefully(stream)
+            nursery.cancel_scope.cancel()
+
+        assert schemes == ["https"]
+
+    def test_fields_without_their_head(self) -> None:
+        """Those that a user has made stay as they are."""
+        headers = Headers([(b"A", b"b")])
+        headers.pack()
+
+        assert headers.raw == ((b"A", b"b"),)
+
+
+class Expires(trio.abc.Stream):
+    """The server's grace ends while the 101 is on its way, which arrives all the same."""
+
+    def __init__(self) -> None:
+        self.peer = ScriptedPeer(UP, then="silence")
+        self.request: Request | None = None
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        return await self.peer.receive_some(max_bytes)
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self.peer.send_all(data)
+        assert self.request is not None
+        self.request.server.start_drain(0)
+        with trio.CancelScope(shield=True):
+            await trio.testing.wait_all_tasks_blocked()
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self.peer.wait_send_all_might_not_block()
+
+    async def aclose(self) -> None:
+        await self.peer.aclose()
+
+
+class TestEnd:
+    """A connection that has switched ends with all the others."""
+
+    async def test_grace_ends_at_the_switch(self) -> None:
+        """No handler outlives a grace that has ended while its 101 was sent."""
+        stream, recorder = Expires(), Recorder()
+
+        async def handler(
+            _request: Request, _stream: UpgradedStream, _head: bytes
+        ) -> None:
+            await trio.sleep_forever()
+
+        async def app(request: Request) -> Upgrade:
+            stream.request = request
+            return Upgrade("echo", handler)
+
+        with trio.fail_after(5):
+            await serve_stream(app, stream, observer=recorder)
+
+        assert stream.peer.sent == SWITCHED
+        assert stream.peer.closed
+        assert recorder.reasons == [EndReason.DRAINED]
+
+    async def test_mixed(self, autojump_clock) -> None:
+        """When the grace ends, so do connections of either kind, each with its reason."""
+        recorder = Recorder()
+
+        async def app(request: Request) -> Upgrade | None:
+            if request.path == "/u":
+                return Upgrade("echo", echo)
+            await trio.sleep_forever()
+            return None
+
+        async with trio.open_nursery() as nursery:
+            start = partial(serve_tcp, app, 0, host="127.0.0.1", observer=recorder)
+            server = await nursery.start(start)
+            port = int(server.url.rpartition(":")[2])
+            joined = ScriptedPeer(UP, then="silence")
+            nursery.start_soon(partial(serve_stream, app, joined, server=server))
+            streams = [await trio.open_tcp_stream("127.0.0.1", port) for _ in range(2)]
+            await streams[0].send_all(UP)
+            await streams[1].send_all(get("/slow"))
+            assert await streams[0].receive_some() == SWITCHED
+            await trio.testing.wait_all_tasks_blocked()
+            assert server.statistics().total_requests == 3
+            began = trio.current_time()
+            await server.drain(7)
+            assert trio.current_time() - began == pytest.approx(7)
+            for stream in streams:
+                assert await stream.receive_some() == b""
+                await stream.aclose()
+
+        assert joined.closed
+        assert recorder.reasons == [EndReason.DRAINED] * 3
+        assert sorted(record.protocol or "" for record in recorder.ends) == [
+            *("", "echo", "echo")
+        ]
+
+    async def test_joined_is_waited_for(self, autojump_clock) -> None:
+        """A drain is over when what has joined is, however the others have ended."""
+        recorder = Recorder()
+
+        async def handler(
+            request: Request, _stream: UpgradedStream, _head: bytes
+        ) -> None:
+            try:
+                await trio.sleep_forever()
+            finally:
+                if request.path == "/slow":
+                    with trio.CancelScope(shield=True):
+                        await trio.sleep(3)
+
+        async def app(_request: Request) -> Upgrade:
+            return Upgrade("echo", handler)
+
+        async with trio.open_nursery() as nursery:
+            start = partial(serve_tcp, app, 0, host="127.0.0.1", observer=recorder)
+            server = await nursery.start(start)
+            joined = ScriptedPeer(UP.replace(b"/u", b"/slow"), then="silence")
+            nursery.start_soon(partial(serve_stream, app, joined, server=server))
+            port = int(server.url.rpartition(":")[2])
+            async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+                await stream.send_all(UP)
+                assert await stream.receive_some() == SWITCHED
+                began = trio.current_time()
+                await server.drain(7)
+
+        assert trio.current_time() - began == pytest.approx(10)
+        assert joined.closed
+        assert server.statistics().connections == 0
+        assert recorder.reasons == [EndReason.DRAINED] * 2
+
+    async def test_switched_too_late(
+        self, autojump_clock, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Behind a switch nobody is told in HTTP that the decision took too long."""
+        recorder = Recorder()
+
+        async def app(request: Request) -> None:
+            with trio.CancelScope(shield=True):
+                await trio.sleep(2)
+                await request.accept_upgrade("echo")
+            await trio.sleep_forever()
+
+        peer = ScriptedPeer(UP, then="silence")
+        limits = Limits(decision_timeout=1)
+        await serve_stream(app, peer, limits=limits, observer=recorder)
+
+        assert peer.sent == SWITCHED
+        assert recorder.reasons == [EndReason.SLOW_DECISION]
+        assert not caplog.records
+
+
+class TestAtOnce:
+    """Short answers go without a checkpoint; that starves nobody and hides nothing."""
+
+    async def test_pipelined_requests_take_turns(self) -> None:
+        """However many requests came in one packet, others run between their answers."""
+        near, far = await tcp_pair()
+        answered: list[str] = []
+
+        async def app(request: Request) -> Response:
+            answered.append("request")
+            return Response(200, b"okay")
+
+        async def other() -> None:
+            while True:
+                answered.append("other")
+                await trio.lowlevel.checkpoint()
+
+        await far.send_all(get("/") * 20)
+        await far.send_eof()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(other)
+            await serve_stream(app, take_stream(near), limits=Limits(linger=0))
+            nursery.cancel_scope.cancel()
+
+        # In one pass of the scheduler either may be first.
+        runs = [len(list(run)) for who, run in groupby(answered) if who == "request"]
+        assert answered.count("request") == 20
+        assert max(runs) <= 2
+        got = b""
+        while chunk := await far.receive_some():
+            got += chunk
+        assert got == okay() * 20
+        await far.aclose()
+
+    async def test_what_the_kernel_does_not_take(self) -> None:
+        """The rest of an answer waits for the peer, under its deadline."""
+        near, far = await tcp_pair()
+        await clog(near)
+        server_side = take_stream(near)
+        peer_got = 0
+
+        async def app(_request: Request) -> Response:
+            return Response(200, bytes(50_000))
+
+        await far.send_all(get("/"))
+        await far.send_eof()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(partial(serve_stream, app, server_side))
+            await trio.testing.wait_all_tasks_blocked()
+            while chunk := await far.receive_some():
+                peer_got += len(chunk)
+        await far.aclose()
+
+        assert peer_got > 50_000
+
+    async def test_gone(self, caplog: pytest.LogCaptureFixture) -> None:
+        """A peer that has reset meanwhile is a lost one, and no error of ours."""
+        near, far = await tcp_pair()
+        recorder = Recorder()
+
+        async def app(_request: Request) -> Response:
+            linger = b"\1\0\0\0\0\0\0\0"
+            far.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            await far.aclose()
+            return Response(200, b"okay")
+
+        await far.send_all(get("/"))
+        await serve_stream(app, take_stream(near), observer=recorder)
+
+        assert recorder.reasons == [EndReason.LOST]
+        assert not recorder.errors
+        assert not caplog.records
+
+    @pytest.mark.parametrize("method", ["GET", "CONNECT"])
+    async def test_accepting_is_a_checkpoint(self, method: str) -> None:
+        """Also where the 101 goes at once (Trio's rule for what is public)."""
+        near, far = await tcp_pair()
+
+        async def app(request: Request) -> None:
+            with trio.testing.assert_checkpoints():
+                if method == "CONNECT":
+                    await request.accept_connect()
+                else:
+                    await request.accept_upgrade("echo")
+
+        wire = UP if method == "GET" else b"CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n"
+        await far.send_all(wire)
+        await far.send_eof()
+        await serve_stream(app, take_stream(near), strict=True)
+        await far.aclose()
+
+    @pytest.mark.parametrize("body", [b"", b"body"])
+    async def test_cancelled_before(self, body: bytes) -> None:
+        """A request that is cancelled already is not sent."""
+        near, far = await tcp_pair()
+        connection = await open_connection("http://x/", stream=take_stream(near))
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await connection.request("POST", "/", body=body)
+
+        assert scope.cancelled_caught
+        await connection.aclose()
+        with suppress(trio.BrokenResourceError):
+            assert await far.receive_some() == b""
+        await far.aclose()
+
+    @pytest.mark.parametrize("when", ["while it copies", "at the end"])
+    async def test_reset_below_a_pipe(self, when: str) -> None:
+        """What a pipe meets below the stream counts as met by the stream."""
+        near, far = await tcp_pair()
+        recorder = Recorder()
+
+        async def handler(
+            _request: Request, stream: UpgradedStream, _head: bytes
+        ) -> None:
+            if when == "while it copies":
+                await pipe(stream, stream)
+                return
+            source, other = trio.testing.memory_stream_pair()
+            await source.send_eof()
+            await trio.testing.wait_all_tasks_blocked()
+            await pipe(other, stream)
+
+        async def app(_request: Request) -> Upgrade:
+            return Upgrade("echo", handler)
+
+        async def reset() -> None:
+            assert await far.receive_some() == SWITCHED
+            linger = b"\1\0\0\0\0\0\0\0"
+            far.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            await far.aclose()
+
+        await far.send_all(UP)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(reset)
+            await serve_stream(app, take_stream(near), observer=recorder)
+
+        assert recorder.reasons == [EndReason.LOST]
+        assert not recorder.errors
+
+    async def test_socket(self) -> None:
+        """The socket's own ways to do so keep its guards, and name its errors."""
+        near, far = await tcp_pair()
+        stream = take_stream(near)
+        assert stream.send_at_once(b"abc") == 3
+        assert await far.receive_some() == b"abc"
+        stream.sending = True
+        for use in (partial(stream.send_at_once, b"x"), stream.end):
+            with pytest.raises(trio.BusyResourceError):
+                use()
+        stream.sending = False
+        linger = b"\1\0\0\0\0\0\0\0"
+        far.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        await far.aclose()
+        with pytest.raises(trio.BrokenResourceError):
+            while True:
+                stream.send_at_once(b"x")
+        stream.close()
+        with pytest.raises(trio.ClosedResourceError):
+            stream.send_at_once(b"x")
+        with pytest.raises(trio.ClosedResourceError):
+            stream.end()

@@ -1,0 +1,262 @@
+# One connection while it speaks HTTP: request after request, and the guard round the
+# app.  All of it is let go of when the connection switches.
+from __future__ import annotations
+
+import logging
+from contextlib import suppress
+from typing import TYPE_CHECKING, TypeAlias, final
+
+import trio
+
+from ._answers import TEXT, refuse
+from ._bottom import find_peer
+from ._errors import BadBody, BodyError, BodyTimeout, MalformedMessage, UsageError
+from ._exchange import ServerExchange, is_loss
+from ._groups import find_leaves, split_errors
+from ._messages import Response, Tunnel, Upgrade, opens_tunnel
+from ._server_connection import ServerConnection
+from ._watching import EndReason
+
+if TYPE_CHECKING:
+    from ._hub import Hub
+    from ._request import Answer, App, Request, UpgradeHandler
+    from ._server import Server
+    from ._session import Session
+    from ._stream import UpgradedStream
+
+    Switched: TypeAlias = tuple[Request, UpgradedStream, UpgradeHandler]
+
+_LOGGER = logging.getLogger("trio_upgrade.server")
+# Set at every request; attributes of an Enum are slow to look up.
+_CANCELLED = EndReason.CANCELLED
+_ANSWERED = EndReason.ANSWERED
+# What is still owed to a peer whose time is up, while HTTP is spoken.
+_LATE = {
+    EndReason.SLOW_HEAD: (408, "the request came too slowly\n"),
+    EndReason.SLOW_DECISION: (503, "the answer took too long\n"),
+}
+
+
+@final
+class RequestLoop:
+    """The requests of one connection, and their answers.
+
+    Args:
+        session: The connection, which learns what becomes of it.
+        app: What answers.
+        server: Whose connection it is.
+        hub: What that shares with its other connections.
+
+    Attributes:
+        http: How it speaks HTTP.
+        switched: What runs when the loop is over: the handler that an app has returned,
+            and its first two arguments.
+    """
+
+    __slots__ = (
+        "_app",
+        "_hub",
+        "_server",
+        "_session",
+        "_transport",
+        "http",
+        "switched",
+    )
+
+    def __init__(self, session: Session, app: App, server: Server, hub: Hub) -> None:
+        self._session = session
+        self._app = app
+        self._server = server
+        self._hub = hub
+        self._transport = session.stream
+        self.http: ServerConnection = ServerConnection(
+            session.stream, hub.limits, session
+        )
+        self.switched: Switched | None = None
+
+    async def run(self) -> None:
+        """Serve one request after the other, until there can be no more."""
+        self._hub.deadlines.head.arm(self._session)
+        while await self._serve_request():
+            pass
+
+    async def _serve_request(self) -> bool:
+        # Whether there can be another one.
+        exchange = await self._receive_request()
+        if exchange is None:
+            return False
+        try:
+            return await self._run_app(exchange)
+        except BaseException as exc:
+            return await self._handle(exchange, exc)
+        finally:
+            if exchange.stream is not None:
+                self._session.stream = exchange.stream
+                self._session.protocol = exchange.protocol
+            exchange.finish()
+
+    async def _receive_request(self) -> ServerExchange | None:
+        http, session, deadlines = self.http, self._session, self._hub.deadlines
+        session.reason = _CANCELLED
+        if not http.codec.has_begun_head:
+            session.idle = True
+            if self._hub.draining.is_set():
+                session.reason = EndReason.DRAINED
+                return None
+            if session.requests:
+                deadlines.idle.arm(session)
+        try:
+            head = await http.receive_request()
+            if head is None:
+                session.reason = EndReason.PEER
+                return None
+            # Nobody works for a request that has just come too late.
+            await trio.lowlevel.checkpoint_if_cancelled()
+            deadlines.idle.disarm(session)
+            deadlines.head.disarm(session)
+            session.idle = False
+            session.requests += 1
+            self._hub.total_requests += 1
+            exchange = ServerExchange(
+                http,
+                self._transport,
+                head,
+                self._server,
+                self._hub,
+                session,
+                last=self._is_last(),
+            )
+        except trio.BrokenResourceError:
+            session.reason = EndReason.LOST
+            return None
+        except MalformedMessage as exc:
+            deadlines.head.disarm(session)
+            session.reason = EndReason.MALFORMED
+            _LOGGER.debug("refused %s: %s", find_peer(self._transport), exc)
+            await self._refuse(refuse(exc))
+            return None
+        deadlines.decision.arm(session)
+        return exchange
+
+    def _is_last(self) -> bool:
+        most = self._hub.limits.requests_per_connection
+        return most is not None and self._session.requests >= most
+
+    async def _refuse(self, refusal: Response) -> None:
+        # Answers what never became a request, or is none any more.
+        with suppress(trio.BrokenResourceError):
+            await self.http.send_response(refusal, self._hub.dates.field(), close=True)
+
+    async def apologize(self, reason: EndReason) -> None:
+        """Say what the peer is still owed after a deadline."""
+        http, self._session.reason = self.http, reason
+        _LOGGER.debug("ended %s: %s", find_peer(self._transport), reason.value)
+        if reason is EndReason.SLOW_READER:
+            self._session.abort = True
+        if self._session.protocol is not None:
+            # The app has switched all the same, behind a shield: HTTP is over.
+            return
+        if reason is EndReason.SLOW_HEAD and not http.codec.has_read_ahead:
+            return
+        if reason in _LATE and http.may_answer:
+            status, text = _LATE[reason]
+            with trio.CancelScope() as self._session.scope:
+                await self._refuse(Response(status, text, TEXT))
+
+    async def _run_app(self, exchange: ServerExchange) -> bool:
+        request = exchange.request
+        answer: Answer = await self._app(request)
+        if isinstance(answer, Upgrade | Tunnel):
+            return await self._switch(exchange, answer)
+        if not isinstance(answer, Response):
+            if exchange.stream is None or answer is not None:
+                raise UsageError(f"the app returned {answer!r} to {request!r}")
+            self._session.reason = EndReason.RETURNED
+            return False
+        try:
+            if exchange.stream is not None:
+                raise UsageError(f"{answer!r} returned after the switch")
+            if self._is_broken(exchange, answer):
+                return False
+            if request.method == "CONNECT" and opens_tunnel(answer.status):
+                raise UsageError(f"{answer!r} to CONNECT would promise a tunnel")
+            return await self._answer(exchange, answer)
+        finally:
+            if not isinstance(answer.body, bytes):
+                await answer.aclose()
+
+    async def _answer(
+        self, exchange: ServerExchange, answer: Response, *, close: bool = False
+    ) -> bool:
+        # Whether there can be another request.
+        self._session.reason = _CANCELLED
+        more = await exchange.answer(answer, close=close)
+        self._session.reason = _ANSWERED
+        return more
+
+    async def _switch(self, exchange: ServerExchange, answer: Upgrade | Tunnel) -> bool:
+        request = exchange.request
+        if exchange.stream is not None:
+            raise UsageError(f"{answer!r} returned after the switch")
+        if self._is_broken(exchange, answer):
+            return False
+        if isinstance(answer, Tunnel):
+            stream = await exchange.accept_connect(answer.fields)
+        elif request.method == "CONNECT":
+            raise UsageError(f"{answer!r} is no answer to CONNECT")
+        else:
+            stream = await exchange.accept_upgrade(
+                answer.protocol, answer.fields, answer.reason
+            )
+        self.switched = request, stream, answer.handler
+        return False
+
+    def _is_broken(self, exchange: ServerExchange, answer: Answer) -> bool:
+        # A 101 or a 100 was begun and failed, and the app went on all the same.
+        if exchange.http.broken:
+            self._session.reason = EndReason.LOST
+            request = exchange.request
+            _LOGGER.info("%r dropped, the connection is broken: %r", answer, request)
+        return exchange.http.broken
+
+    ################################################################
+    # Errors
+    ################################################################
+
+    async def _handle(self, exchange: ServerExchange, exc: BaseException) -> bool:
+        # After an error of the app; returns what _serve_request does.
+        errors, rest = split_errors(exc)
+        try:
+            switched = exchange.stream is not None
+            if errors is not None and rest is None and not switched:
+                return await self._recover(exchange, errors)
+            lost = exchange.lost
+            self._session.give_up(exchange.request, exc, lost=lost, switched=switched)
+            return False
+        finally:
+            # What an exception has passed must not keep it: a cycle, body and all.
+            del exc, errors, rest
+
+    async def _recover(self, exchange: ServerExchange, errors: Exception) -> bool:
+        # Says what can still be said.
+        self._session.reason = _ANSWERED
+        if exchange.lost and is_loss(errors):
+            self._session.reason = EndReason.LOST
+            return False
+        refusal = exchange.find_refusal(errors)
+        if refusal is None:
+            self._session.report(exchange.request, errors)
+            refusal = Response(500, "Internal Server Error\n")
+        elif exchange.http.ended or exchange.http.lost:
+            self._session.reason = EndReason.LOST
+        if not exchange.http.may_answer:
+            return False
+        # Behind a body that is broken or too slow nobody finds, or wants, a request.
+        bad = BadBody | BodyTimeout
+        close = any(isinstance(leaf, bad) for leaf in find_leaves(errors))
+        try:
+            return await self._answer(exchange, refusal, close=close)
+        except (trio.BrokenResourceError, BodyError):
+            gone = exchange.http.ended or exchange.http.lost
+            self._session.reason = EndReason.LOST if gone else _ANSWERED
+            return False
