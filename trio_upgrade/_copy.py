@@ -65,8 +65,8 @@ class Tally:
         bytes: How many were moved.
         read: How many were read by descriptor.
         at_sink: Whether the sink was used last, and not the source.
-        timed: Whether somebody wants to know :attr:`moved_at`.
-        moved_at: When a byte came or went last, on Trio's clock.
+        moved_at: When a byte came or went last, on Trio's clock; None until somebody who
+            wants to know has set it.
     """
 
     __slots__ = (
@@ -76,7 +76,6 @@ class Tally:
         "bytes",
         "moved_at",
         "read",
-        "timed",
     )
 
     def __init__(self, transfer: Transfer | None, *, backward: bool = False) -> None:
@@ -85,13 +84,12 @@ class Tally:
         self.bytes: int = 0
         self.read: int = 0
         self.at_sink: bool = False
-        self.timed: bool = False
-        self.moved_at: float = 0.0
+        self.moved_at: float | None = None
 
     def add(self, count: int) -> None:
         """Count bytes that have gone; 0 says that some have come."""
         self.bytes += count
-        if self.timed:
+        if self.moved_at is not None:
             self.moved_at = trio.current_time()
         if self._transfer is not None:
             if self._backward:

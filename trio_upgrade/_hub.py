@@ -128,6 +128,11 @@ class Hub:
             await self._left.wait()
 
     @property
+    def is_watched(self) -> bool:
+        """Whether somebody wants to know of the ends, or errors, of connections."""
+        return self.on_end is not None or self.on_error is not None
+
+    @property
     def room(self) -> int:
         """How many more connections may be served."""
         bound = self.limits.connections

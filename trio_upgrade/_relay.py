@@ -230,7 +230,7 @@ async def _wait_silence(seconds: float, *tallies: Tally) -> None:
     # Return when no byte has moved for so long, counted from now at the earliest.
     last = trio.current_time()
     for tally in tallies:
-        tally.timed = True
+        tally.moved_at = tally.moved_at or 0.0
     while (deadline := last + seconds) > trio.current_time():
         await trio.sleep_until(deadline)
-        last = max(last, *(tally.moved_at for tally in tallies))
+        last = max(last, *(tally.moved_at or 0.0 for tally in tallies))

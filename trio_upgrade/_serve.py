@@ -16,6 +16,7 @@ from ._hub import Hub
 from ._limits import Limits
 from ._listener import DirectSocketListener
 from ._listening import open_tcp_listeners
+from ._requests import RequestLoop
 from ._server import Server, find_hub
 from ._session import Session
 from ._unix import UnixListener, open_unix_listener
@@ -235,8 +236,9 @@ async def serve_listeners(
     server = Server(listeners, hub)
     try:
         async with trio.open_nursery() as nursery:
+            make_loop = partial(RequestLoop, app=app, server=server, hub=hub)
             make_session = partial(
-                Session, app, server=server, hub=hub, outer=nursery.cancel_scope
+                Session, make_loop, hub=hub, outer=nursery.cancel_scope
             )
             for listener in server.listeners:
                 accepting = hub.accept_until_drained()
@@ -324,8 +326,10 @@ async def serve_stream(
         observer: See :func:`serve_tcp`.
     """
     if server is not None:
+        hub = find_hub(server)
+        make_loop = partial(RequestLoop, app=app, server=server, hub=hub)
         with trio.CancelScope() as scope:
-            await Session(app, stream, server, find_hub(server), scope).serve()
+            await Session(make_loop, stream, hub, scope).serve()
         return
     hub = Hub(
         limits,
@@ -335,7 +339,8 @@ async def serve_stream(
     )
     failure: BaseException | None = None
     scope = trio.CancelScope()
-    session = Session(app, stream, Server((), hub), hub, scope)
+    make_loop = partial(RequestLoop, app=app, server=Server((), hub), hub=hub)
+    session = Session(make_loop, stream, hub, scope)
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(hub.deadlines.run, name="trio_upgrade deadlines")

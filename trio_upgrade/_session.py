@@ -10,14 +10,15 @@ from ._bottom import abort_on_close, find_peer
 from ._closing import close_at_once, close_in_stages, close_now
 from ._exchange import is_loss
 from ._groups import split_errors
-from ._requests import RequestLoop
 from ._watching import EndReason
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ._hub import Hub
-    from ._request import App, Request
-    from ._requests import Switched
-    from ._server import Server
+    from ._request import Request
+    from ._requests import RequestLoop, Switched
+    from ._watching import Peer
 
 
 @final
@@ -25,10 +26,9 @@ class Session:
     """One connection of a server, from accept to close.
 
     Args:
-        app: What answers.
+        make_loop: Makes what speaks HTTP on it.
         transport: The connection; it is owned from now on.
-        server: Whose connection it is.
-        hub: What that shares with its other connections.
+        hub: What it shares with the other connections of its server.
         outer: The scope that this is served in. It is cancelled when a connection that
             has switched must end, which is when all of them must.
 
@@ -47,11 +47,10 @@ class Session:
     """
 
     __slots__ = (
-        "_app",
         "_cause",
         "_hub",
+        "_make_loop",
         "_outer",
-        "_server",
         "abort",
         "began",
         "depth",
@@ -66,14 +65,12 @@ class Session:
 
     def __init__(
         self,
-        app: App,
+        make_loop: Callable[[Session], RequestLoop],
         transport: trio.abc.Stream,
-        server: Server,
         hub: Hub,
         outer: trio.CancelScope,
     ) -> None:
-        self._app = app
-        self._server = server
+        self._make_loop = make_loop
         self._hub = hub
         self._outer = outer
         self.stream: trio.abc.Stream = transport
@@ -99,8 +96,7 @@ class Session:
         hub, self.task = self._hub, trio.lowlevel.current_task()
         self.depth = len(self.task.child_nurseries)
         # Later it may be gone.
-        watched = hub.on_end is not None or hub.on_error is not None
-        peer = find_peer(self.stream) if watched else None
+        peer = find_peer(self.stream) if hub.is_watched else None
         try:
             try:
                 switched = await self._speak_http()
@@ -127,13 +123,7 @@ class Session:
                 await self._close_abruptly()
                 raise
         except BaseException as exc:
-            errors, rest = split_errors(exc)
-            if hub.strict or errors is None:
-                raise
-            # A transport that fails to close, or a bug: not the listener's problem.
-            hub.tell_error(peer, None, errors)
-            if rest is not None:
-                raise rest from None
+            self._let_out(exc, peer)
         finally:
             hub.dismiss(self, upgraded=self.protocol is not None)
             if hub.on_end is not None:
@@ -141,7 +131,7 @@ class Session:
 
     async def _speak_http(self) -> Switched | None:
         hub = self._hub
-        loop = RequestLoop(self, self._app, self._server, hub)
+        loop = self._make_loop(self)
         try:
             with self.scope:
                 await loop.run()
@@ -198,6 +188,18 @@ class Session:
     ################################################################
     # Errors
     ################################################################
+
+    def _let_out(self, exc: BaseException, peer: Peer) -> None:
+        errors, rest = split_errors(exc)
+        try:
+            if self._hub.strict or errors is None:
+                raise exc
+            # A transport that fails to close, or a bug: not the listener's problem.
+            self._hub.tell_error(peer, None, errors)
+            if rest is not None:
+                raise rest from None
+        finally:
+            del exc, errors, rest
 
     def give_up(
         self, request: Request, exc: BaseException, *, lost: bool, switched: bool
