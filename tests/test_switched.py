@@ -406,7 +406,8 @@ async def test_an_idle_one_is_small() -> None:
             client.close()
         nursery.cancel_scope.cancel()
 
-    # The clients' sockets are a tenth of a KiB of it. Frames take more while coverage traces them.
+    # The clients' sockets are a tenth of a KiB of it. Frames take more while coverage
+    # traces them.
     assert taken / number < 7 * 1024
 
 
