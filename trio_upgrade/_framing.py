@@ -13,7 +13,7 @@ from ._target import parse_authority
 from ._tokens import connection_options, split_list
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from ._messages import Response
 
@@ -41,7 +41,9 @@ def check_request(head: bytes) -> None:
             be read in two ways (§6.1, §6.3), a CONNECT has content (RFC 9110 §9.3.6),
             or something other than a 100 is expected (§10.1.1).
     """
-    old = _check_version(_find_request_version(head))
+    old = False
+    if not head.endswith(b" HTTP/1.1", 0, head.find(b"\r")):
+        old = _check_version(_find_request_version(head))
     fields = _gather(head)
     _check_host(fields.get(b"host", ()), required=not old)
     lengths = fields.get(b"content-length", ())
@@ -199,17 +201,16 @@ def _check_version(match: re.Match[bytes] | None) -> bool:
     )
 
 
-def _check_host(values: Iterable[bytes], *, required: bool) -> None:
-    hosts = [*values]
-    if len(hosts) > 1:
+def _check_host(values: Sequence[bytes], *, required: bool) -> None:
+    if len(values) > 1:
         raise MalformedMessage("more than one Host field")
-    if not hosts:
+    if not values:
         if required:
             raise MalformedMessage("no Host field")
         return
     try:
         # An empty one is well formed: Go's clients send it over Unix sockets.
-        parse_authority(hosts[0].strip(b" \t").decode("latin-1"))
+        parse_authority(values[0].strip(b" \t").decode("latin-1"))
     except ValueError as exc:
         raise MalformedMessage(f"a malformed Host field: {exc}") from exc
 

@@ -155,9 +155,7 @@ class HTTPCodec:
         if self._skip_blank and buffer.startswith(b"\r\n"):
             buffer = self._buffer = buffer[2:]
             self._skip_blank = False
-        if buffer and not (
-            self._skip_blank and len(buffer) == buffer.count(b"\r") == 1
-        ):
+        if buffer and not (self._skip_blank and buffer == b"\r"):
             check_first_octet(buffer[0])
         match = find_head_end(buffer, self._scanned)
         size = match.end() if match else len(buffer)

@@ -18,17 +18,18 @@ def split_list(values: Iterable[bytes]) -> list[str]:
 
     Blanks round an element and empty elements are dropped (RFC 9110 §5.6.1).
     """
-    return [
-        stripped
-        for value in values
-        for element in value.decode("latin-1").split(",")
-        if (stripped := element.strip(" \t"))
-    ]
+    elements: list[str] = []
+    for value in values:
+        for element in value.decode("latin-1").split(","):
+            stripped = element.strip(" \t")
+            if stripped:
+                elements.append(stripped)
+    return elements
 
 
 def connection_options(values: Iterable[bytes]) -> frozenset[str]:
     """Return the options of all Connection lines, in lower case (RFC 9110 §7.6.1)."""
-    return frozenset([element.lower() for element in split_list(values)])
+    return frozenset(map(str.lower, split_list(values)))
 
 
 def fold_protocol(protocol: str) -> str:

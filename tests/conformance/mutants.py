@@ -35,14 +35,10 @@ MUTANTS = {
     "U13": Mutant("_handshake", 'if http_version != "1.1" or method', "if method"),
     "U25": Mutant(
         "_tokens",
-        "frozenset([element.lower() for element in split_list(values)])",
+        "frozenset(map(str.lower, split_list(values)))",
         "frozenset(split_list(values))",
     ),
-    "U28": Mutant(
-        "_tokens",
-        '(stripped := element.strip(" \\t"))',
-        '[stripped := element.strip(" \\t")]',
-    ),
+    "U28": Mutant("_tokens", "            if stripped:", "            if True:"),
     # The 101
     "U04": Mutant(
         "_handshake",
@@ -138,7 +134,7 @@ MUTANTS = {
     # Strict reading
     "M01": Mutant(
         "_framing",
-        r'parse_authority(hosts[0].strip(b" \t").decode("latin-1"))',
+        r'parse_authority(values[0].strip(b" \t").decode("latin-1"))',
         "pass",
     ),
     "M03": Mutant(
