@@ -117,6 +117,8 @@ def test_only_what_is_used_is_imported() -> None:
         found = subprocess.run(command, capture_output=True, check=True, text=True)
         return {*found.stdout.split()}
 
+    shown = rooms("Limits; print(*dir(sys.modules['trio_upgrade']))")
+    assert {"serve_tcp", "open_upgrade"} <= shown
     assert "trio_upgrade._client" not in rooms("serve_tcp")
     assert "trio_upgrade._serve" not in rooms("open_upgrade")
 

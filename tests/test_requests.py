@@ -115,7 +115,6 @@ class TestReason:
 
     async def test_lost(self) -> None:
         """The connection broke between two requests."""
-
         peer = ScriptedPeer(get("/"), then="reset")
         hub = Hub(Limits(), strict=False, close_refused_early=False, observer=None)
         told = Told(peer)
@@ -124,6 +123,25 @@ class TestReason:
 
         assert told.reason == EndReason.LOST
         assert loop.http.broken
+
+
+async def test_each_request_has_its_answer() -> None:
+    """A bug behind an answer is answered, too: nothing of the last one is left."""
+
+    async def app(request: Request) -> Response:
+        if request.path == "/bug":
+            raise KeyError
+        return await answer(request)
+
+    _, told, peer = await run(app, get("/"), get("/bug"), get("/"))
+
+    assert [type(error) for error in told.reported] == [KeyError]
+    assert (
+        peer.sent
+        == okay()
+        + okay(b"Internal Server Error\n", status="500 Internal Server Error")
+        + okay()
+    )
 
 
 class TestSwitch:
