@@ -131,6 +131,7 @@ class TestHeads:
             head = head or codec.take_head()
         assert head == UP
 
+        codec.parse_request(head)
         assert codec.hand_over() == tail
 
 

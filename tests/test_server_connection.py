@@ -20,6 +20,9 @@ class Watch:
     def __init__(self) -> None:
         self.told: list[str] = []
 
+    def head_awaited(self) -> None:
+        self.told.append("awaited")
+
     def head_began(self) -> None:
         self.told.append("head")
 
@@ -89,11 +92,11 @@ async def test_what_is_watched() -> None:
     """Half a head, and each piece of an answer: what a deadline is for."""
     http, _, watch = make(get("/")[:5], get("/")[5:])
     await http.receive_request()
-    assert watch.told == ["head"]
+    assert watch.told == ["awaited", "head"]
 
     await http.send_response(Response(200, bytes(150_000)), FIELD, close=False)
     # The head, and three pieces of at most 64 KiB.
-    assert watch.told[1:] == ["sending", "sent", *["sending"] * 3, "sent"]
+    assert watch.told[2:] == ["sending", "sent", *["sending"] * 3, "sent"]
 
 
 async def test_cancelled_before_anything_was_said() -> None:

@@ -37,6 +37,8 @@ _TICKS_OF_A_READ = 24
 class Watch(Protocol):
     """Who bounds the time that things take here."""
 
+    def head_awaited(self) -> None: ...
+
     def head_began(self) -> None: ...
 
     def sending_began(self) -> None: ...
@@ -132,7 +134,8 @@ class HTTPConnection:
 
     async def receive_head(self) -> bytes | None:
         """Receive the bytes of a head; None if the peer ended the connection instead."""
-        codec, began = self.codec, False
+        codec, watch = self.codec, self._watch
+        awaited = began = False
         if codec.has_read_ahead:
             # It may be here already, and then others get their turn all the same.
             await trio.lowlevel.checkpoint()
@@ -140,13 +143,34 @@ class HTTPConnection:
             if self.ended:
                 # Seen before, by somebody who was waiting for it.
                 return None
-            if self._watch is not None and not began and codec.has_read_ahead:
+            if watch is not None and not awaited:
+                awaited = True
+                watch.head_awaited()
+            if watch is not None and not began and codec.has_read_ahead:
                 began = True
-                self._watch.head_began()
+                watch.head_began()
             received = await self.receive()
             if received:
                 codec.feed(received)
         return head
+
+    def receive_here(self) -> None:
+        """Take in what is here, without a checkpoint; of a kernel socket only.
+
+        Raises:
+            trio.BrokenResourceError: The connection is broken.
+        """
+        if self._direct is None:
+            return
+        try:
+            received = self._direct.receive_at_once(_RECEIVE_SIZE)
+        except trio.BrokenResourceError:
+            self.broken = self.lost = True
+            raise
+        if received:
+            self.codec.feed(received)
+        elif received is not None:
+            self.ended = True
 
     async def receive_body(self) -> bytes:
         """Receive the next piece of the body; empty at its end.
@@ -248,6 +272,8 @@ class HTTPConnection:
             except BaseException as exc:
                 self._note_failure(exc)
                 raise
+            if sent == len(data):
+                return
             data = data[sent:]
         await self.send(data)
 
@@ -268,6 +294,9 @@ class HTTPConnection:
                 for start in range(0, len(data), _PIECE):
                     watch.sending_began()
                     await self._stream.send_all(view[start : start + _PIECE])
+        except trio.ClosedResourceError as exc:
+            # By its deadline, say; for the app it is broken, whoever did it.
+            raise trio.BrokenResourceError("closed while it was sent on") from exc
         finally:
             watch.sending_ended()
 

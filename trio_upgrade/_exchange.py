@@ -237,16 +237,18 @@ class ServerExchange:
             raise self._clients_fault(NotOffered(protocol))
         self._begin_switch()
         try:
-            if http.codec.body_left is not None:
+            codec = http.codec
+            if codec.body_left:
                 # Refused before a 100 invites it.
-                self._check_drain(http.codec.body_left)
-            if http.codec.continue_owed:
+                self._check_drain(codec.body_left)
+            if codec.continue_owed:
                 # Also for a request without content: with an Upgrade field beside it
                 # the 100 is a MUST (RFC 9110 §7.8).
                 await http.send_informational(100, "Continue", ())
-            await self._drain_body(http)
-            # The body may have taken its time.
-            self._hub.check_draining()
+            if not codec.body_ended:
+                await self._drain_body(http)
+                # Which may have taken its time.
+                self._hub.check_draining()
             self._hub.deadlines.decision.disarm(self._session)
             await http.send_informational(101, reason, fields)
             return self._hand_over(http, protocol)

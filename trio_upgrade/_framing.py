@@ -8,8 +8,8 @@ import re
 from typing import TYPE_CHECKING, final
 
 from ._errors import MalformedMessage
-from ._headers import Field, field_values
-from ._target import parse_authority
+from ._headers import DECISIVE_FIELDS, Field, field_values
+from ._target import check_authority
 from ._tokens import connection_options, split_list
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 # Behind check_head a line ends at its CR.  A blank before the colon is left to h11,
 # which refuses it.
 _find_fields = re.compile(
-    rb"\n(host|content-length|transfer-encoding|expect):([^\r]*)", re.IGNORECASE
+    rb"\n(" + b"|".join(sorted(DECISIVE_FIELDS)) + rb"):([^\r]*)", re.IGNORECASE
 ).findall
 _find_request_version = re.compile(rb" HTTP/([0-9]\.[0-9])\r\n").search
 # Strings, which re compiles when a client comes to use them: servers import faster.
@@ -32,8 +32,12 @@ _NO_CONTENT, _NOT_MODIFIED = 204, 304
 _LENGTH_DIGITS = 20
 
 
-def check_request(head: bytes) -> None:
+def check_request(head: bytes) -> dict[bytes, list[bytes]]:
     """Check the head of a request, which :func:`check_head` has passed.
+
+    Returns:
+        The lines of its decisive fields, by their names in lower case. They hold if h11
+        takes the head as well.
 
     Raises:
         MalformedMessage: The version is none of HTTP/1.0 and 1.1 (RFC 9110 §15.6.6),
@@ -53,13 +57,14 @@ def check_request(head: bytes) -> None:
             # Equal ones too: whoever repeats it is confused, or wants to confuse.
             raise MalformedMessage("more than one Content-Length")
         _check_body(lengths, codings, old=old)
-        content = codings or any(length.strip(b" \t0") for length in lengths)
+        content = codings or any(length.strip(b"0") for length in lengths)
         if content and head.startswith(b"CONNECT "):
             raise MalformedMessage("a CONNECT has no content")
-    if not old:
-        for expectation in split_list(fields.get(b"expect", ())):
+    if b"expect" in fields and not old:
+        for expectation in split_list(fields[b"expect"]):
             if expectation.lower() != "100-continue":
                 raise MalformedMessage("an unknown expectation", status=417)
+    return fields
 
 
 def check_response(head: bytes, *, has_body: bool) -> None:
@@ -184,7 +189,7 @@ def _check_declared(response: Response, length: int | None) -> int:
 def _gather(head: bytes) -> dict[bytes, list[bytes]]:
     fields: dict[bytes, list[bytes]] = {}
     for name, value in _find_fields(head):
-        fields.setdefault(name.lower(), []).append(value)
+        fields.setdefault(name.lower(), []).append(value.strip(b" \t"))
     return fields
 
 
@@ -210,7 +215,7 @@ def _check_host(values: Sequence[bytes], *, required: bool) -> None:
         return
     try:
         # An empty one is well formed: Go's clients send it over Unix sockets.
-        parse_authority(values[0].strip(b" \t").decode("latin-1"))
+        check_authority(values[0])
     except ValueError as exc:
         raise MalformedMessage(f"a malformed Host field: {exc}") from exc
 

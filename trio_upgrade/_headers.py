@@ -28,6 +28,18 @@ HOP_BY_HOP_FIELDS = frozenset(
     }
 )
 
+# What the library itself decides by when a request comes.
+DECISIVE_FIELDS = frozenset(
+    {
+        b"connection",
+        b"content-length",
+        b"expect",
+        b"host",
+        b"transfer-encoding",
+        b"upgrade",
+    }
+)
+
 # RFC 9110 §5.5: visible characters, blanks and obs-text.  CR, LF and NUL would be an
 # injection; the other control characters have no use but to confuse a log.
 _is_value = re.compile(rb"[\t\x20-\x7e\x80-\xff]*").fullmatch
@@ -43,16 +55,24 @@ class Headers(Mapping[str, str]):
 
     Args:
         raw: The pairs of name and value.
-        head: The head that they came in, its lines ended by CRLF and none of them
-            folded, if they may be made again of that.
+        head: Instead of them the head that they came in, well formed, its lines ended
+            by CRLF and none of them folded. It is taken apart when somebody looks.
+        decisive: The lines of its decisive fields, by name in lower case, if they are
+            known.
     """
 
-    __slots__ = ("_by_name", "_head", "_options", "_raw")
+    __slots__ = ("_by_name", "_decisive", "_head", "_options", "_raw")
 
-    def __init__(self, raw: Iterable[Field] = (), *, head: bytes | None = None) -> None:
-        # None while they are packed.
-        self._raw: tuple[Field, ...] | None = tuple(raw)
+    def __init__(
+        self,
+        raw: Iterable[Field] = (),
+        *,
+        head: bytes | None = None,
+        decisive: dict[bytes, list[bytes]] | None = None,
+    ) -> None:
+        self._raw: tuple[Field, ...] | None = tuple(raw) if head is None else None
         self._head = head
+        self._decisive = decisive
         # Values by name in lower case, made when something is first looked up.
         self._by_name: dict[bytes, list[bytes]] | None = None
         self._options: frozenset[str] | None = None
@@ -72,6 +92,8 @@ class Headers(Mapping[str, str]):
         Args:
             name: The name, in lower case.
         """
+        if self._decisive is not None and name in DECISIVE_FIELDS:
+            return self._decisive.get(name, ())
         if self._by_name is None:
             self._by_name = {}
             for key, value in self.raw:
@@ -80,9 +102,8 @@ class Headers(Mapping[str, str]):
 
     def pack(self) -> None:
         """Take up little room until somebody looks, if the head is there."""
-        # Of this one h11 has changed the case.
-        if self._head is not None and not self.lines(b"transfer-encoding"):
-            self._raw = self._by_name = self._options = None
+        if self._head is not None:
+            self._raw = self._decisive = self._by_name = self._options = None
 
     def options(self) -> frozenset[str]:
         """Return the connection options, in lower case (RFC 9110 §7.6.1)."""

@@ -85,10 +85,6 @@ class HTTPCodec:
 
     def start_exchange(self) -> None:
         """Forget the last exchange; what was read ahead stays."""
-        self._parser = h11.Connection(
-            h11.SERVER if self._role == "server" else h11.CLIENT,
-            max_incomplete_event_size=self._head_bytes,
-        )
         # Of our request, where it decides about the response.
         self._method = ""
         self._chunks: ChunkGuard | None = None
@@ -101,6 +97,12 @@ class HTTPCodec:
         self.body_pending: bool = False
         self.continue_owed: bool = False
         self.trailers: Headers = NO_FIELDS
+
+    def _start_parser(self) -> None:
+        self._parser = h11.Connection(
+            h11.SERVER if self._role == "server" else h11.CLIENT,
+            max_incomplete_event_size=self._head_bytes,
+        )
 
     ################################################################
     # Reading
@@ -186,20 +188,23 @@ class HTTPCodec:
             MalformedMessage: It is none.
         """
         check_head(raw, self._header_fields)
-        check_request(raw)
+        decisive = check_request(raw)
+        self._start_parser()
         event = self._parse_head(raw)
         assert isinstance(event, h11.Request)
-        headers = Headers(event.headers.raw_items(), head=raw)
+        # h11 has checked every line; what it made of them nobody may ask for.
+        headers = Headers(head=raw, decisive=decisive)
         # One of two by now.
         http_version = "1.1" if event.http_version == b"1.1" else "1.0"
         # h11 would tell as much by its next events, and take longer for it.
-        lengths = headers.lines(b"content-length")
-        if headers.lines(b"transfer-encoding") or (lengths and int(lengths[0])):
+        lengths = decisive.get(b"content-length")
+        if b"transfer-encoding" in decisive or (lengths and int(lengths[0])):
             self.body_ended = False
             self._measure_body(headers)
         # With or without content: an offer beside it makes the 100 a duty.
-        self.continue_owed = expects_continue(http_version, headers)
-        self._body_awaited = self.continue_owed and not self.body_ended
+        if b"expect" in decisive:
+            self.continue_owed = expects_continue(http_version, headers)
+            self._body_awaited = self.continue_owed and not self.body_ended
         return RequestHead(
             _METHODS.get(event.method) or event.method.decode("ascii"),
             event.target.decode("ascii"),
@@ -318,6 +323,7 @@ class HTTPCodec:
         except h11.LocalProtocolError as exc:
             raise ValueError(str(exc)) from exc
         self.start_exchange()
+        self._start_parser()
         self._method = method
         return self._parser.send(request)
 
@@ -345,7 +351,9 @@ class HTTPCodec:
 
     def fail(self) -> None:
         """Take in that written bytes did not go out: nothing more can be written."""
-        self._parser.send_failed()
+        # A server does not write by h11, and may have none yet.
+        if self._role == "client":
+            self._parser.send_failed()
 
     ################################################################
     # What comes after

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING, final
+import socket
+from typing import TYPE_CHECKING, Any, cast, final
 
 import trio
 
@@ -16,8 +17,7 @@ from ._socket import (
 )
 
 if TYPE_CHECKING:
-    import socket
-    from collections.abc import Iterator
+    from collections.abc import Callable
 
 # What accept(2) says of a connection that was gone before it was accepted, or that a
 # firewall forbade. The list is Trio's; its source tells where each comes from.
@@ -42,11 +42,15 @@ class DirectSocketListener(trio.abc.Listener[DirectSocketStream]):
         sock: It is owned from now on.
     """
 
-    __slots__ = ("_sock", "socket")
+    __slots__ = ("_accept", "_kind", "_sock", "socket")
 
     def __init__(self, sock: socket.socket) -> None:
         set_options(sock)
         self._sock = sock
+        # What socket.accept() does, without the enums of family and type that it makes
+        # each time, which take longer than the system call.
+        self._accept: Callable[[], tuple[int, object]] = cast("Any", sock)._accept
+        self._kind = (int(sock.family), int(sock.type), sock.proto)
         self.socket: trio.socket.SocketType = trio.socket.from_stdlib_socket(sock)
 
     async def accept(self) -> DirectSocketStream:
@@ -74,7 +78,7 @@ class DirectSocketListener(trio.abc.Listener[DirectSocketStream]):
         await trio.lowlevel.checkpoint()
         while True:
             try:
-                streams = list(self._accept_ready(most))
+                streams = self._accept_ready(most)
             except OSError as exc:
                 if exc.errno in CLOSED_ERRNOS:
                     raise translate_error(exc) from exc
@@ -83,22 +87,27 @@ class DirectSocketListener(trio.abc.Listener[DirectSocketStream]):
                 return streams
             await trio.lowlevel.wait_readable(self._sock)
 
-    def _accept_ready(self, most: int) -> Iterator[DirectSocketStream]:
-        accepted = 0
-        while accepted < most:
+    def _accept_ready(self, most: int) -> list[DirectSocketStream]:
+        streams: list[DirectSocketStream] = []
+        while len(streams) < most:
             try:
-                sock, _ = self._sock.accept()
+                sock = self._accept_one()
             except BlockingIOError:
-                return
+                break
             except OSError as exc:
                 if exc.errno in _GONE_ERRNOS:
                     continue
-                if accepted:
-                    return
+                if streams:
+                    break
                 raise
-            sock.setblocking(False)
-            accepted += 1
-            yield DirectSocketStream(sock)
+            streams.append(DirectSocketStream(sock))
+        return streams
+
+    def _accept_one(self) -> socket.socket:
+        descriptor, _ = self._accept()
+        sock = socket.socket(*self._kind, fileno=descriptor)
+        sock.setblocking(False)
+        return sock
 
     async def aclose(self) -> None:
         """Close it, waking whoever waits for a connection with ClosedResourceError."""

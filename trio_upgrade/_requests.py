@@ -18,6 +18,8 @@ from ._server_connection import ServerConnection
 from ._watching import EndReason
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
     from ._hub import Hub
     from ._request import Answer, App, Request, UpgradeHandler
     from ._server import Server
@@ -30,6 +32,7 @@ _LOGGER = logging.getLogger("trio_upgrade.server")
 # Set at every request; attributes of an Enum are slow to look up.
 _CANCELLED = EndReason.CANCELLED
 _ANSWERED = EndReason.ANSWERED
+_SWITCHES = (Upgrade, Tunnel)
 # What is still owed to a peer whose time is up, while HTTP is spoken.
 _LATE = {
     EndReason.SLOW_HEAD: (408, "the request came too slowly\n"),
@@ -74,55 +77,69 @@ class RequestLoop:
         )
         self.switched: Switched | None = None
 
+    async def run_at_once(self) -> bool:
+        """Serve the first request, if it is here already.
+
+        Nothing that is waited for here has a bound of its own but the sending.
+
+        Returns:
+            Whether to :meth:`run`.
+        """
+        exchange = await self._receive_request(at_once=True)
+        if exchange is None:
+            return self._session.reason is _CANCELLED
+        return await self._serve_request(exchange)
+
     async def run(self) -> None:
         """Serve one request after the other, until there can be no more."""
-        self._hub.deadlines.head.arm(self._session)
-        while await self._serve_request():
-            pass
+        while (exchange := await self._receive_request()) is not None:
+            more = await self._serve_request(exchange)
+            # Not to be kept until the next one has come.
+            del exchange
+            if not more:
+                return
 
-    async def _serve_request(self) -> bool:
+    async def _serve_request(self, exchange: ServerExchange) -> bool:
         # Whether there can be another one.
-        exchange = await self._receive_request()
-        if exchange is None:
-            return False
         try:
             return await self._run_app(exchange)
         except BaseException as exc:
             return await self._handle(exchange, exc)
         finally:
-            if exchange.stream is not None:
-                self._session.stream = exchange.stream
+            if exchange.protocol is not None:
+                self._session.stream = exchange.stream or self._transport
                 self._session.protocol = exchange.protocol
             exchange.finish()
 
-    async def _receive_request(self) -> ServerExchange | None:
-        http, session, deadlines = self.http, self._session, self._hub.deadlines
+    async def _receive_request(self, *, at_once: bool = False) -> ServerExchange | None:
+        http, session, hub = self.http, self._session, self._hub
         session.reason = _CANCELLED
         if not http.codec.has_begun_head:
-            session.idle = True
-            if self._hub.draining.is_set():
+            session.idle = not at_once
+            if hub.draining.is_set():
                 session.reason = EndReason.DRAINED
                 return None
-            if session.requests:
-                deadlines.idle.arm(session)
         try:
-            head = await http.receive_request()
-            if head is None:
-                session.reason = EndReason.PEER
-                return None
-            # Nobody works for a request that has just come too late.
-            await trio.lowlevel.checkpoint_if_cancelled()
-            deadlines.idle.disarm(session)
-            deadlines.head.disarm(session)
-            session.idle = False
+            if at_once:
+                head = http.take_request()
+                if head is None:
+                    return None
+            else:
+                head = await http.receive_request()
+                if head is None:
+                    session.reason = EndReason.PEER
+                    return None
+                # Nobody works for a request that has just come too late.
+                await trio.lowlevel.checkpoint_if_cancelled()
+                session.head_ended()
             session.requests += 1
-            self._hub.total_requests += 1
+            hub.total_requests += 1
             exchange = ServerExchange(
                 http,
                 self._transport,
                 head,
                 self._server,
-                self._hub,
+                hub,
                 session,
                 last=self._is_last(),
             )
@@ -130,12 +147,12 @@ class RequestLoop:
             session.reason = EndReason.LOST
             return None
         except MalformedMessage as exc:
-            deadlines.head.disarm(session)
+            session.head_ended()
             session.reason = EndReason.MALFORMED
             _LOGGER.debug("refused %s: %s", find_peer(self._transport), exc)
             await self._refuse(refuse(exc))
             return None
-        deadlines.decision.arm(session)
+        hub.deadlines.decision.arm(session)
         return exchange
 
     def _is_last(self) -> bool:
@@ -166,15 +183,20 @@ class RequestLoop:
     async def _run_app(self, exchange: ServerExchange) -> bool:
         request = exchange.request
         answer: Answer = await self._app(request)
-        if isinstance(answer, Upgrade | Tunnel):
-            return await self._switch(exchange, answer)
+        if isinstance(answer, _SWITCHES):
+            if exchange.protocol is not None:
+                raise UsageError(f"{answer!r} returned after the switch")
+            if not self._is_broken(exchange, answer):
+                stream = await self._switch(exchange, answer)
+                self.switched = request, stream, answer.handler
+            return False
         if not isinstance(answer, Response):
-            if exchange.stream is None or answer is not None:
+            if exchange.protocol is None or answer is not None:
                 raise UsageError(f"the app returned {answer!r} to {request!r}")
             self._session.reason = EndReason.RETURNED
             return False
         try:
-            if exchange.stream is not None:
+            if exchange.protocol is not None:
                 raise UsageError(f"{answer!r} returned after the switch")
             if self._is_broken(exchange, answer):
                 return False
@@ -194,30 +216,22 @@ class RequestLoop:
         self._session.reason = _ANSWERED
         return more
 
-    async def _switch(self, exchange: ServerExchange, answer: Upgrade | Tunnel) -> bool:
-        request = exchange.request
-        if exchange.stream is not None:
-            raise UsageError(f"{answer!r} returned after the switch")
-        if self._is_broken(exchange, answer):
-            return False
+    def _switch(
+        self, exchange: ServerExchange, answer: Upgrade | Tunnel
+    ) -> Awaitable[UpgradedStream]:
         if isinstance(answer, Tunnel):
-            stream = await exchange.accept_connect(answer.fields)
-        elif request.method == "CONNECT":
+            return exchange.accept_connect(answer.fields)
+        if exchange.request.method == "CONNECT":
             raise UsageError(f"{answer!r} is no answer to CONNECT")
-        else:
-            stream = await exchange.accept_upgrade(
-                answer.protocol, answer.fields, answer.reason
-            )
-        self.switched = request, stream, answer.handler
-        return False
+        return exchange.accept_upgrade(answer.protocol, answer.fields, answer.reason)
 
     def _is_broken(self, exchange: ServerExchange, answer: Answer) -> bool:
         # A 101 or a 100 was begun and failed, and the app went on all the same.
-        if exchange.http.broken:
+        if self.http.broken:
             self._session.reason = EndReason.LOST
             request = exchange.request
             _LOGGER.info("%r dropped, the connection is broken: %r", answer, request)
-        return exchange.http.broken
+        return self.http.broken
 
     ################################################################
     # Errors
@@ -227,7 +241,7 @@ class RequestLoop:
         # After an error of the app; returns what _serve_request does.
         errors, rest = split_errors(exc)
         try:
-            switched = exchange.stream is not None
+            switched = exchange.protocol is not None
             if errors is not None and rest is None and not switched:
                 return await self._recover(exchange, errors)
             lost = exchange.lost

@@ -99,7 +99,8 @@ class ResponseWriter:
 
 
 def _format_head(status: int, reason: str, fields: Iterable[Field]) -> bytes:
-    lines = [b"HTTP/1.1 %d %b\r\n" % (status, reason.encode("ascii"))]
-    lines += [b"%b: %b\r\n" % field for field in fields]
-    lines.append(b"\r\n")
-    return b"".join(lines)
+    parts = [b"HTTP/1.1 %d %b\r\n" % (status, reason.encode("ascii"))]
+    for name, value in fields:
+        parts += name, b": ", value, b"\r\n"
+    parts.append(b"\r\n")
+    return b"".join(parts)

@@ -281,11 +281,13 @@ async def _accept_connections(
                     failed = trio.current_time()
                     await trio.sleep(_CAPACITY_WAIT)
                     continue
+                streams.reverse()
                 try:
                     while streams:
-                        # Others may have been quicker.
-                        await hub.wait_room()
-                        session = make_session(streams.pop(0))
+                        if hub.room < 1:
+                            # Others have been quicker.
+                            await hub.wait_room()
+                        session = make_session(streams.pop())
                         nursery.start_soon(session.serve, name=_CONNECTION)
                 finally:
                     for stream in streams:
@@ -325,6 +327,8 @@ async def serve_stream(
         strict: Whether exceptions of the app come out of here; see :func:`serve_tcp`.
         observer: See :func:`serve_tcp`.
     """
+    # As a session takes it for granted that its task has only just begun.
+    await trio.lowlevel.cancel_shielded_checkpoint()
     if server is not None:
         hub = find_hub(server)
         make_loop = partial(RequestLoop, app=app, server=server, hub=hub)

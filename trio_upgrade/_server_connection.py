@@ -44,17 +44,32 @@ class ServerConnection(HTTPConnection):
             MalformedMessage: It is none, or over a limit; a response can be sent.
             trio.BrokenResourceError: The connection is broken.
         """
-        codec = self.codec
-        codec.start_exchange()
-        writer = self._writer
-        if writer.begun:
-            writer = self._writer = ResponseWriter()
+        self._start_exchange()
         raw = await self.receive_head()
-        if raw is None:
-            return None
+        return None if raw is None else self._parse_request(raw)
+
+    def take_request(self) -> RequestHead | None:
+        """Take the next request head if it is here, without a checkpoint; None if not.
+
+        Raises:
+            MalformedMessage: As :meth:`receive_request` does.
+            trio.BrokenResourceError: Likewise.
+        """
+        self._start_exchange()
+        self.receive_here()
+        raw = self.codec.take_head()
+        return None if raw is None else self._parse_request(raw)
+
+    def _start_exchange(self) -> None:
+        self.codec.start_exchange()
+        if self._writer.begun:
+            self._writer = ResponseWriter()
+
+    def _parse_request(self, raw: bytes) -> RequestHead:
+        writer = self._writer
         # Also for what is refused: to HEAD no refusal has content.
         writer.method = raw[: raw.find(b" ")].decode("latin-1")
-        head = codec.parse_request(raw)
+        head = self.codec.parse_request(raw)
         writer.old = head.http_version != "1.1"
         writer.closes = not keeps_alive(head.http_version, head.headers)
         return head

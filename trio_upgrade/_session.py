@@ -10,6 +10,7 @@ from ._bottom import abort_on_close, find_peer
 from ._closing import close_at_once, close_in_stages, close_now
 from ._exchange import is_loss
 from ._groups import split_errors
+from ._socket import DirectSocketStream
 from ._watching import EndReason
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ class Session:
         self._hub = hub
         self._outer = outer
         self.stream: trio.abc.Stream = transport
-        self.scope: trio.CancelScope = trio.CancelScope()
+        self.scope: trio.CancelScope = outer
         self._cause = EndReason.CANCELLED
         self.abort: bool = False
         self.requests: int = 0
@@ -82,7 +83,7 @@ class Session:
         self.reason: EndReason = EndReason.CANCELLED
         # Only an observer wants to know.
         self.began: float = 0.0 if hub.on_end is None else trio.current_time()
-        self.idle: bool = True
+        self.idle: bool = False
         self.task: trio.lowlevel.Task | None = None
         self.depth: int = 0
         self._hub.admit(self)
@@ -133,12 +134,15 @@ class Session:
         hub = self._hub
         loop = self._make_loop(self)
         try:
-            with self.scope:
-                await loop.run()
+            # To enter a scope and to leave it takes a twentieth of a handshake.  What is
+            # here at once does without, for then no deadline needs to cancel anything.
+            if not self._may_do_without_scope() or await loop.run_at_once():
+                with trio.CancelScope() as self.scope:
+                    await loop.run()
             if loop.switched is None:
                 # Only the end is left, and that has a bound of its own.
                 hub.deadlines.disarm(self)
-                if self.scope.cancelled_caught:
+                if self.scope.cancelled_caught or self._cause is EndReason.SLOW_READER:
                     await loop.apologize(self._cause)
                 return None
         finally:
@@ -148,6 +152,12 @@ class Session:
         if hub.is_over:
             self._outer.cancel(reason=self._cause.value)
         return loop.switched
+
+    def _may_do_without_scope(self) -> bool:
+        # As long as its first head need not be waited for: who does not read in time is
+        # cut off below, and the end of a grace cancels the scope of all.
+        direct = isinstance(self.stream, DirectSocketStream)
+        return direct and self._hub.limits.decision_timeout is None
 
     async def _end(self) -> None:
         if self.abort or self._hub.is_over:
@@ -168,7 +178,18 @@ class Session:
     def expire(self, reason: EndReason) -> None:
         """End what this does now: its time is up."""
         self._cause = reason
-        self.scope.cancel(reason=reason.value)
+        stream = self.stream
+        if reason is EndReason.SLOW_READER and isinstance(stream, DirectSocketStream):
+            # Not by the scope, which is perhaps that of all.
+            abort_on_close(stream)
+            stream.close()
+        else:
+            self.scope.cancel(reason=reason.value)
+
+    def head_awaited(self) -> None:
+        """Take in that the next head has to be waited for."""
+        deadlines = self._hub.deadlines
+        (deadlines.idle if self.requests else deadlines.head).arm(self)
 
     def head_began(self) -> None:
         """Take in that some of a head has come, but not all."""
@@ -176,6 +197,12 @@ class Session:
         if self.requests:
             self._hub.deadlines.idle.disarm(self)
             self._hub.deadlines.head.arm(self)
+
+    def head_ended(self) -> None:
+        """Take in that all of it has come."""
+        self.idle = False
+        self._hub.deadlines.idle.disarm(self)
+        self._hub.deadlines.head.disarm(self)
 
     def sending_began(self) -> None:
         """Take in that something is being sent that the peer has to read."""

@@ -163,6 +163,23 @@ class DirectSocketStream(trio.abc.HalfCloseableStream):
 
     # What the rest of this library does where it passes checkpoints anyway.
 
+    def receive_at_once(self, max_bytes: int) -> bytes | None:
+        """Receive what is there, at most so many bytes; None if nothing is.
+
+        Raises:
+            trio.BrokenResourceError: The connection is broken.
+            trio.ClosedResourceError: The stream was closed.
+            trio.BusyResourceError: Another task is receiving.
+        """
+        if self.receiving:
+            raise trio.BusyResourceError("another task is receiving from this stream")
+        try:
+            return self._sock.recv(max_bytes)
+        except BlockingIOError:
+            return None
+        except OSError as exc:
+            raise translate_error(exc) from exc
+
     def send_at_once(self, data: bytes | bytearray | memoryview) -> int:
         """Send what the kernel takes now, and return how many bytes that was.
 

@@ -15,6 +15,8 @@ _OF_IPV6 = _HEX_DIGITS | frozenset(":.")
 _OF_NAME = frozenset(
     "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~!$&'()*+,;=%"
 )
+# Of most names: no escapes, which have to be looked at.
+_PLAIN_NAME = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-."
 _MAX_PORT = 65535
 _PORT_DIGITS = 5
 
@@ -66,6 +68,19 @@ def parse_authority(text: str) -> Authority:
     if port is not None and port > _MAX_PORT:
         raise ValueError("a port above 65535")
     return Authority(str(IPv6Address(host)) if is_ipv6 else host.lower(), port)
+
+
+def check_authority(text: bytes) -> None:
+    """Check that ``host[:port]`` is well formed, Latin-1 as it came in a message.
+
+    Raises:
+        ValueError: As :func:`parse_authority` does.
+    """
+    host, _, digits = text.partition(b":")
+    plain = not host.translate(None, _PLAIN_NAME)
+    if not plain or (digits and not (len(digits) < _PORT_DIGITS and digits.isdigit())):
+        # Of no usual form, and so to be looked at closely.
+        parse_authority(text.decode("latin-1"))
 
 
 def parse_connect_authority(text: str) -> Authority:

@@ -29,7 +29,8 @@ def split_list(values: Iterable[bytes]) -> list[str]:
 
 def connection_options(values: Iterable[bytes]) -> frozenset[str]:
     """Return the options of all Connection lines, in lower case (RFC 9110 §7.6.1)."""
-    return frozenset(map(str.lower, split_list(values)))
+    # Whole lines, as bytes are lowered faster than strings.
+    return frozenset(split_list([value.lower() for value in values]))
 
 
 def fold_protocol(protocol: str) -> str:
