@@ -6,7 +6,6 @@ import errno
 import socket
 from functools import partial
 
-
 import pytest
 import trio
 import trio.testing

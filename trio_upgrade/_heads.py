@@ -3,20 +3,32 @@
 # the raw bytes, and they are the same whether or not the request is an upgrade.
 from __future__ import annotations
 
-import re
-
 from ._errors import MalformedMessage
 
-# Where h11 ends a head, so that both always see the same one.
-find_head_end = re.compile(rb"\n\r?\n").search
-_find_fold = re.compile(rb"\n[ \t]").search
 # RFC 9110 §5.5: a recipient may take these for what it likes, which is the trouble.
 _CONTROLS = bytes(octet for octet in (*range(0x20), 0x7F) if octet not in b"\t\r\n")
 _TLS_HANDSHAKE = 0x16
 # The first octet of a method or of "HTTP/": a tchar.
-_TCHARS = frozenset(
+TCHARS = frozenset(
     b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 )
+
+
+def find_head_end(data: bytes | bytearray, start: int) -> int:
+    """Return where the head ends that this begins with, -1 if its end is not here.
+
+    Behind the first empty line, whose CR may be missing: there h11 ends it as well.
+
+    Args:
+        data: The bytes.
+        start: Where to begin to look.
+    """
+    # Not by a regex, which takes three times as long.
+    end = data.find(b"\n\r\n", start)
+    bare = data.find(b"\n\n", start, len(data) if end < 0 else end + 1)
+    if bare >= 0:
+        return bare + 2
+    return end if end < 0 else end + 3
 
 
 def check_first_octet(octet: int) -> None:
@@ -27,7 +39,7 @@ def check_first_octet(octet: int) -> None:
     """
     if octet == _TLS_HANDSHAKE:
         raise MalformedMessage("TLS spoken where plain HTTP was expected")
-    if octet not in _TCHARS:
+    if octet not in TCHARS:
         raise MalformedMessage(f"no HTTP message begins with octet 0x{octet:02x}")
 
 
@@ -48,7 +60,7 @@ def check_head(head: bytes, max_fields: int) -> None:
         raise MalformedMessage("a CR or LF alone in the head")
     if _has_any(head, _CONTROLS):
         raise MalformedMessage("a control character in the head")
-    if _find_fold(head):
+    if b"\n " in head or b"\n\t" in head:
         raise MalformedMessage("a folded field line")
     if lines - 2 > max_fields:
         raise MalformedMessage(f"more than {max_fields} fields", status=431)

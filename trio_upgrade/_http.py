@@ -24,7 +24,7 @@ from ._framing import (
 )
 from ._handshake import expects_continue
 from ._headers import NO_FIELDS, Field, Headers, field_values
-from ._heads import check_first_octet, check_head, find_head_end
+from ._heads import TCHARS, check_first_octet, check_head, find_head_end
 from ._messages import RequestHead, ResponseHead
 
 if TYPE_CHECKING:
@@ -157,17 +157,21 @@ class HTTPCodec:
         if self._skip_blank and buffer.startswith(b"\r\n"):
             buffer = self._buffer = buffer[2:]
             self._skip_blank = False
-        if buffer and not (self._skip_blank and buffer == b"\r"):
+        if (
+            buffer
+            and buffer[0] not in TCHARS
+            and not (self._skip_blank and buffer == b"\r")
+        ):
             check_first_octet(buffer[0])
-        match = find_head_end(buffer, self._scanned)
-        size = match.end() if match else len(buffer)
+        end = find_head_end(buffer, self._scanned)
+        size = end if end >= 0 else len(buffer)
         if size > self._head_bytes:
             raise MalformedMessage(
                 f"a head of more than {self._head_bytes} bytes",
                 # The line is what was too long if its end is not within the bound.
                 status=431 if buffer.find(b"\n", 0, self._head_bytes) >= 0 else 414,
             )
-        if match is None:
+        if end < 0:
             # "\n\r" may be all that is here of the end.
             self._scanned = max(0, size - 2)
             return None

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, final
 import trio
 
 from ._connection import SMALL_BODY, HTTPConnection, Watch
+from ._errors import MalformedMessage
 from ._handshake import keeps_alive
 from ._responses import ResponseWriter
 
@@ -67,9 +68,13 @@ class ServerConnection(HTTPConnection):
 
     def _parse_request(self, raw: bytes) -> RequestHead:
         writer = self._writer
-        # Also for what is refused: to HEAD no refusal has content.
-        writer.method = raw[: raw.find(b" ")].decode("latin-1")
-        head = self.codec.parse_request(raw)
+        try:
+            head = self.codec.parse_request(raw)
+        except MalformedMessage:
+            # To HEAD no refusal has content, either.
+            writer.method = raw[: raw.find(b" ")].decode("latin-1")
+            raise
+        writer.method = head.method
         writer.old = head.http_version != "1.1"
         writer.closes = not keeps_alive(head.http_version, head.headers)
         return head
@@ -172,8 +177,3 @@ class ServerConnection(HTTPConnection):
     def may_answer(self) -> bool:
         """Whether a final response can still be begun."""
         return not (self.broken or self._writer.begun)
-
-    def hand_over(self) -> tuple[bytes, bool]:
-        """Free the HTTP state; see :meth:`HTTPConnection.hand_over`."""
-        del self._writer
-        return super().hand_over()

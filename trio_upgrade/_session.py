@@ -115,7 +115,11 @@ class Session:
                         )
                     finally:
                         self.stream = stream.outermost
-                await self._end()
+                if self.abort or hub.is_over:
+                    await self._close_abruptly()
+                elif not close_at_once(self.stream):
+                    with trio.CancelScope() as self.scope:
+                        await close_in_stages(self.stream, hub.limits.linger)
             except BaseException:
                 if self.reason is EndReason.CANCELLED:
                     # When all must end, the scope of all is cancelled as well.
@@ -158,13 +162,6 @@ class Session:
         # cut off below, and the end of a grace cancels the scope of all.
         direct = isinstance(self.stream, DirectSocketStream)
         return direct and self._hub.limits.decision_timeout is None
-
-    async def _end(self) -> None:
-        if self.abort or self._hub.is_over:
-            await self._close_abruptly()
-        elif not close_at_once(self.stream):
-            with trio.CancelScope() as self.scope:
-                await close_in_stages(self.stream, self._hub.limits.linger)
 
     async def _close_abruptly(self) -> None:
         if self.abort:
