@@ -158,29 +158,89 @@ class Copying(Tally):
         self.stop()
 
     def step(self) -> Awaitable[object] | None:
-        """Copy what can be copied now.
+        """Copy what can be copied now: one turn of a chunk at most, by descriptor.
 
         Returns:
             What to await before the next step; None at the end.
         """
         origin, port = self._origin, self._port
+        if self._ended:
+            return None
         if origin is None or port is None:
-            return None if self._ended else self._begin()
+            return self._begin()
+        if self._full >= _BULK and CAN_SPLICE:
+            self._turns = self._full = 0
+            return self._splice(origin, port)
+        # All in this one frame, as each small message comes through here.
+        self.at_sink = False
         try:
-            return self._move(origin, port)
+            chunk = os.read(origin.fileno(), RECEIVE_SIZE)
+        except BlockingIOError:
+            self._turns = 0
+            return trio.lowlevel.wait_readable(origin.fileno())
         except OSError as exc:
             raise translate_error(exc) from exc
+        if not chunk:
+            self._ended = True
+            return None
+        size = len(chunk)
+        self.read += size
+        self.at_sink = True
+        if self._turns == 0:
+            # Only where others have run can another one be sending.
+            port.check_sendable()
+        try:
+            sent = os.write(port.fileno(), chunk)
+        except BlockingIOError:
+            sent = 0
+        except OSError as exc:
+            raise translate_error(exc) from exc
+        if self.moved_at is None and self._transfer is None:
+            self.bytes += sent
+        else:
+            self.add(sent)
+        self._full = self._full + 1 if size == RECEIVE_SIZE else 0
+        if sent < size:
+            self._turns = 0
+            return self._write_rest(port, chunk, sent)
+        if self._full and self._turns < _TURNS - 1:
+            self._turns += 1
+            return trio.lowlevel.checkpoint_if_cancelled()
+        # After a short read the source is most likely dry. One pass of the scheduler
+        # may bring more, and costs less than to wait for it.
+        self._turns = 0
+        return trio.lowlevel.checkpoint()
 
     def stop(self, exc: BaseException | None = None) -> None:
         """Tell the streams what was done below them; others may use them again."""
-        broken = isinstance(exc, trio.BrokenResourceError)
         source, sink = self.source, self.sink
         if self._origin is not None:
             self._origin.receiving = False
-            note(source, received=self.read, ended=self._ended)
-            note(sink, sent=self.bytes - self._before)
-        if broken:
+            sent = self.bytes - self._before
+            if _is_same(sink, source):
+                note(sink, received=self.read, sent=sent, ended=self._ended)
+            else:
+                note(source, received=self.read, ended=self._ended)
+                note(sink, sent=sent)
+        if isinstance(exc, trio.BrokenResourceError):
             note(sink if self.at_sink else source, broken=True)
+
+    async def pass_end(self) -> None:
+        """End the sink, behind the copy, or close it where that is the way to do it.
+
+        A checkpoint only where the stream has one.
+        """
+        sink = self.sink
+        if isinstance(self._port, DirectSocketStream):
+            try:
+                self._port.end()
+            except trio.BrokenResourceError:
+                note(sink, broken=True)
+                raise
+        elif isinstance(sink, trio.abc.HalfCloseableStream):
+            await sink.send_eof()
+        elif not _is_same(sink, self.source):
+            await sink.aclose()
 
     def _begin(self) -> Awaitable[object]:
         # The engine for this pair at this moment.
@@ -218,41 +278,6 @@ class Copying(Tally):
             if once:
                 return
 
-    def _move(self, origin: Port, port: Port) -> Awaitable[object] | None:
-        # One turn: what is here, and no more than a chunk.
-        if self._ended:
-            return None
-        if self._full >= _BULK and CAN_SPLICE:
-            self._turns = self._full = 0
-            return self._splice(origin, port)
-        self.at_sink = False
-        chunk = _read(origin)
-        if chunk is None:
-            self._turns = 0
-            return trio.lowlevel.wait_readable(origin.fileno())
-        if not chunk:
-            self._ended = True
-            return None
-        size = len(chunk)
-        self.read += size
-        self.at_sink = True
-        if self._turns == 0:
-            # Only where others have run can another one be sending.
-            port.check_sendable()
-        sent = _write(port, chunk)
-        self.add(sent)
-        self._turns += 1
-        self._full = self._full + 1 if size == RECEIVE_SIZE else 0
-        if sent < size:
-            self._turns = 0
-            return self._write_rest(port, chunk, sent)
-        if size < RECEIVE_SIZE or self._turns == _TURNS:
-            # After a short read the source is most likely dry. One pass of the
-            # scheduler may bring more, and costs less than to wait for it.
-            self._turns = 0
-            return trio.lowlevel.checkpoint()
-        return trio.lowlevel.checkpoint_if_cancelled()
-
     async def _write_rest(self, port: Port, chunk: bytes, sent: int) -> None:
         try:
             with memoryview(chunk) as view:
@@ -277,33 +302,16 @@ class Copying(Tally):
         self._ended = ended
 
 
-async def end_sink(sink: trio.abc.HalfCloseableStream) -> None:
-    """Pass the end on, behind a copy; a checkpoint only where the stream has one."""
-    below = look_below(sink, to_receive=False)
-    if not isinstance(below, DirectSocketStream):
-        await sink.send_eof()
-        return
-    try:
-        below.end()
-    except trio.BrokenResourceError:
-        note(sink, broken=True)
-        raise
-
-
-def _read(origin: Port) -> bytes | None:
-    # None where it would block.  By itself, so that neither a chunk nor that exception
-    # is held by who waits then.
-    try:
-        return os.read(origin.fileno(), RECEIVE_SIZE)
-    except BlockingIOError:
-        return None
-
-
-def _write(sink: Port, data: bytes | memoryview) -> int:
+def _write(sink: Port, data: memoryview) -> int:
     try:
         return os.write(sink.fileno(), data)
     except BlockingIOError:
         return 0
+
+
+def _is_same(one: object, other: object) -> bool:
+    # Typed wide: checkers hold that a SendStream is never a ReceiveStream.
+    return one is other
 
 
 @final

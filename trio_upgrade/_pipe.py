@@ -3,11 +3,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import trio
-
-from ._copy import Copying, end_sink
+from ._copy import Copying
 
 if TYPE_CHECKING:
+    import trio
+
     from ._copy import Transfer
 
 
@@ -51,13 +51,5 @@ async def pipe(
         raise
     copying.stop()
     if end:
-        if isinstance(sink, trio.abc.HalfCloseableStream):
-            await end_sink(sink)
-        elif not _is_same(sink, source):
-            await sink.aclose()
+        await copying.pass_end()
     return copying.bytes
-
-
-def _is_same(one: object, other: object) -> bool:
-    # Typed wide: checkers hold that a SendStream is never a ReceiveStream.
-    return one is other

@@ -302,7 +302,7 @@ class UpgradedStream(trio.abc.Stream):
         # Return what is below a stack of these; to receive from there, None until all
         # that is to be replayed has been.  Not by isinstance(), which is slow for what
         # has an abstract class above it; what a user makes of these is not looked into.
-        while type(stream) in (_HalfCloseableUpgradedStream, UpgradedStream):
+        while type(stream) in _KINDS:
             if to_receive and stream._position is not None:
                 return None
             stream = stream._transport
@@ -318,7 +318,7 @@ class UpgradedStream(trio.abc.Stream):
         broken: bool = False,
     ) -> None:
         # Tell a stack of these what was done and met below it.
-        while type(stream) in (_HalfCloseableUpgradedStream, UpgradedStream):
+        while type(stream) in _KINDS:
             stream.received += received
             stream.sent += sent
             stream._peer_ended |= ended
@@ -343,6 +343,9 @@ class _HalfCloseableUpgradedStream(UpgradedStream, trio.abc.HalfCloseableStream)
         except trio.BrokenResourceError:
             self._broken = True
             raise
+
+
+_KINDS = frozenset({UpgradedStream, _HalfCloseableUpgradedStream})
 
 
 @final
