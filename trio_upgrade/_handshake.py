@@ -44,7 +44,8 @@ def find_offers(method: str, http_version: str, headers: Headers) -> Offers:
     ``upgrade`` connection option (RFC 9110 §7.8). A field without its option was
     probably forwarded by mistake (§7.6.1). CONNECT offers a tunnel and nothing else.
     """
-    if http_version != "1.1" or method == "CONNECT" or not _has_upgrade_option(headers):
+    options = headers.options()
+    if http_version != "1.1" or method == "CONNECT" or "upgrade" not in options:
         return Offers()
     return parse_protocols(headers.lines(b"upgrade"))
 
@@ -145,7 +146,7 @@ def find_switch_defect(
         if protocol not in offers:
             return f"it switches to {protocol!r}, which was not offered"
     tolerated = tolerate_missing_connection and "connection" not in headers
-    if not (tolerated or _has_upgrade_option(headers)):
+    if not (tolerated or "upgrade" in headers.options()):
         return "its Connection field does not name Upgrade"
     return None
 
@@ -195,7 +196,3 @@ def must_close(
     if unread == 0:
         return False
     return client_waits or (unread is not None and unread > drain_body)
-
-
-def _has_upgrade_option(headers: Headers) -> bool:
-    return "upgrade" in headers.options()

@@ -58,7 +58,8 @@ def check_head(head: bytes, max_fields: int) -> None:
     lines = head.count(b"\r\n")
     if head.count(b"\n") != lines or head.count(b"\r") != lines:
         raise MalformedMessage("a CR or LF alone in the head")
-    if _has_any(head, _CONTROLS):
+    # A third of a regex's time, and nothing to compile.
+    if len(head.translate(None, _CONTROLS)) != len(head):
         raise MalformedMessage("a control character in the head")
     if b"\n " in head or b"\n\t" in head:
         raise MalformedMessage("a folded field line")
@@ -68,9 +69,4 @@ def check_head(head: bytes, max_fields: int) -> None:
 
 def has_controls(line: bytes) -> bool:
     """Tell whether a line, its CRLF taken off, has a control character in it."""
-    return _has_any(line, b"\r\n" + _CONTROLS)
-
-
-def _has_any(data: bytes, octets: bytes) -> bool:
-    # A third of a regex's time for a head, and nothing to compile.
-    return len(data.translate(None, octets)) != len(data)
+    return len(line.translate(None, b"\r\n" + _CONTROLS)) != len(line)

@@ -78,7 +78,7 @@ class HTTPCodec:
 
     def __init__(self, role: Role, limits: Limits) -> None:
         # Nothing but start_exchange() may be called first.
-        self._role = role
+        self._role = h11.SERVER if role == "server" else h11.CLIENT
         self._head_bytes = limits.head_bytes
         self._header_fields = limits.header_fields
         self._buffer: bytes | bytearray = b""
@@ -91,7 +91,7 @@ class HTTPCodec:
         self._body_awaited = False
         self._scanned = 0
         # One blank line is forgiven before a request (RFC 9112 §2.2), none elsewhere.
-        self._skip_blank = self._role == "server"
+        self._skip_blank = self._role is h11.SERVER
         self.body_ended: bool = True
         self.body_left: int | None = 0
         self.body_pending: bool = False
@@ -100,8 +100,7 @@ class HTTPCodec:
 
     def _start_parser(self) -> None:
         self._parser = h11.Connection(
-            h11.SERVER if self._role == "server" else h11.CLIENT,
-            max_incomplete_event_size=self._head_bytes,
+            self._role, max_incomplete_event_size=self._head_bytes
         )
 
     ################################################################
@@ -157,11 +156,8 @@ class HTTPCodec:
         if self._skip_blank and buffer.startswith(b"\r\n"):
             buffer = self._buffer = buffer[2:]
             self._skip_blank = False
-        if (
-            buffer
-            and buffer[0] not in TCHARS
-            and not (self._skip_blank and buffer == b"\r")
-        ):
+        blank = self._skip_blank and buffer == b"\r"
+        if buffer and buffer[0] not in TCHARS and not blank:
             check_first_octet(buffer[0])
         end = find_head_end(buffer, self._scanned)
         size = end if end >= 0 else len(buffer)
@@ -356,7 +352,7 @@ class HTTPCodec:
     def fail(self) -> None:
         """Take in that written bytes did not go out: nothing more can be written."""
         # A server does not write by h11, and may have none yet.
-        if self._role == "client":
+        if self._role is h11.CLIENT:
             self._parser.send_failed()
 
     ################################################################

@@ -114,7 +114,7 @@ class RequestLoop:
     async def _receive_request(self, *, at_once: bool = False) -> ServerExchange | None:
         http, session, hub = self.http, self._session, self._hub
         session.reason = _CANCELLED
-        if not http.codec.has_begun_head:
+        if at_once or not http.codec.has_begun_head:
             session.idle = not at_once
             if hub.draining.is_set():
                 session.reason = EndReason.DRAINED
@@ -134,14 +134,10 @@ class RequestLoop:
                 session.head_ended()
             session.requests += 1
             hub.total_requests += 1
+            most = hub.limits.requests_per_connection
+            last = most is not None and session.requests >= most
             exchange = ServerExchange(
-                http,
-                self._transport,
-                head,
-                self._server,
-                hub,
-                session,
-                last=self._is_last(),
+                http, self._transport, head, self._server, hub, session, last=last
             )
         except trio.BrokenResourceError:
             session.reason = EndReason.LOST
@@ -154,10 +150,6 @@ class RequestLoop:
             return None
         hub.deadlines.decision.arm(session)
         return exchange
-
-    def _is_last(self) -> bool:
-        most = self._hub.limits.requests_per_connection
-        return most is not None and self._session.requests >= most
 
     async def _refuse(self, refusal: Response) -> None:
         # Answers what never became a request, or is none any more.
