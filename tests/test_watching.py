@@ -347,10 +347,12 @@ class TestObservers:
         def never(*_: object, **__: object) -> None:
             raise AssertionError("called")
 
-        for name in ("_hub.ErrorRecord", "_hub.EndRecord", "_session.find_peer"):
+        for name in (
+            *("_hub.ErrorRecord", "_hub.EndRecord"),
+            *("_exchange.RequestRecord", "_exchange.SwitchRecord"),
+            *("_session.find_peer", "_request.find_peer"),
+        ):
             monkeypatch.setattr(f"trio_upgrade.{name}", never)
-        for name in ("RequestRecord", "SwitchRecord", "find_peer"):
-            monkeypatch.setattr(f"trio_upgrade._exchange.{name}", never)
 
         peer = ScriptedPeer(get("/1"), UP)
         await serve_stream(app, peer, strict=True)

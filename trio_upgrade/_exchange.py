@@ -10,7 +10,6 @@ import trio
 
 from ._answers import refuse
 from ._body import NO_BODY, Body
-from ._bottom import find_peer
 from ._errors import (
     BodyError,
     BodyTimeout,
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
     from ._messages import RequestHead, Response
     from ._server import Server
     from ._server_connection import ServerConnection
-    from ._watching import Peer
 
 _TUNNEL = "CONNECT"
 
@@ -76,7 +74,6 @@ class ServerExchange:
         "_watching",
         "protocol",
         "request",
-        "server",
     )
 
     def __init__(
@@ -105,7 +102,6 @@ class ServerExchange:
         watched = hub.on_request is not None or hub.on_switch is not None
         self._began = trio.current_time() if watched else 0.0
         self._clients_faults: list[Exception] = []
-        self.server: Server = server
         self._stream: UpgradedStream | None = None
         self.protocol: str | None = None
         limit = hub.limits.body_bytes
@@ -115,19 +111,9 @@ class ServerExchange:
             length = codec.body_left
             body = Body(self._receive_body, length, limit, lambda: codec.trailers)
         try:
-            self.request = Request(head, body, self)
+            self.request = Request(head, body, self, transport, server)
         except ValueError as exc:
             raise MalformedMessage(f"the request target is malformed: {exc}") from exc
-
-    @property
-    def peer(self) -> Peer:
-        """Where the client is; asked of the kernel only when somebody wants to know."""
-        return find_peer(self._transport)
-
-    @property
-    def secure(self) -> bool:
-        """Whether the transport is TLS."""
-        return isinstance(self._transport, trio.SSLStream)
 
     @property
     def stream(self) -> UpgradedStream | None:
@@ -313,7 +299,7 @@ class ServerExchange:
         self.protocol = protocol
         self._http = None
         # It may be held for days now.
-        let_go(self.request, self.server, self._transport)
+        let_go(self.request)
         hub.count_switch()
         if hub.on_switch is not None:
             seconds = trio.current_time() - self._began

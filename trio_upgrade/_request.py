@@ -40,15 +40,6 @@ App: TypeAlias = Callable[["Request"], Awaitable[Answer]]
 class Exchange(Protocol):
     """What a request needs of the connection that it came on."""
 
-    @property
-    def server(self) -> Server: ...
-
-    @property
-    def peer(self) -> Peer: ...
-
-    @property
-    def secure(self) -> bool: ...
-
     async def accept_upgrade(
         self, protocol: str, fields: tuple[Field, ...], reason: str
     ) -> UpgradedStream: ...
@@ -69,20 +60,30 @@ class Request:
         target: The request target as it came.
         http_version: ``"1.1"`` or ``"1.0"``.
         headers: The fields.
+        server: The server that this connection belongs to.
     """
 
     __slots__ = (
         "_body",
         "_exchange",
         "_parts",
+        "_transport",
         "_upgrades",
         "headers",
         "http_version",
         "method",
+        "server",
         "target",
     )
 
-    def __init__(self, head: RequestHead, body: Body, exchange: Exchange) -> None:
+    def __init__(
+        self,
+        head: RequestHead,
+        body: Body,
+        exchange: Exchange,
+        transport: trio.abc.Stream,
+        server: Server,
+    ) -> None:
         self.method: str = head.method
         self.target: str = head.target
         self.http_version: str = head.http_version
@@ -94,6 +95,8 @@ class Request:
         self._parts: Target | None = parse_target(head.method, head.target)
         self._body = body
         self._exchange = exchange
+        self._transport = transport
+        self.server: Server = server
 
     @property
     def upgrades(self) -> Offers:
@@ -125,7 +128,8 @@ class Request:
     @property
     def scheme(self) -> str:
         """``"http"`` or ``"https"``: of an absolute target, else of the connection."""
-        return self._target.scheme or ("https" if self._exchange.secure else "http")
+        secure = isinstance(self._transport, trio.SSLStream)
+        return self._target.scheme or ("https" if secure else "http")
 
     @property
     def authority(self) -> Authority:
@@ -140,12 +144,8 @@ class Request:
     @property
     def peer(self) -> Peer:
         """The client's address: host and port, a Unix socket's path, None if unknown."""
-        return self._exchange.peer
-
-    @property
-    def server(self) -> Server:
-        """The server that this connection belongs to."""
-        return self._exchange.server
+        # Asked of the kernel only when somebody wants to know.
+        return find_peer(self._transport)
 
     @property
     def trailers(self) -> Headers:
@@ -270,8 +270,8 @@ class Request:
         await trio.lowlevel.cancel_shielded_checkpoint()
         return stream, stream.head
 
-    def _let_go(self, server: Server, transport: trio.abc.Stream) -> None:
-        self._exchange = _Switched(server, transport)
+    def _let_go(self) -> None:
+        self._exchange = _SWITCHED
         self._upgrades = self._parts = None
         self.headers.pack()
 
@@ -281,21 +281,8 @@ class Request:
 
 @final
 class _Switched:
-    # The exchange of a request behind its switch: what can still be asked for, and
-    # nothing of what HTTP had.
-    __slots__ = ("_transport", "server")
-
-    def __init__(self, server: Server, transport: trio.abc.Stream) -> None:
-        self.server: Server = server
-        self._transport = transport
-
-    @property
-    def peer(self) -> Peer:
-        return find_peer(self._transport)
-
-    @property
-    def secure(self) -> bool:
-        return isinstance(self._transport, trio.SSLStream)
+    # The exchange of every request whose connection has switched.
+    __slots__ = ()
 
     async def accept_upgrade(
         self,
@@ -318,9 +305,12 @@ class _Switched:
         raise UsageError("the connection has switched protocols already")
 
 
-def let_go(request: Request, server: Server, transport: trio.abc.Stream) -> None:
+_SWITCHED = _Switched()
+
+
+def let_go(request: Request) -> None:
     """Free what a request holds of HTTP, and what it can find out anew.
 
     For its connection has switched, and it may be held for days.
     """
-    request._let_go(server, transport)  # pyright: ignore[reportPrivateUsage]
+    request._let_go()  # pyright: ignore[reportPrivateUsage]
