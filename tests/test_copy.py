@@ -14,6 +14,7 @@ import termios
 import tracemalloc
 from contextlib import suppress
 from functools import partial
+from types import CoroutineType
 from typing import TYPE_CHECKING, NoReturn, cast
 
 import pytest
@@ -709,6 +710,44 @@ class TestBudget:
         assert progress.bytes == 3 * CHUNK
         zeros.close()
         null.close()
+
+    async def test_short_messages(self) -> None:
+        """What is answered by then is read on at once, but as a part of the share."""
+        near, far = direct(await tcp_pair())
+        copying = Copying(near, near)
+
+        async def step(message: bytes = b"") -> str:
+            await far.send_all(message)
+            pause = copying.step()
+            assert isinstance(pause, CoroutineType)
+            with trio.move_on_after(0):
+                await pause
+            return pause.__name__
+
+        async def turns(count: int) -> str:
+            names = [await step(b"x") for _ in range(count)]
+            marks = {"checkpoint": "|", "checkpoint_if_cancelled": "."}
+            return "".join(marks[name] for name in names)
+
+        async def fail() -> None:
+            # The turn that an attempt is made behind, and the attempt.
+            assert await turns(1) == "."
+            assert await step() == "wait_readable"
+
+        await step()
+        assert await turns(16) == "|" * 16
+        assert await turns(24) == ".......|" * 3
+        await fail()
+        # The next one comes soon behind a success, and later and later behind failures.
+        for patience in (1, 2, 4, 8, 16, 32, 64, 128, 256, 256):
+            assert await turns(patience) == "|" * patience
+            await fail()
+        assert await turns(256) == "|" * 256
+        assert await turns(2) == ".."
+        assert await step() == "wait_readable"
+        assert await turns(2) == "|."
+        copying.stop()
+        await close((near, far))
 
     @every_way
     async def test_others_get_their_turn(self, origin: str, target: str) -> None:

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 _TURNS = 8
 # Full turns one after the other that make it worth to open a pipe.
 _BULK = 16
+# Short turns until the next attempt to read on at once, if those before were in vain: at
+# first and at most.  An attempt costs a fifth of a turn.
+_PATIENCE = 16
+_MOST_PATIENCE = 256
 # On Windows a socket is no file descriptor.
 _DESCRIPTORS = os.name == "posix"
 
@@ -117,7 +121,9 @@ class Copying(Tally):
         "_before",
         "_ended",
         "_full",
+        "_next_patience",
         "_origin",
+        "_patience",
         "_port",
         "_turns",
         "sink",
@@ -143,6 +149,9 @@ class Copying(Tally):
         self._before = 0
         # Turns since the last checkpoint, and full ones one after the other.
         self._turns = self._full = 0
+        # Short turns until the next attempt to read on at once, and how many there will
+        # be if that is in vain.
+        self._patience = self._next_patience = _PATIENCE
 
     async def run(self) -> None:
         """Copy until the source ends.
@@ -176,7 +185,10 @@ class Copying(Tally):
         try:
             chunk = os.read(origin.fileno(), RECEIVE_SIZE)
         except BlockingIOError:
-            self._turns = 0
+            if self._turns:
+                self._turns = 0
+                self._patience = self._next_patience
+                self._next_patience = min(2 * self._patience, _MOST_PATIENCE)
             return trio.lowlevel.wait_readable(origin.fileno())
         except OSError as exc:
             raise translate_error(exc) from exc
@@ -186,7 +198,9 @@ class Copying(Tally):
         size = len(chunk)
         self.read += size
         self.at_sink = True
-        if self._turns == 0:
+        if self._turns:
+            self._next_patience = 1
+        else:
             # Only where others have run can another one be sending.
             port.check_sendable()
         try:
@@ -203,7 +217,10 @@ class Copying(Tally):
         if sent < size:
             self._turns = 0
             return self._write_rest(port, chunk, sent)
-        if self._full and self._turns < _TURNS - 1:
+        if self._patience and not self._full:
+            self._patience -= 1
+        elif self._turns < _TURNS - 1:
+            # A peer on the same core may have answered during the write.
             self._turns += 1
             return trio.lowlevel.checkpoint_if_cancelled()
         # After a short read the source is most likely dry. One pass of the scheduler
