@@ -611,7 +611,7 @@ def endless(path: str) -> tuple[DirectSocketStream, Endless]:
 
 
 class FullAtFirst:
-    """In the place of a sink: full until it was waited for once."""
+    """In the place of a sink: full until it was waited for twice."""
 
     def __init__(self, room: Endless) -> None:
         self.waits = 0
@@ -622,7 +622,7 @@ class FullAtFirst:
                 os.write(self._pipe[1], bytes(CHUNK))
 
     def fileno(self) -> int:
-        return self._room.fileno() if self.waits else self._pipe[1]
+        return self._room.fileno() if self.waits > 1 else self._pipe[1]
 
     def check_sendable(self) -> None:
         pass
@@ -693,7 +693,7 @@ class TestBudget:
             await copying.run()
         trio.lowlevel.remove_instrument(meter)
 
-        assert sink.waits == 1
+        assert sink.waits == 2
         assert meter.most[0] == 8 * CHUNK
         sink.close()
         zeros.close()

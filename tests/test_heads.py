@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given, strategies as st
 
@@ -63,6 +65,14 @@ class TestFindEnd:
     def test_end(self, data: bytes, end: int) -> None:
         """A head ends at its first blank line, the sloppy ones too (RFC 9112 §2.2)."""
         assert find_head_end(data, 0) == end
+
+    @given(st.text("a\r\n", max_size=12), st.integers(0, 12))
+    def test_first_of_both(self, text: str, start: int) -> None:
+        """It is the first empty line from there on, with or without a CR."""
+        data = text.encode()
+        match = re.compile(rb"\n\r?\n").search(data, start)
+
+        assert find_head_end(data, start) == (match.end() if match else -1)
 
 
 class TestCheckHead:

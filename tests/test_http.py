@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import h11
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 
 from trio_upgrade import BadBody, IllegalSwitch, Limits, MalformedMessage
 from trio_upgrade._http import HTTPCodec
@@ -39,6 +40,29 @@ def read_body(codec: HTTPCodec, *packets: bytes) -> bytes:
     for packet in left:
         codec.feed(packet)
     return body
+
+
+padding = st.sampled_from(["", " ", "\t ", " \t"])
+# Mostly such as are taken, where they go together.
+field_lines = st.tuples(
+    st.sampled_from(
+        [
+            *(
+                "Connection:",
+                "UPGRADE:",
+                "Host-:",
+                "X-Host:",
+                "A:",
+                "expect:100-continue",
+            ),
+            *("A:", "b:", "connection:upgrade", "Te:", "Upgrade:", "coNNection:"),
+            *("content-length:5", "Transfer-Encoding:Chunked", "Host:", "A :", ":"),
+        ]
+    ),
+    padding,
+    st.sampled_from(["", "x", "\xe9,\tupgrade", "close, te", "a:b", "Host:x", "\x00"]),
+    padding,
+).map("".join)
 
 
 class TestHeads:
@@ -119,6 +143,28 @@ class TestHeads:
                         codec.take_head()
 
                 assert caught.value.status == 431
+
+    @settings(max_examples=500)
+    @given(st.lists(field_lines, max_size=6))
+    def test_fields_are_those_of_h11(self, lines: list[str]) -> None:
+        """What is taken apart here, and not by h11, is what h11 has checked."""
+        text = "\r\n".join(["GET / HTTP/1.1", "Host: y", *lines, "", ""])
+        head = text.encode("latin-1")
+        try:
+            headers = make_server().parse_request(head).headers
+        except MalformedMessage:
+            return
+        parser = h11.Connection(h11.SERVER)
+        parser.receive_data(head)
+        event = parser.next_event()
+        assert isinstance(event, h11.Request)
+        # But that it writes the transfer coding in lower case.
+        assert [(name, value.lower()) for name, value in headers.raw] == [
+            (name, value.lower()) for name, value in event.headers.raw_items()
+        ]
+        for name in {name for name, _ in event.headers}:
+            values = [value for key, value in headers.raw if key.lower() == name]
+            assert headers.lines(name) == values
 
     @given(tail=st.binary(max_size=50), cut=st.integers(0, len(UP) + 50))
     def test_tail_is_exact(self, tail: bytes, cut: int) -> None:

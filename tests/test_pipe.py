@@ -6,9 +6,11 @@ import pytest
 import trio
 import trio.testing
 
-from trio_upgrade import Transfer, pipe
+from trio_upgrade import Transfer, UpgradedStream, pipe
+from trio_upgrade._bottom import abort_on_close
 from trio_upgrade.testing import ScriptedPeer
 
+from .pairs import direct
 from .support import make_tls_contexts, tcp_pair, wrap_tls
 
 
@@ -131,6 +133,21 @@ async def test_reset_is_raised() -> None:
         await pipe(source, sink)
     assert sink.sent == b"one"
     assert not sink.got_eof
+
+
+async def test_end_that_does_not_arrive() -> None:
+    """Who is gone when it is owed the end is known to be, to the stream as well."""
+    (source, sender), (near, gone) = direct(await tcp_pair()), direct(await tcp_pair())
+    sink = UpgradedStream(near)
+    await sender.send_eof()
+    abort_on_close(gone)
+    await gone.aclose()
+
+    with pytest.raises(trio.BrokenResourceError):
+        await pipe(source, sink)
+    assert sink.broken
+    for stream in (source, sender, sink):
+        await stream.aclose()
 
 
 @pytest.mark.ids("S37")

@@ -10,6 +10,7 @@ import pytest
 import trio
 import trio.testing
 
+from trio_upgrade._bottom import abort_on_close
 from trio_upgrade._socket import DirectSocketStream, set_options, take_stream
 
 from .pairs import clogged_unix_pair, direct, tls_pair, unix_pair
@@ -86,6 +87,39 @@ class TestConflicts:
             with pytest.raises(trio.BusyResourceError):
                 await getattr(near, method)(*args)
             nursery.cancel_scope.cancel()
+
+
+class TestAtOnce:
+    """What is done without a checkpoint, where the library has passed one."""
+
+    async def test_receive(self) -> None:
+        """Nothing, something, and the end."""
+        near, far = direct(await tcp_pair())
+        assert near.receive_at_once(2) is None
+        await far.send_all(b"xyz")
+        assert near.receive_at_once(2) == b"xy"
+        assert near.receive_at_once(2) == b"z"
+        await far.send_eof()
+        assert near.receive_at_once(2) == b""
+        await near.aclose()
+        await far.aclose()
+
+    async def test_errors(self) -> None:
+        """Those of a receive that waits."""
+        near, far = direct(await tcp_pair())
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(near.receive_some)
+            await trio.testing.wait_all_tasks_blocked()
+            with pytest.raises(trio.BusyResourceError):
+                near.receive_at_once(1)
+            nursery.cancel_scope.cancel()
+        abort_on_close(far)
+        await far.aclose()
+        with pytest.raises(trio.BrokenResourceError):
+            near.receive_at_once(1)
+        await near.aclose()
+        with pytest.raises(trio.ClosedResourceError):
+            near.receive_at_once(1)
 
 
 class TestClosed:

@@ -10,6 +10,7 @@ from hypothesis import given, strategies as st
 from trio_upgrade import Authority
 from trio_upgrade._target import (
     Target,
+    check_authority,
     parse_authority,
     parse_target,
 )
@@ -50,6 +51,25 @@ class TestAuthority:
 
         assert authority == (host, port)
         assert str(authority) == shown
+
+    @given(
+        st.text("aZ9-._~!$&'()*+,;=%:[]@/ \t\xe9\u0661", max_size=12)
+        | st.tuples(hosts, st.integers(-1, 100_000)).map("%s:%s".__mod__)
+    )
+    def test_checked_alike(self, text: str) -> None:
+        """What is only checked is taken or refused for the same reason."""
+
+        def outcome(function, argument) -> str | None:
+            try:
+                function(argument)
+            except ValueError as exc:
+                return str(exc)
+            return None
+
+        raw = text.encode("latin-1", "replace")
+        assert outcome(check_authority, raw) == outcome(
+            parse_authority, raw.decode("latin-1")
+        )
 
     def test_mapped_ipv4(self) -> None:
         """The dots of an IPv4 address are accepted where RFC 3986 §3.2.2 has them."""

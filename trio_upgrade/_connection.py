@@ -155,13 +155,12 @@ class HTTPConnection:
         return head
 
     def receive_here(self) -> None:
-        """Take in what is here, without a checkpoint; of a kernel socket only.
+        """Take in what is here, without a checkpoint; from a kernel socket only.
 
         Raises:
             trio.BrokenResourceError: The connection is broken.
         """
-        if self._direct is None:
-            return
+        assert self._direct is not None
         try:
             received = self._direct.receive_at_once(_RECEIVE_SIZE)
         except trio.BrokenResourceError:

@@ -52,6 +52,8 @@ class ServerConnection(HTTPConnection):
     def take_request(self) -> RequestHead | None:
         """Take the next request head if it is here, without a checkpoint; None if not.
 
+        From a kernel socket only.
+
         Raises:
             MalformedMessage: As :meth:`receive_request` does.
             trio.BrokenResourceError: Likewise.

@@ -35,7 +35,7 @@ MUTANTS = {
     "U13": Mutant("_handshake", 'if http_version != "1.1" or method', "if method"),
     "U25": Mutant(
         "_tokens",
-        "frozenset(map(str.lower, split_list(values)))",
+        "frozenset(split_list([value.lower() for value in values]))",
         "frozenset(split_list(values))",
     ),
     "U28": Mutant("_tokens", "            if stripped:", "            if True:"),
@@ -57,9 +57,7 @@ MUTANTS = {
         '        (b"Connection", b"Upgrade"),\n        (b"Upgrade", check',
         '        (b"Upgrade", check',
     ),
-    "U15": Mutant(
-        "_exchange", "if http.codec.continue_owed:", "if http.codec.client_waits:"
-    ),
+    "U15": Mutant("_exchange", "if codec.continue_owed:", "if codec.client_waits:"),
     "U16": Mutant(
         "_exchange",
         "UpgradedStream(self._transport, rest,",
@@ -132,13 +130,11 @@ MUTANTS = {
         '            "user-agent" in self.request.headers or self.request.method,\n',
     ),
     # Strict reading
-    "M01": Mutant(
-        "_framing",
-        r'parse_authority(values[0].strip(b" \t").decode("latin-1"))',
-        "pass",
-    ),
+    "M01": Mutant("_framing", "check_authority(values[0])", "pass"),
     "M03": Mutant(
-        "_http", 'self._skip_blank = self._role == "server"', "self._skip_blank = False"
+        "_http",
+        "self._skip_blank = self._role is h11.SERVER",
+        "self._skip_blank = False",
     ),
     "M04": Mutant(
         "_heads", r'if head.count(b"\n") != lines or head.count', "if head.count"
