@@ -210,14 +210,22 @@ class TestFirstStep:
 
         assert recorder.reasons == [EndReason.LOST]
 
-    async def test_one_checkpoint_at_least(self) -> None:
+    @pytest.mark.parametrize("wire", [UP, get("/", "Connection: close"), b"\x00", b""])
+    async def test_one_checkpoint_at_least(self, wire: bytes) -> None:
         """To serve a stream is one, however much of it is there already."""
+
+        async def handler(_request: Request, _stream: UpgradedStream, _head) -> None:
+            pass
+
+        async def app(request: Request) -> Response | Upgrade:
+            return Upgrade("echo", handler) if request.upgrades else Response(200)
+
         near, far = direct(await tcp_pair())
-        await far.send_all(UP)
+        await far.send_all(wire)
         await far.send_eof()
 
         with trio.testing.assert_checkpoints():
-            await serve_stream(echo_app, near, strict=True)
+            await serve_stream(app, near, strict=True)
 
         await far.aclose()
 
@@ -381,6 +389,8 @@ class TestBounds:
 
         expected = EndReason.ANSWERED if answers else EndReason.SLOW_DECISION
         assert recorder.reasons == [expected]
+        status = b"200" if answers else b"503"
+        assert (await receive_all(far)).startswith(b"HTTP/1.1 " + status)
         await far.aclose()
 
 
@@ -398,11 +408,11 @@ class TestDrain:
 
         async with trio.open_nursery() as nursery:
             listener = await listen()
-            serve = partial(serve_listeners, echo_app, [listener], observer=recorder)
-            server: Server = await nursery.start(serve)
-            trio.lowlevel.add_instrument(drain := Drain())
             peer = await dial(listener)
             await peer.send_all(get("/"))
+            trio.lowlevel.add_instrument(drain := Drain())
+            serve = partial(serve_listeners, echo_app, [listener], observer=recorder)
+            server: Server = await nursery.start(serve)
             assert await receive_all(peer) == b""
             trio.lowlevel.remove_instrument(drain)
             await peer.aclose()
@@ -426,13 +436,13 @@ class TestDrain:
 
         async with trio.open_nursery() as nursery:
             listener = await listen()
-            serve = partial(serve_listeners, app, [listener], observer=recorder)
-            server: Server = await nursery.start(serve)
             peers = []
             for path in ("/slow", "/fast"):
                 peer = await dial(listener)
                 await peer.send_all(get(path))
                 peers.append(peer)
+            serve = partial(serve_listeners, app, [listener], observer=recorder)
+            server: Server = await nursery.start(serve)
             await trio.testing.wait_all_tasks_blocked()
             began = trio.current_time()
             await server.drain(grace)

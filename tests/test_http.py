@@ -144,6 +144,18 @@ class TestHeads:
 
                 assert caught.value.status == 431
 
+    def test_fields_nobody_asked_for(self) -> None:
+        """What the library decides by itself takes no other field apart."""
+        codec = make_server()
+        raw = get("/", "Connection: Upgrade", "Upgrade: echo", "Cookie: a=b")
+        headers = codec.parse_request(raw).headers
+        assert headers.lines(b"upgrade") == [b"echo"]
+        assert headers.options() == {"upgrade"}
+        assert headers.lines(b"expect") == ()
+        assert headers._raw is None
+        assert headers._by_name is None
+        assert headers["cookie"] == "a=b"
+
     @settings(max_examples=500)
     @given(st.lists(field_lines, max_size=6))
     def test_fields_are_those_of_h11(self, lines: list[str]) -> None:

@@ -6,10 +6,12 @@ import pytest
 import trio
 
 from trio_upgrade import Limits, MalformedMessage, Response
+from trio_upgrade._bottom import abort_on_close
 from trio_upgrade._server_connection import ServerConnection
 from trio_upgrade.testing import ScriptedPeer
 
-from .support import DATE, get, okay
+from .pairs import direct
+from .support import DATE, UP, get, okay, tcp_pair
 
 FIELD = (b"Date", DATE[6:-2])
 
@@ -110,3 +112,34 @@ async def test_cancelled_before_anything_was_said() -> None:
     assert scope.cancelled_caught
     assert http.may_answer
     assert not peer.sent
+
+
+async def test_taken_at_once() -> None:
+    """What is there of a head, and once it is whole the request."""
+    near, far = direct(await tcp_pair())
+    http = ServerConnection(near, Limits(), Watch())
+    assert http.take_request() is None
+    await far.send_all(UP[:9])
+    assert http.take_request() is None
+    await far.send_all(UP[9:] + b"tail")
+    head = http.take_request()
+
+    assert head is not None
+    assert head.target == "/u"
+    assert http.hand_over() == (b"tail", False)
+    await near.aclose()
+    await far.aclose()
+
+
+async def test_reset_at_once() -> None:
+    """Then nothing can be said, and nothing comes."""
+    near, far = direct(await tcp_pair())
+    http = ServerConnection(near, Limits(), Watch())
+    abort_on_close(far)
+    await far.aclose()
+    with pytest.raises(trio.BrokenResourceError):
+        http.take_request()
+
+    assert http.broken
+    assert http.lost
+    await near.aclose()

@@ -8,6 +8,7 @@ import tracemalloc
 from contextlib import suppress
 from functools import partial
 from itertools import groupby
+from typing import cast
 
 import pytest
 import trio
@@ -125,7 +126,7 @@ class TestRequest:
         assert said[0]["upgrades"] == []
 
     async def test_coding(self) -> None:
-        """Also what h11 spells in its own way is spelled so before and after."""
+        """A coding is spelled as it came, before and after."""
         said: list[dict[str, object]] = []
 
         async def handler(
@@ -144,6 +145,8 @@ class TestRequest:
         )
 
         assert said[0] == said[1]
+        fields = cast("list[object]", said[0]["fields"])
+        assert ("transfer-encoding", ["Chunked"]) in fields
 
     @pytest.mark.parametrize("inside", [True, False], ids=["in the app", "by handler"])
     async def test_nothing_can_be_answered(self, inside: bool) -> None:
@@ -229,6 +232,37 @@ class TestRequest:
             nursery.cancel_scope.cancel()
 
         assert schemes == ["https"]
+
+    async def test_what_it_keeps(self) -> None:
+        """Its head and its texts, and nothing that HTTP was spoken with."""
+
+        async def handler(
+            request: Request, stream: UpgradedStream, _head: bytes
+        ) -> None:
+            assert request.path == "/u"
+            left = gc.get_referents(request)
+            kept = {type(thing).__name__ for thing in left} - {
+                "str",
+                "type",
+                "NoneType",
+            }
+            assert kept == {
+                "Headers",
+                "Target",
+                "_Switched",
+                "Body",
+                "ScriptedPeer",
+            } | {"Server"}
+            assert {type(thing) for thing in gc.get_referents(request.headers)} <= {
+                bytes,
+                Headers,
+            }
+            assert stream.transport in left
+
+        async def app(_request: Request) -> Upgrade:
+            return Upgrade("echo", handler)
+
+        await run_script(app, UP)
 
     def test_fields_without_their_head(self) -> None:
         """Those that a user has made stay as they are."""

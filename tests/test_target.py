@@ -51,6 +51,7 @@ class TestAuthority:
 
         assert authority == (host, port)
         assert str(authority) == shown
+        check_authority(text.encode())
 
     @given(
         st.text("aZ9-._~!$&'()*+,;=%:[]@/ \t\xe9\u0661", max_size=12)
@@ -123,6 +124,8 @@ class TestAuthority:
         """Anything else is no authority (RFC 3986 §3.2)."""
         with pytest.raises(ValueError):  # noqa: PT011  ipaddress's message is its own
             parse_authority(text)
+        with pytest.raises(ValueError):  # noqa: PT011  likewise
+            check_authority(text.encode("latin-1", "replace"))
 
     @pytest.mark.ids("C02")
     @pytest.mark.parametrize("port", ["65536", "99999"])
@@ -130,6 +133,8 @@ class TestAuthority:
         """A port has sixteen bits."""
         with pytest.raises(ValueError, match="a port above 65535"):
             parse_authority(f"host:{port}")
+        with pytest.raises(ValueError, match="a port above 65535"):
+            check_authority(f"host:{port}".encode())
 
     @given(hosts, ports)
     def test_round_trip(self, host: str, port: int | None) -> None:

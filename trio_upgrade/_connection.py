@@ -166,10 +166,9 @@ class HTTPConnection:
         except trio.BrokenResourceError:
             self.broken = self.lost = True
             raise
+        # An end is met again by whoever has to wait.
         if received:
             self.codec.feed(received)
-        elif received is not None:
-            self.ended = True
 
     async def receive_body(self) -> bytes:
         """Receive the next piece of the body; empty at its end.

@@ -204,7 +204,7 @@ class HTTPCodec:
         # With or without content: an offer beside it makes the 100 a duty.
         if b"expect" in decisive:
             self.continue_owed = expects_continue(http_version, headers)
-            self._body_awaited = self.continue_owed and not self.body_ended
+            self._body_awaited = self.continue_owed
         return RequestHead(
             _METHODS.get(event.method) or event.method.decode("ascii"),
             event.target.decode("ascii"),

@@ -327,8 +327,6 @@ async def serve_stream(
         strict: Whether exceptions of the app come out of here; see :func:`serve_tcp`.
         observer: See :func:`serve_tcp`.
     """
-    # As a session takes it for granted that its task has only just begun.
-    await trio.lowlevel.cancel_shielded_checkpoint()
     if server is not None:
         hub = find_hub(server)
         make_loop = partial(RequestLoop, app=app, server=server, hub=hub)
