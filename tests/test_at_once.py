@@ -42,13 +42,12 @@ from .support import (
     tcp_pair,
 )
 
-REFUSED = closing(
-    okay(
-        b"no Host field\n",
-        "Content-Type: text/plain; charset=utf-8",
-        status="400 Bad Request",
-    )
-)
+
+def refused(text: bytes) -> bytes:
+    content = "Content-Type: text/plain; charset=utf-8"
+    return closing(okay(text, content, status="400 Bad Request"))
+
+
 # Whether the app's time is bounded, for which it needs a scope from the beginning.
 scoped = pytest.mark.parametrize("limits", [Limits(), Limits(decision_timeout=1000)])
 
@@ -149,9 +148,17 @@ class TestFirstStep:
                 + get("/2", "Connection: close"),
                 okay(b"/1") + closing(okay(b"/2")),
             ),
-            (get("/1") + b"GET / HTTP/1.1\r\n\r\n", okay(b"/1") + REFUSED),
+            (
+                get("/1") + b"GET / HTTP/1.1\r\n\r\n",
+                okay(b"/1") + refused(b"no Host field\n"),
+            ),
+            (b"\r\n" + get("/1"), okay(b"/1")),
+            (
+                b"\r\n\r\n" + get("/1"),
+                refused(b"no HTTP message begins with octet 0x0d\n"),
+            ),
         ],
-        ids=["switch", "pipelined", "body", "malformed"],
+        ids=["switch", "pipelined", "body", "malformed", "blank", "two blanks"],
     )
     async def test_every_split(
         self, wire: bytes, expected: bytes, limits: Limits
@@ -239,6 +246,25 @@ class TestFirstStep:
         assert near.fileno() == -1
         await far.aclose()
 
+    async def test_cancelled_before_it_is_served(self) -> None:
+        """Nobody works for a request of one, though it be there already."""
+        near, far = direct(await tcp_pair())
+        await far.send_all(get("/"))
+        called = []
+
+        async def app(request: Request) -> Response:
+            called.append(request)
+            return Response(200)
+
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await serve_stream(app, near)
+
+        assert not called
+        with pytest.raises(trio.BrokenResourceError):
+            await far.receive_some()
+        await far.aclose()
+
 
 class TestBounds:
     """What ends it, with and without a scope of its own."""
@@ -288,7 +314,7 @@ class TestBounds:
     @pytest.mark.parametrize("streamed", [False, True])
     @pytest.mark.parametrize("size", [10, 10_000_000])
     async def test_slow_reader(
-        self, limits: Limits, streamed: bool, size: int, autojump_clock
+        self, limits: Limits, streamed: bool, size: int, autojump_clock, caplog
     ) -> None:
         """One that takes nothing is reset; other connections do not notice."""
         near, far = await clogged_pair()
@@ -302,6 +328,7 @@ class TestBounds:
         async def app(_: Request) -> Response:
             return Response(200, chunks() if streamed else b"x" * size)
 
+        caplog.set_level("DEBUG", "trio_upgrade.server")
         began = trio.current_time()
         with trio.CancelScope() as scope:
             await serve_stream(app, near, limits=limits, observer=recorder, strict=True)
@@ -309,6 +336,9 @@ class TestBounds:
         assert not scope.cancelled_caught
         assert trio.current_time() - began == 30
         assert recorder.reasons == [EndReason.SLOW_READER]
+        # By this line they are found who do it on purpose.
+        address = far.socket.getsockname()
+        assert caplog.messages == [f"ended {address}: the peer did not read"]
         with pytest.raises(trio.BrokenResourceError):
             await receive_all(far)
         await far.aclose()
@@ -477,3 +507,62 @@ class TestDrain:
             await far.aclose()
 
         assert recorder.reasons == [EndReason.DRAINED]
+
+    @pytest.mark.parametrize("at_once", [False, True])
+    async def test_app_that_fails_then(self, at_once: bool, autojump_clock) -> None:
+        """That it failed says more than that it had to end, however it was served."""
+        recorder = Recorder()
+
+        async def app(_: Request) -> Response:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(trio.sleep_forever)
+                try:
+                    await trio.sleep_forever()
+                finally:
+                    raise LookupError("oops")
+
+        near, far = direct(await tcp_pair())
+
+        servers: list[Server] = []
+
+        async def asked(request: Request) -> Response:
+            servers.append(request.server)
+            return await app(request)
+
+        async def drain(request: bytes) -> None:
+            await trio.testing.wait_all_tasks_blocked()
+            await far.send_all(request)
+            await trio.testing.wait_all_tasks_blocked()
+            servers[0].start_drain(0)
+
+        if at_once:
+            await far.send_all(get("/"))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(drain, b"" if at_once else get("/"))
+            await serve_stream(asked, near, observer=recorder)
+        assert recorder.reasons == [EndReason.ERROR]
+        await far.aclose()
+
+    async def test_while_a_100_is_on_its_way(self, autojump_clock) -> None:
+        """An offer that had to wait for that is not switched any more."""
+        near, far = await clogged_pair()
+        offer = UP[:-2] + b"Expect: 100-continue\r\n\r\n"
+        await far.send_all(offer)
+        recorder = Recorder()
+
+        async def app(request: Request) -> Response | Upgrade:
+            async def drain() -> None:
+                await trio.testing.wait_all_tasks_blocked()
+                request.server.start_drain(None)
+                while (await far.receive_some())[-1:] == b"\0":
+                    pass
+
+            nursery.start_soon(drain)
+            return await echo_app(request)
+
+        async with trio.open_nursery() as nursery:
+            await serve_stream(app, near, observer=recorder)
+
+        assert not recorder.switches
+        assert [record.status for record in recorder.requests] == [503]
+        await abort(far)

@@ -17,9 +17,7 @@ if TYPE_CHECKING:
 
     from trio_upgrade._deadlines import DeadlineQueue
 
-LIMITS = Limits(
-    head_timeout=10, keep_alive_timeout=5, decision_timeout=20, send_timeout=30
-)
+LIMITS = Limits(head_timeout=10, keep_alive_timeout=5, decision_timeout=20)
 
 
 class Expiring:
@@ -46,12 +44,11 @@ def queues(deadlines) -> list[tuple[DeadlineQueue, float, EndReason]]:
         (deadlines.head, 10, EndReason.SLOW_HEAD),
         (deadlines.idle, 5, EndReason.IDLE),
         (deadlines.decision, 20, EndReason.SLOW_DECISION),
-        (deadlines.sending, 30, EndReason.SLOW_READER),
     ]
 
 
 @pytest.mark.ids("R18", "R20", "R22")
-@pytest.mark.parametrize("kind", range(4))
+@pytest.mark.parametrize("kind", range(3))
 async def test_exact(autojump_clock, deadlines, kind: int) -> None:
     """Each kind ends when its limit says, once, with its reason."""
     queue, seconds, reason = queues(deadlines)[kind]
@@ -90,14 +87,14 @@ async def test_at_the_same_time(autojump_clock, deadlines) -> None:
 async def test_an_earlier_one_of_another_kind(autojump_clock, deadlines) -> None:
     """One that is armed later and ends earlier is not late."""
     slow, quick = Expiring(), Expiring()
-    deadlines.sending.arm(slow)
+    deadlines.decision.arm(slow)
     await trio.sleep(1)
     deadlines.idle.arm(quick)
 
     await trio.sleep(100)
 
     assert quick.expired == [(6, EndReason.IDLE)]
-    assert slow.expired == [(30, EndReason.SLOW_READER)]
+    assert slow.expired == [(20, EndReason.SLOW_DECISION)]
 
 
 async def test_rearm(autojump_clock, deadlines) -> None:

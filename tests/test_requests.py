@@ -49,10 +49,6 @@ class Told:
     def report(self, request: Request, errors: Exception) -> None:
         self.reported.append(errors)
 
-    def sending_began(self) -> None: ...
-
-    def sending_ended(self) -> None: ...
-
     def head_awaited(self) -> None: ...
 
     def head_began(self) -> None: ...
@@ -222,8 +218,7 @@ class TestApology:
         """Not of a head that never began, nor to one who does not read."""
         loop, told, peer = await run(answer, get("/"))
         await loop.apologize(EndReason.SLOW_HEAD)
-        assert not told.abort
-        await loop.apologize(EndReason.SLOW_READER)
+        loop.tell_slow()
 
-        assert told.abort
+        assert told.reason is EndReason.SLOW_READER
         assert peer.sent == okay()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import trio
+import trio.testing
 
 from trio_upgrade import Limits, MalformedMessage, Response
 from trio_upgrade._bottom import abort_on_close
@@ -27,12 +28,6 @@ class Watch:
 
     def head_began(self) -> None:
         self.told.append("head")
-
-    def sending_began(self) -> None:
-        self.told.append("sending")
-
-    def sending_ended(self) -> None:
-        self.told.append("sent")
 
 
 def make(*packets: bytes) -> tuple[ServerConnection, ScriptedPeer, Watch]:
@@ -91,14 +86,45 @@ async def test_body_that_fails() -> None:
 
 
 async def test_what_is_watched() -> None:
-    """Half a head, and each piece of an answer: what a deadline is for."""
+    """Half a head: what a deadline is for."""
     http, _, watch = make(get("/")[:5], get("/")[5:])
     await http.receive_request()
     assert watch.told == ["awaited", "head"]
 
-    await http.send_response(Response(200, bytes(150_000)), FIELD, close=False)
-    # The head, and three pieces of at most 64 KiB.
-    assert watch.told[2:] == ["sending", "sent", *["sending"] * 3, "sent"]
+
+@pytest.mark.ids("R20")
+@pytest.mark.parametrize("seconds", [30, None])
+async def test_each_piece_in_its_time(
+    seconds: float | None, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Of 64 KiB; who takes one and no more has not read in time."""
+    near, far = trio.testing.lockstep_stream_pair()
+    limits = Limits(send_timeout=seconds)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(far.send_all, get("/"))
+        http = ServerConnection(near, limits, Watch())
+        await http.receive_request()
+
+    async def take() -> None:
+        # The head comes by itself.
+        for size in (1000, 65536, 65536):
+            await trio.sleep(20)
+            await far.receive_some(size)
+        if seconds is None:
+            await trio.sleep(1000)
+            await far.receive_some(18928)
+
+    answer = Response(200, bytes(150_000))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(take)
+        if seconds is None:
+            await http.send_response(answer, FIELD, close=False)
+            assert trio.current_time() == 1060
+        else:
+            with pytest.raises(trio.BrokenResourceError, match="did not read in time"):
+                await http.send_response(answer, FIELD, close=False)
+            assert trio.current_time() == 60 + 30
+    assert http.slow == http.broken == http.lost == (seconds is not None)
 
 
 async def test_cancelled_before_anything_was_said() -> None:

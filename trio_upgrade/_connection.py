@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 # As Trio's own default.  It also bounds how much of another protocol can come in with
 # the head.
 _RECEIVE_SIZE = 64 * 1024
-# What is longer is sent in pieces where somebody watches that the peer reads.
-_PIECE = 64 * 1024
+# What is longer is sent in pieces where the peer has to take each in time.
+PIECE = 64 * 1024
 # Not the default one: epoll takes a descriptor, of which there may be none left.
 # Windows has no poll().
 _Selector: type[selectors.BaseSelector] = getattr(
@@ -35,15 +35,11 @@ _TICKS_OF_A_READ = 24
 
 
 class Watch(Protocol):
-    """Who bounds the time that things take here."""
+    """Who bounds the time that a head takes."""
 
     def head_awaited(self) -> None: ...
 
     def head_began(self) -> None: ...
-
-    def sending_began(self) -> None: ...
-
-    def sending_ended(self) -> None: ...
 
 
 class HTTPConnection:
@@ -53,7 +49,7 @@ class HTTPConnection:
         stream: What it is spoken on.
         role: Which side we are.
         limits: The bounds.
-        watch: Is told when something begins that may take too long; None for nobody.
+        watch: Is told when a head is waited for; None for nobody.
 
     Attributes:
         codec: The state of the exchange.
@@ -251,10 +247,7 @@ class HTTPConnection:
         if not data:
             return
         try:
-            if self._watch is None:
-                await self._stream.send_all(data)
-            else:
-                await self._send_watched(data, self._watch)
+            await self._transmit(data)
         except BaseException as exc:
             self._note_failure(exc)
             raise
@@ -264,7 +257,7 @@ class HTTPConnection:
 
         For what is sent once for each head that comes: receiving one is a checkpoint.
         """
-        if self._direct is not None and 0 < len(data) <= _PIECE:
+        if self._direct is not None and 0 < len(data) <= PIECE:
             try:
                 sent = self._direct.send_at_once(data)
             except BaseException as exc:
@@ -282,21 +275,8 @@ class HTTPConnection:
         self.lost = self.lost or isinstance(exc, trio.BrokenResourceError)
         self.codec.fail()
 
-    async def _send_watched(self, data: bytes, watch: Watch) -> None:
-        try:
-            if len(data) <= _PIECE:
-                watch.sending_began()
-                await self._stream.send_all(data)
-                return
-            with memoryview(data) as view:
-                for start in range(0, len(data), _PIECE):
-                    watch.sending_began()
-                    await self._stream.send_all(view[start : start + _PIECE])
-        except trio.ClosedResourceError as exc:
-            # By its deadline, say; for the app it is broken, whoever did it.
-            raise trio.BrokenResourceError("closed while it was sent on") from exc
-        finally:
-            watch.sending_ended()
+    async def _transmit(self, data: bytes) -> None:
+        await self._stream.send_all(data)
 
     @property
     def reusable(self) -> bool:

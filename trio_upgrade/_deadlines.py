@@ -87,7 +87,6 @@ class Deadlines:
             ones from their first byte.
         idle: Between requests.
         decision: From a head to its answer.
-        sending: Each time that something is sent.
         wakes_at: When the reaper will look next.
     """
 
@@ -99,7 +98,6 @@ class Deadlines:
         "decision",
         "head",
         "idle",
-        "sending",
         "wakes_at",
     )
 
@@ -112,9 +110,6 @@ class Deadlines:
         self.idle: DeadlineQueue = make(self, limits.keep_alive_timeout, EndReason.IDLE)
         self.decision: DeadlineQueue = make(
             self, limits.decision_timeout, EndReason.SLOW_DECISION
-        )
-        self.sending: DeadlineQueue = make(
-            self, limits.send_timeout, EndReason.SLOW_READER
         )
         self.wakes_at: float = math.inf
         self._woken = trio.Event()
@@ -149,4 +144,4 @@ class Deadlines:
                 await self._woken.wait()
 
     def _queues(self) -> tuple[DeadlineQueue, ...]:
-        return self.head, self.idle, self.decision, self.sending
+        return self.head, self.idle, self.decision

@@ -227,13 +227,13 @@ class ServerExchange:
             if codec.body_left:
                 # Refused before a 100 invites it.
                 self._check_drain(codec.body_left)
-            if codec.continue_owed:
-                # Also for a request without content: with an Upgrade field beside it
-                # the 100 is a MUST (RFC 9110 §7.8).
-                await http.send_informational(100, "Continue", ())
-            if not codec.body_ended:
+            if codec.continue_owed or not codec.body_ended:
+                if codec.continue_owed:
+                    # Also for a request without content: with an Upgrade field beside it
+                    # the 100 is a MUST (RFC 9110 §7.8).
+                    await http.send_informational(100, "Continue", ())
                 await self._drain_body(http)
-                # Which may have taken its time.
+                # All that may have taken its time.
                 self._hub.check_draining()
             self._hub.deadlines.decision.disarm(self._session)
             await http.send_informational(101, reason, fields)

@@ -85,6 +85,8 @@ class RequestLoop:
         Returns:
             Whether to :meth:`run`.
         """
+        # Nobody works for a request when all is over already.
+        await trio.lowlevel.checkpoint_if_cancelled()
         exchange = await self._receive_request(at_once=True)
         if exchange is None:
             return self._session.reason is _CANCELLED
@@ -158,19 +160,28 @@ class RequestLoop:
 
     async def apologize(self, reason: EndReason) -> None:
         """Say what the peer is still owed after a deadline."""
-        http, self._session.reason = self.http, reason
-        _LOGGER.debug("ended %s: %s", find_peer(self._transport), reason.value)
-        if reason is EndReason.SLOW_READER:
-            self._session.abort = True
-        if self._session.protocol is not None:
+        http, session = self.http, self._session
+        # That the app has failed says more than that it was to end.
+        if reason is not EndReason.DRAINED or session.reason is not EndReason.ERROR:
+            session.reason = reason
+        self._tell_end(reason)
+        if session.protocol is not None:
             # The app has switched all the same, behind a shield: HTTP is over.
             return
         if reason is EndReason.SLOW_HEAD and not http.codec.has_read_ahead:
             return
         if reason in _LATE and http.may_answer:
             status, text = _LATE[reason]
-            with trio.CancelScope() as self._session.scope:
+            with trio.CancelScope() as session.scope:
                 await self._refuse(Response(status, text, TEXT))
+
+    def tell_slow(self) -> None:
+        """Take in that the peer did not read in time."""
+        self._session.reason = EndReason.SLOW_READER
+        self._tell_end(EndReason.SLOW_READER)
+
+    def _tell_end(self, reason: EndReason) -> None:
+        _LOGGER.debug("ended %s: %s", find_peer(self._transport), reason.value)
 
     async def _run_app(self, exchange: ServerExchange) -> bool:
         request = exchange.request

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, final
 
 import trio
 
-from ._connection import SMALL_BODY, HTTPConnection, Watch
+from ._connection import PIECE, SMALL_BODY, HTTPConnection, Watch
 from ._errors import MalformedMessage
 from ._handshake import keeps_alive
 from ._responses import ResponseWriter
@@ -26,14 +26,21 @@ class ServerConnection(HTTPConnection):
     Args:
         stream: What it is spoken on.
         limits: The bounds.
-        watch: Is told when something begins that may take too long.
+        watch: Is told when a head is waited for.
+
+    Attributes:
+        slow: It is broken because the peer did not read in time.
     """
 
-    __slots__ = ("_writer",)
+    __slots__ = ("_begun", "_seconds", "_writer", "slow")
 
     def __init__(self, stream: trio.abc.Stream, limits: Limits, watch: Watch) -> None:
         super().__init__(stream, "server", limits, watch=watch)
+        self._seconds = limits.send_timeout
         self._writer = ResponseWriter()
+        # An exchange whose head was looked for, and is not here yet.
+        self._begun = False
+        self.slow: bool = False
 
     async def receive_request(self) -> RequestHead | None:
         """Receive the next request head.
@@ -45,7 +52,9 @@ class ServerConnection(HTTPConnection):
             MalformedMessage: It is none, or over a limit; a response can be sent.
             trio.BrokenResourceError: The connection is broken.
         """
-        self._start_exchange()
+        if not self._begun:
+            self._start_exchange()
+        self._begun = False
         raw = await self.receive_head()
         return None if raw is None else self._parse_request(raw)
 
@@ -61,6 +70,7 @@ class ServerConnection(HTTPConnection):
         self._start_exchange()
         self.receive_here()
         raw = self.codec.take_head()
+        self._begun = raw is None
         return None if raw is None else self._parse_request(raw)
 
     def _start_exchange(self) -> None:
@@ -159,6 +169,19 @@ class ServerConnection(HTTPConnection):
             # The response is begun and cannot be ended properly.
             self.broken = True
             raise
+
+    async def _transmit(self, data: bytes) -> None:
+        # Each piece has its time. A scope for each answer that has to wait, or is long:
+        # the one of the connection may be that of all.
+        with trio.CancelScope() as scope:
+            for start in range(0, len(data), PIECE):
+                if self._seconds is not None:
+                    scope.deadline = trio.current_time() + self._seconds
+                # As bytes, which costs nothing where there is one piece only.
+                await self._stream.send_all(data[start : start + PIECE])
+        if scope.cancelled_caught:
+            self.slow = True
+            raise trio.BrokenResourceError("the peer did not read in time")
 
     @property
     def reusable(self) -> bool:

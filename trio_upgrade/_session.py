@@ -146,7 +146,9 @@ class Session:
             if loop.switched is None:
                 # Only the end is left, and that has a bound of its own.
                 hub.deadlines.disarm(self)
-                if self.scope.cancelled_caught or self._cause is EndReason.SLOW_READER:
+                if loop.http.slow:
+                    loop.tell_slow()
+                elif self.scope.cancelled_caught:
                     await loop.apologize(self._cause)
                 return None
         finally:
@@ -158,8 +160,8 @@ class Session:
         return loop.switched
 
     def _may_do_without_scope(self) -> bool:
-        # As long as its first head need not be waited for: who does not read in time is
-        # cut off below, and the end of a grace cancels the scope of all.
+        # As long as its first head need not be waited for. What is sent has a scope of
+        # its own where it has to wait, and the end of a grace cancels that of all.
         direct = isinstance(self.stream, DirectSocketStream)
         return direct and self._hub.limits.decision_timeout is None
 
@@ -175,13 +177,7 @@ class Session:
     def expire(self, reason: EndReason) -> None:
         """End what this does now: its time is up."""
         self._cause = reason
-        stream = self.stream
-        if reason is EndReason.SLOW_READER and isinstance(stream, DirectSocketStream):
-            # Not by the scope, which is perhaps that of all.
-            abort_on_close(stream)
-            stream.close()
-        else:
-            self.scope.cancel(reason=reason.value)
+        self.scope.cancel(reason=reason.value)
 
     def head_awaited(self) -> None:
         """Take in that the next head has to be waited for."""
@@ -200,14 +196,6 @@ class Session:
         self.idle = False
         self._hub.deadlines.idle.disarm(self)
         self._hub.deadlines.head.disarm(self)
-
-    def sending_began(self) -> None:
-        """Take in that something is being sent that the peer has to read."""
-        self._hub.deadlines.sending.arm(self)
-
-    def sending_ended(self) -> None:
-        """Take in that it was."""
-        self._hub.deadlines.sending.disarm(self)
 
     ################################################################
     # Errors
