@@ -135,6 +135,24 @@ async def test_reset_is_raised() -> None:
     assert not sink.got_eof
 
 
+async def test_what_the_streams_know() -> None:
+    """Each of them what went through it, and that the peer has ended."""
+    (near, sender), (target, receiver) = (
+        direct(await tcp_pair()),
+        direct(await tcp_pair()),
+    )
+    source, sink = UpgradedStream(near, b"head "), UpgradedStream(target)
+    await sender.send_all(b"and tail")
+    await sender.send_eof()
+
+    assert await pipe(source, sink) == 13
+
+    assert (source.received, source.sent, source.peer_ended) == (13, 0, True)
+    assert (sink.received, sink.sent, sink.peer_ended) == (0, 13, False)
+    for stream in (source, sender, sink, receiver):
+        await stream.aclose()
+
+
 async def test_end_that_does_not_arrive() -> None:
     """Who is gone when it is owed the end is known to be, to the stream as well."""
     (source, sender), (near, gone) = direct(await tcp_pair()), direct(await tcp_pair())
