@@ -100,11 +100,6 @@ class Headers(Mapping[str, str]):
                 self._by_name.setdefault(key.lower(), []).append(value)
         return self._by_name.get(name, ())
 
-    def pack(self) -> None:
-        """Take up little room until somebody looks, if the head is there."""
-        if self._head is not None:
-            self._raw = self._decisive = self._by_name = self._options = None
-
     def options(self) -> frozenset[str]:
         """Return the connection options, in lower case (RFC 9110 §7.6.1)."""
         if self._options is None:
@@ -148,6 +143,11 @@ class Headers(Mapping[str, str]):
 
     def __repr__(self) -> str:
         return f"Headers({list(self.raw)!r})"
+
+
+def find_head(headers: Headers) -> bytes | None:
+    """Return the head that they may be made anew of, None if there is none."""
+    return headers._head  # pyright: ignore[reportPrivateUsage]
 
 
 # What has none may share this.

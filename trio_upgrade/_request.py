@@ -10,6 +10,7 @@ import trio
 from ._bottom import find_peer
 from ._errors import BodyError, UsageError
 from ._handshake import find_offers, switch_fields, tunnel_fields
+from ._headers import Headers, find_head
 from ._messages import (
     SWITCHING_PROTOCOLS,
     RequestHead,
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from ._body import Body
-    from ._headers import Field, Headers, HeadersLike
+    from ._headers import Field, HeadersLike
     from ._server import Server
     from ._tokens import Offers
     from ._watching import Peer
@@ -59,17 +60,16 @@ class Request:
         method: The method, in the client's case.
         target: The request target as it came.
         http_version: ``"1.1"`` or ``"1.0"``.
-        headers: The fields.
         server: The server that this connection belongs to.
     """
 
     __slots__ = (
         "_body",
         "_exchange",
+        "_fields",
         "_parts",
         "_transport",
         "_upgrades",
-        "headers",
         "http_version",
         "method",
         "server",
@@ -87,7 +87,8 @@ class Request:
         self.method: str = head.method
         self.target: str = head.target
         self.http_version: str = head.http_version
-        self.headers: Headers = head.headers
+        # Behind a switch the head that they are in, until somebody asks for them.
+        self._fields: Headers | bytes = head.headers
         # Both None once they are let go of.
         self._upgrades: Offers | None = find_offers(
             head.method, head.http_version, head.headers
@@ -97,6 +98,13 @@ class Request:
         self._exchange = exchange
         self._transport = transport
         self.server: Server = server
+
+    @property
+    def headers(self) -> Headers:
+        """The fields."""
+        if isinstance(self._fields, bytes):
+            self._fields = Headers(head=self._fields)
+        return self._fields
 
     @property
     def upgrades(self) -> Offers:
@@ -273,7 +281,7 @@ class Request:
     def _let_go(self) -> None:
         self._exchange = _SWITCHED
         self._upgrades = self._parts = None
-        self.headers.pack()
+        self._fields = find_head(self.headers) or self._fields
 
     def __repr__(self) -> str:
         return f"<Request {self.method} {self.path or self.target}>"
