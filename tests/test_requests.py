@@ -214,6 +214,28 @@ class TestApology:
         assert told.reason is reason
         assert peer.sent.startswith(okay() + b"HTTP/1.1 " + status)
 
+    @pytest.mark.parametrize(
+        ("reason", "told_at_last"),
+        [
+            (EndReason.DRAINED, EndReason.ERROR),
+            (EndReason.CANCELLED, EndReason.ERROR),
+            (EndReason.SLOW_DECISION, EndReason.SLOW_DECISION),
+            (EndReason.SLOW_READER, EndReason.ERROR),
+        ],
+    )
+    async def test_after_an_error(
+        self, reason: EndReason, told_at_last: EndReason
+    ) -> None:
+        """That the app failed says more than that all was to end, or nobody read."""
+        loop, told, _ = await run(answer, get("/"))
+        told.reason = EndReason.ERROR
+        if reason is EndReason.SLOW_READER:
+            loop.tell_slow()
+        else:
+            await loop.apologize(reason)
+
+        assert told.reason is told_at_last
+
     async def test_nobody_to_tell(self) -> None:
         """Not of a head that never began, nor to one who does not read."""
         loop, told, peer = await run(answer, get("/"))

@@ -103,7 +103,8 @@ class Limits(_Bounds):
 
     send_timeout: float | None = 30.0
     """Seconds within which the peer must take each 64 KiB of an answer; then it is
-    reset. It ends with the switch, like all the others."""
+    reset. An app that is sending is not cancelled: to it the connection is broken. 0 is
+    for what need not wait at all. It ends with the switch, like all the others."""
 
     continue_timeout: float = 1.0
     """Seconds that a client waits for a 100 before it sends the body all the same, if

@@ -33,6 +33,8 @@ _LOGGER = logging.getLogger("trio_upgrade.server")
 _CANCELLED = EndReason.CANCELLED
 _ANSWERED = EndReason.ANSWERED
 _SWITCHES = (Upgrade, Tunnel)
+# That the app has failed says more than that it was to end.
+_ENDS = frozenset({EndReason.DRAINED, EndReason.CANCELLED})
 # What is still owed to a peer whose time is up, while HTTP is spoken.
 _LATE = {
     EndReason.SLOW_HEAD: (408, "the request came too slowly\n"),
@@ -161,8 +163,7 @@ class RequestLoop:
     async def apologize(self, reason: EndReason) -> None:
         """Say what the peer is still owed after a deadline."""
         http, session = self.http, self._session
-        # That the app has failed says more than that it was to end.
-        if reason is not EndReason.DRAINED or session.reason is not EndReason.ERROR:
+        if reason not in _ENDS or session.reason is not EndReason.ERROR:
             session.reason = reason
         self._tell_end(reason)
         if session.protocol is not None:
@@ -177,7 +178,8 @@ class RequestLoop:
 
     def tell_slow(self) -> None:
         """Take in that the peer did not read in time."""
-        self._session.reason = EndReason.SLOW_READER
+        if self._session.reason is not EndReason.ERROR:
+            self._session.reason = EndReason.SLOW_READER
         self._tell_end(EndReason.SLOW_READER)
 
     def _tell_end(self, reason: EndReason) -> None:
