@@ -98,9 +98,7 @@ class ServerExchange:
         # Of the body: seconds waited for, and bytes come, since it last made progress.
         self._waited = 0.0
         self._progress = 0
-        # Only an observer wants to know.
-        watched = hub.on_request is not None or hub.on_switch is not None
-        self._began = trio.current_time() if watched else 0.0
+        self._began = trio.current_time() if hub.wants_times else 0.0
         self._clients_faults: list[Exception] = []
         self._stream: UpgradedStream | None = None
         self.protocol: str | None = None

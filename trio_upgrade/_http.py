@@ -153,12 +153,8 @@ class HTTPCodec:
             MalformedMessage: What is there cannot become one, or breaks a limit.
         """
         buffer = self._buffer
-        if self._skip_blank and buffer.startswith(b"\r\n"):
-            buffer = self._buffer = buffer[2:]
-            self._skip_blank = False
-        blank = self._skip_blank and buffer == b"\r"
-        if buffer and buffer[0] not in TCHARS and not blank:
-            check_first_octet(buffer[0])
+        if buffer and buffer[0] not in TCHARS:
+            buffer = self._skip_line(buffer)
         end = find_head_end(buffer, self._scanned)
         size = end if end >= 0 else len(buffer)
         if size > self._head_bytes:
@@ -180,6 +176,15 @@ class HTTPCodec:
             self._buffer = _extendable(buffer)
             del self._buffer[:size]
         return head
+
+    def _skip_line(self, buffer: bytes | bytearray) -> bytes | bytearray:
+        # The blank one that is forgiven; whatever else cannot become a head.
+        if self._skip_blank and buffer.startswith(b"\r\n"):
+            buffer = self._buffer = buffer[2:]
+            self._skip_blank = False
+        if buffer and not (self._skip_blank and buffer == b"\r"):
+            check_first_octet(buffer[0])
+        return buffer
 
     def parse_request(self, raw: bytes) -> RequestHead:
         """Check and parse a request head.

@@ -79,6 +79,8 @@ class Hub:
         ended: Set when all is over.
         is_over: Whether nobody is waited for any more, not even for a polite close.
         on_request: Of the observer; None where it has none, as the other three.
+        wants_peers: Whether it wants to know of the ends, or errors, of connections.
+        wants_times: Whether it wants to know how long requests and switches took.
     """
 
     def __init__(
@@ -105,6 +107,10 @@ class Hub:
         self.on_end = getattr(observer, "ended", None)
         self.on_error: Callable[[ErrorRecord], object] | None
         self.on_error = getattr(observer, "error", None)
+        self.wants_peers: bool = self.on_end is not None or self.on_error is not None
+        self.wants_times: bool = (
+            self.on_request is not None or self.on_switch is not None
+        )
         self.total_requests: int = 0
         self.total_errors: int = 0
         self._connections: set[Served] = set()
@@ -126,11 +132,6 @@ class Hub:
         while bound is not None and len(self._connections) >= bound:
             self._awaited = True
             await self._left.wait()
-
-    @property
-    def is_watched(self) -> bool:
-        """Whether somebody wants to know of the ends, or errors, of connections."""
-        return self.on_end is not None or self.on_error is not None
 
     @property
     def room(self) -> int:

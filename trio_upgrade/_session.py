@@ -97,7 +97,7 @@ class Session:
         hub, self.task = self._hub, trio.lowlevel.current_task()
         self.depth = len(self.task.child_nurseries)
         # Later it may be gone.
-        peer = find_peer(self.stream) if hub.is_watched else None
+        peer = find_peer(self.stream) if hub.wants_peers else None
         try:
             try:
                 switched = await self._speak_http()
