@@ -172,8 +172,7 @@ class Upgrade:
         self._fields = switch_fields(protocol, headers)
         self._protocol = protocol
         self._handler = check_handler(handler)
-        # The usual one is checked already.
-        self._reason = reason if reason is SWITCHING_PROTOCOLS else check_reason(reason)
+        self._reason = check_reason(reason)
 
     @property
     def protocol(self) -> str:

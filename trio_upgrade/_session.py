@@ -83,6 +83,8 @@ class Session:
         self.reason: EndReason = EndReason.CANCELLED
         # Only an observer wants to know.
         self.began: float = 0.0 if hub.on_end is None else trio.current_time()
+        # Before its task has begun it has no scope of its own that a drain could cancel;
+        # it looks by itself then.
         self.idle: bool = False
         self.task: trio.lowlevel.Task | None = None
         self.depth: int = 0
