@@ -49,7 +49,7 @@ async def read_to_the_end(stream: trio.SocketStream) -> bytes:
 
 async def slow_heads(target: Target, verdict: Verdict) -> None:
     """200 slow heads"""
-    assert LIMITS.head_timeout is not None
+    assert LIMITS.header_timeout is not None
 
     async def dribble(stream: trio.SocketStream) -> None:
         with suppress(trio.BrokenResourceError):
@@ -64,8 +64,8 @@ async def slow_heads(target: Target, verdict: Verdict) -> None:
                 nursery.start_soon(dribble, stream)
                 answer = await read_to_the_end(stream)
                 nursery.cancel_scope.cancel()
-        assert LIMITS.head_timeout is not None
-        verdict.gone(trio.current_time() - began, LIMITS.head_timeout)
+        assert LIMITS.header_timeout is not None
+        verdict.gone(trio.current_time() - began, LIMITS.header_timeout)
         verdict.check(answer.startswith(b"HTTP/1.1 408 "), f"no 408 but {answer!r}")
 
     share, rate = 0.0, 0.0

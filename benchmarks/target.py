@@ -42,7 +42,7 @@ GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 OFFER = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n"
 # Short, so that all of this is.
 LIMITS = Limits(
-    head_timeout=3,
+    header_timeout=3,
     keep_alive_timeout=20,
     body_timeout=2,
     send_timeout=2,

@@ -26,7 +26,7 @@ from urllib.parse import SplitResult, unquote, urljoin, urlsplit
 
 import trio
 
-from trio_upgrade import OpenError, Upgraded, UpgradeRefused, open_upgrade
+from trio_upgrade import OpenError, UpgradedConnection, UpgradeRefused, open_upgrade
 
 REDIRECTS = {301, 302, 303, 307, 308}
 MOST_REDIRECTS = 5
@@ -51,7 +51,7 @@ def drop_userinfo(parts: SplitResult) -> str:
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
-async def open_following(url: str, *protocols: str) -> Upgraded:
+async def open_following(url: str, *protocols: str) -> UpgradedConnection:
     parts = urlsplit(url)
     owner, url = find_origin(parts), drop_userinfo(parts)
     secret = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}"

@@ -49,7 +49,7 @@ def refused(text: bytes) -> bytes:
 
 
 # Whether the app's time is bounded, for which it needs a scope from the beginning.
-scoped = pytest.mark.parametrize("limits", [Limits(), Limits(decision_timeout=1000)])
+scoped = pytest.mark.parametrize("limits", [Limits(), Limits(response_timeout=1000)])
 
 
 async def receive_all(stream: trio.abc.ReceiveStream) -> bytes:
@@ -281,7 +281,7 @@ class TestBounds:
             )
 
             assert trio.current_time() - began == 10
-            assert recorder.reasons == [EndReason.SLOW_HEAD]
+            assert recorder.reasons == [EndReason.SLOW_HEADER]
             assert (await far.receive_some())[:13] == answer
             await far.aclose()
 
@@ -306,7 +306,7 @@ class TestBounds:
             # The peer does not end its side: 2 more to linger, unless it was idle.
             assert trio.current_time() - began == pytest.approx(after + 2)
             assert recorder.reasons == [
-                EndReason.SLOW_HEAD if second else EndReason.IDLE
+                EndReason.SLOW_HEADER if second else EndReason.IDLE
             ]
             await far.aclose()
 
@@ -418,10 +418,10 @@ class TestBounds:
             return Response(200, b"in time")
 
         await serve_stream(
-            app, near, limits=Limits(decision_timeout=5), observer=recorder
+            app, near, limits=Limits(response_timeout=5), observer=recorder
         )
 
-        expected = EndReason.ANSWERED if answers else EndReason.SLOW_DECISION
+        expected = EndReason.ANSWERED if answers else EndReason.SLOW_RESPONSE
         assert recorder.reasons == [expected]
         status = b"200" if answers else b"503"
         assert (await receive_all(far)).startswith(b"HTTP/1.1 " + status)

@@ -47,7 +47,7 @@ async def test_deadlines() -> None:
             return Upgrade("echo", echo)
         return Response(200, b"x" * 200_000)
 
-    limits = Limits(decision_timeout=50, linger=0)
+    limits = Limits(response_timeout=50, linger=0)
     script = (get("/1")[:9], get("/1")[9:] + get("/2"), UP + b"HE", b"AD")
 
     async def run(peer: ScriptedPeer) -> None:
@@ -69,7 +69,7 @@ async def test_expired(packet: bytes, autojump_clock) -> None:
     async def app(request) -> None:
         await trio.sleep_forever()
 
-    limits = Limits(head_timeout=1, decision_timeout=1, linger=1)
+    limits = Limits(header_timeout=1, response_timeout=1, linger=1)
 
     async def run(peer: ScriptedPeer) -> None:
         await serve_stream(app, peer, limits=limits)

@@ -200,8 +200,8 @@ class TestWithCodec:
                 read_body(*packets)
 
     def test_bounds_are_the_heads(self) -> None:
-        """Limits.head_bytes and header_fields bound chunk headers and trailers, too."""
-        limits = Limits(head_bytes=60, header_fields=3)
+        """Limits.header_bytes and header_fields bound chunk headers and trailers, too."""
+        limits = Limits(header_bytes=60, header_fields=3)
         read_body(b"0\r\n" + b"A: b\r\n" * 3 + b"\r\n", limits=limits)
         read_body(b"0;%s\r\n\r\n" % (b"x" * 56), limits=limits)
         with pytest.raises(BadBody, match=LONG_SECTION):

@@ -375,7 +375,7 @@ class TestGone:
                     URL,
                     "echo",
                     stream=ScriptedPeer(*packets),
-                    limits=Limits(head_bytes=100),
+                    limits=Limits(header_bytes=100),
                 )
 
     async def test_too_many_informational_responses(self) -> None:

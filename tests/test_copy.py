@@ -21,7 +21,7 @@ import pytest
 import trio
 import trio.testing
 
-from trio_upgrade import Transfer, UpgradedStream, _copy, pipe
+from trio_upgrade import Progress, UpgradedStream, _copy, pipe
 from trio_upgrade._bottom import abort_on_close
 from trio_upgrade._copy import Copying
 from trio_upgrade._socket import DirectSocketStream
@@ -88,7 +88,7 @@ async def test_order_count_and_end(origin: str, target: str) -> None:
     """All of it arrives, in order, counted, and then its end."""
     (source, sender), (sink, receiver) = await make(origin, target)
     chunks = [bytes([n % 256]) * (n * 997 % 90_000 + 1) for n in range(60)]
-    got, progress = bytearray(), Transfer()
+    got, progress = bytearray(), Progress()
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(send_and_end, sender, *chunks)
@@ -157,7 +157,7 @@ async def test_a_gigabyte(origin: str, target: str) -> None:
 async def test_back_pressure(kind: str) -> None:
     """With a peer that does not read, one chunk is in memory, the rest is not read."""
     (source, sender), (sink, receiver) = await make(kind, kind)
-    progress, filled = Transfer(), 0
+    progress, filled = Progress(), 0
     async with trio.open_nursery() as nursery:
         nursery.start_soon(partial(pipe, source, sink, progress=progress))
         while more := await clog(sender):
@@ -195,7 +195,7 @@ async def test_cancelled_at_every_step(kind: str) -> None:
     exact = kind != "memory" and "stapled" not in kind
     for step in range(1, 1000):
         (source, sender), (sink, receiver) = await make(kind, kind)
-        progress = Transfer()
+        progress = Progress()
         got, left = bytearray(), bytearray()
 
         async def feed(sender=sender) -> None:
@@ -232,7 +232,7 @@ async def test_cancelled_at_every_step(kind: str) -> None:
 async def test_cancelled_in_the_middle_of_a_chunk(kind: str) -> None:
     """A chunk of which a part was sent is counted by that part."""
     (source, sender), (sink, receiver) = await make(kind, kind)
-    filled, progress, got = 0, Transfer(), bytearray()
+    filled, progress, got = 0, Progress(), bytearray()
     while more := await clog(bottom_of(sink)):
         filled += more
     async with trio.open_nursery() as nursery:
@@ -489,7 +489,7 @@ class TestSplice:
         whole = os.urandom(CHUNK * 12)
         for step in range(1, 1000):
             (source, sender), (sink, receiver) = await make(kind, kind)
-            progress, got, left = Transfer(), bytearray(), bytearray()
+            progress, got, left = Progress(), bytearray(), bytearray()
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(send_and_end, sender, whole)
                 nursery.start_soon(receive, receiver, got)
@@ -639,7 +639,7 @@ class FullAtFirst:
 class Meter(trio.abc.Instrument):
     """Measures the longest step of a task, in bytes and in turns."""
 
-    def __init__(self, progress: Transfer, file: Endless) -> None:
+    def __init__(self, progress: Progress, file: Endless) -> None:
         self.most = (0, 0)
         self.steps = 0
         self._before = (0, 0)
@@ -663,7 +663,7 @@ class TestBudget:
     async def test_turns_and_bytes(self) -> None:
         """Eight turns and 512 KiB, where neither side ever has to wait."""
         (source, zeros), (sink, null) = endless("/dev/zero"), endless("/dev/null")
-        progress = Transfer()
+        progress = Progress()
         meter = Meter(progress, zeros)
         zeros.on_call = lambda calls: scope.cancel() if calls == 1000 else None
         trio.lowlevel.add_instrument(meter)
@@ -679,7 +679,7 @@ class TestBudget:
     async def test_what_was_left_counts(self) -> None:
         """A chunk that had to wait for the sink is a part of somebody's share, too."""
         (source, zeros), (_, null) = endless("/dev/zero"), endless("/dev/null")
-        progress = Transfer()
+        progress = Progress()
         meter = Meter(progress, zeros)
         sink = FullAtFirst(null)
         zeros.on_call = lambda calls: scope.cancel() if calls == 100 else None
@@ -703,7 +703,7 @@ class TestBudget:
         """Cancelled in the middle of its share, it makes no other turn."""
         (source, zeros), (sink, null) = endless("/dev/zero"), endless("/dev/null")
         zeros.on_call = lambda calls: scope.cancel() if calls == 3 else None
-        progress = Transfer()
+        progress = Progress()
         with trio.CancelScope() as scope:
             await pipe(source, sink, progress=progress)
 
@@ -753,7 +753,7 @@ class TestBudget:
     async def test_others_get_their_turn(self, origin: str, target: str) -> None:
         """No step of a real copy is longer, over any kind of stream."""
         (source, sender), (sink, receiver) = await make(origin, target)
-        progress = Transfer()
+        progress = Progress()
         meter = Meter(progress, Endless(os.devnull))
         trio.lowlevel.add_instrument(meter)
         async with trio.open_nursery() as nursery:

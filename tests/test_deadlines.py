@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from trio_upgrade._deadlines import DeadlineQueue
 
-LIMITS = Limits(head_timeout=10, keep_alive_timeout=5, decision_timeout=20)
+LIMITS = Limits(header_timeout=10, keep_alive_timeout=5, response_timeout=20)
 
 
 class Expiring:
@@ -41,9 +41,9 @@ async def deadlines(nursery, autojump_clock) -> AsyncIterator[Deadlines]:
 
 def queues(deadlines) -> list[tuple[DeadlineQueue, float, EndReason]]:
     return [
-        (deadlines.head, 10, EndReason.SLOW_HEAD),
+        (deadlines.head, 10, EndReason.SLOW_HEADER),
         (deadlines.idle, 5, EndReason.IDLE),
-        (deadlines.decision, 20, EndReason.SLOW_DECISION),
+        (deadlines.decision, 20, EndReason.SLOW_RESPONSE),
     ]
 
 
@@ -94,7 +94,7 @@ async def test_an_earlier_one_of_another_kind(autojump_clock, deadlines) -> None
     await trio.sleep(100)
 
     assert quick.expired == [(6, EndReason.IDLE)]
-    assert slow.expired == [(20, EndReason.SLOW_DECISION)]
+    assert slow.expired == [(20, EndReason.SLOW_RESPONSE)]
 
 
 async def test_rearm(autojump_clock, deadlines) -> None:
@@ -107,8 +107,8 @@ async def test_rearm(autojump_clock, deadlines) -> None:
 
     await trio.sleep(100)
 
-    assert second.expired == [(10, EndReason.SLOW_HEAD)]
-    assert first.expired == [(14, EndReason.SLOW_HEAD)]
+    assert second.expired == [(10, EndReason.SLOW_HEADER)]
+    assert first.expired == [(14, EndReason.SLOW_HEADER)]
 
 
 async def test_disarm(autojump_clock, deadlines) -> None:
@@ -143,9 +143,9 @@ async def test_disarmed_at_the_last_moment(autojump_clock, deadlines) -> None:
 async def test_none(seconds: float | None, nursery, autojump_clock) -> None:
     """None and infinity never end."""
     limits = Limits(
-        head_timeout=seconds,
+        header_timeout=seconds,
         keep_alive_timeout=seconds,
-        decision_timeout=seconds,
+        response_timeout=seconds,
         send_timeout=seconds,
     )
     deadlines = Deadlines(limits, lambda: None)
@@ -162,14 +162,14 @@ async def test_none(seconds: float | None, nursery, autojump_clock) -> None:
 
 async def test_zero(nursery, autojump_clock) -> None:
     """Zero ends at once."""
-    deadlines = Deadlines(Limits(head_timeout=0), lambda: None)
+    deadlines = Deadlines(Limits(header_timeout=0), lambda: None)
     nursery.start_soon(deadlines.run)
     what = Expiring()
     deadlines.head.arm(what)
 
     await trio.testing.wait_all_tasks_blocked()
 
-    assert what.expired == [(0, EndReason.SLOW_HEAD)]
+    assert what.expired == [(0, EndReason.SLOW_HEADER)]
 
 
 class TestCost:
@@ -258,7 +258,7 @@ class TestGrace:
 
         assert ends == [7]
         assert early.expired == [(5, EndReason.IDLE)]
-        assert late.expired == [(10, EndReason.SLOW_HEAD)]
+        assert late.expired == [(10, EndReason.SLOW_HEADER)]
 
 
 async def test_armed_before_it_runs(nursery, autojump_clock) -> None:
@@ -271,4 +271,4 @@ async def test_armed_before_it_runs(nursery, autojump_clock) -> None:
 
     await trio.sleep(100)
 
-    assert what.expired == [(10, EndReason.SLOW_HEAD)]
+    assert what.expired == [(10, EndReason.SLOW_HEADER)]

@@ -200,7 +200,7 @@ class TestDrain:
 
     async def test_accepted_as_it_began(self, make_scene, autojump_clock) -> None:
         """A connection that was accepted in the same moment is closed, not kept."""
-        scene = await make_scene(head_timeout=None).open()
+        scene = await make_scene(header_timeout=None).open()
         near = await scene.listener.connect()
         scene.server.start_drain(None)
 
@@ -211,7 +211,7 @@ class TestDrain:
 
     async def test_joins_late(self, make_scene, autojump_clock) -> None:
         """What joins a server that drains, or has ended, is closed."""
-        scene = await make_scene(head_timeout=None).open()
+        scene = await make_scene(header_timeout=None).open()
         busy = await scene.join(get("/wait"))
         scene.server.start_drain(100)
         late = await scene.join(get("/1"))

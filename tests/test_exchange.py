@@ -1003,7 +1003,7 @@ class TestCloseRefusedEarly:
 
         for each in (app, unread_app):
             peer = ScriptedPeer(wire)
-            await serve_stream(each, peer, close_refused_early=close, strict=True)
+            await serve_stream(each, peer, close_on_optimistic_data=close, strict=True)
 
             assert peer.sent == expected
             assert peer.closed
@@ -1052,7 +1052,7 @@ class TestCloseRefusedEarly:
             (get("/2"), self.CLOSED.replace(b": 2", b": 5")[:-2] + b"hello"),
         ):
             peer = ScriptedPeer(wire + behind)
-            await serve_stream(app, peer, close_refused_early=True, strict=True)
+            await serve_stream(app, peer, close_on_optimistic_data=True, strict=True)
 
             assert peer.sent == expected
 
@@ -1065,7 +1065,9 @@ class TestCloseRefusedEarly:
                 return Response(200, request.path)
 
             nursery.start_soon(
-                partial(serve_stream, app, peer, close_refused_early=True, strict=True)
+                partial(
+                    serve_stream, app, peer, close_on_optimistic_data=True, strict=True
+                )
             )
             await peer.wait_sent(okay(b"/u"))
             peer.feed(get("/2"))
@@ -1085,7 +1087,7 @@ class TestCloseRefusedEarly:
     async def test_accepted(self) -> None:
         """Nor is an offer that is taken up: the bytes are its own."""
         peer = ScriptedPeer(UP + b"HEAD")
-        await serve_stream(echo_app, peer, close_refused_early=True, strict=True)
+        await serve_stream(echo_app, peer, close_on_optimistic_data=True, strict=True)
 
         assert peer.sent == SWITCHED + b"HEAD"
 
@@ -1096,7 +1098,7 @@ class TestCloseRefusedEarly:
             return Upgrade("other", echo)
 
         peer = ScriptedPeer(UP + get("/2"))
-        await serve_stream(app, peer, close_refused_early=True, strict=True)
+        await serve_stream(app, peer, close_on_optimistic_data=True, strict=True)
 
         assert peer.sent.startswith(b"HTTP/1.1 426 ")
         assert b"Connection: " in peer.sent

@@ -8,9 +8,9 @@ from dataclasses import FrozenInstanceError
 
 import pytest
 
-from trio_upgrade import Limits, Proxy, Relayed
+from trio_upgrade import Limits, Proxy, RelayResult
 
-RELAYED = Relayed(1, 2, "left", "eof")
+RELAYED = RelayResult(1, 2, "left", "eof")
 
 
 @pytest.mark.parametrize("frozen", [Limits(), RELAYED, Proxy("http://proxy")])
@@ -25,8 +25,8 @@ def test_immutable(frozen: object) -> None:
 
 def test_equality() -> None:
     """Records of one kind with equal attributes are equal, and stand for each other."""
-    assert {RELAYED: 1}[Relayed(1, 2, "left", "eof")] == 1
-    for other in (Relayed(1, 2, "left", "reset"), Limits(), (1, 2, "left", "eof")):
+    assert {RELAYED: 1}[RelayResult(1, 2, "left", "eof")] == 1
+    for other in (RelayResult(1, 2, "left", "reset"), Limits(), (1, 2, "left", "eof")):
         assert other != RELAYED
 
 
@@ -40,7 +40,9 @@ def test_identity() -> None:
 
 def test_repr() -> None:
     """A record shows what would make it anew."""
-    shown = "Relayed(left_to_right=1, right_to_left=2, ended_by='left', cause='eof')"
+    shown = (
+        "RelayResult(left_to_right=1, right_to_left=2, ended_by='left', cause='eof')"
+    )
 
     assert repr(RELAYED) == shown
     assert eval(repr(Limits(linger=3))) == Limits(linger=3)
@@ -57,5 +59,5 @@ def test_copies(record: object) -> None:
 def test_pattern() -> None:
     """The outcome of a relay is matched by place, too."""
     match RELAYED:
-        case Relayed(1, 2, side, cause):
+        case RelayResult(1, 2, side, cause):
             assert (side, cause) == ("left", "eof")

@@ -125,8 +125,8 @@ class TestHeads:
 
     @pytest.mark.parametrize(("extra", "fits"), [(0, True), (-1, False)])
     def test_limit_is_exact(self, extra: int, fits: bool) -> None:
-        """head_bytes is the length of the longest head, in one packet or in many."""
-        limits = Limits(head_bytes=len(UP) + extra)
+        """header_bytes is the length of the longest head, in one packet or in many."""
+        limits = Limits(header_bytes=len(UP) + extra)
         for packets in split_points(UP + b"x" * 100):
             codec = make_server(limits)
             if fits:

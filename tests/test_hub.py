@@ -30,7 +30,10 @@ class Connection:
 
 def make_hub(*, observer: object | None = None, **bounds) -> Hub:
     return Hub(
-        Limits(**bounds), strict=False, close_refused_early=False, observer=observer
+        Limits(**bounds),
+        strict=False,
+        close_on_optimistic_data=False,
+        observer=observer,
     )
 
 

@@ -42,7 +42,7 @@ POST = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
 class TestHead:
     """From accept to the end of the first head; for later ones from their first byte."""
 
-    LIMITS = Limits(head_timeout=10, keep_alive_timeout=50, linger=0)
+    LIMITS = Limits(header_timeout=10, keep_alive_timeout=50, linger=0)
 
     @pytest.mark.ids("M16", "R18")
     async def test_nothing_came(self, autojump_clock) -> None:
@@ -51,7 +51,7 @@ class TestHead:
 
         assert await case.serve(echo_app, peer) == 10
         assert peer.sent == b""
-        assert case.reason is EndReason.SLOW_HEAD
+        assert case.reason is EndReason.SLOW_HEADER
 
     @pytest.mark.ids("S29", "R18")
     async def test_some_of_it_came(self, autojump_clock) -> None:
@@ -60,7 +60,7 @@ class TestHead:
 
         assert await case.serve(echo_app, peer, 3, *[b"G"] * 10) == 10
         assert peer.sent == LATE_HEAD
-        assert case.reason is EndReason.SLOW_HEAD
+        assert case.reason is EndReason.SLOW_HEADER
 
     async def test_just_in_time(self, autojump_clock) -> None:
         """One that is whole before its end is answered."""
@@ -83,7 +83,7 @@ class TestHead:
 
         assert await case.serve(echo_app, peer, 30, b"GET", b"never seen") == 40
         assert peer.sent == okay(b"/1") + LATE_HEAD
-        assert case.reason is EndReason.SLOW_HEAD
+        assert case.reason is EndReason.SLOW_HEADER
 
     async def test_later_one_that_began_with_the_one_before(
         self, autojump_clock
@@ -108,7 +108,7 @@ class TestHead:
         await serve_stream(echo_app, tls, limits=self.LIMITS, observer=recorder)
 
         assert trio.current_time() - began == 10
-        assert recorder.reasons == [EndReason.SLOW_HEAD]
+        assert recorder.reasons == [EndReason.SLOW_HEADER]
         assert await near.receive_some() == b""
 
     async def test_handshake_that_took_long(self, autojump_clock) -> None:
@@ -131,7 +131,7 @@ class TestHead:
         began = trio.current_time()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(client)
-            await serve_stream(echo_app, far, limits=Limits(head_timeout=10))
+            await serve_stream(echo_app, far, limits=Limits(header_timeout=10))
 
         assert got == LATE_HEAD
         assert ends == [10]
@@ -175,7 +175,7 @@ class TestIdle:
 class TestDecision:
     """From the head to the beginning of the answer."""
 
-    LIMITS = Limits(decision_timeout=7, linger=0)
+    LIMITS = Limits(response_timeout=7, linger=0)
 
     @pytest.mark.ids("R22")
     async def test_the_app_is_cancelled(self, autojump_clock) -> None:
@@ -197,7 +197,7 @@ class TestDecision:
             b"the answer took too long\n", TEXT, status="503 Service Unavailable"
         )
         assert peer.sent == closing(refusal)
-        assert case.reason is EndReason.SLOW_DECISION
+        assert case.reason is EndReason.SLOW_RESPONSE
 
     async def test_one_that_goes_on_all_the_same(self, autojump_clock) -> None:
         """An answer that comes out of a shield comes too late."""
@@ -262,10 +262,10 @@ class TestSwitch:
     """No deadline of HTTP survives the switch."""
 
     LIMITS = Limits(
-        head_timeout=1,
+        header_timeout=1,
         keep_alive_timeout=1,
         body_timeout=1,
-        decision_timeout=1,
+        response_timeout=1,
         send_timeout=1,
         linger=0,
     )

@@ -15,7 +15,7 @@ NAMES = list(vars(Limits()))
 def test_defaults() -> None:
     """The defaults are a promise to whoever reads the documentation."""
     assert vars(Limits()) == {
-        "head_bytes": 32768,
+        "header_bytes": 32768,
         "header_fields": 128,
         "body_bytes": 1048576,
         "drain_body": 65536,
@@ -25,11 +25,11 @@ def test_defaults() -> None:
         "connections": 10000,
         "upgraded": None,
         "requests_per_connection": None,
-        "head_timeout": 10.0,
+        "header_timeout": 10.0,
         "keep_alive_timeout": 5.0,
         "body_timeout": 30.0,
         "body_progress": 1024,
-        "decision_timeout": None,
+        "response_timeout": None,
         "send_timeout": 30.0,
         "continue_timeout": 1.0,
         "linger": 2.0,
@@ -80,7 +80,7 @@ def test_unknown() -> None:
 
 
 @pytest.mark.parametrize(
-    "bounds", [{"head_bytes": None}, {"body_bytes": "1"}, {"linger": "2"}]
+    "bounds", [{"header_bytes": None}, {"body_bytes": "1"}, {"linger": "2"}]
 )
 def test_no_number(bounds) -> None:
     """None where it means nothing, and what is no number, are refused at once."""

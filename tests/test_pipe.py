@@ -6,7 +6,7 @@ import pytest
 import trio
 import trio.testing
 
-from trio_upgrade import Transfer, UpgradedStream, pipe
+from trio_upgrade import Progress, UpgradedStream, pipe
 from trio_upgrade._bottom import abort_on_close
 from trio_upgrade.testing import ScriptedPeer
 
@@ -210,4 +210,4 @@ async def test_bulk_over_tcp() -> None:
 
 def test_what_progress_shows() -> None:
     """A log of it says what went where."""
-    assert repr(Transfer(1, 2)) == "<Transfer 1 to right, 2 to left>"
+    assert repr(Progress(1, 2)) == "<Progress 1 to right, 2 to left>"

@@ -33,10 +33,10 @@ from .support import (
 )
 
 NONE = Limits(
-    head_timeout=None,
+    header_timeout=None,
     keep_alive_timeout=None,
     body_timeout=None,
-    decision_timeout=None,
+    response_timeout=None,
     send_timeout=None,
     linger=0,
 )
@@ -204,7 +204,7 @@ class TestSending:
         """Nor is a refusal waited for longer than that, of which ever kind."""
         for first, seconds in ((b"\x00", 30), (b"", 40)):
             near, far = trio.testing.lockstep_stream_pair()
-            limits = Limits(head_timeout=10, send_timeout=30)
+            limits = Limits(header_timeout=10, send_timeout=30)
             began = trio.current_time()
 
             async with trio.open_nursery() as nursery:

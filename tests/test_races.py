@@ -111,7 +111,7 @@ class TestUpgradedBound:
             await trio.sleep_forever()
 
         peer = await run_script(
-            app, UP, then="silence", limits=Limits(decision_timeout=1, linger=0)
+            app, UP, then="silence", limits=Limits(response_timeout=1, linger=0)
         )
 
         assert peer.sent.startswith(b"HTTP/1.1 503 ")

@@ -11,7 +11,7 @@ import pytest
 import trio
 import trio.testing
 
-from trio_upgrade import Relayed, Transfer, UpgradedStream, relay
+from trio_upgrade import Progress, RelayResult, UpgradedStream, relay
 from trio_upgrade._bottom import abort_on_close
 from trio_upgrade.testing import ScriptedPeer
 
@@ -67,7 +67,7 @@ class TestEnds:
         """Either direction ends by itself, all bytes arrive, the streams stay open."""
         (left, client), (right, server) = await make(origin, target)
         request, response = b"request" * 30_000, b"response" * 50_000
-        progress = Transfer()
+        progress = Progress()
         answer = bytearray()
 
         async def serve() -> None:
@@ -88,7 +88,7 @@ class TestEnds:
             relayed = await relay(left, right, progress=progress)
 
         assert answer == response
-        assert relayed == Relayed(len(request), len(response), "left", "eof")
+        assert relayed == RelayResult(len(request), len(response), "left", "eof")
         assert progress.left_to_right == len(request)
         assert progress.right_to_left == len(response)
         assert progress.bytes == len(request) + len(response)
@@ -108,7 +108,7 @@ class TestEnds:
             assert not right.got_eof
             left.finish()
 
-        assert results == [Relayed(0, 6, "right", "eof")]
+        assert results == [RelayResult(0, 6, "right", "eof")]
         assert right.got_eof
         assert not left.closed
         assert not right.closed
@@ -124,7 +124,7 @@ class TestEnds:
             right.peer.feed(b"answer")
             right.peer.finish()
 
-        assert results == [Relayed(8, 6, "left", "eof")]
+        assert results == [RelayResult(8, 6, "left", "eof")]
         assert right.peer.closed
         assert left.sent == b"answer"
         assert left.got_eof
@@ -166,7 +166,7 @@ class TestEnds:
             nursery.start_soon(answer)
             relayed = await relay(left, right, half_close_timeout=0)
 
-        assert relayed == Relayed(8, 6, "left", "half_close_timeout")
+        assert relayed == RelayResult(8, 6, "left", "half_close_timeout")
         await close((left, client), (right, server))
 
     async def test_heads_are_relayed(self) -> None:
@@ -174,7 +174,7 @@ class TestEnds:
         left = UpgradedStream(ScriptedPeer(b"right"), b"left to ")
         right = UpgradedStream(ScriptedPeer(b"left"), b"right to ")
 
-        assert await relay(left, right) == Relayed(13, 13, "left", "eof")
+        assert await relay(left, right) == RelayResult(13, 13, "left", "eof")
 
 
 class TestTimers:
@@ -191,7 +191,7 @@ class TestTimers:
                 peer.feed(b"x")
 
         assert trio.current_time() - began == 4 * 9 + 10
-        assert results == [Relayed(2, 2, None, "idle")]
+        assert results == [RelayResult(2, 2, None, "idle")]
         for peer in (left, right):
             assert not peer.got_eof
             assert not peer.closed
@@ -209,7 +209,7 @@ class TestTimers:
                 assert await other.receive_some() == b"x"
 
         assert trio.current_time() - began == 2 * 9 + 10
-        assert results == [Relayed(1, 1, None, "idle")]
+        assert results == [RelayResult(1, 1, None, "idle")]
         await close((left, client), (right, server))
 
     async def test_nobody_counts(self, autojump_clock) -> None:
@@ -222,7 +222,7 @@ class TestTimers:
             await trio.testing.wait_all_tasks_blocked()
             right.finish()
 
-        assert results == [Relayed(0, 0, "left", "eof")]
+        assert results == [RelayResult(0, 0, "left", "eof")]
 
     async def test_half_close(self, autojump_clock) -> None:
         """Behind an end the other side may go on, but not be silent for long."""
@@ -237,7 +237,7 @@ class TestTimers:
                 left.feed(b"x")
 
         assert trio.current_time() - began == 1_000 + 3 * 9 + 10
-        assert results == [Relayed(3, 0, "right", "half_close_timeout")]
+        assert results == [RelayResult(3, 0, "right", "half_close_timeout")]
         assert left.got_eof
         assert not right.got_eof
         assert not left.closed
@@ -250,7 +250,7 @@ class TestTimers:
         relayed = await relay(left, right)
 
         assert trio.current_time() - began == 60
-        assert relayed == Relayed(1, 0, "left", "half_close_timeout")
+        assert relayed == RelayResult(1, 0, "left", "half_close_timeout")
         assert right.peer.closed
         assert not left.closed
 
@@ -263,7 +263,7 @@ class TestTimers:
             await trio.sleep(80_000)
             right.finish()
 
-        assert results == [Relayed(1, 0, "left", "eof")]
+        assert results == [RelayResult(1, 0, "left", "eof")]
 
     async def test_idle_after_an_end(self, autojump_clock) -> None:
         """An end is no byte: the shorter silence comes first."""
@@ -275,7 +275,7 @@ class TestTimers:
             left.finish()
 
         assert trio.current_time() - began == 10
-        assert results == [Relayed(0, 0, None, "idle")]
+        assert results == [RelayResult(0, 0, None, "idle")]
 
     async def test_a_part_of_a_chunk_is_a_byte(self, autojump_clock) -> None:
         """Between sockets a slow reader of one chunk is not taken for silence."""
@@ -342,7 +342,7 @@ class TestResets:
             assert await server.receive_some() == b"half a messa"
             await cut.aclose()
 
-        assert results == [Relayed(12, 0, "left", "reset")]
+        assert results == [RelayResult(12, 0, "left", "reset")]
         with pytest.raises(trio.BrokenResourceError):
             await server.receive_some()
         await close((left, client), (right, server))
@@ -368,7 +368,7 @@ class TestResets:
 
         right = Broken(then="silence")
 
-        assert await relay(ScriptedPeer(), right) == Relayed(0, 0, "right", "reset")
+        assert await relay(ScriptedPeer(), right) == RelayResult(0, 0, "right", "reset")
         assert right.peer.closed
 
     async def test_of_both_at_once(self) -> None:
@@ -392,7 +392,7 @@ class TestResets:
             assert right.got_eof
             right.finish("reset")
 
-        assert results == [Relayed(1, 0, "right", "reset")]
+        assert results == [RelayResult(1, 0, "right", "reset")]
 
 
 class TestErrors:
@@ -483,7 +483,7 @@ class TestCancellation:
     async def test_bare_with_counts(self) -> None:
         """It is one Cancelled, no group; the counts are in the progress."""
         left, right = (ScriptedPeer(data, then="silence") for data in (b"one", b"four"))
-        progress = Transfer(right_to_left=10)
+        progress = Progress(right_to_left=10)
         async with trio.open_nursery() as nursery:
 
             async def run() -> None:
@@ -539,8 +539,8 @@ async def test_tasks(idle_timeout: float | None, tasks: int) -> None:
 
 
 async def test_one_transfer_for_many() -> None:
-    """One Transfer counts several relays, at the same time as well."""
-    progress = Transfer()
+    """One Progress counts several relays, at the same time as well."""
+    progress = Progress()
     run = partial(relay, progress=progress)
     async with trio.open_nursery() as nursery:
         for _ in range(3):
@@ -551,7 +551,7 @@ async def test_one_transfer_for_many() -> None:
 
 def start(
     nursery: trio.Nursery, left: trio.abc.Stream, right: trio.abc.Stream, **options: Any
-) -> list[Relayed]:
+) -> list[RelayResult]:
     """Relay in a task; return the list into which the result is put."""
     results = []
 

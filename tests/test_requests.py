@@ -63,7 +63,7 @@ async def run(
 ) -> tuple[RequestLoop, Told, ScriptedPeer]:
     peer = ScriptedPeer(*packets)
     hub = Hub(
-        limits or Limits(), strict=False, close_refused_early=False, observer=None
+        limits or Limits(), strict=False, close_on_optimistic_data=False, observer=None
     )
     if drains:
         hub.start_drain(None)
@@ -116,7 +116,7 @@ class TestReason:
     async def test_lost(self) -> None:
         """The connection broke between two requests."""
         peer = ScriptedPeer(get("/"), then="reset")
-        hub = Hub(Limits(), strict=False, close_refused_early=False, observer=None)
+        hub = Hub(Limits(), strict=False, close_on_optimistic_data=False, observer=None)
         told = Told(peer)
         loop = RequestLoop(cast("Session", told), answer, Server((), hub), hub)
         await loop.run()
@@ -202,7 +202,7 @@ class TestApology:
 
     @pytest.mark.parametrize(
         ("reason", "status"),
-        [(EndReason.SLOW_DECISION, b"503"), (EndReason.SLOW_HEAD, b"408")],
+        [(EndReason.SLOW_RESPONSE, b"503"), (EndReason.SLOW_HEADER, b"408")],
     )
     async def test_late(self, reason: EndReason, status: bytes) -> None:
         """A status that tells what was late, if anything of a request has come."""
@@ -219,7 +219,7 @@ class TestApology:
         [
             (EndReason.DRAINED, EndReason.ERROR),
             (EndReason.CANCELLED, EndReason.ERROR),
-            (EndReason.SLOW_DECISION, EndReason.SLOW_DECISION),
+            (EndReason.SLOW_RESPONSE, EndReason.SLOW_RESPONSE),
             (EndReason.SLOW_READER, EndReason.ERROR),
         ],
     )
@@ -239,7 +239,7 @@ class TestApology:
     async def test_nobody_to_tell(self) -> None:
         """Not of a head that never began, nor to one who does not read."""
         loop, told, peer = await run(answer, get("/"))
-        await loop.apologize(EndReason.SLOW_HEAD)
+        await loop.apologize(EndReason.SLOW_HEADER)
         loop.tell_slow()
 
         assert told.reason is EndReason.SLOW_READER

@@ -236,14 +236,14 @@ class TestTLS:
                     backlog=7,
                     https_compatible=False,
                     limits=limits,
-                    close_refused_early=True,
+                    close_on_optimistic_data=True,
                 )
             )
             (listener,) = server.listeners
             assert isinstance(listener, trio.SSLListener)
             assert not listener._https_compatible
             assert server.limits is limits
-            assert find_hub(server).close_refused_early
+            assert find_hub(server).close_on_optimistic_data
             nursery.cancel_scope.cancel()
 
     async def test_no_tls_spoken(self, caplog) -> None:
@@ -310,11 +310,11 @@ class TestOptions:
         """By whichever way it is served; the default is not to."""
 
         async def app(request):
-            servers.append(find_hub(request.server).close_refused_early)
+            servers.append(find_hub(request.server).close_on_optimistic_data)
             return Response(200, b"")
 
         servers: list[bool] = []
-        options: Any = {"close_refused_early": True} if early else {}
+        options: Any = {"close_on_optimistic_data": True} if early else {}
         for serve in (
             partial(serve_tcp, app, 0, host="127.0.0.1", **options),
             partial(

@@ -424,7 +424,7 @@ class TestMemory:
         gc.disable()
         try:
             async with trio.open_nursery() as nursery:
-                limits = Limits(decision_timeout=0 if path == "/late" else None)
+                limits = Limits(response_timeout=0 if path == "/late" else None)
                 nursery.start_soon(partial(serve_stream, app, peer, limits=limits))
                 await trio.testing.wait_all_tasks_blocked()
                 (ref,) = kept
@@ -459,7 +459,7 @@ class TestMalformed:
         async def app(_: Request) -> None:
             raise AssertionError("called")
 
-        peer = await run_script(app, wire, limits=Limits(head_bytes=100))
+        peer = await run_script(app, wire, limits=Limits(header_bytes=100))
 
         assert peer.sent.startswith(b"HTTP/1.1 " + status)
         assert b"\r\nConnection: close\r\n" in peer.sent

@@ -8,7 +8,7 @@ import socket
 import pytest
 import trio
 
-from trio_upgrade import Transfer
+from trio_upgrade import Progress
 from trio_upgrade._copy import Tally
 from trio_upgrade._socket import DirectSocketStream
 from trio_upgrade._splice import CAN_SPLICE, splice
@@ -45,17 +45,17 @@ async def test_dry_and_ended() -> None:
     """It tells a source that is dry from one that has ended, and holds no pipe then."""
     source, sender = make_pair()
     sink, receiver = make_pair()
-    transfer = Transfer()
+    progress = Progress()
     sender.send(b"x" * 100)
     before = len(os.listdir("/proc/self/fd"))
 
-    assert not await splice(source, sink, Tally(transfer), size=65536, turns=8)
+    assert not await splice(source, sink, Tally(progress), size=65536, turns=8)
     assert receiver.recv(200) == b"x" * 100
     sender.close()
-    assert await splice(source, sink, Tally(transfer), size=65536, turns=8)
+    assert await splice(source, sink, Tally(progress), size=65536, turns=8)
     # The sender's is gone.
     assert len(os.listdir("/proc/self/fd")) == before - 1
-    assert transfer.bytes == 100
+    assert progress.bytes == 100
     for stream in (source, sink):
         await stream.aclose()
     receiver.close()

@@ -382,11 +382,11 @@ class TestEnd:
             await trio.sleep_forever()
 
         peer = ScriptedPeer(UP, then="silence")
-        limits = Limits(decision_timeout=1)
+        limits = Limits(response_timeout=1)
         await serve_stream(app, peer, limits=limits, observer=recorder)
 
         assert peer.sent == SWITCHED
-        assert recorder.reasons == [EndReason.SLOW_DECISION]
+        assert recorder.reasons == [EndReason.SLOW_RESPONSE]
         assert not caplog.records
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import trio
 
-from trio_upgrade import Limits, Upgraded, open_tunnel, open_upgrade
+from trio_upgrade import Limits, UpgradedConnection, open_tunnel, open_upgrade
 from trio_upgrade.testing import ScriptedPeer
 
 from .support import SWITCHED
@@ -37,7 +37,7 @@ class TestFields:
         limits = Limits(linger=None)
         upgraded = await open_tunnel("http://x", "a:1", stream=peer, limits=limits)
 
-        assert isinstance(upgraded, Upgraded)
+        assert isinstance(upgraded, UpgradedConnection)
         assert upgraded.response.status == 200
         assert upgraded.head == b"SSH"
         assert upgraded.informational == ()
@@ -47,7 +47,7 @@ class TestFields:
         """Without more it is closed at once: somebody else's stream is not waited for."""
         peer = ScriptedPeer(SWITCHED, then="silence")
         response, stream, head = await open_upgrade(URL, "echo", stream=peer)
-        async with Upgraded(response, stream, head) as upgraded:
+        async with UpgradedConnection(response, stream, head) as upgraded:
             assert upgraded.informational == ()
             assert upgraded.linger == 0.0
 

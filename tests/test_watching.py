@@ -66,9 +66,9 @@ def offer(path: str) -> bytes:
 
 
 LIMITS = Limits(
-    head_timeout=1,
+    header_timeout=1,
     keep_alive_timeout=1,
-    decision_timeout=1,
+    response_timeout=1,
     body_timeout=1,
     linger=3,
 )
@@ -97,11 +97,11 @@ ENDS = [
     ([get("/cut")], "silence", EndReason.ERROR),
     ([get("/1")], "silence", EndReason.IDLE),
     ([get("/1") + b"\r\n"], "silence", EndReason.IDLE),
-    ([], "silence", EndReason.SLOW_HEAD),
-    ([b"GET"], "silence", EndReason.SLOW_HEAD),
-    ([get("/1"), b"GET"], "silence", EndReason.SLOW_HEAD),
-    ([get("/sleep")], "silence", EndReason.SLOW_DECISION),
-    ([get("/1"), get("/sleep")], "silence", EndReason.SLOW_DECISION),
+    ([], "silence", EndReason.SLOW_HEADER),
+    ([b"GET"], "silence", EndReason.SLOW_HEADER),
+    ([get("/1"), b"GET"], "silence", EndReason.SLOW_HEADER),
+    ([get("/sleep")], "silence", EndReason.SLOW_RESPONSE),
+    ([get("/1"), get("/sleep")], "silence", EndReason.SLOW_RESPONSE),
 ]
 
 
@@ -137,7 +137,7 @@ class TestEndRecords:
         """No deadline of an exchange that is over cuts the close short, or renames it."""
         recorder = Recorder()
         peer = ScriptedPeer(get("/1"), b"\x00", then="silence")
-        limits = Limits(keep_alive_timeout=2, head_timeout=2, linger=linger)
+        limits = Limits(keep_alive_timeout=2, header_timeout=2, linger=linger)
         began = trio.current_time()
 
         await serve_stream(app, peer, limits=limits, observer=recorder)
@@ -161,7 +161,7 @@ class TestEndRecords:
         await serve_stream(stubborn, peer, limits=LIMITS, observer=recorder)
 
         assert peer.sent.startswith(b"HTTP/1.1 503 ")
-        assert recorder.reasons == [EndReason.SLOW_DECISION]
+        assert recorder.reasons == [EndReason.SLOW_RESPONSE]
         assert "oops" in caplog.text
 
     async def test_http_record(self, autojump_clock) -> None:

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ._client import ClientConnection as ClientConnection
-    from ._copy import Transfer as Transfer
+    from ._copy import Progress as Progress
     from ._errors import (
         BadBody as BadBody,
         BadResponse as BadResponse,
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
         Proxy as Proxy,
         proxy_from_environment as proxy_from_environment,
     )
-    from ._relay import Relayed as Relayed, relay as relay
+    from ._relay import RelayResult as RelayResult, relay as relay
     from ._request import Request as Request
     from ._serve import (
         serve_listeners as serve_listeners,
@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     from ._stream import UpgradedStream as UpgradedStream
     from ._target import Authority as Authority
     from ._tokens import Offers as Offers
-    from ._upgraded import Upgraded as Upgraded
+    from ._upgraded import UpgradedConnection as UpgradedConnection
     from ._watching import (
         EndReason as EndReason,
         EndRecord as EndRecord,
@@ -75,7 +75,7 @@ else:
     # client for the server's, and each half takes most of the time that both take.
     _ROOMS = {
         "_client": "ClientConnection",
-        "_copy": "Transfer",
+        "_copy": "Progress",
         "_errors": (
             "BadBody BadResponse BodyError BodyTimeout BodyTooLarge "
             "HalfCloseUnsupported IllegalSwitch MalformedMessage NotOffered "
@@ -90,7 +90,7 @@ else:
         "_open": "open_connection open_tunnel open_upgrade",
         "_pipe": "pipe",
         "_proxies": "Proxy proxy_from_environment",
-        "_relay": "Relayed relay",
+        "_relay": "RelayResult relay",
         "_request": "Request",
         "_serve": (
             "serve_listeners serve_ssl_over_tcp serve_stream serve_tcp serve_unix"
@@ -99,7 +99,7 @@ else:
         "_stream": "UpgradedStream",
         "_target": "Authority",
         "_tokens": "Offers",
-        "_upgraded": "Upgraded",
+        "_upgraded": "UpgradedConnection",
         "_watching": (
             "EndReason EndRecord ErrorRecord RequestRecord ServerStatistics "
             "SwitchRecord"

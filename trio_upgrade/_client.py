@@ -31,7 +31,7 @@ from ._sending import RequestSending
 from ._socket import DirectSocketStream
 from ._stream import UpgradedStream
 from ._target import parse_connect_authority
-from ._upgraded import Upgraded
+from ._upgraded import UpgradedConnection
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -120,7 +120,7 @@ class ClientConnection(trio.abc.AsyncResource):
         headers: HeadersLike = (),
         body: RequestBody = b"",
         tolerate_missing_connection: bool = False,
-    ) -> Upgraded:
+    ) -> UpgradedConnection:
         """Offer to switch this connection to one of these protocols.
 
         Accepted, the connection becomes the result and this object counts as closed.
@@ -148,7 +148,7 @@ class ClientConnection(trio.abc.AsyncResource):
 
     async def switch(
         self, target: str, offer: Offer, method: str, body: RequestBody
-    ) -> Upgraded:
+    ) -> UpgradedConnection:
         """Do what :meth:`upgrade` does, with an offer that is checked already."""
         head, informational = await self._exchange(
             method, target, offer.fields, body, offer
@@ -157,7 +157,9 @@ class ClientConnection(trio.abc.AsyncResource):
             raise UpgradeRefused(self._respond(head, informational))
         return self._hand_over(head, informational)
 
-    async def connect(self, authority: str, *, headers: HeadersLike = ()) -> Upgraded:
+    async def connect(
+        self, authority: str, *, headers: HeadersLike = ()
+    ) -> UpgradedConnection:
         """Ask the proxy at the other end for a tunnel (RFC 9110 §9.3.6).
 
         Any 2xx opens it, one in HTTP/1.0 too; its framing fields are ignored. The
@@ -188,12 +190,12 @@ class ClientConnection(trio.abc.AsyncResource):
 
     def _hand_over(
         self, head: ResponseHead, informational: tuple[ResponseHead, ...]
-    ) -> Upgraded:
+    ) -> UpgradedConnection:
         assert self._stream is not None
         rest, ended = self._http.hand_over()
         stream = UpgradedStream(self._stream, rest, ended=ended)
         self._stream = None
-        upgraded = Upgraded(head, stream, rest)
+        upgraded = UpgradedConnection(head, stream, rest)
         upgraded.informational = informational
         upgraded.linger = self._limits.linger
         return upgraded

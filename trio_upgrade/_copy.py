@@ -34,7 +34,7 @@ _DESCRIPTORS = os.name == "posix"
 
 
 @final
-class Transfer:
+class Progress:
     """How many bytes a copy has moved, while it runs and ever after.
 
     Give it as ``progress=`` and look at it whenever you like; it is also right when the
@@ -59,7 +59,7 @@ class Transfer:
         return self.left_to_right + self.right_to_left
 
     def __repr__(self) -> str:
-        return f"<Transfer {self.left_to_right} to right, {self.right_to_left} to left>"
+        return f"<Progress {self.left_to_right} to right, {self.right_to_left} to left>"
 
 
 class Tally:
@@ -75,15 +75,15 @@ class Tally:
 
     __slots__ = (
         "_backward",
-        "_transfer",
+        "_progress",
         "at_sink",
         "bytes",
         "moved_at",
         "read",
     )
 
-    def __init__(self, transfer: Transfer | None, *, backward: bool = False) -> None:
-        self._transfer = transfer
+    def __init__(self, progress: Progress | None, *, backward: bool = False) -> None:
+        self._progress = progress
         self._backward = backward
         self.bytes: int = 0
         self.read: int = 0
@@ -95,11 +95,11 @@ class Tally:
         self.bytes += count
         if self.moved_at is not None:
             self.moved_at = trio.current_time()
-        if self._transfer is not None:
+        if self._progress is not None:
             if self._backward:
-                self._transfer.right_to_left += count
+                self._progress.right_to_left += count
             else:
-                self._transfer.left_to_right += count
+                self._progress.left_to_right += count
 
 
 @final
@@ -113,7 +113,7 @@ class Copying(Tally):
     Args:
         source: Where it comes from.
         sink: Where it goes.
-        transfer: Counts along, if there is one.
+        progress: Counts along, if there is one.
         backward: Whether that is from right to left.
     """
 
@@ -134,11 +134,11 @@ class Copying(Tally):
         self,
         source: trio.abc.ReceiveStream,
         sink: trio.abc.SendStream,
-        transfer: Transfer | None = None,
+        progress: Progress | None = None,
         *,
         backward: bool = False,
     ) -> None:
-        super().__init__(transfer, backward=backward)
+        super().__init__(progress, backward=backward)
         self.source = source
         self.sink = sink
         self._ended = False
@@ -209,7 +209,7 @@ class Copying(Tally):
             sent = 0
         except OSError as exc:
             raise translate_error(exc) from exc
-        if self.moved_at is None and self._transfer is None:
+        if self.moved_at is None and self._progress is None:
             self.bytes += sent
         else:
             self.add(sent)

@@ -106,10 +106,12 @@ class Deadlines:
         self._grace_ends = math.inf
         self._grace_is_over = False
         make = DeadlineQueue
-        self.head: DeadlineQueue = make(self, limits.head_timeout, EndReason.SLOW_HEAD)
+        self.head: DeadlineQueue = make(
+            self, limits.header_timeout, EndReason.SLOW_HEADER
+        )
         self.idle: DeadlineQueue = make(self, limits.keep_alive_timeout, EndReason.IDLE)
         self.decision: DeadlineQueue = make(
-            self, limits.decision_timeout, EndReason.SLOW_DECISION
+            self, limits.response_timeout, EndReason.SLOW_RESPONSE
         )
         self.wakes_at: float = math.inf
         self._woken = trio.Event()

@@ -331,7 +331,7 @@ class ServerExchange:
                 drain_body=hub.limits.drain_body,
             )
         )
-        if hub.close_refused_early and self.request.upgrades:
+        if hub.close_on_optimistic_data and self.request.upgrades:
             # Somebody took the switch for granted: what follows may be anything.
             close = close or http.codec.has_next
         await http.send_response(response, hub.dates.field(), close=close)

@@ -60,7 +60,7 @@ class HTTPCodec:
         "_body_awaited",
         "_buffer",
         "_chunks",
-        "_head_bytes",
+        "_header_bytes",
         "_header_fields",
         "_method",
         "_parser",
@@ -79,7 +79,7 @@ class HTTPCodec:
     def __init__(self, role: Role, limits: Limits) -> None:
         # Nothing but start_exchange() may be called first.
         self._role = h11.SERVER if role == "server" else h11.CLIENT
-        self._head_bytes = limits.head_bytes
+        self._header_bytes = limits.header_bytes
         self._header_fields = limits.header_fields
         self._buffer: bytes | bytearray = b""
 
@@ -100,7 +100,7 @@ class HTTPCodec:
 
     def _start_parser(self) -> None:
         self._parser = h11.Connection(
-            self._role, max_incomplete_event_size=self._head_bytes
+            self._role, max_incomplete_event_size=self._header_bytes
         )
 
     ################################################################
@@ -157,11 +157,11 @@ class HTTPCodec:
             buffer = self._skip_line(buffer)
         end = find_head_end(buffer, self._scanned)
         size = end if end >= 0 else len(buffer)
-        if size > self._head_bytes:
+        if size > self._header_bytes:
             raise MalformedMessage(
-                f"a head of more than {self._head_bytes} bytes",
+                f"a head of more than {self._header_bytes} bytes",
                 # The line is what was too long if its end is not within the bound.
-                status=431 if buffer.find(b"\n", 0, self._head_bytes) >= 0 else 414,
+                status=431 if buffer.find(b"\n", 0, self._header_bytes) >= 0 else 414,
             )
         if end < 0:
             # "\n\r" may be all that is here of the end.
@@ -267,7 +267,7 @@ class HTTPCodec:
     def _measure_body(self, headers: Headers) -> None:
         lengths = field_values(headers, b"content-length")
         if field_values(headers, b"transfer-encoding"):
-            self._chunks = ChunkGuard(self._head_bytes, self._header_fields)
+            self._chunks = ChunkGuard(self._header_bytes, self._header_fields)
             self.body_left = None
         else:
             self.body_left = int(lengths[0]) if lengths else None

@@ -68,7 +68,7 @@ class Hub:
     Args:
         limits: The bounds.
         strict: Whether exceptions of the app come out.
-        close_refused_early: Whether a refused offer ends its connection if bytes
+        close_on_optimistic_data: Whether a refused offer ends its connection if bytes
             follow it already.
         observer: Has any of ``request``, ``switched``, ``ended`` and ``error``.
 
@@ -88,12 +88,12 @@ class Hub:
         limits: Limits,
         *,
         strict: bool,
-        close_refused_early: bool,
+        close_on_optimistic_data: bool,
         observer: object | None,
     ) -> None:
         self.limits: Limits = limits
         self.strict: bool = strict
-        self.close_refused_early: bool = close_refused_early
+        self.close_on_optimistic_data: bool = close_on_optimistic_data
         self.dates: DateClock = DateClock()
         self.deadlines: Deadlines = Deadlines(limits, self._end_grace)
         self.draining: trio.Event = trio.Event()

@@ -39,7 +39,7 @@ class Limits(_Bounds):
             no such bound.
     """
 
-    head_bytes: int = 32 * 1024
+    header_bytes: int = 32 * 1024
     """The longest message head, in bytes, first line to blank line; also the longest
     chunk header or trailer block. Browsers with large cookies send up to 16 KiB."""
 
@@ -79,7 +79,7 @@ class Limits(_Bounds):
     """The most requests on one connection; the last answer says that it ends. It spreads
     clients anew over the servers behind a balancer, and is of no other use."""
 
-    head_timeout: float | None = 10.0
+    header_timeout: float | None = 10.0
     """Seconds for a whole head: for the first from accept on, TLS handshake included,
     for later ones from their first byte. 408 if something of it has come. As nginx and
     Go's guides have it within a factor of six; a head is one packet."""
@@ -96,7 +96,7 @@ class Limits(_Bounds):
     """The bytes of a body that must come within ``body_timeout``. A modem is faster; who
     sends a byte now and then only wants to stay."""
 
-    decision_timeout: float | None = None
+    response_timeout: float | None = None
     """Seconds that the app may take from a whole head to the beginning of its answer,
     the body included; then it is cancelled and a 503 sent. It ends with the switch.
     None, since apps that hold a request open are as legitimate as fast ones."""

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ._asking import RequestBody
     from ._dial import Via
     from ._headers import HeadersLike
-    from ._upgraded import Upgraded
+    from ._upgraded import UpgradedConnection
     from ._urls import Endpoint
 
 
@@ -37,7 +37,7 @@ async def open_upgrade(
     local_address: str | None = None,
     limits: Limits = Limits(),
     stream: trio.abc.Stream | None = None,
-) -> Upgraded:
+) -> UpgradedConnection:
     """Dial a server and switch the connection to one of these protocols.
 
     Put a timeout round the ``await`` alone, then it does not bound the session::
@@ -134,7 +134,7 @@ async def open_tunnel(
     local_address: str | None = None,
     limits: Limits = Limits(),
     stream: trio.abc.Stream | None = None,
-) -> Upgraded:
+) -> UpgradedConnection:
     """Dial an HTTP proxy and let it open a tunnel to a host (RFC 9110 §9.3.6).
 
     ::

@@ -8,7 +8,7 @@ from ._copy import Copying
 if TYPE_CHECKING:
     import trio
 
-    from ._copy import Transfer
+    from ._copy import Progress
 
 
 async def pipe(
@@ -16,7 +16,7 @@ async def pipe(
     sink: trio.abc.SendStream,
     *,
     end: bool = True,
-    progress: Transfer | None = None,
+    progress: Progress | None = None,
 ) -> int:
     """Copy from a stream to another, or back to itself, until the source ends.
 

@@ -12,7 +12,7 @@ import trio
 
 from ._bottom import abort_on_close
 from ._closing import close_now, close_within
-from ._copy import Copying, Tally, Transfer
+from ._copy import Copying, Progress, Tally
 from ._frozen import Record
 
 Side: TypeAlias = Literal["left", "right"]
@@ -24,7 +24,7 @@ _FAREWELL = 2.0
 
 
 @final
-class Relayed(Record):
+class RelayResult(Record):
     """How a relay went.
 
     Attributes:
@@ -67,8 +67,8 @@ async def relay(
     *,
     idle_timeout: float | None = None,
     half_close_timeout: float | None = 60,
-    progress: Transfer | None = None,
-) -> Relayed:
+    progress: Progress | None = None,
+) -> RelayResult:
     """Copy both ways between two connections until both directions have ended.
 
     An end is passed on as an end, by ``send_eof``, and the other direction goes on. A
@@ -119,7 +119,7 @@ class _Direction:
         self,
         source: tuple[Side, trio.abc.Stream],
         sink: tuple[Side, trio.abc.Stream],
-        progress: Transfer | None,
+        progress: Progress | None,
     ) -> None:
         self.source_side: Side = source[0]
         self.sink_side: Side = sink[0]
@@ -136,7 +136,7 @@ class _Relay:
         left: trio.abc.Stream,
         right: trio.abc.Stream,
         half_close_timeout: float | None,
-        progress: Transfer | None,
+        progress: Progress | None,
     ) -> None:
         one: tuple[Side, trio.abc.Stream] = ("left", left)
         other: tuple[Side, trio.abc.Stream] = ("right", right)
@@ -147,7 +147,7 @@ class _Relay:
         self._ended_by: Side | None = None
         self._cause: Cause | None = None
 
-    async def run(self, idle_timeout: float | None) -> Relayed:
+    async def run(self, idle_timeout: float | None) -> RelayResult:
         failures: tuple[BaseException, ...] = ()
         try:
             async with trio.open_nursery() as nursery:
@@ -171,7 +171,7 @@ class _Relay:
             raise first
         await self._close()
         assert self._cause is not None
-        return Relayed(
+        return RelayResult(
             self._forth.copying.bytes,
             self._back.copying.bytes,
             self._ended_by,

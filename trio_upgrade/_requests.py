@@ -37,8 +37,8 @@ _SWITCHES = (Upgrade, Tunnel)
 _ENDS = frozenset({EndReason.DRAINED, EndReason.CANCELLED})
 # What is still owed to a peer whose time is up, while HTTP is spoken.
 _LATE = {
-    EndReason.SLOW_HEAD: (408, "the request came too slowly\n"),
-    EndReason.SLOW_DECISION: (503, "the answer took too long\n"),
+    EndReason.SLOW_HEADER: (408, "the request came too slowly\n"),
+    EndReason.SLOW_RESPONSE: (503, "the answer took too long\n"),
 }
 
 
@@ -169,7 +169,7 @@ class RequestLoop:
         if session.protocol is not None:
             # The app has switched all the same, behind a shield: HTTP is over.
             return
-        if reason is EndReason.SLOW_HEAD and not http.codec.has_read_ahead:
+        if reason is EndReason.SLOW_HEADER and not http.codec.has_read_ahead:
             return
         if reason in _LATE and http.may_answer:
             status, text = _LATE[reason]

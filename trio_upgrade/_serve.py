@@ -50,7 +50,7 @@ async def serve_tcp(
     backlog: int | None = None,
     reuse_port: bool = False,
     limits: Limits = Limits(),
-    close_refused_early: bool = False,
+    close_on_optimistic_data: bool = False,
     strict: bool = False,
     observer: object | None = None,
     task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
@@ -65,10 +65,10 @@ async def serve_tcp(
         reuse_port: Whether other processes of the same user may listen on the port,
             too, if they all say so. Linux then spreads the connections over them.
         limits: The bounds of every connection.
-        close_refused_early: Whether a refused offer ends its connection if bytes follow
-            it already. They would be the next request (RFC 9931 §5), unless what stands
-            in front of this server tunnels whatever asks for an upgrade. Those of a
-            chunked body count until it is read: nobody knows where it ends.
+        close_on_optimistic_data: Whether a refused offer ends its connection if bytes
+            follow it already. They would be the next request (RFC 9931 §5), unless what
+            stands in front of this server tunnels whatever asks for an upgrade. Those
+            of a chunked body count until it is read: its end is not known before.
         strict: Whether exceptions of the app come out of here, for tests. Otherwise
             they are logged to ``trio_upgrade.server`` and cost their own connection.
         observer: An object with any of the methods ``request``, ``switched``, ``ended``
@@ -88,7 +88,7 @@ async def serve_tcp(
         app,
         listeners,
         limits=limits,
-        close_refused_early=close_refused_early,
+        close_on_optimistic_data=close_on_optimistic_data,
         strict=strict,
         observer=observer,
         task_status=task_status,
@@ -105,7 +105,7 @@ async def serve_ssl_over_tcp(
     backlog: int | None = None,
     reuse_port: bool = False,
     limits: Limits = Limits(),
-    close_refused_early: bool = False,
+    close_on_optimistic_data: bool = False,
     strict: bool = False,
     observer: object | None = None,
     task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
@@ -126,7 +126,7 @@ async def serve_ssl_over_tcp(
         backlog: The listen backlog; None means the most that the kernel queues.
         reuse_port: See :func:`serve_tcp`.
         limits: The bounds of every connection.
-        close_refused_early: See :func:`serve_tcp`.
+        close_on_optimistic_data: See :func:`serve_tcp`.
         strict: Whether exceptions of the app come out of here; see :func:`serve_tcp`.
         observer: See :func:`serve_tcp`.
         task_status: Gets a :class:`Server` as soon as connections are accepted.
@@ -146,7 +146,7 @@ async def serve_ssl_over_tcp(
         app,
         secure,
         limits=limits,
-        close_refused_early=close_refused_early,
+        close_on_optimistic_data=close_on_optimistic_data,
         strict=strict,
         observer=observer,
         task_status=task_status,
@@ -160,7 +160,7 @@ async def serve_unix(
     mode: int | None = None,
     backlog: int | None = None,
     limits: Limits = Limits(),
-    close_refused_early: bool = False,
+    close_on_optimistic_data: bool = False,
     strict: bool = False,
     observer: object | None = None,
     task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
@@ -180,7 +180,7 @@ async def serve_unix(
             what the umask leaves.
         backlog: The listen backlog; None means the most that the kernel queues.
         limits: The bounds of every connection.
-        close_refused_early: See :func:`serve_tcp`.
+        close_on_optimistic_data: See :func:`serve_tcp`.
         strict: Whether exceptions of the app come out of here; see :func:`serve_tcp`.
         observer: See :func:`serve_tcp`.
         task_status: Gets a :class:`Server` as soon as connections are accepted.
@@ -197,7 +197,7 @@ async def serve_unix(
         app,
         [listener],
         limits=limits,
-        close_refused_early=close_refused_early,
+        close_on_optimistic_data=close_on_optimistic_data,
         strict=strict,
         observer=observer,
         task_status=task_status,
@@ -209,7 +209,7 @@ async def serve_listeners(
     listeners: Sequence[trio.abc.Listener[StreamT]],
     *,
     limits: Limits = Limits(),
-    close_refused_early: bool = False,
+    close_on_optimistic_data: bool = False,
     strict: bool = False,
     observer: object | None = None,
     task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
@@ -222,14 +222,14 @@ async def serve_listeners(
         app: Called once for each request, in the connection's task.
         listeners: They are owned from now on.
         limits: The bounds of every connection.
-        close_refused_early: See :func:`serve_tcp`.
+        close_on_optimistic_data: See :func:`serve_tcp`.
         strict: Whether exceptions of the app come out of here; see :func:`serve_tcp`.
         observer: See :func:`serve_tcp`.
         task_status: Gets a :class:`Server` as soon as connections are accepted.
     """
     hub = Hub(
         limits,
-        close_refused_early=close_refused_early,
+        close_on_optimistic_data=close_on_optimistic_data,
         strict=strict,
         observer=observer,
     )
@@ -308,7 +308,7 @@ async def serve_stream(
     *,
     server: Server | None = None,
     limits: Limits = Limits(),
-    close_refused_early: bool = False,
+    close_on_optimistic_data: bool = False,
     strict: bool = False,
     observer: object | None = None,
 ) -> None:
@@ -323,7 +323,7 @@ async def serve_stream(
             is drained with it, and that server's bounds and options hold, not those
             given here. None makes a private one, ``request.server``.
         limits: The bounds of the connection.
-        close_refused_early: See :func:`serve_tcp`.
+        close_on_optimistic_data: See :func:`serve_tcp`.
         strict: Whether exceptions of the app come out of here; see :func:`serve_tcp`.
         observer: See :func:`serve_tcp`.
     """
@@ -335,7 +335,7 @@ async def serve_stream(
         return
     hub = Hub(
         limits,
-        close_refused_early=close_refused_early,
+        close_on_optimistic_data=close_on_optimistic_data,
         strict=strict,
         observer=observer,
     )

@@ -165,7 +165,7 @@ class Session:
         # As long as its first head need not be waited for. What is sent has a scope of
         # its own where it has to wait, and the end of a grace cancels that of all.
         direct = isinstance(self.stream, DirectSocketStream)
-        return direct and self._hub.limits.decision_timeout is None
+        return direct and self._hub.limits.response_timeout is None
 
     async def _close_abruptly(self) -> None:
         if self.abort:

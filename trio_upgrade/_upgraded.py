@@ -12,13 +12,13 @@ from ._messages import ResponseHead
 from ._stream import UpgradedStream
 
 
-class _UpgradedFields(NamedTuple):
+class _ConnectionFields(NamedTuple):
     response: ResponseHead
     stream: UpgradedStream
     head: bytes
 
 
-class Upgraded(_UpgradedFields, trio.abc.AsyncResource):
+class UpgradedConnection(_ConnectionFields, trio.abc.AsyncResource):
     """A connection that has switched, or become a tunnel: unpack it.
 
     And use it as an async context manager::

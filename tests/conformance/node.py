@@ -116,7 +116,7 @@ CASES = {
         "an ordinary request, its body with it",
         "waits for ever once any listener is there",
     ),
-    "S29": Case("a head that stalls", "408 at `Limits.head_timeout`, not later"),
+    "S29": Case("a head that stalls", "408 at `Limits.header_timeout`, not later"),
     "S30": Case("a head over the limits", "431, or 414 within the target; close"),
     "S31": Case("a switched connection that idles", "stays open"),
     "S32": Case("UP, then the end", "101, echo, our end"),

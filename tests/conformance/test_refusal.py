@@ -121,7 +121,7 @@ async def test_early_bytes_can_end_it() -> None:
     """Closing instead is for those who ask for it, and for early bytes only."""
     for packets in split_points(UP + get("/2")):
         peer = ScriptedPeer(*packets)
-        await serve_stream(refuse, peer, close_refused_early=True, strict=True)
+        await serve_stream(refuse, peer, close_on_optimistic_data=True, strict=True)
 
         # Where nothing had come behind the head, nothing was taken for granted.
         ends = itertools.accumulate(map(len, packets))
@@ -130,7 +130,7 @@ async def test_early_bytes_can_end_it() -> None:
         assert peer.sent == expected, packets
 
     peer = ScriptedPeer(get("/1") + get("/2") + UP)
-    await serve_stream(refuse, peer, close_refused_early=True, strict=True)
+    await serve_stream(refuse, peer, close_on_optimistic_data=True, strict=True)
 
     assert peer.sent == okay(b"/1") + okay(b"/2") + FORBIDDEN
 

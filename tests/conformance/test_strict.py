@@ -267,13 +267,15 @@ async def test_heads_have_bounds(serving: Serving, head: bytes) -> None:
     whole = len(long)
 
     await serving.check_refusal(
-        long, "431 Request Header Fields Too Large", limits=Limits(head_bytes=whole - 1)
+        long,
+        "431 Request Header Fields Too Large",
+        limits=Limits(header_bytes=whole - 1),
     )
     await serving.check_refusal(
         many, "431 Request Header Fields Too Large", limits=Limits(header_fields=8)
     )
     expected = SWITCHED if head is UP else okay(b"/u")
-    await serving.check(echo_app, long, expected, Limits(head_bytes=whole))
+    await serving.check(echo_app, long, expected, Limits(header_bytes=whole))
     await serving.check(echo_app, many, expected, Limits(header_fields=11))
 
 
@@ -335,4 +337,6 @@ async def test_target_over_the_bound(serving: Serving) -> None:
     """A request line alone over the bound is a 414, however it comes (§15.5.15)."""
     wire = b"GET /" + b"u" * 60 + b" HTTP/1.1\r\nHost: x\r\n\r\n"
 
-    await serving.check_refusal(wire, "414 URI Too Long", limits=Limits(head_bytes=50))
+    await serving.check_refusal(
+        wire, "414 URI Too Long", limits=Limits(header_bytes=50)
+    )

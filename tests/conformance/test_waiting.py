@@ -44,8 +44,8 @@ async def serve_silent(app, *packets: bytes, limits: Limits) -> tuple[bytes, flo
 
 @pytest.mark.ids("M16", "S29")
 async def test_head_that_does_not_come(autojump_clock) -> None:
-    """Half a head is a 408 after Limits.head_timeout, none a close (RFC 9112 §9.5)."""
-    limits = Limits(head_timeout=3, linger=1)
+    """Half a head is a 408 after Limits.header_timeout, none a close (RFC 9112 §9.5)."""
+    limits = Limits(header_timeout=3, linger=1)
     for packets in split_points(UP[:-1]):
         sent, seconds = await serve_silent(echo_app, *packets, limits=limits)
 
@@ -58,7 +58,7 @@ async def test_head_that_does_not_come(autojump_clock) -> None:
 @pytest.mark.ids("M16")
 async def test_next_request_that_does_not_come(autojump_clock) -> None:
     """An idle connection is closed after Limits.keep_alive_timeout (RFC 9112 §9.5)."""
-    limits = Limits(keep_alive_timeout=3, head_timeout=8, linger=1)
+    limits = Limits(keep_alive_timeout=3, header_timeout=8, linger=1)
     for packets in split_points(get("/1")):
         got = await serve_silent(echo_app, *packets, limits=limits)
 
