@@ -33,6 +33,11 @@ def break_source(source: str, mutant: Mutant) -> str:
     return source.replace(mutant.old, mutant.new)
 
 
+def find_path(package: Path, room: str) -> Path:
+    """Return where a module of the package is."""
+    return package.joinpath(*room.split(".")).with_suffix(".py")
+
+
 def make_desk(folder: Path) -> Path:
     """Copy what the tests need, to be broken."""
     leftovers = shutil.ignore_patterns("__pycache__")
@@ -65,7 +70,7 @@ def files_with(row_id: str) -> list[str]:
 def survives(desk: Path, row_id: str) -> str | None:
     """Return what is wrong with the tests of a row, None if they notice its mutant."""
     mutant = MUTANTS[row_id]
-    path = desk / "trio_upgrade" / f"{mutant.room}.py"
+    path = find_path(desk / "trio_upgrade", mutant.room)
     source = path.read_text()
     # Python knows a changed source by size and second, which is not enough here.
     shutil.rmtree(path.parent / "__pycache__", ignore_errors=True)

@@ -9,7 +9,7 @@ import pytest
 import trio_upgrade
 
 from .mutants import MUTANTS, Mutant
-from .mutate import break_source
+from .mutate import break_source, find_path
 from .requirements import PROXY, REQUIREMENTS
 
 PACKAGE = Path(trio_upgrade.__file__).parent
@@ -26,7 +26,7 @@ def test_every_requirement_has_a_mutant() -> None:
 def test_mutant_fits(row_id: str) -> None:
     """Its old text stands in its room once, and what it makes is Python."""
     mutant = MUTANTS[row_id]
-    broken = break_source((PACKAGE / f"{mutant.room}.py").read_text(), mutant)
+    broken = break_source(find_path(PACKAGE, mutant.room).read_text(), mutant)
 
     compile(broken, mutant.room, "exec")
 
