@@ -10,7 +10,7 @@ from hypothesis import given, strategies as st
 
 from trio_upgrade import BadBody, Limits, Request, Response, serve_stream
 from trio_upgrade._chunks import ChunkGuard
-from trio_upgrade._http import HTTPCodec
+from trio_upgrade._http.codec import HTTPCodec
 from trio_upgrade.testing import ScriptedPeer, split_points
 
 from .support import get, okay, run_script

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from trio_upgrade import BadBody, IllegalSwitch, Limits, MalformedMessage
-from trio_upgrade._http import HTTPCodec
+from trio_upgrade._http.codec import HTTPCodec
 from trio_upgrade.testing import split_points
 
 from .support import SWITCHED, UP, get, okay

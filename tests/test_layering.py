@@ -33,7 +33,7 @@ ORDER = [
     *("_stream", "_socket", "_listener", "_bottom", "_closing", "_deadlines"),
     *("_listening", "_unix", "_splice"),
     *("_body", "_messages", "_request", "_upgraded", "_copy", "_pipe", "_relay"),
-    *("_responses", "_http", "_connection", "_server_connection"),
+    *("_responses", "_http.codec", "_connection", "_server_connection"),
     *("_hub", "_server", "_answers", "_exchange"),
     *("_requests", "_session", "_serve"),
     *("_asking", "_sending", "_client", "_socks", "_proxies", "_dial", "_open"),
@@ -89,8 +89,8 @@ def test_h11_is_in_one_room(room: str) -> None:
     """Only the codec knows h11; only rooms with I/O know Trio."""
     imported = {name.partition(".")[0] for name in run_time_imports(room)}
 
-    assert ("h11" in imported) == (room == "_http")
-    if room in ORDER[: ORDER.index("_stream")] or room in ("_http", "_messages"):
+    assert ("h11" in imported) == (room == "_http.codec")
+    if room in ORDER[: ORDER.index("_stream")] or room in ("_http.codec", "_messages"):
         assert "trio" not in imported
 
 

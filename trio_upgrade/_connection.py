@@ -10,7 +10,7 @@ import trio
 
 from ._bottom import find_socket
 from ._errors import BadBody, PeerGone
-from ._http import HTTPCodec, Role
+from ._http.codec import HTTPCodec, Role
 from ._socket import DirectSocketStream
 
 if TYPE_CHECKING:

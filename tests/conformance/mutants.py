@@ -95,7 +95,7 @@ MUTANTS = {
         "_exchange", "        if http.codec.client_waits:\n", "        if False:\n"
     ),
     "U32": Mutant(
-        "_http", "self._body_awaited and not self._buffer", "self._body_awaited"
+        "_http.codec", "self._body_awaited and not self._buffer", "self._body_awaited"
     ),
     "M07": Mutant(
         "_framing",
@@ -113,7 +113,9 @@ MUTANTS = {
     ),
     "C02": Mutant("_target", "_MAX_PORT = 65535", "_MAX_PORT = 99999"),
     "C03": Mutant("_messages", "< _MULTIPLE_CHOICES", "<= _MULTIPLE_CHOICES + 2"),
-    "C06": Mutant("_http", "            raw = drop_framing(raw)", "            pass"),
+    "C06": Mutant(
+        "_http.codec", "            raw = drop_framing(raw)", "            pass"
+    ),
     "C07": Mutant("_framing", 'and head.startswith(b"CONNECT ")', "and False"),
     "C08": Mutant(
         "_client", '"CONNECT", authority, fields', '"CONNECT", "//" + authority, fields'
@@ -132,7 +134,7 @@ MUTANTS = {
     # Strict reading
     "M01": Mutant("_framing", "check_authority(values[0])", "pass"),
     "M03": Mutant(
-        "_http",
+        "_http.codec",
         "self._skip_blank = self._role is h11.SERVER",
         "self._skip_blank = False",
     ),
@@ -148,7 +150,7 @@ MUTANTS = {
     # The client
     "U14": Mutant("_sending", "await self._done.wait()", "pass"),
     "U18": Mutant(
-        "_http", "rest = bytes(self._buffer)", "rest = bytes(self._buffer[3:])"
+        "_http.codec", "rest = bytes(self._buffer)", "rest = bytes(self._buffer[3:])"
     ),
     "U19": Mutant("_client", "_LAST_INFORMATIONAL = 199", "_LAST_INFORMATIONAL = 100"),
     "U30": Mutant("_asking", "if not body and expects_anything(fields):", "if False:"),

@@ -15,20 +15,20 @@ from h11 import (  # type: ignore[attr-defined]
     MIGHT_SWITCH_PROTOCOL,  # pyright: ignore[reportPrivateImportUsage]
 )
 
-from ._chunks import ChunkGuard
-from ._errors import BadBody, IllegalSwitch, MalformedMessage
-from ._framing import (
+from .._chunks import ChunkGuard
+from .._errors import BadBody, IllegalSwitch, MalformedMessage
+from .._framing import (
     check_request,
     check_response,
     drop_framing,
 )
-from ._handshake import expects_continue
-from ._headers import NO_FIELDS, Field, Headers, field_values
-from ._heads import TCHARS, check_first_octet, check_head, find_head_end
-from ._messages import RequestHead, ResponseHead
+from .._handshake import expects_continue
+from .._headers import NO_FIELDS, Field, Headers, field_values
+from .._heads import TCHARS, check_first_octet, check_head, find_head_end
+from .._messages import RequestHead, ResponseHead
 
 if TYPE_CHECKING:
-    from ._limits import Limits
+    from .._limits import Limits
 
 Role: TypeAlias = Literal["server", "client"]
 # One string for all requests that have it.  Not by sys.intern(), which keeps what it is
