@@ -32,7 +32,7 @@ ORDER = [
     *("_heads", "_framing", "_chunks", "_handshake"),
     *("_stream", "_socket", "_listener", "_bottom", "_closing", "_deadlines"),
     *("_listening", "_unix", "_splice"),
-    *("_body", "_messages", "_request", "_upgraded", "_copy", "_pipe", "_relay"),
+    *("_body", "_messages", "_request", "_upgraded", "_copy.engine", "_pipe", "_relay"),
     *("_responses", "_http.codec", "_connection", "_server_connection"),
     *("_hub", "_server", "_answers", "_exchange"),
     *("_requests", "_session", "_serve"),

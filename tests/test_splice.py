@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from trio_upgrade import Progress
-from trio_upgrade._copy import Tally
+from trio_upgrade._copy.engine import Tally
 from trio_upgrade._socket import DirectSocketStream
 from trio_upgrade._splice import CAN_SPLICE, splice
 

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ._client import ClientConnection as ClientConnection
-    from ._copy import Progress as Progress
+    from ._copy.engine import Progress as Progress
     from ._errors import (
         BadBody as BadBody,
         BadResponse as BadResponse,
@@ -75,7 +75,7 @@ else:
     # client for the server's, and each half takes most of the time that both take.
     _ROOMS = {
         "_client": "ClientConnection",
-        "_copy": "Progress",
+        "_copy.engine": "Progress",
         "_errors": (
             "BadBody BadResponse BodyError BodyTimeout BodyTooLarge "
             "HalfCloseUnsupported IllegalSwitch MalformedMessage NotOffered "

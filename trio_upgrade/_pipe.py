@@ -3,12 +3,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ._copy import Copying
+from ._copy.engine import Copying
 
 if TYPE_CHECKING:
     import trio
 
-    from ._copy import Progress
+    from ._copy.engine import Progress
 
 
 async def pipe(

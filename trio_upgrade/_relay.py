@@ -12,7 +12,7 @@ import trio
 
 from ._bottom import abort_on_close
 from ._closing import close_now, close_within
-from ._copy import Copying, Progress, Tally
+from ._copy.engine import Copying, Progress, Tally
 from ._frozen import Record
 
 Side: TypeAlias = Literal["left", "right"]

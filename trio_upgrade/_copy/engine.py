@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, TypeAlias, final
 
 import trio
 
-from ._socket import RECEIVE_SIZE, DirectSocketStream, translate_error
-from ._splice import CAN_SPLICE, splice
-from ._stream import look_below, note
+from .._socket import RECEIVE_SIZE, DirectSocketStream, translate_error
+from .._splice import CAN_SPLICE, splice
+from .._stream import look_below, note
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable

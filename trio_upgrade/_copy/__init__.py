@@ -1,0 +1,1 @@
+# Bytes from one stream to another: the engines, one direction, both directions.
