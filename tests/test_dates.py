@@ -11,7 +11,7 @@ import trio
 
 from trio_upgrade import Request, Response, Tunnel, Upgrade, open_connection, serve_tcp
 from trio_upgrade._dates import DateClock
-from trio_upgrade._server import find_hub
+from trio_upgrade._server.server import find_hub
 
 from .support import DATE, UP, echo, get, run_script
 

@@ -34,7 +34,7 @@ ORDER = [
     *("_listening", "_unix", "_splice"),
     *("_body", "_messages", "_request", "_upgraded", "_copy.engine", "_pipe", "_relay"),
     *("_responses", "_http.codec", "_connection", "_server_connection"),
-    *("_hub", "_server", "_answers", "_exchange"),
+    *("_hub", "_server.server", "_answers", "_exchange"),
     *("_requests", "_session", "_serve"),
     *("_asking", "_sending", "_client", "_socks", "_proxies", "_dial", "_open"),
     "testing",

@@ -18,7 +18,7 @@ from trio_upgrade import (
 )
 from trio_upgrade._hub import Hub
 from trio_upgrade._requests import RequestLoop
-from trio_upgrade._server import Server
+from trio_upgrade._server.server import Server
 from trio_upgrade.testing import ScriptedPeer
 
 from .support import SWITCHED, UP, echo, get, okay

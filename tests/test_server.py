@@ -22,7 +22,7 @@ from trio_upgrade import (
     serve_stream,
     serve_tcp,
 )
-from trio_upgrade._server import find_hub
+from trio_upgrade._server.server import find_hub
 from trio_upgrade.testing import ScriptedPeer
 
 from .support import (

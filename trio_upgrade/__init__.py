@@ -55,7 +55,7 @@ if TYPE_CHECKING:
         serve_tcp as serve_tcp,
         serve_unix as serve_unix,
     )
-    from ._server import Server as Server, drain_on_signal as drain_on_signal
+    from ._server.server import Server as Server, drain_on_signal as drain_on_signal
     from ._stream import UpgradedStream as UpgradedStream
     from ._target import Authority as Authority
     from ._tokens import Offers as Offers
@@ -95,7 +95,7 @@ else:
         "_serve": (
             "serve_listeners serve_ssl_over_tcp serve_stream serve_tcp serve_unix"
         ),
-        "_server": "Server drain_on_signal",
+        "_server.server": "Server drain_on_signal",
         "_stream": "UpgradedStream",
         "_target": "Authority",
         "_tokens": "Offers",

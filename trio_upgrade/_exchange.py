@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from ._headers import Field
     from ._hub import Hub
     from ._messages import RequestHead, Response
-    from ._server import Server
+    from ._server.server import Server
     from ._server_connection import ServerConnection
 
 _TUNNEL = "CONNECT"

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from ._body import Body
     from ._headers import Field, HeadersLike
-    from ._server import Server
+    from ._server.server import Server
     from ._tokens import Offers
     from ._watching import Peer
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from ._hub import Hub
     from ._request import Answer, App, Request, UpgradeHandler
-    from ._server import Server
+    from ._server.server import Server
     from ._session import Session
     from ._stream import UpgradedStream
 

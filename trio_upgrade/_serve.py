@@ -17,7 +17,7 @@ from ._limits import Limits
 from ._listener import DirectSocketListener
 from ._listening import open_tcp_listeners
 from ._requests import RequestLoop
-from ._server import Server, find_hub
+from ._server.server import Server, find_hub
 from ._session import Session
 from ._unix import UnixListener, open_unix_listener
 

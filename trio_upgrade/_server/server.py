@@ -7,19 +7,19 @@ from urllib.parse import quote
 
 import trio
 
-from ._errors import UsageError
-from ._hub import check_grace
-from ._listener import DirectSocketListener
-from ._target import Authority
-from ._unix import UnixListener
+from .._errors import UsageError
+from .._hub import check_grace
+from .._listener import DirectSocketListener
+from .._target import Authority
+from .._unix import UnixListener
 
 if TYPE_CHECKING:
     import signal
     from collections.abc import AsyncIterator, Sequence
 
-    from ._hub import Hub
-    from ._limits import Limits
-    from ._watching import ServerStatistics
+    from .._hub import Hub
+    from .._limits import Limits
+    from .._watching import ServerStatistics
 
 _ANY_HOST = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  compared, not bound
 

@@ -1,0 +1,1 @@
+# From listeners to answers.
