@@ -36,7 +36,15 @@ ORDER = [
     *("_responses", "_http.codec", "_connection", "_server_connection"),
     *("_hub", "_server.server", "_answers", "_exchange"),
     *("_requests", "_session", "_serve"),
-    *("_asking", "_sending", "_client", "_socks", "_proxies", "_dial", "_open"),
+    *(
+        "_asking",
+        "_sending",
+        "_client.connection",
+        "_socks",
+        "_proxies",
+        "_dial",
+        "_open",
+    ),
     "testing",
     "__init__",
 ]

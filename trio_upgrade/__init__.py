@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ._client import ClientConnection as ClientConnection
+    from ._client.connection import ClientConnection as ClientConnection
     from ._copy.engine import Progress as Progress
     from ._errors import (
         BadBody as BadBody,
@@ -74,7 +74,7 @@ else:
     # What is not used is not imported: a server has no use for the client's rooms, nor a
     # client for the server's, and each half takes most of the time that both take.
     _ROOMS = {
-        "_client": "ClientConnection",
+        "_client.connection": "ClientConnection",
         "_copy.engine": "Progress",
         "_errors": (
             "BadBody BadResponse BodyError BodyTimeout BodyTooLarge "

@@ -4,7 +4,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, final
 
 from ._asking import Offer
-from ._client import ClientConnection, keep_body
+from ._client.connection import ClientConnection, keep_body
 from ._closing import close_now
 from ._dial import Route
 from ._errors import Refused

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, final
 
-from ._client import ClientConnection, keep_body
+from ._client.connection import ClientConnection, keep_body
 from ._errors import Refused
 from ._frozen import Frozen
 from ._handshake import connect_fields

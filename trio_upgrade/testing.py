@@ -19,7 +19,7 @@ from ._serve import serve_stream
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ._client import ClientConnection
+    from ._client.connection import ClientConnection
     from ._request import App
 
 __all__ = ["ScriptedPeer", "open_pair", "split_points"]

@@ -118,9 +118,13 @@ MUTANTS = {
     ),
     "C07": Mutant("_framing", 'and head.startswith(b"CONNECT ")', "and False"),
     "C08": Mutant(
-        "_client", '"CONNECT", authority, fields', '"CONNECT", "//" + authority, fields'
+        "_client.connection",
+        '"CONNECT", authority, fields',
+        '"CONNECT", "//" + authority, fields',
     ),
-    "O01": Mutant("_client", "_LAST_INFORMATIONAL = 199", "_LAST_INFORMATIONAL = 99"),
+    "O01": Mutant(
+        "_client.connection", "_LAST_INFORMATIONAL = 199", "_LAST_INFORMATIONAL = 99"
+    ),
     "O02": Mutant(
         "_handshake",
         '    if method == "CONNECT":\n        return True',
@@ -152,16 +156,20 @@ MUTANTS = {
     "U18": Mutant(
         "_http.codec", "rest = bytes(self._buffer)", "rest = bytes(self._buffer[3:])"
     ),
-    "U19": Mutant("_client", "_LAST_INFORMATIONAL = 199", "_LAST_INFORMATIONAL = 100"),
+    "U19": Mutant(
+        "_client.connection", "_LAST_INFORMATIONAL = 199", "_LAST_INFORMATIONAL = 100"
+    ),
     "U30": Mutant("_asking", "if not body and expects_anything(fields):", "if False:"),
     "M02": Mutant(
         "_sending",
         "send_request(head + http.codec.write_end())",
         r'send_request(head + http.codec.write_end() + b"\r\n")',
     ),
-    "M08": Mutant("_client", "if await http.has_unasked_input():", "if False:"),
+    "M08": Mutant(
+        "_client.connection", "if await http.has_unasked_input():", "if False:"
+    ),
     "M12": Mutant(
-        "_client",
+        "_client.connection",
         "if used and (self._spent or http.ended or not http.reusable):",
         "if used and self._spent:",
     ),

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, TypeAlias, final
 
 import trio
 
-from ._asking import Offer, RequestBody, complete_fields
-from ._body import Body
-from ._closing import close_now, close_within
-from ._connection import SMALL_BODY, HTTPConnection
-from ._errors import (
+from .._asking import Offer, RequestBody, complete_fields
+from .._body import Body
+from .._closing import close_now, close_within
+from .._connection import SMALL_BODY, HTTPConnection
+from .._errors import (
     BadResponse,
     BodyError,
     IllegalSwitch,
@@ -24,21 +24,21 @@ from ._errors import (
     UpgradeRefused,
     UsageError,
 )
-from ._handshake import connect_fields, expects_anything
-from ._headers import encode_fields
-from ._messages import ClientResponse, ResponseHead, opens_tunnel
-from ._sending import RequestSending
-from ._socket import DirectSocketStream
-from ._stream import UpgradedStream
-from ._target import parse_connect_authority
-from ._upgraded import UpgradedConnection
+from .._handshake import connect_fields, expects_anything
+from .._headers import encode_fields
+from .._messages import ClientResponse, ResponseHead, opens_tunnel
+from .._sending import RequestSending
+from .._socket import DirectSocketStream
+from .._stream import UpgradedStream
+from .._target import parse_connect_authority
+from .._upgraded import UpgradedConnection
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ._headers import Field, HeadersLike
-    from ._limits import Limits
-    from ._urls import Endpoint
+    from .._headers import Field, HeadersLike
+    from .._limits import Limits
+    from .._urls import Endpoint
 
 _SWITCHING_PROTOCOLS = 101
 _LAST_INFORMATIONAL = 199
