@@ -27,7 +27,15 @@ MAX_LINES = 400
 # From the ground up.  A room may import those before it in this list, no others; types
 # that only checkers read are free.
 ORDER = [
-    *("_errors", "_frozen", "_limits", "_tokens", "_headers", "_target", "_groups"),
+    *(
+        "_errors",
+        "_frozen",
+        "_limits",
+        "_http.tokens",
+        "_headers",
+        "_target",
+        "_groups",
+    ),
     *("_dates", "_urls", "_watching"),
     *("_heads", "_framing", "_chunks", "_handshake"),
     *("_stream", "_socket", "_listener", "_bottom", "_closing", "_deadlines"),

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from trio_upgrade import Offers
-from trio_upgrade._tokens import (
+from trio_upgrade._http.tokens import (
     check_protocol,
     check_token,
     connection_options,

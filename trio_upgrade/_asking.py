@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, TypeAlias, cast, final
 
 from ._handshake import expects_anything, find_switch_defect, offer_fields
 from ._headers import field_values
+from ._http.tokens import Offers
 from ._target import parse_target
-from ._tokens import Offers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

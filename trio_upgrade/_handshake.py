@@ -14,7 +14,7 @@ from ._headers import (
     encode_fields,
     field_values,
 )
-from ._tokens import (
+from ._http.tokens import (
     Offers,
     check_protocol,
     connection_options,

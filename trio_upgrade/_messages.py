@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast, final
 
 from ._handshake import advertise, switch_fields, tunnel_fields
 from ._headers import Field, Headers, HeadersLike, encode_fields, field_values
-from ._tokens import parse_protocols
+from ._http.tokens import parse_protocols
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

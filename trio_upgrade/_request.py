@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
     from ._body import Body
     from ._headers import Field, HeadersLike
+    from ._http.tokens import Offers
     from ._server.server import Server
-    from ._tokens import Offers
     from ._watching import Peer
 
 UpgradeHandler: TypeAlias = Callable[

@@ -16,7 +16,7 @@ class Mutant(NamedTuple):
 MUTANTS = {
     # Offers
     "U01": Mutant(
-        "_tokens",
+        "_http.tokens",
         "map(check_protocol, protocols)",
         "map(check_protocol, sorted(protocols))",
     ),
@@ -25,29 +25,31 @@ MUTANTS = {
         "            close\n            or self._last",
         "            close\n            or bool(self.request.upgrades)",
     ),
-    "U03": Mutant("_tokens", "return name.lower() + slash", "return name + slash"),
+    "U03": Mutant("_http.tokens", "return name.lower() + slash", "return name + slash"),
     "U07": Mutant(
-        "_tokens",
+        "_http.tokens",
         "return protocol in self._offers or (",
         "return protocol in self._offers[:1] and (",
     ),
     "U11": Mutant("_handshake", 'or method == "CONNECT" or', 'or method != "GET" or'),
     "U13": Mutant("_handshake", 'if http_version != "1.1" or method', "if method"),
     "U25": Mutant(
-        "_tokens",
+        "_http.tokens",
         "frozenset(split_list([value.lower() for value in values]))",
         "frozenset(split_list(values))",
     ),
-    "U28": Mutant("_tokens", "            if stripped:", "            if True:"),
+    "U28": Mutant("_http.tokens", "            if stripped:", "            if True:"),
     # The 101
     "U04": Mutant(
         "_handshake",
         '        (b"Upgrade", check_protocol(protocol).encode("ascii")),\n',
         "",
     ),
-    "U05": Mutant("_tokens", '(?:/{_TOKEN})?").fullmatch', '(?:/{_TOKEN})?").match'),
+    "U05": Mutant(
+        "_http.tokens", '(?:/{_TOKEN})?").fullmatch', '(?:/{_TOKEN})?").match'
+    ),
     "U06": Mutant(
-        "_tokens",
+        "_http.tokens",
         "and fold_protocol(protocol) in self._fold()",
         "and bool(self._fold())",
     ),
