@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from trio_upgrade import Headers
-from trio_upgrade._headers import (
+from trio_upgrade._http.headers import (
     FRAMING_FIELDS,
     HOP_BY_HOP_FIELDS,
     encode_fields,

@@ -32,7 +32,7 @@ ORDER = [
         "_frozen",
         "_limits",
         "_http.tokens",
-        "_headers",
+        "_http.headers",
         "_target",
         "_groups",
     ),

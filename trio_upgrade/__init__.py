@@ -26,7 +26,7 @@ if TYPE_CHECKING:
         UpgradeRefused as UpgradeRefused,
         UsageError as UsageError,
     )
-    from ._headers import Headers as Headers
+    from ._http.headers import Headers as Headers
     from ._http.tokens import Offers as Offers
     from ._limits import Limits as Limits
     from ._listening import inherit_listeners as inherit_listeners
@@ -83,7 +83,7 @@ else:
             "TrioUpgradeError TunnelRefused Unavailable UpgradeRefused "
             "UsageError"
         ),
-        "_headers": "Headers",
+        "_http.headers": "Headers",
         "_limits": "Limits",
         "_listening": "inherit_listeners",
         "_messages": "ClientResponse Response ResponseHead Tunnel Upgrade",

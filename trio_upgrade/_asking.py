@@ -5,14 +5,14 @@ from collections.abc import AsyncIterable
 from typing import TYPE_CHECKING, TypeAlias, cast, final
 
 from ._handshake import expects_anything, find_switch_defect, offer_fields
-from ._headers import field_values
+from ._http.headers import field_values
 from ._http.tokens import Offers
 from ._target import parse_target
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ._headers import Field, HeadersLike
+    from ._http.headers import Field, HeadersLike
     from ._messages import ResponseHead
     from ._urls import Endpoint
 

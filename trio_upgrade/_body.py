@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, final
 import trio
 
 from ._errors import BodyTooLarge
-from ._headers import NO_FIELDS, Headers
+from ._http.headers import NO_FIELDS, Headers
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

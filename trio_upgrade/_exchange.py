@@ -27,7 +27,7 @@ from ._watching import RequestRecord, SwitchRecord
 
 if TYPE_CHECKING:
     from ._deadlines import Expirable
-    from ._headers import Field
+    from ._http.headers import Field
     from ._hub import Hub
     from ._messages import RequestHead, Response
     from ._server.server import Server

@@ -8,7 +8,7 @@ import re
 from typing import TYPE_CHECKING, final
 
 from ._errors import MalformedMessage
-from ._headers import DECISIVE_FIELDS, Field, field_values
+from ._http.headers import DECISIVE_FIELDS, Field, field_values
 from ._http.tokens import connection_options, split_list
 from ._target import check_authority
 

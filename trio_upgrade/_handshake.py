@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ._headers import (
+from ._http.headers import (
     FRAMING_FIELDS,
     HOP_BY_HOP_FIELDS,
     Field,

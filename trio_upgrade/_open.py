@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from ._asking import RequestBody
     from ._dial import Via
-    from ._headers import HeadersLike
+    from ._http.headers import HeadersLike
     from ._upgraded import UpgradedConnection
     from ._urls import Endpoint
 

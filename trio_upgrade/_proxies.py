@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     import trio
 
-    from ._headers import HeadersLike
+    from ._http.headers import HeadersLike
     from ._limits import Limits
 
 _SOCKS_SCHEMES = frozenset({"socks5", "socks5h"})

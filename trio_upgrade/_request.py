@@ -10,7 +10,7 @@ import trio
 from ._bottom import find_peer
 from ._errors import BodyError, UsageError
 from ._handshake import find_offers, switch_fields, tunnel_fields
-from ._headers import Headers, find_head
+from ._http.headers import Headers, find_head
 from ._messages import (
     SWITCHING_PROTOCOLS,
     RequestHead,
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from ._body import Body
-    from ._headers import Field, HeadersLike
+    from ._http.headers import Field, HeadersLike
     from ._http.tokens import Offers
     from ._server.server import Server
     from ._watching import Peer

@@ -9,7 +9,7 @@ from ._framing import frame_response
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from ._headers import Field
+    from ._http.headers import Field
     from ._messages import Response
 
 

@@ -14,7 +14,7 @@ from ._responses import ResponseWriter
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Iterable
 
-    from ._headers import Field
+    from ._http.headers import Field
     from ._limits import Limits
     from ._messages import RequestHead, Response
 

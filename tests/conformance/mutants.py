@@ -76,7 +76,7 @@ MUTANTS = {
         'return (*fields, (b"Connection", b"Upgrade"))',
         'return (*fields, (b"Connection", b"Upgrade, Cache-Control"))',
     ),
-    "U29": Mutant("_headers", r'\x80-\xff]*").fullmatch', r'\x80-\xff]*").match'),
+    "U29": Mutant("_http.headers", r'\x80-\xff]*").fullmatch', r'\x80-\xff]*").match'),
     "U34": Mutant(
         "_framing",
         "status not in (_NO_CONTENT, _NOT_MODIFIED)",

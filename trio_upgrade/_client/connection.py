@@ -25,7 +25,7 @@ from .._errors import (
     UsageError,
 )
 from .._handshake import connect_fields, expects_anything
-from .._headers import encode_fields
+from .._http.headers import encode_fields
 from .._messages import ClientResponse, ResponseHead, opens_tunnel
 from .._sending import RequestSending
 from .._socket import DirectSocketStream
@@ -36,7 +36,7 @@ from .._upgraded import UpgradedConnection
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .._headers import Field, HeadersLike
+    from .._http.headers import Field, HeadersLike
     from .._limits import Limits
     from .._urls import Endpoint
 

@@ -23,9 +23,9 @@ from .._framing import (
     drop_framing,
 )
 from .._handshake import expects_continue
-from .._headers import NO_FIELDS, Field, Headers, field_values
 from .._heads import TCHARS, check_first_octet, check_head, find_head_end
 from .._messages import RequestHead, ResponseHead
+from .headers import NO_FIELDS, Field, Headers, field_values
 
 if TYPE_CHECKING:
     from .._limits import Limits

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias, cast, final
 
-from ._http.tokens import check_token, connection_options
+from .tokens import check_token, connection_options
 
 Field: TypeAlias = tuple[bytes, bytes]
 HeadersLike: TypeAlias = (
