@@ -33,7 +33,7 @@ ORDER = [
         "_limits",
         "_http.tokens",
         "_http.headers",
-        "_target",
+        "_http.targets",
         "_groups",
     ),
     *("_dates", "_urls", "_watching"),

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from trio_upgrade import Authority
-from trio_upgrade._target import (
+from trio_upgrade._http.targets import (
     Target,
     check_authority,
     parse_authority,

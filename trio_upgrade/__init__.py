@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         UsageError as UsageError,
     )
     from ._http.headers import Headers as Headers
+    from ._http.targets import Authority as Authority
     from ._http.tokens import Offers as Offers
     from ._limits import Limits as Limits
     from ._listening import inherit_listeners as inherit_listeners
@@ -58,7 +59,6 @@ if TYPE_CHECKING:
     )
     from ._server.server import Server as Server, drain_on_signal as drain_on_signal
     from ._stream import UpgradedStream as UpgradedStream
-    from ._target import Authority as Authority
     from ._upgraded import UpgradedConnection as UpgradedConnection
     from ._watching import (
         EndReason as EndReason,
@@ -97,7 +97,7 @@ else:
         ),
         "_server.server": "Server drain_on_signal",
         "_stream": "UpgradedStream",
-        "_target": "Authority",
+        "_http.targets": "Authority",
         "_http.tokens": "Offers",
         "_upgraded": "UpgradedConnection",
         "_watching": (

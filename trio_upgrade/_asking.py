@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, TypeAlias, cast, final
 
 from ._handshake import expects_anything, find_switch_defect, offer_fields
 from ._http.headers import field_values
+from ._http.targets import parse_target
 from ._http.tokens import Offers
-from ._target import parse_target
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

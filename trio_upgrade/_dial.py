@@ -14,9 +14,9 @@ import trio
 
 from ._closing import close_now
 from ._errors import OpenError, PeerGone, TLSFailed
+from ._http.targets import Authority
 from ._proxies import Proxy, lead_through
 from ._socket import DirectSocketStream, set_options, take_stream
-from ._target import Authority
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, final
 
 from ._errors import MalformedMessage
 from ._http.headers import DECISIVE_FIELDS, Field, field_values
+from ._http.targets import check_authority
 from ._http.tokens import connection_options, split_list
-from ._target import check_authority
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

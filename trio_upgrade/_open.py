@@ -8,8 +8,8 @@ from ._client.connection import ClientConnection, keep_body
 from ._closing import close_now
 from ._dial import Route
 from ._errors import Refused
+from ._http.targets import parse_connect_authority
 from ._limits import Limits
-from ._target import parse_connect_authority
 from ._urls import parse_url
 
 if TYPE_CHECKING:

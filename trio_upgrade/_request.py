@@ -11,6 +11,7 @@ from ._bottom import find_peer
 from ._errors import BodyError, UsageError
 from ._handshake import find_offers, switch_fields, tunnel_fields
 from ._http.headers import Headers, find_head
+from ._http.targets import Authority, Target, parse_authority, parse_target
 from ._messages import (
     SWITCHING_PROTOCOLS,
     RequestHead,
@@ -20,7 +21,6 @@ from ._messages import (
     check_reason,
 )
 from ._stream import UpgradedStream
-from ._target import Authority, Target, parse_authority, parse_target
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -111,9 +111,11 @@ MUTANTS = {
     ),
     # CONNECT
     "C01": Mutant(
-        "_target", "not authority.host or not authority.port", "not authority.host"
+        "_http.targets",
+        "not authority.host or not authority.port",
+        "not authority.host",
     ),
-    "C02": Mutant("_target", "_MAX_PORT = 65535", "_MAX_PORT = 99999"),
+    "C02": Mutant("_http.targets", "_MAX_PORT = 65535", "_MAX_PORT = 99999"),
     "C03": Mutant("_messages", "< _MULTIPLE_CHOICES", "<= _MULTIPLE_CHOICES + 2"),
     "C06": Mutant(
         "_http.codec", "            raw = drop_framing(raw)", "            pass"

@@ -26,11 +26,11 @@ from .._errors import (
 )
 from .._handshake import connect_fields, expects_anything
 from .._http.headers import encode_fields
+from .._http.targets import parse_connect_authority
 from .._messages import ClientResponse, ResponseHead, opens_tunnel
 from .._sending import RequestSending
 from .._socket import DirectSocketStream
 from .._stream import UpgradedStream
-from .._target import parse_connect_authority
 from .._upgraded import UpgradedConnection
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from urllib.parse import quote
 import trio
 
 from .._errors import UsageError
+from .._http.targets import Authority
 from .._hub import check_grace
 from .._listener import DirectSocketListener
-from .._target import Authority
 from .._unix import UnixListener
 
 if TYPE_CHECKING:
