@@ -13,7 +13,7 @@ from trio_upgrade import (
     open_connection,
 )
 from trio_upgrade._framing import check_request, check_response, drop_framing
-from trio_upgrade._heads import check_head
+from trio_upgrade._http.head_syntax import check_head
 from trio_upgrade.testing import ScriptedPeer, split_points
 
 from .support import get, okay, run_script

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from trio_upgrade import MalformedMessage
-from trio_upgrade._heads import (
+from trio_upgrade._http.head_syntax import (
     check_first_octet,
     check_head,
     find_head_end,

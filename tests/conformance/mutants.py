@@ -147,7 +147,9 @@ MUTANTS = {
         "self._skip_blank = False",
     ),
     "M04": Mutant(
-        "_heads", r'if head.count(b"\n") != lines or head.count', "if head.count"
+        "_http.head_syntax",
+        r'if head.count(b"\n") != lines or head.count',
+        "if head.count",
     ),
     "M06": Mutant(
         "_framing",

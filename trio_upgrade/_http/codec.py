@@ -23,8 +23,8 @@ from .._framing import (
     drop_framing,
 )
 from .._handshake import expects_continue
-from .._heads import TCHARS, check_first_octet, check_head, find_head_end
 from .._messages import RequestHead, ResponseHead
+from .head_syntax import TCHARS, check_first_octet, check_head, find_head_end
 from .headers import NO_FIELDS, Field, Headers, field_values
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 # the raw bytes, and they are the same whether or not the request is an upgrade.
 from __future__ import annotations
 
-from ._errors import MalformedMessage
+from .._errors import MalformedMessage
 
 # RFC 9110 §5.5: a recipient may take these for what it likes, which is the trouble.
 _CONTROLS = bytes(octet for octet in (*range(0x20), 0x7F) if octet not in b"\t\r\n")
