@@ -12,7 +12,7 @@ from trio_upgrade import (
     Response,
     open_connection,
 )
-from trio_upgrade._framing import check_request, check_response, drop_framing
+from trio_upgrade._http.framing import check_request, check_response, drop_framing
 from trio_upgrade._http.head_syntax import check_head
 from trio_upgrade.testing import ScriptedPeer, split_points
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast, final
 
-from ._framing import frame_response
+from ._http.framing import frame_response
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -78,7 +78,7 @@ MUTANTS = {
     ),
     "U29": Mutant("_http.headers", r'\x80-\xff]*").fullmatch', r'\x80-\xff]*").match'),
     "U34": Mutant(
-        "_framing",
+        "_http.framing",
         "status not in (_NO_CONTENT, _NOT_MODIFIED)",
         "status != _NOT_MODIFIED",
     ),
@@ -100,7 +100,7 @@ MUTANTS = {
         "_http.codec", "self._body_awaited and not self._buffer", "self._body_awaited"
     ),
     "M07": Mutant(
-        "_framing",
+        "_http.framing",
         'if codings[-1:] != ["chunked"] or codings.count("chunked") > 1:',
         "if not codings:",
     ),
@@ -120,7 +120,7 @@ MUTANTS = {
     "C06": Mutant(
         "_http.codec", "            raw = drop_framing(raw)", "            pass"
     ),
-    "C07": Mutant("_framing", 'and head.startswith(b"CONNECT ")', "and False"),
+    "C07": Mutant("_http.framing", 'and head.startswith(b"CONNECT ")', "and False"),
     "C08": Mutant(
         "_client.connection",
         '"CONNECT", authority, fields',
@@ -140,7 +140,7 @@ MUTANTS = {
         '            "user-agent" in self.request.headers or self.request.method,\n',
     ),
     # Strict reading
-    "M01": Mutant("_framing", "check_authority(values[0])", "pass"),
+    "M01": Mutant("_http.framing", "check_authority(values[0])", "pass"),
     "M03": Mutant(
         "_http.codec",
         "self._skip_blank = self._role is h11.SERVER",
@@ -152,7 +152,7 @@ MUTANTS = {
         "if head.count",
     ),
     "M06": Mutant(
-        "_framing",
+        "_http.framing",
         'raise MalformedMessage("both Content-Length and Transfer-Encoding")',
         "return",
     ),
@@ -203,5 +203,5 @@ MUTANTS = {
         "move_on_after(math.inf if linger is None else linger)",
         "move_on_after(math.inf)",
     ),
-    "M18": Mutant("_framing", "    if close and not closing:", "    if False:"),
+    "M18": Mutant("_http.framing", "    if close and not closing:", "    if False:"),
 }

@@ -17,13 +17,13 @@ from h11 import (  # type: ignore[attr-defined]
 
 from .._chunks import ChunkGuard
 from .._errors import BadBody, IllegalSwitch, MalformedMessage
-from .._framing import (
+from .._handshake import expects_continue
+from .._messages import RequestHead, ResponseHead
+from .framing import (
     check_request,
     check_response,
     drop_framing,
 )
-from .._handshake import expects_continue
-from .._messages import RequestHead, ResponseHead
 from .head_syntax import TCHARS, check_first_octet, check_head, find_head_end
 from .headers import NO_FIELDS, Field, Headers, field_values
 

@@ -7,15 +7,15 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, final
 
-from ._errors import MalformedMessage
-from ._http.headers import DECISIVE_FIELDS, Field, field_values
-from ._http.targets import check_authority
-from ._http.tokens import connection_options, split_list
+from .._errors import MalformedMessage
+from .headers import DECISIVE_FIELDS, Field, field_values
+from .targets import check_authority
+from .tokens import connection_options, split_list
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from ._messages import Response
+    from .._messages import Response
 
 # Behind check_head a line ends at its CR.  A blank before the colon is left to h11,
 # which refuses it.
