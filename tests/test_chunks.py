@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from trio_upgrade import BadBody, Limits, Request, Response, serve_stream
-from trio_upgrade._chunks import ChunkGuard
+from trio_upgrade._http.chunked import ChunkGuard
 from trio_upgrade._http.codec import HTTPCodec
 from trio_upgrade.testing import ScriptedPeer, split_points
 

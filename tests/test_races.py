@@ -26,7 +26,7 @@ from trio_upgrade import (
     serve_stream,
     serve_tcp,
 )
-from trio_upgrade._chunks import ChunkGuard
+from trio_upgrade._http.chunked import ChunkGuard
 from trio_upgrade.testing import ScriptedPeer
 
 from .support import (

@@ -15,10 +15,10 @@ from h11 import (  # type: ignore[attr-defined]
     MIGHT_SWITCH_PROTOCOL,  # pyright: ignore[reportPrivateImportUsage]
 )
 
-from .._chunks import ChunkGuard
 from .._errors import BadBody, IllegalSwitch, MalformedMessage
 from .._handshake import expects_continue
 from .._messages import RequestHead, ResponseHead
+from .chunked import ChunkGuard
 from .framing import (
     check_request,
     check_response,

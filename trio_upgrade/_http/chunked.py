@@ -6,8 +6,8 @@ from __future__ import annotations
 
 from typing import final
 
-from ._errors import BadBody
-from ._http.head_syntax import has_controls
+from .._errors import BadBody
+from .head_syntax import has_controls
 
 # A chunk header of so many bytes is nothing to talk about, whatever the chunk's size.
 _FAIR_LINE = 16
