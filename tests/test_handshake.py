@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from trio_upgrade import Headers, Offers
-from trio_upgrade._handshake import (
+from trio_upgrade._http.switching import (
     advertise,
     connect_fields,
     expects_anything,

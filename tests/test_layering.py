@@ -37,7 +37,7 @@ ORDER = [
         "_groups",
     ),
     *("_dates", "_urls", "_watching"),
-    *("_http.head_syntax", "_http.framing", "_http.chunked", "_handshake"),
+    *("_http.head_syntax", "_http.framing", "_http.chunked", "_http.switching"),
     *("_stream", "_socket", "_listener", "_bottom", "_closing", "_deadlines"),
     *("_listening", "_unix", "_splice"),
     *("_body", "_messages", "_request", "_upgraded", "_copy.engine", "_pipe", "_relay"),

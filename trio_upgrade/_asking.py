@@ -4,8 +4,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterable
 from typing import TYPE_CHECKING, TypeAlias, cast, final
 
-from ._handshake import expects_anything, find_switch_defect, offer_fields
 from ._http.headers import field_values
+from ._http.switching import expects_anything, find_switch_defect, offer_fields
 from ._http.targets import parse_target
 from ._http.tokens import Offers
 

@@ -20,7 +20,7 @@ from ._errors import (
     UsageError,
 )
 from ._groups import find_leaves
-from ._handshake import must_close
+from ._http.switching import must_close
 from ._request import Request, let_go
 from ._stream import UpgradedStream
 from ._watching import RequestRecord, SwitchRecord

@@ -5,8 +5,8 @@ from collections.abc import AsyncIterable
 from functools import cache
 from typing import TYPE_CHECKING, NamedTuple, cast, final
 
-from ._handshake import advertise, switch_fields, tunnel_fields
 from ._http.headers import Field, Headers, HeadersLike, encode_fields, field_values
+from ._http.switching import advertise, switch_fields, tunnel_fields
 from ._http.tokens import parse_protocols
 
 if TYPE_CHECKING:

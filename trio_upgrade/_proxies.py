@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, final
 from ._client.connection import ClientConnection, keep_body
 from ._errors import Refused
 from ._frozen import Frozen
-from ._handshake import connect_fields
+from ._http.switching import connect_fields
 from ._stream import UpgradedStream
 from ._urls import Endpoint, parse_socks_url, parse_url
 

@@ -9,8 +9,8 @@ import trio
 
 from ._bottom import find_peer
 from ._errors import BodyError, UsageError
-from ._handshake import find_offers, switch_fields, tunnel_fields
 from ._http.headers import Headers, find_head
+from ._http.switching import find_offers, switch_fields, tunnel_fields
 from ._http.targets import Authority, Target, parse_authority, parse_target
 from ._messages import (
     SWITCHING_PROTOCOLS,

@@ -8,7 +8,7 @@ import trio
 
 from ._connection import PIECE, SMALL_BODY, HTTPConnection, Watch
 from ._errors import MalformedMessage
-from ._handshake import keeps_alive
+from ._http.switching import keeps_alive
 from ._responses import ResponseWriter
 
 if TYPE_CHECKING:

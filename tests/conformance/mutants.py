@@ -31,8 +31,10 @@ MUTANTS = {
         "return protocol in self._offers or (",
         "return protocol in self._offers[:1] and (",
     ),
-    "U11": Mutant("_handshake", 'or method == "CONNECT" or', 'or method != "GET" or'),
-    "U13": Mutant("_handshake", 'if http_version != "1.1" or method', "if method"),
+    "U11": Mutant(
+        "_http.switching", 'or method == "CONNECT" or', 'or method != "GET" or'
+    ),
+    "U13": Mutant("_http.switching", 'if http_version != "1.1" or method', "if method"),
     "U25": Mutant(
         "_http.tokens",
         "frozenset(split_list([value.lower() for value in values]))",
@@ -41,7 +43,7 @@ MUTANTS = {
     "U28": Mutant("_http.tokens", "            if stripped:", "            if True:"),
     # The 101
     "U04": Mutant(
-        "_handshake",
+        "_http.switching",
         '        (b"Upgrade", check_protocol(protocol).encode("ascii")),\n',
         "",
     ),
@@ -55,7 +57,7 @@ MUTANTS = {
     ),
     "U10": Mutant("_session", "handler(request, stream,", "handler(None, stream,"),
     "U12": Mutant(
-        "_handshake",
+        "_http.switching",
         '        (b"Connection", b"Upgrade"),\n        (b"Upgrade", check',
         '        (b"Upgrade", check',
     ),
@@ -70,9 +72,9 @@ MUTANTS = {
         "        if http.codec.client_waits:\n",
         "        if http.codec.body_left:\n",
     ),
-    "U21": Mutant("_handshake", '(["Upgrade", *options])', '(["Upgrade"])'),
+    "U21": Mutant("_http.switching", '(["Upgrade", *options])', '(["Upgrade"])'),
     "U24": Mutant(
-        "_handshake",
+        "_http.switching",
         'return (*fields, (b"Connection", b"Upgrade"))',
         'return (*fields, (b"Connection", b"Upgrade, Cache-Control"))',
     ),
@@ -88,7 +90,7 @@ MUTANTS = {
         "_messages", '{b"transfer-encoding"}', '{b"transfer-encoding", b"upgrade"}'
     ),
     "O05": Mutant(
-        "_handshake",
+        "_http.switching",
         "    if unread == 0:\n        return False",
         "    if unread == 0:\n        return True",
     ),
@@ -130,7 +132,7 @@ MUTANTS = {
         "_client.connection", "_LAST_INFORMATIONAL = 199", "_LAST_INFORMATIONAL = 99"
     ),
     "O02": Mutant(
-        "_handshake",
+        "_http.switching",
         '    if method == "CONNECT":\n        return True',
         '    if method == "CONNECT":\n        return False',
     ),

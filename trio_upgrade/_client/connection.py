@@ -24,8 +24,8 @@ from .._errors import (
     UpgradeRefused,
     UsageError,
 )
-from .._handshake import connect_fields, expects_anything
 from .._http.headers import encode_fields
+from .._http.switching import connect_fields, expects_anything
 from .._http.targets import parse_connect_authority
 from .._messages import ClientResponse, ResponseHead, opens_tunnel
 from .._sending import RequestSending

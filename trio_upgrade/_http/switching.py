@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ._http.headers import (
+from .headers import (
     FRAMING_FIELDS,
     HOP_BY_HOP_FIELDS,
     Field,
@@ -14,7 +14,7 @@ from ._http.headers import (
     encode_fields,
     field_values,
 )
-from ._http.tokens import (
+from .tokens import (
     Offers,
     check_protocol,
     connection_options,
