@@ -38,7 +38,7 @@ ORDER = [
     ),
     *("_dates", "_urls", "_watching"),
     *("_http.head_syntax", "_http.framing", "_http.chunked", "_http.switching"),
-    *("_stream", "_socket", "_listener", "_bottom", "_closing", "_deadlines"),
+    *("_streams.upgraded", "_socket", "_listener", "_bottom", "_closing", "_deadlines"),
     *("_listening", "_unix", "_splice"),
     *("_body", "_messages", "_request", "_upgraded", "_copy.engine", "_pipe", "_relay"),
     *("_responses", "_http.codec", "_connection", "_server_connection"),
@@ -106,7 +106,10 @@ def test_h11_is_in_one_room(room: str) -> None:
     imported = {name.partition(".")[0] for name in run_time_imports(room)}
 
     assert ("h11" in imported) == (room == "_http.codec")
-    if room in ORDER[: ORDER.index("_stream")] or room in ("_http.codec", "_messages"):
+    if room in ORDER[: ORDER.index("_streams.upgraded")] or room in (
+        "_http.codec",
+        "_messages",
+    ):
         assert "trio" not in imported
 
 

@@ -58,7 +58,7 @@ if TYPE_CHECKING:
         serve_unix as serve_unix,
     )
     from ._server.server import Server as Server, drain_on_signal as drain_on_signal
-    from ._stream import UpgradedStream as UpgradedStream
+    from ._streams.upgraded import UpgradedStream as UpgradedStream
     from ._upgraded import UpgradedConnection as UpgradedConnection
     from ._watching import (
         EndReason as EndReason,
@@ -96,7 +96,7 @@ else:
             "serve_listeners serve_ssl_over_tcp serve_stream serve_tcp serve_unix"
         ),
         "_server.server": "Server drain_on_signal",
-        "_stream": "UpgradedStream",
+        "_streams.upgraded": "UpgradedStream",
         "_http.targets": "Authority",
         "_http.tokens": "Offers",
         "_upgraded": "UpgradedConnection",

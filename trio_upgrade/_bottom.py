@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias, cast
 import trio
 
 from ._socket import DirectSocketStream
-from ._stream import UpgradedStream
+from ._streams.upgraded import UpgradedStream
 
 if TYPE_CHECKING:
     from ._watching import Peer

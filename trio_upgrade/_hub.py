@@ -12,7 +12,7 @@ import trio
 from ._dates import DateClock
 from ._deadlines import Deadlines, Expirable
 from ._errors import Unavailable
-from ._stream import UpgradedStream
+from ._streams.upgraded import UpgradedStream
 from ._watching import EndReason, EndRecord, ErrorRecord, ServerStatistics
 
 if TYPE_CHECKING:

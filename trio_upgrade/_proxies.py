@@ -8,7 +8,7 @@ from ._client.connection import ClientConnection, keep_body
 from ._errors import Refused
 from ._frozen import Frozen
 from ._http.switching import connect_fields
-from ._stream import UpgradedStream
+from ._streams.upgraded import UpgradedStream
 from ._urls import Endpoint, parse_socks_url, parse_url
 
 if TYPE_CHECKING:

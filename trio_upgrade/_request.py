@@ -20,7 +20,7 @@ from ._messages import (
     Upgrade,
     check_reason,
 )
-from ._stream import UpgradedStream
+from ._streams.upgraded import UpgradedStream
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

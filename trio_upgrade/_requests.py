@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ._request import Answer, App, Request, UpgradeHandler
     from ._server.server import Server
     from ._session import Session
-    from ._stream import UpgradedStream
+    from ._streams.upgraded import UpgradedStream
 
     Switched: TypeAlias = tuple[Request, UpgradedStream, UpgradeHandler]
 

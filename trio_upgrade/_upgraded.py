@@ -9,7 +9,7 @@ import trio
 
 from ._closing import close_in_stages, end_stream
 from ._messages import ResponseHead
-from ._stream import UpgradedStream
+from ._streams.upgraded import UpgradedStream
 
 
 class _ConnectionFields(NamedTuple):

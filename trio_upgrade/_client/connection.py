@@ -30,7 +30,7 @@ from .._http.targets import parse_connect_authority
 from .._messages import ClientResponse, ResponseHead, opens_tunnel
 from .._sending import RequestSending
 from .._socket import DirectSocketStream
-from .._stream import UpgradedStream
+from .._streams.upgraded import UpgradedStream
 from .._upgraded import UpgradedConnection
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ import trio
 
 from .._socket import RECEIVE_SIZE, DirectSocketStream, translate_error
 from .._splice import CAN_SPLICE, splice
-from .._stream import look_below, note
+from .._streams.upgraded import look_below, note
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable

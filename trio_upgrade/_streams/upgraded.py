@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self, cast, final
 
 import trio
 
-from ._errors import HalfCloseUnsupported
+from .._errors import HalfCloseUnsupported
 
 if TYPE_CHECKING:
     import ssl
