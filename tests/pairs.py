@@ -10,7 +10,7 @@ import trio
 import trio.testing
 
 from trio_upgrade import UpgradedStream
-from trio_upgrade._socket import DirectSocketStream, take_stream
+from trio_upgrade._streams.socket_stream import DirectSocketStream, take_stream
 
 from .support import make_tls_contexts, tcp_pair, wrap_tls
 

@@ -8,7 +8,7 @@ import trio.testing
 
 from trio_upgrade import UpgradedStream
 from trio_upgrade._closing import close_at_once, close_in_stages, end_stream
-from trio_upgrade._socket import take_stream
+from trio_upgrade._streams.socket_stream import take_stream
 from trio_upgrade.testing import ScriptedPeer
 
 from .support import clogged_tcp_pair, make_tls_contexts, tcp_pair, wrap_tls

@@ -31,7 +31,7 @@ from trio_upgrade import (
     serve_stream,
     serve_tcp,
 )
-from trio_upgrade._socket import take_stream
+from trio_upgrade._streams.socket_stream import take_stream
 from trio_upgrade.testing import ScriptedPeer
 
 from .pairs import clog

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias, cast
 
 import trio
 
-from ._socket import DirectSocketStream
+from ._streams.socket_stream import DirectSocketStream
 from ._streams.upgraded import UpgradedStream
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import trio
 
 from ._bottom import abort_on_close
 from ._groups import split_errors
-from ._socket import DirectSocketStream
+from ._streams.socket_stream import DirectSocketStream
 from ._streams.upgraded import UpgradedStream, look_below
 
 # What isinstance() cannot tell of a generic class.

@@ -11,7 +11,7 @@ import trio
 from ._bottom import find_socket
 from ._errors import BadBody, PeerGone
 from ._http.codec import HTTPCodec, Role
-from ._socket import DirectSocketStream
+from ._streams.socket_stream import DirectSocketStream
 
 if TYPE_CHECKING:
     from ._limits import Limits

@@ -16,7 +16,7 @@ from ._closing import close_now
 from ._errors import OpenError, PeerGone, TLSFailed
 from ._http.targets import Authority
 from ._proxies import Proxy, lead_through
-from ._socket import DirectSocketStream, set_options, take_stream
+from ._streams.socket_stream import DirectSocketStream, set_options, take_stream
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -10,7 +10,7 @@ from ._bottom import abort_on_close, find_peer
 from ._closing import close_at_once, close_in_stages, close_now
 from ._exchange import is_loss
 from ._groups import split_errors
-from ._socket import DirectSocketStream
+from ._streams.socket_stream import DirectSocketStream
 from ._watching import EndReason
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from ._listener import DirectSocketListener
 from ._listening import bound_backlog
 
 if TYPE_CHECKING:
-    from ._socket import DirectSocketStream
+    from ._streams.socket_stream import DirectSocketStream
 
 _ALL_PERMISSIONS = 0o777
 

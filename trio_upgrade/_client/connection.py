@@ -29,7 +29,7 @@ from .._http.switching import connect_fields, expects_anything
 from .._http.targets import parse_connect_authority
 from .._messages import ClientResponse, ResponseHead, opens_tunnel
 from .._sending import RequestSending
-from .._socket import DirectSocketStream
+from .._streams.socket_stream import DirectSocketStream
 from .._streams.upgraded import UpgradedStream
 from .._upgraded import UpgradedConnection
 

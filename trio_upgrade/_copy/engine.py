@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, TypeAlias, final
 
 import trio
 
-from .._socket import RECEIVE_SIZE, DirectSocketStream, translate_error
 from .._splice import CAN_SPLICE, splice
+from .._streams.socket_stream import RECEIVE_SIZE, DirectSocketStream, translate_error
 from .._streams.upgraded import look_below, note
 
 if TYPE_CHECKING:
