@@ -41,7 +41,7 @@ ORDER = [
     *(
         "_streams.upgraded",
         "_streams.socket_stream",
-        "_listener",
+        "_streams.socket_listener",
         "_bottom",
         "_closing",
         "_deadlines",

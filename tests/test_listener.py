@@ -10,7 +10,7 @@ import pytest
 import trio
 import trio.testing
 
-from trio_upgrade._listener import DirectSocketListener, take_listener
+from trio_upgrade._streams.socket_listener import DirectSocketListener, take_listener
 
 
 async def listen() -> DirectSocketListener:

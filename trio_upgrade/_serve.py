@@ -14,11 +14,11 @@ import trio
 from ._closing import close_now
 from ._hub import Hub
 from ._limits import Limits
-from ._listener import DirectSocketListener
 from ._listening import open_tcp_listeners
 from ._requests import RequestLoop
 from ._server.server import Server, find_hub
 from ._session import Session
+from ._streams.socket_listener import DirectSocketListener
 from ._unix import UnixListener, open_unix_listener
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import trio
 from .._errors import UsageError
 from .._http.targets import Authority
 from .._hub import check_grace
-from .._listener import DirectSocketListener
+from .._streams.socket_listener import DirectSocketListener
 from .._unix import UnixListener
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast, final
 
 import trio
 
-from ._streams.socket_stream import (
+from .socket_stream import (
     CLOSED_ERRNOS,
     DirectSocketStream,
     set_options,
