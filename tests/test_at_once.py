@@ -25,9 +25,9 @@ from trio_upgrade import (
     serve_listeners,
     serve_stream,
 )
-from trio_upgrade._bottom import abort_on_close
 from trio_upgrade._streams.socket_listener import DirectSocketListener, take_listener
 from trio_upgrade._streams.socket_stream import DirectSocketStream, take_stream
+from trio_upgrade._streams.underlying import abort_on_close
 from trio_upgrade.testing import split_points
 
 from .pairs import direct

@@ -7,8 +7,8 @@ import trio
 import trio.testing
 
 from trio_upgrade import UpgradedStream
-from trio_upgrade._bottom import abort_on_close, find_peer, find_socket
 from trio_upgrade._streams.socket_stream import take_stream
+from trio_upgrade._streams.underlying import abort_on_close, find_peer, find_socket
 from trio_upgrade.testing import ScriptedPeer
 
 from .support import make_tls_contexts, tcp_pair, wrap_tls

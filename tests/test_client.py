@@ -29,7 +29,7 @@ from trio_upgrade import (
     open_upgrade,
     serve_tcp,
 )
-from trio_upgrade._bottom import abort_on_close
+from trio_upgrade._streams.underlying import abort_on_close
 from trio_upgrade.testing import ScriptedPeer, split_points
 
 from .support import SWITCHED, echo, echo_app, okay, tcp_pair

@@ -24,7 +24,7 @@ from trio_upgrade import (
     serve_ssl_over_tcp,
     serve_tcp,
 )
-from trio_upgrade._bottom import abort_on_close, find_socket
+from trio_upgrade._streams.underlying import abort_on_close, find_socket
 
 from .support import Resolver, okay
 

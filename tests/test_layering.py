@@ -42,7 +42,7 @@ ORDER = [
         "_streams.upgraded",
         "_streams.socket_stream",
         "_streams.socket_listener",
-        "_bottom",
+        "_streams.underlying",
         "_closing",
         "_deadlines",
     ),

@@ -12,7 +12,7 @@ import trio
 import trio.testing
 
 from trio_upgrade import Progress, RelayResult, UpgradedStream, relay
-from trio_upgrade._bottom import abort_on_close
+from trio_upgrade._streams.underlying import abort_on_close
 from trio_upgrade.testing import ScriptedPeer
 
 from .pairs import MAKERS, direct, tls_pair

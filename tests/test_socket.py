@@ -10,12 +10,12 @@ import pytest
 import trio
 import trio.testing
 
-from trio_upgrade._bottom import abort_on_close
 from trio_upgrade._streams.socket_stream import (
     DirectSocketStream,
     set_options,
     take_stream,
 )
+from trio_upgrade._streams.underlying import abort_on_close
 
 from .pairs import clogged_unix_pair, direct, tls_pair, unix_pair
 from .support import clogged_tcp_pair, tcp_pair

@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from trio_upgrade import BadResponse, PeerGone, SocksRefused, open_upgrade
-from trio_upgrade._bottom import abort_on_close
+from trio_upgrade._streams.underlying import abort_on_close
 
 from .support import SWITCHED
 

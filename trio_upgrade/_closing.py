@@ -8,9 +8,9 @@ from typing import TypeAlias, cast
 
 import trio
 
-from ._bottom import abort_on_close
 from ._groups import split_errors
 from ._streams.socket_stream import DirectSocketStream
+from ._streams.underlying import abort_on_close
 from ._streams.upgraded import UpgradedStream, look_below
 
 # What isinstance() cannot tell of a generic class.

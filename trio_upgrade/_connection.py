@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Protocol
 
 import trio
 
-from ._bottom import find_socket
 from ._errors import BadBody, PeerGone
 from ._http.codec import HTTPCodec, Role
 from ._streams.socket_stream import DirectSocketStream
+from ._streams.underlying import find_socket
 
 if TYPE_CHECKING:
     from ._limits import Limits

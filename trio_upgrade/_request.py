@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, NoReturn, Protocol, TypeAlias, final
 
 import trio
 
-from ._bottom import find_peer
 from ._errors import BodyError, UsageError
 from ._http.headers import Headers, find_head
 from ._http.switching import find_offers, switch_fields, tunnel_fields
@@ -20,6 +19,7 @@ from ._messages import (
     Upgrade,
     check_reason,
 )
+from ._streams.underlying import find_peer
 from ._streams.upgraded import UpgradedStream
 
 if TYPE_CHECKING:

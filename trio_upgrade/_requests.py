@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, TypeAlias, final
 import trio
 
 from ._answers import TEXT, refuse
-from ._bottom import find_peer
 from ._errors import BadBody, BodyError, BodyTimeout, MalformedMessage, UsageError
 from ._exchange import ServerExchange, is_loss
 from ._groups import find_leaves, split_errors
 from ._messages import Response, Tunnel, Upgrade, opens_tunnel
 from ._server_connection import ServerConnection
+from ._streams.underlying import find_peer
 from ._watching import EndReason
 
 if TYPE_CHECKING:

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, TypeAlias, cast
 
 import trio
 
-from ._streams.socket_stream import DirectSocketStream
-from ._streams.upgraded import UpgradedStream
+from .socket_stream import DirectSocketStream
+from .upgraded import UpgradedStream
 
 if TYPE_CHECKING:
-    from ._watching import Peer
+    from .._watching import Peer
 
 # What isinstance() cannot tell of a generic class.
 _SSLStream: TypeAlias = trio.SSLStream[trio.abc.Stream]
