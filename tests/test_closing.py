@@ -7,7 +7,7 @@ import trio
 import trio.testing
 
 from trio_upgrade import UpgradedStream
-from trio_upgrade._closing import close_at_once, close_in_stages, end_stream
+from trio_upgrade._streams.closing import close_at_once, close_in_stages, end_stream
 from trio_upgrade._streams.socket_stream import take_stream
 from trio_upgrade.testing import ScriptedPeer
 

@@ -43,7 +43,7 @@ ORDER = [
         "_streams.socket_stream",
         "_streams.socket_listener",
         "_streams.underlying",
-        "_closing",
+        "_streams.closing",
         "_deadlines",
     ),
     *("_listening", "_unix", "_splice"),

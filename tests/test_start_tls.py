@@ -19,7 +19,7 @@ from trio_upgrade import (
     open_upgrade,
     serve_tcp,
 )
-from trio_upgrade._closing import close_in_stages
+from trio_upgrade._streams.closing import close_in_stages
 from trio_upgrade.testing import ScriptedPeer
 
 from .support import echo, make_tls_contexts, tcp_pair

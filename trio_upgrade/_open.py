@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING, final
 
 from ._asking import Offer
 from ._client.connection import ClientConnection, keep_body
-from ._closing import close_now
 from ._dial import Route
 from ._errors import Refused
 from ._http.targets import parse_connect_authority
 from ._limits import Limits
+from ._streams.closing import close_now
 from ._urls import parse_url
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import trio
 
-from ._closing import close_in_stages, end_stream
 from ._messages import ResponseHead
+from ._streams.closing import close_in_stages, end_stream
 from ._streams.upgraded import UpgradedStream
 
 

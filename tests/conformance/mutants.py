@@ -193,15 +193,17 @@ MUTANTS = {
         "no need to find its beginning.\n            return True",
     ),
     "M14": Mutant(
-        "_closing", "        while await bottom.receive_some():\n            pass\n", ""
+        "_streams.closing",
+        "        while await bottom.receive_some():\n            pass\n",
+        "",
     ),
     "M15": Mutant(
-        "_closing",
+        "_streams.closing",
         "            await tls.unwrap()\n    bottom = ",
         "            pass\n    bottom = ",
     ),
     "M16": Mutant(
-        "_closing",
+        "_streams.closing",
         "move_on_after(math.inf if linger is None else linger)",
         "move_on_after(math.inf)",
     ),

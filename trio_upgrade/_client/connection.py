@@ -11,7 +11,6 @@ import trio
 
 from .._asking import Offer, RequestBody, complete_fields
 from .._body import Body
-from .._closing import close_now, close_within
 from .._connection import SMALL_BODY, HTTPConnection
 from .._errors import (
     BadResponse,
@@ -29,6 +28,7 @@ from .._http.switching import connect_fields, expects_anything
 from .._http.targets import parse_connect_authority
 from .._messages import ClientResponse, ResponseHead, opens_tunnel
 from .._sending import RequestSending
+from .._streams.closing import close_now, close_within
 from .._streams.socket_stream import DirectSocketStream
 from .._streams.upgraded import UpgradedStream
 from .._upgraded import UpgradedConnection

@@ -8,10 +8,10 @@ from typing import TypeAlias, cast
 
 import trio
 
-from ._groups import split_errors
-from ._streams.socket_stream import DirectSocketStream
-from ._streams.underlying import abort_on_close
-from ._streams.upgraded import UpgradedStream, look_below
+from .._groups import split_errors
+from .socket_stream import DirectSocketStream
+from .underlying import abort_on_close
+from .upgraded import UpgradedStream, look_below
 
 # What isinstance() cannot tell of a generic class.
 _SSLStream: TypeAlias = trio.SSLStream[trio.abc.Stream]
