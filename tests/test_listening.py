@@ -21,7 +21,7 @@ from trio_upgrade import (
     serve_ssl_over_tcp,
     serve_tcp,
 )
-from trio_upgrade._listening import bound_backlog, open_tcp_listeners
+from trio_upgrade._streams.tcp_listeners import bound_backlog, open_tcp_listeners
 
 from .interop.programs import BOUND, HOST, Program, start
 from .support import echo_app, make_tls_contexts
@@ -226,7 +226,9 @@ class Supervisor:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.monkeypatch = monkeypatch
         self.copies: list[int] = []
-        monkeypatch.setattr("trio_upgrade._listening._FIRST_DESCRIPTOR", FIRST)
+        monkeypatch.setattr(
+            "trio_upgrade._streams.tcp_listeners._FIRST_DESCRIPTOR", FIRST
+        )
 
     def hand_over(self, *files, pid: str | None = None, count: str | None = None):
         for descriptor, file in enumerate(files, FIRST):

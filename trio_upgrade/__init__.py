@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from ._http.targets import Authority as Authority
     from ._http.tokens import Offers as Offers
     from ._limits import Limits as Limits
-    from ._listening import inherit_listeners as inherit_listeners
     from ._messages import (
         ClientResponse as ClientResponse,
         Response as Response,
@@ -58,6 +57,7 @@ if TYPE_CHECKING:
         serve_unix as serve_unix,
     )
     from ._server.server import Server as Server, drain_on_signal as drain_on_signal
+    from ._streams.tcp_listeners import inherit_listeners as inherit_listeners
     from ._streams.upgraded import UpgradedStream as UpgradedStream
     from ._upgraded import UpgradedConnection as UpgradedConnection
     from ._watching import (
@@ -85,7 +85,7 @@ else:
         ),
         "_http.headers": "Headers",
         "_limits": "Limits",
-        "_listening": "inherit_listeners",
+        "_streams.tcp_listeners": "inherit_listeners",
         "_messages": "ClientResponse Response ResponseHead Tunnel Upgrade",
         "_open": "open_connection open_tunnel open_upgrade",
         "_pipe": "pipe",

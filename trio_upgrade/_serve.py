@@ -13,12 +13,12 @@ import trio
 
 from ._hub import Hub
 from ._limits import Limits
-from ._listening import open_tcp_listeners
 from ._requests import RequestLoop
 from ._server.server import Server, find_hub
 from ._session import Session
 from ._streams.closing import close_now
 from ._streams.socket_listener import DirectSocketListener
+from ._streams.tcp_listeners import open_tcp_listeners
 from ._unix import UnixListener, open_unix_listener
 
 if TYPE_CHECKING:

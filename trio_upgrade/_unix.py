@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, TypeAlias, final
 
 import trio
 
-from ._listening import bound_backlog
 from ._streams.socket_listener import DirectSocketListener
+from ._streams.tcp_listeners import bound_backlog
 
 if TYPE_CHECKING:
     from ._streams.socket_stream import DirectSocketStream

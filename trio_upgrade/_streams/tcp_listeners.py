@@ -11,7 +11,7 @@ from contextlib import ExitStack
 
 import trio
 
-from ._streams.socket_listener import DirectSocketListener, take_listener
+from .socket_listener import DirectSocketListener, take_listener
 
 # The most that fits where systems keep it in 16 bits; larger ones wrap round
 # (golang/go#5030).  The kernel cuts it to what it is willing to queue.
