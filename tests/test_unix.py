@@ -22,7 +22,7 @@ from trio_upgrade import (
     serve_listeners,
     serve_unix,
 )
-from trio_upgrade._unix import open_unix_listener
+from trio_upgrade._streams.unix_listener import open_unix_listener
 
 from .support import echo_app, make_tls_contexts
 

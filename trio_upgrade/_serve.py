@@ -19,7 +19,7 @@ from ._session import Session
 from ._streams.closing import close_now
 from ._streams.socket_listener import DirectSocketListener
 from ._streams.tcp_listeners import open_tcp_listeners
-from ._unix import UnixListener, open_unix_listener
+from ._streams.unix_listener import UnixListener, open_unix_listener
 
 if TYPE_CHECKING:
     import ssl

@@ -11,7 +11,7 @@ from .._errors import UsageError
 from .._http.targets import Authority
 from .._hub import check_grace
 from .._streams.socket_listener import DirectSocketListener
-from .._unix import UnixListener
+from .._streams.unix_listener import UnixListener
 
 if TYPE_CHECKING:
     import signal

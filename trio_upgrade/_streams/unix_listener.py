@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, TypeAlias, final
 
 import trio
 
-from ._streams.socket_listener import DirectSocketListener
-from ._streams.tcp_listeners import bound_backlog
+from .socket_listener import DirectSocketListener
+from .tcp_listeners import bound_backlog
 
 if TYPE_CHECKING:
-    from ._streams.socket_stream import DirectSocketStream
+    from .socket_stream import DirectSocketStream
 
 _ALL_PERMISSIONS = 0o777
 
