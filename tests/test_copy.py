@@ -23,7 +23,7 @@ import trio.testing
 
 from trio_upgrade import Progress, UpgradedStream, _copy, pipe
 from trio_upgrade._copy.engine import Copying
-from trio_upgrade._splice import CAN_SPLICE
+from trio_upgrade._copy.splice import CAN_SPLICE
 from trio_upgrade._streams.socket_stream import DirectSocketStream
 from trio_upgrade._streams.underlying import abort_on_close
 from trio_upgrade._streams.upgraded import look_below

@@ -46,7 +46,7 @@ ORDER = [
         "_streams.closing",
         "_deadlines",
     ),
-    *("_streams.tcp_listeners", "_streams.unix_listener", "_splice"),
+    *("_streams.tcp_listeners", "_streams.unix_listener", "_copy.splice"),
     *("_body", "_messages", "_request", "_upgraded", "_copy.engine", "_pipe", "_relay"),
     *("_responses", "_http.codec", "_connection", "_server_connection"),
     *("_hub", "_server.server", "_answers", "_exchange"),

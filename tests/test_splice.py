@@ -10,7 +10,7 @@ import trio
 
 from trio_upgrade import Progress
 from trio_upgrade._copy.engine import Tally
-from trio_upgrade._splice import CAN_SPLICE, splice
+from trio_upgrade._copy.splice import CAN_SPLICE, splice
 from trio_upgrade._streams.socket_stream import DirectSocketStream
 
 pytestmark = pytest.mark.skipif(not CAN_SPLICE, reason="needs Linux's splice(2)")

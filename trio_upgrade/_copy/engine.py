@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, TypeAlias, final
 
 import trio
 
-from .._splice import CAN_SPLICE, splice
 from .._streams.socket_stream import RECEIVE_SIZE, DirectSocketStream, translate_error
 from .._streams.upgraded import look_below, note
+from .splice import CAN_SPLICE, splice
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable

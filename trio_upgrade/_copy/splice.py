@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import trio
 
 if TYPE_CHECKING:
-    from ._copy.engine import Port, Tally
+    from .engine import Port, Tally
 
 CAN_SPLICE = sys.platform == "linux"
 # What the pipe is made for, in bytes. One chunk at most is in it, but a packet takes up a
