@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ._client.connection import ClientConnection as ClientConnection
     from ._copy.engine import Progress as Progress
+    from ._copy.pipe import pipe as pipe
     from ._errors import (
         BadBody as BadBody,
         BadResponse as BadResponse,
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
         open_tunnel as open_tunnel,
         open_upgrade as open_upgrade,
     )
-    from ._pipe import pipe as pipe
     from ._proxies import (
         Proxy as Proxy,
         proxy_from_environment as proxy_from_environment,
@@ -88,7 +88,7 @@ else:
         "_streams.tcp_listeners": "inherit_listeners",
         "_messages": "ClientResponse Response ResponseHead Tunnel Upgrade",
         "_open": "open_connection open_tunnel open_upgrade",
-        "_pipe": "pipe",
+        "_copy.pipe": "pipe",
         "_proxies": "Proxy proxy_from_environment",
         "_relay": "RelayResult relay",
         "_request": "Request",

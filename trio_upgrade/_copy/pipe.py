@@ -3,12 +3,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ._copy.engine import Copying
+from .engine import Copying
 
 if TYPE_CHECKING:
     import trio
 
-    from ._copy.engine import Progress
+    from .engine import Progress
 
 
 async def pipe(
