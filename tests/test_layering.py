@@ -54,7 +54,7 @@ ORDER = [
         "_upgraded",
         "_copy.engine",
         "_copy.pipe",
-        "_relay",
+        "_copy.relay",
     ),
     *("_responses", "_http.codec", "_connection", "_server_connection"),
     *("_hub", "_server.server", "_answers", "_exchange"),

@@ -6,6 +6,7 @@ if TYPE_CHECKING:
     from ._client.connection import ClientConnection as ClientConnection
     from ._copy.engine import Progress as Progress
     from ._copy.pipe import pipe as pipe
+    from ._copy.relay import RelayResult as RelayResult, relay as relay
     from ._errors import (
         BadBody as BadBody,
         BadResponse as BadResponse,
@@ -47,7 +48,6 @@ if TYPE_CHECKING:
         Proxy as Proxy,
         proxy_from_environment as proxy_from_environment,
     )
-    from ._relay import RelayResult as RelayResult, relay as relay
     from ._request import Request as Request
     from ._serve import (
         serve_listeners as serve_listeners,
@@ -90,7 +90,7 @@ else:
         "_open": "open_connection open_tunnel open_upgrade",
         "_copy.pipe": "pipe",
         "_proxies": "Proxy proxy_from_environment",
-        "_relay": "RelayResult relay",
+        "_copy.relay": "RelayResult relay",
         "_request": "Request",
         "_serve": (
             "serve_listeners serve_ssl_over_tcp serve_stream serve_tcp serve_unix"

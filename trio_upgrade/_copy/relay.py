@@ -10,10 +10,10 @@ from typing import Literal, TypeAlias, final
 
 import trio
 
-from ._copy.engine import Copying, Progress, Tally
-from ._frozen import Record
-from ._streams.closing import close_now, close_within
-from ._streams.underlying import abort_on_close
+from .._frozen import Record
+from .._streams.closing import close_now, close_within
+from .._streams.underlying import abort_on_close
+from .engine import Copying, Progress, Tally
 
 Side: TypeAlias = Literal["left", "right"]
 Cause: TypeAlias = Literal["eof", "reset", "idle", "half_close_timeout"]
