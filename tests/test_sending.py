@@ -21,7 +21,7 @@ from trio_upgrade import (
     open_upgrade,
     serve_tcp,
 )
-from trio_upgrade._connection import SMALL_BODY
+from trio_upgrade._http_stream import SMALL_BODY
 from trio_upgrade.testing import ScriptedPeer
 
 from .support import SWITCHED, okay

@@ -8,7 +8,7 @@ import trio
 
 if TYPE_CHECKING:
     from ._asking import RequestBody
-    from ._connection import HTTPConnection
+    from ._http_stream import HTTPConnection
 
 # The last send of a body can return a little after the peer has got its bytes and has
 # answered, for Trio's sockets pass a checkpoint behind it, and TLS some more.

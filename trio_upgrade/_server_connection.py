@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, final
 
 import trio
 
-from ._connection import PIECE, SMALL_BODY, HTTPConnection, Watch
 from ._errors import MalformedMessage
 from ._http.switching import keeps_alive
+from ._http_stream import PIECE, SMALL_BODY, HTTPConnection, Watch
 from ._responses import ResponseWriter
 
 if TYPE_CHECKING:

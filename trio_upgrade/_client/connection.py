@@ -11,7 +11,6 @@ import trio
 
 from .._asking import Offer, RequestBody, complete_fields
 from .._body import Body
-from .._connection import SMALL_BODY, HTTPConnection
 from .._errors import (
     BadResponse,
     BodyError,
@@ -26,6 +25,7 @@ from .._errors import (
 from .._http.headers import encode_fields
 from .._http.switching import connect_fields, expects_anything
 from .._http.targets import parse_connect_authority
+from .._http_stream import SMALL_BODY, HTTPConnection
 from .._messages import ClientResponse, ResponseHead, opens_tunnel
 from .._sending import RequestSending
 from .._streams.closing import close_now, close_within
