@@ -44,7 +44,7 @@ ORDER = [
         "_streams.socket_listener",
         "_streams.underlying",
         "_streams.closing",
-        "_deadlines",
+        "_server.deadlines",
     ),
     *("_streams.tcp_listeners", "_streams.unix_listener", "_copy.splice"),
     *(

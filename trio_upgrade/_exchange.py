@@ -26,10 +26,10 @@ from ._streams.upgraded import UpgradedStream
 from ._watching import RequestRecord, SwitchRecord
 
 if TYPE_CHECKING:
-    from ._deadlines import Expirable
     from ._http.headers import Field
     from ._hub import Hub
     from ._messages import RequestHead, Response
+    from ._server.deadlines import Expirable
     from ._server.server import Server
     from ._server_connection import ServerConnection
 

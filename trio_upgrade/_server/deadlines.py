@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Protocol, final
 
 import trio
 
-from ._watching import EndReason
+from .._watching import EndReason
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ._limits import Limits
+    from .._limits import Limits
 
 
 class Expirable(Protocol):
