@@ -35,7 +35,7 @@ _MOCK_BOUND = 1_000_000
 @pytest.fixture(autouse=True)
 def _stopped_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """The Date of every response is the epoch, so that bytes can be compared."""
-    monkeypatch.setattr("trio_upgrade._dates.time", lambda: 0.0)
+    monkeypatch.setattr("trio_upgrade._server.dates.time", lambda: 0.0)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from trio_upgrade import Request, Response, Tunnel, Upgrade, open_connection, serve_tcp
-from trio_upgrade._dates import DateClock
+from trio_upgrade._server.dates import DateClock
 from trio_upgrade._server.server import find_hub
 
 from .support import DATE, UP, echo, get, run_script
@@ -29,7 +29,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock(784111777.0)
-    monkeypatch.setattr("trio_upgrade._dates.time", clock)
+    monkeypatch.setattr("trio_upgrade._server.dates.time", clock)
     return clock
 
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Protocol, TypeVar, final
 
 import trio
 
-from ._dates import DateClock
 from ._errors import Unavailable
+from ._server.dates import DateClock
 from ._server.deadlines import Deadlines, Expirable
 from ._streams.upgraded import UpgradedStream
 from ._watching import EndReason, EndRecord, ErrorRecord, ServerStatistics

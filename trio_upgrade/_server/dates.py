@@ -5,7 +5,7 @@ from time import time
 from typing import TYPE_CHECKING, final
 
 if TYPE_CHECKING:
-    from ._http.headers import Field
+    from .._http.headers import Field
 
 
 @final
