@@ -56,11 +56,7 @@ if TYPE_CHECKING:
         serve_tcp as serve_tcp,
         serve_unix as serve_unix,
     )
-    from ._server.server import Server as Server, drain_on_signal as drain_on_signal
-    from ._streams.tcp_listeners import inherit_listeners as inherit_listeners
-    from ._streams.upgraded import UpgradedStream as UpgradedStream
-    from ._upgraded import UpgradedConnection as UpgradedConnection
-    from ._watching import (
+    from ._server.records import (
         EndReason as EndReason,
         EndRecord as EndRecord,
         ErrorRecord as ErrorRecord,
@@ -68,6 +64,10 @@ if TYPE_CHECKING:
         ServerStatistics as ServerStatistics,
         SwitchRecord as SwitchRecord,
     )
+    from ._server.server import Server as Server, drain_on_signal as drain_on_signal
+    from ._streams.tcp_listeners import inherit_listeners as inherit_listeners
+    from ._streams.upgraded import UpgradedStream as UpgradedStream
+    from ._upgraded import UpgradedConnection as UpgradedConnection
 else:
     from importlib import import_module
 
@@ -100,7 +100,7 @@ else:
         "_http.targets": "Authority",
         "_http.tokens": "Offers",
         "_upgraded": "UpgradedConnection",
-        "_watching": (
+        "_server.records": (
             "EndReason EndRecord ErrorRecord RequestRecord ServerStatistics "
             "SwitchRecord"
         ),

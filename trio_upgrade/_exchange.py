@@ -22,8 +22,8 @@ from ._errors import (
 from ._groups import find_leaves
 from ._http.switching import must_close
 from ._request import Request, let_go
+from ._server.records import RequestRecord, SwitchRecord
 from ._streams.upgraded import UpgradedStream
-from ._watching import RequestRecord, SwitchRecord
 
 if TYPE_CHECKING:
     from ._http.headers import Field

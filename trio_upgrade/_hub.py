@@ -12,15 +12,15 @@ import trio
 from ._errors import Unavailable
 from ._server.dates import DateClock
 from ._server.deadlines import Deadlines, Expirable
+from ._server.records import EndReason, EndRecord, ErrorRecord, ServerStatistics
 from ._streams.upgraded import UpgradedStream
-from ._watching import EndReason, EndRecord, ErrorRecord, ServerStatistics
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ._limits import Limits
     from ._request import Request
-    from ._watching import Peer, RequestRecord, SwitchRecord
+    from ._server.records import Peer, RequestRecord, SwitchRecord
 
 RecordT = TypeVar("RecordT")
 

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from ._body import Body
     from ._http.headers import Field, HeadersLike
     from ._http.tokens import Offers
+    from ._server.records import Peer
     from ._server.server import Server
-    from ._watching import Peer
 
 UpgradeHandler: TypeAlias = Callable[
     ["Request", UpgradedStream, bytes], Awaitable[object]

@@ -13,9 +13,9 @@ from ._errors import BadBody, BodyError, BodyTimeout, MalformedMessage, UsageErr
 from ._exchange import ServerExchange, is_loss
 from ._groups import find_leaves, split_errors
 from ._messages import Response, Tunnel, Upgrade, opens_tunnel
+from ._server.records import EndReason
 from ._server_connection import ServerConnection
 from ._streams.underlying import find_peer
-from ._watching import EndReason
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable

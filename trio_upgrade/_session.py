@@ -8,10 +8,10 @@ import trio
 
 from ._exchange import is_loss
 from ._groups import split_errors
+from ._server.records import EndReason
 from ._streams.closing import close_at_once, close_in_stages, close_now
 from ._streams.socket_stream import DirectSocketStream
 from ._streams.underlying import abort_on_close, find_peer
-from ._watching import EndReason
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ._hub import Hub
     from ._request import Request
     from ._requests import RequestLoop, Switched
-    from ._watching import Peer
+    from ._server.records import Peer
 
 
 @final

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol, final
 
 import trio
 
-from .._watching import EndReason
+from .records import EndReason
 
 if TYPE_CHECKING:
     from collections.abc import Callable

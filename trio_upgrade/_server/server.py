@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from .._hub import Hub
     from .._limits import Limits
-    from .._watching import ServerStatistics
+    from .records import ServerStatistics
 
 _ANY_HOST = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  compared, not bound
 

@@ -13,7 +13,7 @@ from .socket_stream import DirectSocketStream
 from .upgraded import UpgradedStream
 
 if TYPE_CHECKING:
-    from .._watching import Peer
+    from .._server.records import Peer
 
 # What isinstance() cannot tell of a generic class.
 _SSLStream: TypeAlias = trio.SSLStream[trio.abc.Stream]
