@@ -50,7 +50,7 @@ ORDER = [
     *(
         "_body",
         "_messages",
-        "_request",
+        "_server.request",
         "_upgraded",
         "_copy.engine",
         "_copy.pipe",

@@ -48,7 +48,6 @@ if TYPE_CHECKING:
         Proxy as Proxy,
         proxy_from_environment as proxy_from_environment,
     )
-    from ._request import Request as Request
     from ._serve import (
         serve_listeners as serve_listeners,
         serve_ssl_over_tcp as serve_ssl_over_tcp,
@@ -64,6 +63,7 @@ if TYPE_CHECKING:
         ServerStatistics as ServerStatistics,
         SwitchRecord as SwitchRecord,
     )
+    from ._server.request import Request as Request
     from ._server.server import Server as Server, drain_on_signal as drain_on_signal
     from ._streams.tcp_listeners import inherit_listeners as inherit_listeners
     from ._streams.upgraded import UpgradedStream as UpgradedStream
@@ -91,7 +91,7 @@ else:
         "_copy.pipe": "pipe",
         "_proxies": "Proxy proxy_from_environment",
         "_copy.relay": "RelayResult relay",
-        "_request": "Request",
+        "_server.request": "Request",
         "_serve": (
             "serve_listeners serve_ssl_over_tcp serve_stream serve_tcp serve_unix"
         ),

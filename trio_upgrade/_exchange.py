@@ -21,8 +21,8 @@ from ._errors import (
 )
 from ._groups import find_leaves
 from ._http.switching import must_close
-from ._request import Request, let_go
 from ._server.records import RequestRecord, SwitchRecord
+from ._server.request import Request, let_go
 from ._streams.upgraded import UpgradedStream
 
 if TYPE_CHECKING:

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ._limits import Limits
-    from ._request import Request
     from ._server.records import Peer, RequestRecord, SwitchRecord
+    from ._server.request import Request
 
 RecordT = TypeVar("RecordT")
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from ._body import Body
-    from ._request import UpgradeHandler
+    from ._server.request import UpgradeHandler
 
 _RESET_CONTENT, _MULTIPLE_CHOICES, _UPGRADE_REQUIRED = 205, 300, 426
 _LAST_INFORMATIONAL = 199

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable
 
     from ._hub import Hub
-    from ._request import Answer, App, Request, UpgradeHandler
+    from ._server.request import Answer, App, Request, UpgradeHandler
     from ._server.server import Server
     from ._session import Session
     from ._streams.upgraded import UpgradedStream

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Sequence
 
-    from ._request import App
+    from ._server.request import App
 
 StreamT = TypeVar("StreamT", bound=trio.abc.Stream)
 

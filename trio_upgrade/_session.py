@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ._hub import Hub
-    from ._request import Request
     from ._requests import RequestLoop, Switched
     from ._server.records import Peer
+    from ._server.request import Request
 
 
 @final

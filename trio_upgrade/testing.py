@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ._client.connection import ClientConnection
-    from ._request import App
+    from ._server.request import App
 
 __all__ = ["ScriptedPeer", "open_pair", "split_points"]
 

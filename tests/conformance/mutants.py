@@ -158,7 +158,9 @@ MUTANTS = {
         'raise MalformedMessage("both Content-Length and Transfer-Encoding")',
         "return",
     ),
-    "M17": Mutant("_request", "if self._target.authority is not None:", "if False:"),
+    "M17": Mutant(
+        "_server.request", "if self._target.authority is not None:", "if False:"
+    ),
     # The client
     "U14": Mutant("_sending", "await self._done.wait()", "pass"),
     "U18": Mutant(

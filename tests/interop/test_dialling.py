@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from trio_upgrade import Request
-    from trio_upgrade._request import App
+    from trio_upgrade._server.request import App
 
 # The ways, by name: the proxies, nearest first, and what the server speaks.
 WAYS = {

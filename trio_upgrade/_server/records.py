@@ -7,7 +7,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
-    from .._request import Request
+    from .request import Request
 
 Peer: TypeAlias = tuple[str, int] | str | None
 

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, NoReturn, Protocol, TypeAlias, final
 
 import trio
 
-from ._errors import BodyError, UsageError
-from ._http.headers import Headers, find_head
-from ._http.switching import find_offers, switch_fields, tunnel_fields
-from ._http.targets import Authority, Target, parse_authority, parse_target
-from ._messages import (
+from .._errors import BodyError, UsageError
+from .._http.headers import Headers, find_head
+from .._http.switching import find_offers, switch_fields, tunnel_fields
+from .._http.targets import Authority, Target, parse_authority, parse_target
+from .._messages import (
     SWITCHING_PROTOCOLS,
     RequestHead,
     Response,
@@ -19,17 +19,17 @@ from ._messages import (
     Upgrade,
     check_reason,
 )
-from ._streams.underlying import find_peer
-from ._streams.upgraded import UpgradedStream
+from .._streams.underlying import find_peer
+from .._streams.upgraded import UpgradedStream
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from ._body import Body
-    from ._http.headers import Field, HeadersLike
-    from ._http.tokens import Offers
-    from ._server.records import Peer
-    from ._server.server import Server
+    from .._body import Body
+    from .._http.headers import Field, HeadersLike
+    from .._http.tokens import Offers
+    from .records import Peer
+    from .server import Server
 
 UpgradeHandler: TypeAlias = Callable[
     ["Request", UpgradedStream, bytes], Awaitable[object]
