@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from trio_upgrade import Response
-from trio_upgrade._responses import ResponseWriter
+from trio_upgrade._server.response_writer import ResponseWriter
 
 DATE = (b"Date", b"now")
 

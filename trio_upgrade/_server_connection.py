@@ -9,7 +9,7 @@ import trio
 from ._errors import MalformedMessage
 from ._http.switching import keeps_alive
 from ._http_stream import PIECE, SMALL_BODY, HTTPConnection, Watch
-from ._responses import ResponseWriter
+from ._server.response_writer import ResponseWriter
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Iterable

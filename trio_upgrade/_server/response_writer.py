@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast, final
 
-from ._http.framing import frame_response
+from .._http.framing import frame_response
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from ._http.headers import Field
-    from ._messages import Response
+    from .._http.headers import Field
+    from .._messages import Response
 
 
 @final
