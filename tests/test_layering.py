@@ -56,7 +56,7 @@ ORDER = [
         "_copy.pipe",
         "_copy.relay",
     ),
-    *("_server.response_writer", "_http.codec", "_http_stream", "_server_connection"),
+    *("_server.response_writer", "_http.codec", "_http_stream", "_server.http"),
     *("_hub", "_server.server", "_answers", "_exchange"),
     *("_requests", "_session", "_serve"),
     *(

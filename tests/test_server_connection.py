@@ -7,7 +7,7 @@ import trio
 import trio.testing
 
 from trio_upgrade import Limits, MalformedMessage, Response
-from trio_upgrade._server_connection import ServerConnection
+from trio_upgrade._server.http import ServerConnection
 from trio_upgrade._streams.underlying import abort_on_close
 from trio_upgrade.testing import ScriptedPeer
 

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from ._hub import Hub
     from ._messages import RequestHead, Response
     from ._server.deadlines import Expirable
+    from ._server.http import ServerConnection
     from ._server.server import Server
-    from ._server_connection import ServerConnection
 
 _TUNNEL = "CONNECT"
 

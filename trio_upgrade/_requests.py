@@ -13,8 +13,8 @@ from ._errors import BadBody, BodyError, BodyTimeout, MalformedMessage, UsageErr
 from ._exchange import ServerExchange, is_loss
 from ._groups import find_leaves, split_errors
 from ._messages import Response, Tunnel, Upgrade, opens_tunnel
+from ._server.http import ServerConnection
 from ._server.records import EndReason
-from ._server_connection import ServerConnection
 from ._streams.underlying import find_peer
 
 if TYPE_CHECKING:

@@ -185,7 +185,7 @@ MUTANTS = {
     ),
     # Ends
     "M09": Mutant(
-        "_server_connection",
+        "_server.http",
         "            await self.send_at_once(head + body)",
         "            pass",
     ),

@@ -6,17 +6,17 @@ from typing import TYPE_CHECKING, final
 
 import trio
 
-from ._errors import MalformedMessage
-from ._http.switching import keeps_alive
-from ._http_stream import PIECE, SMALL_BODY, HTTPConnection, Watch
-from ._server.response_writer import ResponseWriter
+from .._errors import MalformedMessage
+from .._http.switching import keeps_alive
+from .._http_stream import PIECE, SMALL_BODY, HTTPConnection, Watch
+from .response_writer import ResponseWriter
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Iterable
 
-    from ._http.headers import Field
-    from ._limits import Limits
-    from ._messages import RequestHead, Response
+    from .._http.headers import Field
+    from .._limits import Limits
+    from .._messages import RequestHead, Response
 
 
 @final
