@@ -9,7 +9,7 @@ import trio
 import trio.testing
 
 from trio_upgrade import EndReason, Limits, Unavailable
-from trio_upgrade._hub import Hub, check_grace
+from trio_upgrade._server.state import Hub, check_grace
 
 
 class Connection:

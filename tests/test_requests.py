@@ -16,9 +16,9 @@ from trio_upgrade import (
     Upgrade,
     UsageError,
 )
-from trio_upgrade._hub import Hub
 from trio_upgrade._requests import RequestLoop
 from trio_upgrade._server.server import Server
+from trio_upgrade._server.state import Hub
 from trio_upgrade.testing import ScriptedPeer
 
 from .support import SWITCHED, UP, echo, get, okay

@@ -27,11 +27,11 @@ from ._streams.upgraded import UpgradedStream
 
 if TYPE_CHECKING:
     from ._http.headers import Field
-    from ._hub import Hub
     from ._messages import RequestHead, Response
     from ._server.deadlines import Expirable
     from ._server.http import ServerConnection
     from ._server.server import Server
+    from ._server.state import Hub
 
 _TUNNEL = "CONNECT"
 

@@ -20,9 +20,9 @@ from ._streams.underlying import find_peer
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
-    from ._hub import Hub
     from ._server.request import Answer, App, Request, UpgradeHandler
     from ._server.server import Server
+    from ._server.state import Hub
     from ._session import Session
     from ._streams.upgraded import UpgradedStream
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
-from ._hub import Hub
 from ._limits import Limits
 from ._requests import RequestLoop
 from ._server.server import Server, find_hub
+from ._server.state import Hub
 from ._session import Session
 from ._streams.closing import close_now
 from ._streams.socket_listener import DirectSocketListener

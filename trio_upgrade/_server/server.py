@@ -9,17 +9,17 @@ import trio
 
 from .._errors import UsageError
 from .._http.targets import Authority
-from .._hub import check_grace
 from .._streams.socket_listener import DirectSocketListener
 from .._streams.unix_listener import UnixListener
+from .state import check_grace
 
 if TYPE_CHECKING:
     import signal
     from collections.abc import AsyncIterator, Sequence
 
-    from .._hub import Hub
     from .._limits import Limits
     from .records import ServerStatistics
+    from .state import Hub
 
 _ANY_HOST = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  compared, not bound
 

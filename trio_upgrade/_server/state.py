@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Protocol, TypeVar, final
 
 import trio
 
-from ._errors import Unavailable
-from ._server.dates import DateClock
-from ._server.deadlines import Deadlines, Expirable
-from ._server.records import EndReason, EndRecord, ErrorRecord, ServerStatistics
-from ._streams.upgraded import UpgradedStream
+from .._errors import Unavailable
+from .._streams.upgraded import UpgradedStream
+from .dates import DateClock
+from .deadlines import Deadlines, Expirable
+from .records import EndReason, EndRecord, ErrorRecord, ServerStatistics
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ._limits import Limits
-    from ._server.records import Peer, RequestRecord, SwitchRecord
-    from ._server.request import Request
+    from .._limits import Limits
+    from .records import Peer, RequestRecord, SwitchRecord
+    from .request import Request
 
 RecordT = TypeVar("RecordT")
 
