@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, final
 
 import trio
 
-from ._answers import refuse
 from ._body import NO_BODY, Body
 from ._errors import (
     BodyError,
@@ -21,6 +20,7 @@ from ._errors import (
 )
 from ._groups import find_leaves
 from ._http.switching import must_close
+from ._server.error_responses import refuse
 from ._server.records import RequestRecord, SwitchRecord
 from ._server.request import Request, let_go
 from ._streams.upgraded import UpgradedStream

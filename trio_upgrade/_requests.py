@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, TypeAlias, final
 
 import trio
 
-from ._answers import TEXT, refuse
 from ._errors import BadBody, BodyError, BodyTimeout, MalformedMessage, UsageError
 from ._exchange import ServerExchange, is_loss
 from ._groups import find_leaves, split_errors
 from ._messages import Response, Tunnel, Upgrade, opens_tunnel
+from ._server.error_responses import TEXT, refuse
 from ._server.http import ServerConnection
 from ._server.records import EndReason
 from ._streams.underlying import find_peer

@@ -85,7 +85,9 @@ MUTANTS = {
         "status != _NOT_MODIFIED",
     ),
     # Refusal
-    "U08": Mutant("_answers", '"Upgrade": error.protocol', '"Upgrade": "x"'),
+    "U08": Mutant(
+        "_server.error_responses", '"Upgrade": error.protocol', '"Upgrade": "x"'
+    ),
     "U09": Mutant(
         "_messages", '{b"transfer-encoding"}', '{b"transfer-encoding", b"upgrade"}'
     ),

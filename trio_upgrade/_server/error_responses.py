@@ -1,8 +1,8 @@
 # What a server says by itself.
 from __future__ import annotations
 
-from ._errors import BodyError, MalformedMessage, NotOffered, Unavailable
-from ._messages import Response
+from .._errors import BodyError, MalformedMessage, NotOffered, Unavailable
+from .._messages import Response
 
 TEXT = {"Content-Type": "text/plain; charset=utf-8"}
 
