@@ -57,7 +57,7 @@ ORDER = [
         "_copy.relay",
     ),
     *("_server.response_writer", "_http.codec", "_http_stream", "_server.http"),
-    *("_server.state", "_server.server", "_server.error_responses", "_exchange"),
+    *("_server.state", "_server.server", "_server.error_responses", "_server.exchange"),
     *("_requests", "_session", "_serve"),
     *(
         "_asking",

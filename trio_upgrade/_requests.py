@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, TypeAlias, final
 import trio
 
 from ._errors import BadBody, BodyError, BodyTimeout, MalformedMessage, UsageError
-from ._exchange import ServerExchange, is_loss
 from ._groups import find_leaves, split_errors
 from ._messages import Response, Tunnel, Upgrade, opens_tunnel
 from ._server.error_responses import TEXT, refuse
+from ._server.exchange import ServerExchange, is_loss
 from ._server.http import ServerConnection
 from ._server.records import EndReason
 from ._streams.underlying import find_peer

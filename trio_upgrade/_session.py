@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, final
 
 import trio
 
-from ._exchange import is_loss
 from ._groups import split_errors
+from ._server.exchange import is_loss
 from ._server.records import EndReason
 from ._streams.closing import close_at_once, close_in_stages, close_now
 from ._streams.socket_stream import DirectSocketStream

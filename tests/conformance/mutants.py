@@ -21,7 +21,7 @@ MUTANTS = {
         "map(check_protocol, sorted(protocols))",
     ),
     "U02": Mutant(
-        "_exchange",
+        "_server.exchange",
         "            close\n            or self._last",
         "            close\n            or bool(self.request.upgrades)",
     ),
@@ -61,14 +61,16 @@ MUTANTS = {
         '        (b"Connection", b"Upgrade"),\n        (b"Upgrade", check',
         '        (b"Upgrade", check',
     ),
-    "U15": Mutant("_exchange", "if codec.continue_owed:", "if codec.client_waits:"),
+    "U15": Mutant(
+        "_server.exchange", "if codec.continue_owed:", "if codec.client_waits:"
+    ),
     "U16": Mutant(
-        "_exchange",
+        "_server.exchange",
         "UpgradedStream(self._transport, rest,",
         "UpgradedStream(self._transport, rest.lstrip(),",
     ),
     "U17": Mutant(
-        "_exchange",
+        "_server.exchange",
         "        if http.codec.client_waits:\n",
         "        if http.codec.body_left:\n",
     ),
@@ -98,7 +100,9 @@ MUTANTS = {
     ),
     # Bodies
     "U31": Mutant(
-        "_exchange", "        if http.codec.client_waits:\n", "        if False:\n"
+        "_server.exchange",
+        "        if http.codec.client_waits:\n",
+        "        if False:\n",
     ),
     "U32": Mutant(
         "_http.codec", "self._body_awaited and not self._buffer", "self._body_awaited"
@@ -109,7 +113,7 @@ MUTANTS = {
         "if not codings:",
     ),
     "M10": Mutant(
-        "_exchange",
+        "_server.exchange",
         "        await self._drain_body(http)\n        return http.reusable",
         "        return http.reusable",
     ),
@@ -139,7 +143,7 @@ MUTANTS = {
         '    if method == "CONNECT":\n        return False',
     ),
     "O03": Mutant(
-        "_exchange",
+        "_server.exchange",
         "            self.request.method,\n",
         '            "user-agent" in self.request.headers or self.request.method,\n',
     ),
@@ -192,7 +196,7 @@ MUTANTS = {
         "            pass",
     ),
     "M13": Mutant(
-        "_exchange",
+        "_server.exchange",
         "no need to find its beginning.\n            return False",
         "no need to find its beginning.\n            return True",
     ),

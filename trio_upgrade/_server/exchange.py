@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, final
 
 import trio
 
-from ._body import NO_BODY, Body
-from ._errors import (
+from .._body import NO_BODY, Body
+from .._errors import (
     BodyError,
     BodyTimeout,
     BodyTooLarge,
@@ -18,20 +18,20 @@ from ._errors import (
     Unavailable,
     UsageError,
 )
-from ._groups import find_leaves
-from ._http.switching import must_close
-from ._server.error_responses import refuse
-from ._server.records import RequestRecord, SwitchRecord
-from ._server.request import Request, let_go
-from ._streams.upgraded import UpgradedStream
+from .._groups import find_leaves
+from .._http.switching import must_close
+from .._streams.upgraded import UpgradedStream
+from .error_responses import refuse
+from .records import RequestRecord, SwitchRecord
+from .request import Request, let_go
 
 if TYPE_CHECKING:
-    from ._http.headers import Field
-    from ._messages import RequestHead, Response
-    from ._server.deadlines import Expirable
-    from ._server.http import ServerConnection
-    from ._server.server import Server
-    from ._server.state import Hub
+    from .._http.headers import Field
+    from .._messages import RequestHead, Response
+    from .deadlines import Expirable
+    from .http import ServerConnection
+    from .server import Server
+    from .state import Hub
 
 _TUNNEL = "CONNECT"
 
