@@ -16,7 +16,7 @@ from trio_upgrade import (
     Upgrade,
     UsageError,
 )
-from trio_upgrade._requests import RequestLoop
+from trio_upgrade._server.request_loop import RequestLoop
 from trio_upgrade._server.server import Server
 from trio_upgrade._server.state import Hub
 from trio_upgrade.testing import ScriptedPeer

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 import trio
 
 from ._limits import Limits
-from ._requests import RequestLoop
+from ._server.request_loop import RequestLoop
 from ._server.server import Server, find_hub
 from ._server.state import Hub
 from ._session import Session

@@ -16,9 +16,9 @@ from ._streams.underlying import abort_on_close, find_peer
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ._requests import RequestLoop, Switched
     from ._server.records import Peer
     from ._server.request import Request
+    from ._server.request_loop import RequestLoop, Switched
     from ._server.state import Hub
 
 

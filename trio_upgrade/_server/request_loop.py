@@ -8,23 +8,23 @@ from typing import TYPE_CHECKING, TypeAlias, final
 
 import trio
 
-from ._errors import BadBody, BodyError, BodyTimeout, MalformedMessage, UsageError
-from ._groups import find_leaves, split_errors
-from ._messages import Response, Tunnel, Upgrade, opens_tunnel
-from ._server.error_responses import TEXT, refuse
-from ._server.exchange import ServerExchange, is_loss
-from ._server.http import ServerConnection
-from ._server.records import EndReason
-from ._streams.underlying import find_peer
+from .._errors import BadBody, BodyError, BodyTimeout, MalformedMessage, UsageError
+from .._groups import find_leaves, split_errors
+from .._messages import Response, Tunnel, Upgrade, opens_tunnel
+from .._streams.underlying import find_peer
+from .error_responses import TEXT, refuse
+from .exchange import ServerExchange, is_loss
+from .http import ServerConnection
+from .records import EndReason
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
-    from ._server.request import Answer, App, Request, UpgradeHandler
-    from ._server.server import Server
-    from ._server.state import Hub
-    from ._session import Session
-    from ._streams.upgraded import UpgradedStream
+    from .._session import Session
+    from .._streams.upgraded import UpgradedStream
+    from .request import Answer, App, Request, UpgradeHandler
+    from .server import Server
+    from .state import Hub
 
     Switched: TypeAlias = tuple[Request, UpgradedStream, UpgradeHandler]
 
