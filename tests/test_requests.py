@@ -24,7 +24,7 @@ from trio_upgrade.testing import ScriptedPeer
 from .support import SWITCHED, UP, echo, get, okay
 
 if TYPE_CHECKING:
-    from trio_upgrade._session import Session
+    from trio_upgrade._server.session import Session
 
 
 class Told:

@@ -14,8 +14,8 @@ import trio
 from ._limits import Limits
 from ._server.request_loop import RequestLoop
 from ._server.server import Server, find_hub
+from ._server.session import Session
 from ._server.state import Hub
-from ._session import Session
 from ._streams.closing import close_now
 from ._streams.socket_listener import DirectSocketListener
 from ._streams.tcp_listeners import open_tcp_listeners

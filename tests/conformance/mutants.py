@@ -55,7 +55,9 @@ MUTANTS = {
         "and fold_protocol(protocol) in self._fold()",
         "and bool(self._fold())",
     ),
-    "U10": Mutant("_session", "handler(request, stream,", "handler(None, stream,"),
+    "U10": Mutant(
+        "_server.session", "handler(request, stream,", "handler(None, stream,"
+    ),
     "U12": Mutant(
         "_http.switching",
         '        (b"Connection", b"Upgrade"),\n        (b"Upgrade", check',

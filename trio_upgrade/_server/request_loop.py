@@ -20,10 +20,10 @@ from .records import EndReason
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
-    from .._session import Session
     from .._streams.upgraded import UpgradedStream
     from .request import Answer, App, Request, UpgradeHandler
     from .server import Server
+    from .session import Session
     from .state import Hub
 
     Switched: TypeAlias = tuple[Request, UpgradedStream, UpgradeHandler]

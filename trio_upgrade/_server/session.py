@@ -6,20 +6,20 @@ from typing import TYPE_CHECKING, final
 
 import trio
 
-from ._groups import split_errors
-from ._server.exchange import is_loss
-from ._server.records import EndReason
-from ._streams.closing import close_at_once, close_in_stages, close_now
-from ._streams.socket_stream import DirectSocketStream
-from ._streams.underlying import abort_on_close, find_peer
+from .._groups import split_errors
+from .._streams.closing import close_at_once, close_in_stages, close_now
+from .._streams.socket_stream import DirectSocketStream
+from .._streams.underlying import abort_on_close, find_peer
+from .exchange import is_loss
+from .records import EndReason
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ._server.records import Peer
-    from ._server.request import Request
-    from ._server.request_loop import RequestLoop, Switched
-    from ._server.state import Hub
+    from .records import Peer
+    from .request import Request
+    from .request_loop import RequestLoop, Switched
+    from .state import Hub
 
 
 @final
