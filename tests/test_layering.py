@@ -58,7 +58,7 @@ ORDER = [
     ),
     *("_server.response_writer", "_http.codec", "_http_stream", "_server.http"),
     *("_server.state", "_server.server", "_server.error_responses", "_server.exchange"),
-    *("_server.request_loop", "_server.session", "_serve"),
+    *("_server.request_loop", "_server.session", "_server.serve"),
     *(
         "_asking",
         "_sending",

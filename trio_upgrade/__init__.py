@@ -48,13 +48,6 @@ if TYPE_CHECKING:
         Proxy as Proxy,
         proxy_from_environment as proxy_from_environment,
     )
-    from ._serve import (
-        serve_listeners as serve_listeners,
-        serve_ssl_over_tcp as serve_ssl_over_tcp,
-        serve_stream as serve_stream,
-        serve_tcp as serve_tcp,
-        serve_unix as serve_unix,
-    )
     from ._server.records import (
         EndReason as EndReason,
         EndRecord as EndRecord,
@@ -64,6 +57,13 @@ if TYPE_CHECKING:
         SwitchRecord as SwitchRecord,
     )
     from ._server.request import Request as Request
+    from ._server.serve import (
+        serve_listeners as serve_listeners,
+        serve_ssl_over_tcp as serve_ssl_over_tcp,
+        serve_stream as serve_stream,
+        serve_tcp as serve_tcp,
+        serve_unix as serve_unix,
+    )
     from ._server.server import Server as Server, drain_on_signal as drain_on_signal
     from ._streams.tcp_listeners import inherit_listeners as inherit_listeners
     from ._streams.upgraded import UpgradedStream as UpgradedStream
@@ -92,7 +92,7 @@ else:
         "_proxies": "Proxy proxy_from_environment",
         "_copy.relay": "RelayResult relay",
         "_server.request": "Request",
-        "_serve": (
+        "_server.serve": (
             "serve_listeners serve_ssl_over_tcp serve_stream serve_tcp serve_unix"
         ),
         "_server.server": "Server drain_on_signal",

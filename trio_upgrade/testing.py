@@ -14,7 +14,7 @@ import trio.testing
 
 from ._limits import Limits
 from ._open import open_connection
-from ._serve import serve_stream
+from ._server.serve import serve_stream
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,21 +11,21 @@ from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
-from ._limits import Limits
-from ._server.request_loop import RequestLoop
-from ._server.server import Server, find_hub
-from ._server.session import Session
-from ._server.state import Hub
-from ._streams.closing import close_now
-from ._streams.socket_listener import DirectSocketListener
-from ._streams.tcp_listeners import open_tcp_listeners
-from ._streams.unix_listener import UnixListener, open_unix_listener
+from .._limits import Limits
+from .._streams.closing import close_now
+from .._streams.socket_listener import DirectSocketListener
+from .._streams.tcp_listeners import open_tcp_listeners
+from .._streams.unix_listener import UnixListener, open_unix_listener
+from .request_loop import RequestLoop
+from .server import Server, find_hub
+from .session import Session
+from .state import Hub
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Sequence
 
-    from ._server.request import App
+    from .request import App
 
 StreamT = TypeVar("StreamT", bound=trio.abc.Stream)
 
