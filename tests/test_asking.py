@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from trio_upgrade._asking import complete_fields
-from trio_upgrade._urls import parse_url
+from trio_upgrade._client.urls import parse_url
 
 PLAIN = parse_url("http://h:81/")
 SECRET = parse_url("http://u:p@h/")

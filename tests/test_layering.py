@@ -36,7 +36,7 @@ ORDER = [
         "_http.targets",
         "_groups",
     ),
-    *("_server.dates", "_urls", "_server.records"),
+    *("_server.dates", "_client.urls", "_server.records"),
     *("_http.head_syntax", "_http.framing", "_http.chunked", "_http.switching"),
     *(
         "_streams.upgraded",

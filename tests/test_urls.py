@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 
-from trio_upgrade._urls import Credentials, Endpoint, parse_socks_url, parse_url
+from trio_upgrade._client.urls import Credentials, Endpoint, parse_socks_url, parse_url
 
 visible = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E))
 names = st.text(ascii_letters + digits + "-_~", min_size=1, max_size=20)

@@ -12,9 +12,9 @@ from ._http.tokens import Offers
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from ._client.urls import Endpoint
     from ._http.headers import Field, HeadersLike
     from ._messages import ResponseHead
-    from ._urls import Endpoint
 
 RequestBody: TypeAlias = bytes | AsyncIterable[bytes | bytearray | memoryview]
 

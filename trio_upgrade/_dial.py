@@ -21,8 +21,8 @@ from ._streams.socket_stream import DirectSocketStream, set_options, take_stream
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from ._client.urls import Endpoint
     from ._limits import Limits
-    from ._urls import Endpoint
 
 Via: TypeAlias = "str | Proxy | Sequence[str | Proxy] | None"
 

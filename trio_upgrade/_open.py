@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING, final
 
 from ._asking import Offer
 from ._client.connection import ClientConnection, keep_body
+from ._client.urls import parse_url
 from ._dial import Route
 from ._errors import Refused
 from ._http.targets import parse_connect_authority
 from ._limits import Limits
 from ._streams.closing import close_now
-from ._urls import parse_url
 
 if TYPE_CHECKING:
     import ssl
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     import trio
 
     from ._asking import RequestBody
+    from ._client.urls import Endpoint
     from ._dial import Via
     from ._http.headers import HeadersLike
     from ._upgraded import UpgradedConnection
-    from ._urls import Endpoint
 
 
 async def open_upgrade(

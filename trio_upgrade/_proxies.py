@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, final
 
 from ._client.connection import ClientConnection, keep_body
+from ._client.urls import Endpoint, parse_socks_url, parse_url
 from ._errors import Refused
 from ._frozen import Frozen
 from ._http.switching import connect_fields
 from ._streams.upgraded import UpgradedStream
-from ._urls import Endpoint, parse_socks_url, parse_url
 
 if TYPE_CHECKING:
     import ssl

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from .._http.headers import Field, HeadersLike
     from .._limits import Limits
-    from .._urls import Endpoint
+    from .urls import Endpoint
 
 _SWITCHING_PROTOCOLS = 101
 _LAST_INFORMATIONAL = 199
