@@ -51,7 +51,7 @@ ORDER = [
         "_body",
         "_messages",
         "_server.request",
-        "_upgraded",
+        "_client.upgraded",
         "_copy.engine",
         "_copy.pipe",
         "_copy.relay",

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ._client.connection import ClientConnection as ClientConnection
+    from ._client.upgraded import UpgradedConnection as UpgradedConnection
     from ._copy.engine import Progress as Progress
     from ._copy.pipe import pipe as pipe
     from ._copy.relay import RelayResult as RelayResult, relay as relay
@@ -67,7 +68,6 @@ if TYPE_CHECKING:
     from ._server.server import Server as Server, drain_on_signal as drain_on_signal
     from ._streams.tcp_listeners import inherit_listeners as inherit_listeners
     from ._streams.upgraded import UpgradedStream as UpgradedStream
-    from ._upgraded import UpgradedConnection as UpgradedConnection
 else:
     from importlib import import_module
 
@@ -99,7 +99,7 @@ else:
         "_streams.upgraded": "UpgradedStream",
         "_http.targets": "Authority",
         "_http.tokens": "Offers",
-        "_upgraded": "UpgradedConnection",
+        "_client.upgraded": "UpgradedConnection",
         "_server.records": (
             "EndReason EndRecord ErrorRecord RequestRecord ServerStatistics "
             "SwitchRecord"

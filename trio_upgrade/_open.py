@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     import trio
 
     from ._asking import RequestBody
+    from ._client.upgraded import UpgradedConnection
     from ._client.urls import Endpoint
     from ._dial import Via
     from ._http.headers import HeadersLike
-    from ._upgraded import UpgradedConnection
 
 
 async def open_upgrade(

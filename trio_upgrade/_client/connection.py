@@ -31,7 +31,7 @@ from .._sending import RequestSending
 from .._streams.closing import close_now, close_within
 from .._streams.socket_stream import DirectSocketStream
 from .._streams.upgraded import UpgradedStream
-from .._upgraded import UpgradedConnection
+from .upgraded import UpgradedConnection
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import trio
 
-from ._messages import ResponseHead
-from ._streams.closing import close_in_stages, end_stream
-from ._streams.upgraded import UpgradedStream
+from .._messages import ResponseHead
+from .._streams.closing import close_in_stages, end_stream
+from .._streams.upgraded import UpgradedStream
 
 
 class _ConnectionFields(NamedTuple):
