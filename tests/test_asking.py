@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from trio_upgrade._asking import complete_fields
+from trio_upgrade._client.request_head import complete_fields
 from trio_upgrade._client.urls import parse_url
 
 PLAIN = parse_url("http://h:81/")

@@ -60,7 +60,7 @@ ORDER = [
     *("_server.state", "_server.server", "_server.error_responses", "_server.exchange"),
     *("_server.request_loop", "_server.session", "_server.serve"),
     *(
-        "_asking",
+        "_client.request_head",
         "_sending",
         "_client.connection",
         "_socks",

@@ -3,8 +3,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, final
 
-from ._asking import Offer
 from ._client.connection import ClientConnection, keep_body
+from ._client.request_head import Offer
 from ._client.urls import parse_url
 from ._dial import Route
 from ._errors import Refused
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     import trio
 
-    from ._asking import RequestBody
+    from ._client.request_head import RequestBody
     from ._client.upgraded import UpgradedConnection
     from ._client.urls import Endpoint
     from ._dial import Via

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, final
 import trio
 
 if TYPE_CHECKING:
-    from ._asking import RequestBody
+    from ._client.request_head import RequestBody
     from ._http_stream import HTTPConnection
 
 # The last send of a body can return a little after the peer has got its bytes and has

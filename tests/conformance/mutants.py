@@ -177,7 +177,9 @@ MUTANTS = {
     "U19": Mutant(
         "_client.connection", "_LAST_INFORMATIONAL = 199", "_LAST_INFORMATIONAL = 100"
     ),
-    "U30": Mutant("_asking", "if not body and expects_anything(fields):", "if False:"),
+    "U30": Mutant(
+        "_client.request_head", "if not body and expects_anything(fields):", "if False:"
+    ),
     "M02": Mutant(
         "_sending",
         "send_request(head + http.codec.write_end())",

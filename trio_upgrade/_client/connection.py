@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, TypeAlias, final
 
 import trio
 
-from .._asking import Offer, RequestBody, complete_fields
 from .._body import Body
 from .._errors import (
     BadResponse,
@@ -31,6 +30,7 @@ from .._sending import RequestSending
 from .._streams.closing import close_now, close_within
 from .._streams.socket_stream import DirectSocketStream
 from .._streams.upgraded import UpgradedStream
+from .request_head import Offer, RequestBody, complete_fields
 from .upgraded import UpgradedConnection
 
 if TYPE_CHECKING:

@@ -4,17 +4,17 @@ from __future__ import annotations
 from collections.abc import AsyncIterable
 from typing import TYPE_CHECKING, TypeAlias, cast, final
 
-from ._http.headers import field_values
-from ._http.switching import expects_anything, find_switch_defect, offer_fields
-from ._http.targets import parse_target
-from ._http.tokens import Offers
+from .._http.headers import field_values
+from .._http.switching import expects_anything, find_switch_defect, offer_fields
+from .._http.targets import parse_target
+from .._http.tokens import Offers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ._client.urls import Endpoint
-    from ._http.headers import Field, HeadersLike
-    from ._messages import ResponseHead
+    from .._http.headers import Field, HeadersLike
+    from .._messages import ResponseHead
+    from .urls import Endpoint
 
 RequestBody: TypeAlias = bytes | AsyncIterable[bytes | bytearray | memoryview]
 
