@@ -61,7 +61,7 @@ ORDER = [
     *("_server.request_loop", "_server.session", "_server.serve"),
     *(
         "_client.request_head",
-        "_sending",
+        "_client.request_sender",
         "_client.connection",
         "_socks",
         "_proxies",

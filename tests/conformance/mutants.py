@@ -170,7 +170,7 @@ MUTANTS = {
         "_server.request", "if self._target.authority is not None:", "if False:"
     ),
     # The client
-    "U14": Mutant("_sending", "await self._done.wait()", "pass"),
+    "U14": Mutant("_client.request_sender", "await self._done.wait()", "pass"),
     "U18": Mutant(
         "_http.codec", "rest = bytes(self._buffer)", "rest = bytes(self._buffer[3:])"
     ),
@@ -181,7 +181,7 @@ MUTANTS = {
         "_client.request_head", "if not body and expects_anything(fields):", "if False:"
     ),
     "M02": Mutant(
-        "_sending",
+        "_client.request_sender",
         "send_request(head + http.codec.write_end())",
         r'send_request(head + http.codec.write_end() + b"\r\n")',
     ),

@@ -26,11 +26,11 @@ from .._http.switching import connect_fields, expects_anything
 from .._http.targets import parse_connect_authority
 from .._http_stream import SMALL_BODY, HTTPConnection
 from .._messages import ClientResponse, ResponseHead, opens_tunnel
-from .._sending import RequestSending
 from .._streams.closing import close_now, close_within
 from .._streams.socket_stream import DirectSocketStream
 from .._streams.upgraded import UpgradedStream
 from .request_head import Offer, RequestBody, complete_fields
+from .request_sender import RequestSending
 from .upgraded import UpgradedConnection
 
 if TYPE_CHECKING:

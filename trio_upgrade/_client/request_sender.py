@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, final
 import trio
 
 if TYPE_CHECKING:
-    from ._client.request_head import RequestBody
-    from ._http_stream import HTTPConnection
+    from .._http_stream import HTTPConnection
+    from .request_head import RequestBody
 
 # The last send of a body can return a little after the peer has got its bytes and has
 # answered, for Trio's sockets pass a checkpoint behind it, and TLS some more.
