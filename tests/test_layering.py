@@ -63,7 +63,7 @@ ORDER = [
         "_client.request_head",
         "_client.request_sender",
         "_client.connection",
-        "_socks",
+        "_client.socks",
         "_proxies",
         "_dial",
         "_open",

@@ -61,7 +61,7 @@ class Proxy(Frozen):
         scheme: str | None = url.partition(":")[0].lower()
         if scheme in _SOCKS_SCHEMES:
             # Not at the top: few have one.
-            from ._socks import check_available, check_credentials
+            from ._client.socks import check_available, check_credentials
 
             endpoint = parse_socks_url(url)
             check_credentials(endpoint.credentials)
@@ -107,7 +107,7 @@ async def lead_through(
         OpenError: There is no tunnel.
     """
     if proxy.socks is not None:
-        from ._socks import connect_by_socks
+        from ._client.socks import connect_by_socks
 
         look_up = proxy.socks == "socks5"
         await connect_by_socks(stream, proxy.endpoint, target, look_up=look_up)

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, cast, final
 
 import trio
 
-from ._errors import BadResponse, PeerGone, SocksRefused
+from .._errors import BadResponse, PeerGone, SocksRefused
 
 if TYPE_CHECKING:
     from python_socks.async_.trio.v2 import Proxy as SocksClient
 
-    from ._client.urls import Credentials, Endpoint
+    from .urls import Credentials, Endpoint
 
 # RFC 1929 §2: each has one octet for its length.
 _LONGEST = 255
