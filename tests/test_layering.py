@@ -64,7 +64,7 @@ ORDER = [
         "_client.request_sender",
         "_client.connection",
         "_client.socks",
-        "_proxies",
+        "_client.proxies",
         "_dial",
         "_open",
     ),

@@ -4,6 +4,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ._client.connection import ClientConnection as ClientConnection
+    from ._client.proxies import (
+        Proxy as Proxy,
+        proxy_from_environment as proxy_from_environment,
+    )
     from ._client.upgraded import UpgradedConnection as UpgradedConnection
     from ._copy.engine import Progress as Progress
     from ._copy.pipe import pipe as pipe
@@ -45,10 +49,6 @@ if TYPE_CHECKING:
         open_tunnel as open_tunnel,
         open_upgrade as open_upgrade,
     )
-    from ._proxies import (
-        Proxy as Proxy,
-        proxy_from_environment as proxy_from_environment,
-    )
     from ._server.records import (
         EndReason as EndReason,
         EndRecord as EndRecord,
@@ -89,7 +89,7 @@ else:
         "_messages": "ClientResponse Response ResponseHead Tunnel Upgrade",
         "_open": "open_connection open_tunnel open_upgrade",
         "_copy.pipe": "pipe",
-        "_proxies": "Proxy proxy_from_environment",
+        "_client.proxies": "Proxy proxy_from_environment",
         "_copy.relay": "RelayResult relay",
         "_server.request": "Request",
         "_server.serve": (

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, TypeAlias, final
 
 import trio
 
+from ._client.proxies import Proxy, lead_through
 from ._errors import OpenError, PeerGone, TLSFailed
 from ._http.targets import Authority
-from ._proxies import Proxy, lead_through
 from ._streams.closing import close_now
 from ._streams.socket_stream import DirectSocketStream, set_options, take_stream
 

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, final
 
-from ._client.connection import ClientConnection, keep_body
-from ._client.urls import Endpoint, parse_socks_url, parse_url
-from ._errors import Refused
-from ._frozen import Frozen
-from ._http.switching import connect_fields
-from ._streams.upgraded import UpgradedStream
+from .._errors import Refused
+from .._frozen import Frozen
+from .._http.switching import connect_fields
+from .._streams.upgraded import UpgradedStream
+from .connection import ClientConnection, keep_body
+from .urls import Endpoint, parse_socks_url, parse_url
 
 if TYPE_CHECKING:
     import ssl
 
     import trio
 
-    from ._http.headers import HeadersLike
-    from ._limits import Limits
+    from .._http.headers import HeadersLike
+    from .._limits import Limits
 
 _SOCKS_SCHEMES = frozenset({"socks5", "socks5h"})
 
@@ -61,7 +61,7 @@ class Proxy(Frozen):
         scheme: str | None = url.partition(":")[0].lower()
         if scheme in _SOCKS_SCHEMES:
             # Not at the top: few have one.
-            from ._client.socks import check_available, check_credentials
+            from .socks import check_available, check_credentials
 
             endpoint = parse_socks_url(url)
             check_credentials(endpoint.credentials)
@@ -107,7 +107,7 @@ async def lead_through(
         OpenError: There is no tunnel.
     """
     if proxy.socks is not None:
-        from ._client.socks import connect_by_socks
+        from .socks import connect_by_socks
 
         look_up = proxy.socks == "socks5"
         await connect_by_socks(stream, proxy.endpoint, target, look_up=look_up)
