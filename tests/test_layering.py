@@ -65,7 +65,7 @@ ORDER = [
         "_client.connection",
         "_client.socks",
         "_client.proxies",
-        "_dial",
+        "_client.route",
         "_open",
     ),
     "testing",

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, final
 
 from ._client.connection import ClientConnection, keep_body
 from ._client.request_head import Offer
+from ._client.route import Route
 from ._client.urls import parse_url
-from ._dial import Route
 from ._errors import Refused
 from ._http.targets import parse_connect_authority
 from ._limits import Limits
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     import trio
 
     from ._client.request_head import RequestBody
+    from ._client.route import Via
     from ._client.upgraded import UpgradedConnection
     from ._client.urls import Endpoint
-    from ._dial import Via
     from ._http.headers import HeadersLike
 
 

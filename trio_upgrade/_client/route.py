@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, TypeAlias, final
 
 import trio
 
-from ._client.proxies import Proxy, lead_through
-from ._errors import OpenError, PeerGone, TLSFailed
-from ._http.targets import Authority
-from ._streams.closing import close_now
-from ._streams.socket_stream import DirectSocketStream, set_options, take_stream
+from .._errors import OpenError, PeerGone, TLSFailed
+from .._http.targets import Authority
+from .._streams.closing import close_now
+from .._streams.socket_stream import DirectSocketStream, set_options, take_stream
+from .proxies import Proxy, lead_through
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ._client.urls import Endpoint
-    from ._limits import Limits
+    from .._limits import Limits
+    from .urls import Endpoint
 
 Via: TypeAlias = "str | Proxy | Sequence[str | Proxy] | None"
 
