@@ -66,7 +66,7 @@ ORDER = [
         "_client.socks",
         "_client.proxies",
         "_client.route",
-        "_open",
+        "_client.open",
     ),
     "testing",
     "__init__",

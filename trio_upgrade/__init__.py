@@ -4,6 +4,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ._client.connection import ClientConnection as ClientConnection
+    from ._client.open import (
+        open_connection as open_connection,
+        open_tunnel as open_tunnel,
+        open_upgrade as open_upgrade,
+    )
     from ._client.proxies import (
         Proxy as Proxy,
         proxy_from_environment as proxy_from_environment,
@@ -44,11 +49,6 @@ if TYPE_CHECKING:
         Tunnel as Tunnel,
         Upgrade as Upgrade,
     )
-    from ._open import (
-        open_connection as open_connection,
-        open_tunnel as open_tunnel,
-        open_upgrade as open_upgrade,
-    )
     from ._server.records import (
         EndReason as EndReason,
         EndRecord as EndRecord,
@@ -87,7 +87,7 @@ else:
         "_limits": "Limits",
         "_streams.tcp_listeners": "inherit_listeners",
         "_messages": "ClientResponse Response ResponseHead Tunnel Upgrade",
-        "_open": "open_connection open_tunnel open_upgrade",
+        "_client.open": "open_connection open_tunnel open_upgrade",
         "_copy.pipe": "pipe",
         "_client.proxies": "Proxy proxy_from_environment",
         "_copy.relay": "RelayResult relay",

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Literal, final
 import trio
 import trio.testing
 
+from ._client.open import open_connection
 from ._limits import Limits
-from ._open import open_connection
 from ._server.serve import serve_stream
 
 if TYPE_CHECKING:

@@ -3,25 +3,25 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, final
 
-from ._client.connection import ClientConnection, keep_body
-from ._client.request_head import Offer
-from ._client.route import Route
-from ._client.urls import parse_url
-from ._errors import Refused
-from ._http.targets import parse_connect_authority
-from ._limits import Limits
-from ._streams.closing import close_now
+from .._errors import Refused
+from .._http.targets import parse_connect_authority
+from .._limits import Limits
+from .._streams.closing import close_now
+from .connection import ClientConnection, keep_body
+from .request_head import Offer
+from .route import Route
+from .urls import parse_url
 
 if TYPE_CHECKING:
     import ssl
 
     import trio
 
-    from ._client.request_head import RequestBody
-    from ._client.route import Via
-    from ._client.upgraded import UpgradedConnection
-    from ._client.urls import Endpoint
-    from ._http.headers import HeadersLike
+    from .._http.headers import HeadersLike
+    from .request_head import RequestBody
+    from .route import Via
+    from .upgraded import UpgradedConnection
+    from .urls import Endpoint
 
 
 async def open_upgrade(
