@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from trio_upgrade._groups import find_leaves, split_errors
+from trio_upgrade._util import find_leaves, split_errors
 
 VALUE, LOOKUP = ValueError("v"), LookupError("l")
 INTERRUPT = KeyboardInterrupt()

@@ -29,7 +29,7 @@ MAX_LINES = 400
 ORDER = [
     *(
         "_errors",
-        "_frozen",
+        "_util",
         "_limits",
         "_http.tokens",
         "_http.headers",

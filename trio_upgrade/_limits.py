@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import dataclass_transform, final
 
-from ._frozen import Record
+from ._util import Record
 
 
 @dataclass_transform(kw_only_default=True, frozen_default=True)

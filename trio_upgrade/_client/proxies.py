@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, final
 
 from .._errors import Refused
-from .._frozen import Frozen
 from .._http.switching import connect_fields
 from .._streams.upgraded import UpgradedStream
+from .._util import Frozen
 from .connection import ClientConnection, keep_body
 from .urls import Endpoint, parse_socks_url, parse_url
 

@@ -9,8 +9,8 @@ from base64 import b64encode
 from typing import NamedTuple, final
 from urllib.parse import unquote_to_bytes
 
-from .._frozen import Record
 from .._http.targets import Authority, parse_authority
+from .._util import Record
 
 # Strings, which re compiles when somebody dials: servers import faster.
 _URL = (

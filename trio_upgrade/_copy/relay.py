@@ -10,9 +10,9 @@ from typing import Literal, TypeAlias, final
 
 import trio
 
-from .._frozen import Record
 from .._streams.closing import close_now, close_within
 from .._streams.underlying import abort_on_close
+from .._util import Record
 from .engine import Copying, Progress, Tally
 
 Side: TypeAlias = Literal["left", "right"]

@@ -18,9 +18,9 @@ from .._errors import (
     Unavailable,
     UsageError,
 )
-from .._groups import find_leaves
 from .._http.switching import must_close
 from .._streams.upgraded import UpgradedStream
+from .._util import find_leaves
 from .error_responses import refuse
 from .records import RequestRecord, SwitchRecord
 from .request import Request, let_go

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, TypeAlias, final
 import trio
 
 from .._errors import BadBody, BodyError, BodyTimeout, MalformedMessage, UsageError
-from .._groups import find_leaves, split_errors
 from .._messages import Response, Tunnel, Upgrade, opens_tunnel
 from .._streams.underlying import find_peer
+from .._util import find_leaves, split_errors
 from .error_responses import TEXT, refuse
 from .exchange import ServerExchange, is_loss
 from .http import ServerConnection

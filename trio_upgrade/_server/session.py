@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, final
 
 import trio
 
-from .._groups import split_errors
 from .._streams.closing import close_at_once, close_in_stages, close_now
 from .._streams.socket_stream import DirectSocketStream
 from .._streams.underlying import abort_on_close, find_peer
+from .._util import split_errors
 from .exchange import is_loss
 from .records import EndReason
 

@@ -8,7 +8,7 @@ from typing import TypeAlias, cast
 
 import trio
 
-from .._groups import split_errors
+from .._util import split_errors
 from .socket_stream import DirectSocketStream
 from .underlying import abort_on_close
 from .upgraded import UpgradedStream, look_below
