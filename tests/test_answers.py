@@ -16,7 +16,7 @@ from trio_upgrade import (
     Unavailable,
     serve_stream,
 )
-from trio_upgrade._server.error_responses import refuse
+from trio_upgrade._server.response import refuse
 from trio_upgrade.testing import ScriptedPeer
 
 from .support import get, okay

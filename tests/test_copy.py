@@ -21,7 +21,8 @@ import pytest
 import trio
 import trio.testing
 
-from trio_upgrade import Progress, UpgradedStream, _copy, pipe
+from trio_upgrade import Progress, UpgradedStream, pipe
+from trio_upgrade._copy import engine
 from trio_upgrade._copy.engine import Copying
 from trio_upgrade._copy.splice import CAN_SPLICE
 from trio_upgrade._streams.socket_stream import DirectSocketStream
@@ -485,7 +486,7 @@ class TestSplice:
     @pytest.mark.parametrize("kind", SPLICED)
     async def test_cancelled_at_every_step(self, kind: str, monkeypatch) -> None:
         """Nothing is lost while the peer reads, and no descriptor is left open."""
-        monkeypatch.setattr(_copy, "_BULK", 1)
+        monkeypatch.setattr(engine, "_BULK", 1)
         whole = os.urandom(CHUNK * 12)
         for step in range(1, 1000):
             (source, sender), (sink, receiver) = await make(kind, kind)
@@ -518,7 +519,7 @@ class TestSplice:
         self, kind: str, monkeypatch
     ) -> None:
         """Where the source is silent again, the two descriptors are given back."""
-        monkeypatch.setattr(_copy, "_BULK", 1)
+        monkeypatch.setattr(engine, "_BULK", 1)
         (source, sender), (sink, receiver) = await make(kind, kind)
         before, most, got = count_descriptors(), 0, 0
         async with trio.open_nursery() as nursery:
@@ -544,7 +545,7 @@ class TestSplice:
             calls.append(args)
             raise OSError(error, "scripted")
 
-        monkeypatch.setattr(_copy, "_BULK", 1)
+        monkeypatch.setattr(engine, "_BULK", 1)
         monkeypatch.setattr(os, function, refuse)
         before = count_descriptors()
         await check_much("tcp", "tcp", 8)
@@ -556,7 +557,7 @@ class TestSplice:
     @pytest.mark.parametrize("who", ["source", "sink"])
     async def test_reset(self, kind: str, who: str, monkeypatch) -> None:
         """A reset in the middle is raised, and it is known whose it was."""
-        monkeypatch.setattr(_copy, "_BULK", 1)
+        monkeypatch.setattr(engine, "_BULK", 1)
         (source, sender), (sink, receiver) = await make(kind, kind)
         copying = Copying(source, sink)
         peer = sender if who == "source" else receiver
@@ -791,6 +792,6 @@ async def test_idle_copy_holds_no_buffer(kind: str) -> None:
 
 async def test_without_descriptors(monkeypatch) -> None:
     """Where a socket is no file descriptor, its methods are used."""
-    monkeypatch.setattr(_copy, "_DESCRIPTORS", False)
+    monkeypatch.setattr(engine, "_DESCRIPTORS", False)
     for kind in SOCKETS:
         await check_much(kind, kind, 1)

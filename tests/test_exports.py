@@ -7,6 +7,7 @@ import inspect
 import re
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,10 @@ import pytest
 import trio_upgrade
 import trio_upgrade.testing
 from trio_upgrade import TrioUpgradeError, _errors
+from trio_upgrade._client import response
 
 NAMES = [
+    "App",
     "Authority",
     "BadBody",
     "BadResponse",
@@ -29,6 +32,7 @@ NAMES = [
     "ErrorRecord",
     "HalfCloseUnsupported",
     "Headers",
+    "HeadersLike",
     "IllegalSwitch",
     "Limits",
     "MalformedMessage",
@@ -54,6 +58,7 @@ NAMES = [
     "TunnelRefused",
     "Unavailable",
     "Upgrade",
+    "UpgradeHandler",
     "UpgradeRefused",
     "UpgradedConnection",
     "UpgradedStream",
@@ -73,7 +78,10 @@ NAMES = [
     "serve_unix",
 ]
 
-PUBLIC = [getattr(trio_upgrade, name) for name in NAMES] + [
+# They have no docstring that could be found at run time.
+ALIASES = {"App", "HeadersLike", "UpgradeHandler"}
+
+PUBLIC = [getattr(trio_upgrade, name) for name in NAMES if name not in ALIASES] + [
     getattr(trio_upgrade.testing, name) for name in trio_upgrade.testing.__all__
 ]
 
@@ -84,11 +92,23 @@ def test_names() -> None:
 
     assert sorted(vars(trio_upgrade)["__all__"]) == sorted(NAMES)
     assert shown - {"TYPE_CHECKING", "import_module", "testing"} == set(NAMES)
-    for name in NAMES:
+    for name in {*NAMES} - ALIASES:
         assert getattr(trio_upgrade, name).__name__ == name
     assert len(dir(trio_upgrade)) == len({*dir(trio_upgrade)})
     with pytest.raises(AttributeError, match="no attribute 'server_tcp'"):
         getattr(trio_upgrade, "server_tcp")  # noqa: B009
+
+
+@pytest.mark.parametrize("name", sorted({*NAMES} - ALIASES))
+def test_public_path(name: str) -> None:
+    """Tracebacks and reprs show the path by which users import a name."""
+    assert getattr(trio_upgrade, name).__module__ == "trio_upgrade"
+
+
+def test_version() -> None:
+    """The version is that of the installed distribution."""
+    assert trio_upgrade.__version__ == version("trio-upgrade")
+    assert "__version__" in dir(trio_upgrade)
 
 
 def test_checkers_see_the_same() -> None:
@@ -145,8 +165,9 @@ def test_error_tree() -> None:
     """The module's docstring draws the tree as it is."""
     classes = {
         name: value
-        for name, value in vars(_errors).items()
-        if inspect.isclass(value) and value.__module__ == _errors.__name__
+        for module in (_errors, response)
+        for name, value in vars(module).items()
+        if inspect.isclass(value) and issubclass(value, Exception)
     }
     drawn = re.findall(r"^ *[│├└─ ]*([A-Z]\w+)", _errors.__doc__ or "", re.MULTILINE)
 

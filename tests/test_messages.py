@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from trio_upgrade import Response, Upgrade
-from trio_upgrade._messages import check_reason, opens_tunnel, standard_reason
+from trio_upgrade._http.messages import check_reason, opens_tunnel, standard_reason
 
 from .support import echo
 

@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from trio_upgrade import Progress
-from trio_upgrade._copy.engine import Tally
+from trio_upgrade._copy.progress import Tally
 from trio_upgrade._copy.splice import CAN_SPLICE, splice
 from trio_upgrade._streams.socket_stream import DirectSocketStream
 

@@ -13,9 +13,15 @@ if TYPE_CHECKING:
         Proxy as Proxy,
         proxy_from_environment as proxy_from_environment,
     )
+    from ._client.response import (
+        ClientResponse as ClientResponse,
+        Refused as Refused,
+        TunnelRefused as TunnelRefused,
+        UpgradeRefused as UpgradeRefused,
+    )
     from ._client.upgraded import UpgradedConnection as UpgradedConnection
-    from ._copy.engine import Progress as Progress
     from ._copy.pipe import pipe as pipe
+    from ._copy.progress import Progress as Progress
     from ._copy.relay import RelayResult as RelayResult, relay as relay
     from ._errors import (
         BadBody as BadBody,
@@ -29,26 +35,17 @@ if TYPE_CHECKING:
         NotOffered as NotOffered,
         OpenError as OpenError,
         PeerGone as PeerGone,
-        Refused as Refused,
         SocksRefused as SocksRefused,
         TLSFailed as TLSFailed,
         TrioUpgradeError as TrioUpgradeError,
-        TunnelRefused as TunnelRefused,
         Unavailable as Unavailable,
-        UpgradeRefused as UpgradeRefused,
         UsageError as UsageError,
     )
-    from ._http.headers import Headers as Headers
+    from ._http.headers import Headers as Headers, HeadersLike as HeadersLike
+    from ._http.messages import ResponseHead as ResponseHead
     from ._http.targets import Authority as Authority
     from ._http.tokens import Offers as Offers
     from ._limits import Limits as Limits
-    from ._messages import (
-        ClientResponse as ClientResponse,
-        Response as Response,
-        ResponseHead as ResponseHead,
-        Tunnel as Tunnel,
-        Upgrade as Upgrade,
-    )
     from ._server.records import (
         EndReason as EndReason,
         EndRecord as EndRecord,
@@ -57,7 +54,16 @@ if TYPE_CHECKING:
         ServerStatistics as ServerStatistics,
         SwitchRecord as SwitchRecord,
     )
-    from ._server.request import Request as Request
+    from ._server.request import (
+        App as App,
+        Request as Request,
+        UpgradeHandler as UpgradeHandler,
+    )
+    from ._server.response import (
+        Response as Response,
+        Tunnel as Tunnel,
+        Upgrade as Upgrade,
+    )
     from ._server.serve import (
         serve_listeners as serve_listeners,
         serve_ssl_over_tcp as serve_ssl_over_tcp,
@@ -68,53 +74,63 @@ if TYPE_CHECKING:
     from ._server.server import Server as Server, drain_on_signal as drain_on_signal
     from ._streams.tcp_listeners import inherit_listeners as inherit_listeners
     from ._streams.upgraded import UpgradedStream as UpgradedStream
+
+    __version__: str
 else:
     from importlib import import_module
 
-    # What is not used is not imported: a server has no use for the client's rooms, nor a
-    # client for the server's, and each half takes most of the time that both take.
-    _ROOMS = {
+    # Each name is imported when it is first used: a server needs no module of the client,
+    # nor a client one of the server, and each half takes most of the time of both.
+    _MODULES = {
         "_client.connection": "ClientConnection",
-        "_copy.engine": "Progress",
+        "_client.open": "open_connection open_tunnel open_upgrade",
+        "_client.proxies": "Proxy proxy_from_environment",
+        "_client.response": "ClientResponse Refused TunnelRefused UpgradeRefused",
+        "_client.upgraded": "UpgradedConnection",
+        "_copy.pipe": "pipe",
+        "_copy.progress": "Progress",
+        "_copy.relay": "RelayResult relay",
         "_errors": (
             "BadBody BadResponse BodyError BodyTimeout BodyTooLarge "
-            "HalfCloseUnsupported IllegalSwitch MalformedMessage NotOffered "
-            "OpenError PeerGone Refused SocksRefused TLSFailed "
-            "TrioUpgradeError TunnelRefused Unavailable UpgradeRefused "
-            "UsageError"
+            "HalfCloseUnsupported IllegalSwitch MalformedMessage "
+            "NotOffered OpenError PeerGone SocksRefused TLSFailed "
+            "TrioUpgradeError Unavailable UsageError"
         ),
-        "_http.headers": "Headers",
+        "_http.headers": "Headers HeadersLike",
+        "_http.messages": "ResponseHead",
+        "_http.targets": "Authority",
+        "_http.tokens": "Offers",
         "_limits": "Limits",
-        "_streams.tcp_listeners": "inherit_listeners",
-        "_messages": "ClientResponse Response ResponseHead Tunnel Upgrade",
-        "_client.open": "open_connection open_tunnel open_upgrade",
-        "_copy.pipe": "pipe",
-        "_client.proxies": "Proxy proxy_from_environment",
-        "_copy.relay": "RelayResult relay",
-        "_server.request": "Request",
+        "_server.records": (
+            "EndReason EndRecord ErrorRecord RequestRecord "
+            "ServerStatistics SwitchRecord"
+        ),
+        "_server.request": "App Request UpgradeHandler",
+        "_server.response": "Response Tunnel Upgrade",
         "_server.serve": (
             "serve_listeners serve_ssl_over_tcp serve_stream serve_tcp serve_unix"
         ),
         "_server.server": "Server drain_on_signal",
+        "_streams.tcp_listeners": "inherit_listeners",
         "_streams.upgraded": "UpgradedStream",
-        "_http.targets": "Authority",
-        "_http.tokens": "Offers",
-        "_client.upgraded": "UpgradedConnection",
-        "_server.records": (
-            "EndReason EndRecord ErrorRecord RequestRecord ServerStatistics "
-            "SwitchRecord"
-        ),
     }
-    _HOMES = {name: room for room, names in _ROOMS.items() for name in names.split()}
+    _HOMES = {
+        name: module for module, names in _MODULES.items() for name in names.split()
+    }
     __all__ = sorted(_HOMES)
 
     def __getattr__(name: str) -> object:
-        if name not in _HOMES:
+        if name == "__version__":
+            # Read when it is asked for: importlib.metadata is slow to import.
+            from importlib.metadata import version
+
+            value = version("trio-upgrade")
+        elif name in _HOMES:
+            value = getattr(import_module(f".{_HOMES[name]}", __name__), name)
+        else:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        value = globals()[name] = getattr(
-            import_module(f".{_HOMES[name]}", __name__), name
-        )
+        globals()[name] = value
         return value
 
     def __dir__() -> list[str]:
-        return sorted({*globals(), *_HOMES})
+        return sorted({*globals(), *__all__, "__version__"})

@@ -28,16 +28,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from ._messages import ClientResponse
+from ._util import public
 
 
+@public
 class TrioUpgradeError(Exception):
     """The root of every exception that is trio_upgrade's own."""
 
 
+@public
 class OpenError(TrioUpgradeError):
     """A client exchange ended without the response or the switch it was made for.
 
@@ -46,39 +45,7 @@ class OpenError(TrioUpgradeError):
     """
 
 
-class Refused(OpenError):
-    """The server answered with an ordinary final response; one of the two below.
-
-    Attributes:
-        response: That response. From :func:`open_upgrade` and :func:`open_tunnel` its
-            connection is closed and its body is in :attr:`ClientResponse.body`, cut at
-            ``Limits.refusal_body`` bytes; from a :class:`ClientConnection` the body is
-            still to be read and the connection's scope owns it.
-    """
-
-    def __init__(self, response: ClientResponse) -> None:
-        super().__init__(f"refused with {response.status} {response.reason}")
-        self.response = response
-
-
-class UpgradeRefused(Refused):
-    """The server did not take up the offer; it may well serve other requests."""
-
-
-class TunnelRefused(Refused):
-    """The proxy answered the CONNECT with something other than a 2xx.
-
-    Nothing else can be asked on that connection (RFC 9931 §8).
-
-    Attributes:
-        proxy: ``host[:port]`` of that proxy, which may be any of a chain.
-    """
-
-    def __init__(self, response: ClientResponse, proxy: str) -> None:
-        super().__init__(response)
-        self.proxy = proxy
-
-
+@public
 class SocksRefused(OpenError):
     """A SOCKS proxy opened no tunnel, or what it said is not SOCKS5.
 
@@ -94,6 +61,7 @@ class SocksRefused(OpenError):
         self.code = code
 
 
+@public
 class TLSFailed(OpenError):
     """TLS could not be agreed on; the connection is closed.
 
@@ -103,6 +71,7 @@ class TLSFailed(OpenError):
     """
 
 
+@public
 class IllegalSwitch(OpenError):
     """The server sent a 101 that RFC 9110 §7.8 does not allow; the connection is closed.
 
@@ -115,10 +84,12 @@ class IllegalSwitch(OpenError):
         self.defect = defect
 
 
+@public
 class BadResponse(OpenError):
     """The server's answer breaks HTTP/1.1 or a limit; the connection is closed."""
 
 
+@public
 class PeerGone(OpenError):
     """The server ended or reset the connection before its answer was complete.
 
@@ -126,6 +97,7 @@ class PeerGone(OpenError):
     """
 
 
+@public
 class BodyError(TrioUpgradeError):
     """Reading a message body failed.
 
@@ -140,10 +112,12 @@ class BodyError(TrioUpgradeError):
     status = 400
 
 
+@public
 class BadBody(BodyError):
     """The body's framing is broken, or the peer left in the middle of it (400)."""
 
 
+@public
 class BodyTimeout(BodyError):
     """The body came more slowly than ``Limits.body_timeout`` allows (408)."""
 
@@ -153,6 +127,7 @@ class BodyTimeout(BodyError):
         super().__init__("the body came too slowly")
 
 
+@public
 class BodyTooLarge(BodyError):
     """The body is longer than the limit of whoever reads it (413).
 
@@ -167,6 +142,7 @@ class BodyTooLarge(BodyError):
         self.limit = limit
 
 
+@public
 class NotOffered(TrioUpgradeError):
     """The app accepted a protocol that the request did not offer (RFC 9110 §7.8).
 
@@ -182,6 +158,7 @@ class NotOffered(TrioUpgradeError):
         self.protocol = protocol
 
 
+@public
 class Unavailable(TrioUpgradeError):
     """The server takes no more switches: it drains, or has as many as it may.
 
@@ -189,6 +166,7 @@ class Unavailable(TrioUpgradeError):
     """
 
 
+@public
 class MalformedMessage(TrioUpgradeError):
     """What the peer sent is not an HTTP/1.1 message that we accept.
 
@@ -201,6 +179,7 @@ class MalformedMessage(TrioUpgradeError):
         self.status = status
 
 
+@public
 class HalfCloseUnsupported(TrioUpgradeError):
     """``send_eof`` on a stream whose transport cannot end one direction only.
 
@@ -208,6 +187,7 @@ class HalfCloseUnsupported(TrioUpgradeError):
     """
 
 
+@public
 class UsageError(TrioUpgradeError, RuntimeError):
     """A call that the state of its object does not permit, a second accept say.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import dataclass_transform, final
 
-from ._util import Record
+from ._util import Record, public
 
 
 @dataclass_transform(kw_only_default=True, frozen_default=True)
@@ -27,6 +27,7 @@ class _Bounds(Record):
             object.__setattr__(self, name, bounds.get(name, getattr(kind, name)))
 
 
+@public
 @final
 class Limits(_Bounds):
     """The bounds of a server or a client connection: bytes, counts and seconds.

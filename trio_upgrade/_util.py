@@ -2,7 +2,20 @@
 from __future__ import annotations
 
 from dataclasses import FrozenInstanceError
-from typing import NoReturn, cast
+from typing import Any, NoReturn, TypeVar, cast
+
+T = TypeVar("T")
+
+
+def public(thing: T) -> T:
+    """Let a class or function say that it is of ``trio_upgrade``, where users find it.
+
+    So tracebacks, ``repr`` and ``help`` show no private module; Trio does the same. By a
+    decorator, and not when ``__init__`` hands a name out: an exception may be raised
+    before its name was ever asked for.
+    """
+    cast("Any", thing).__module__ = "trio_upgrade"
+    return thing
 
 
 class Frozen:

@@ -12,15 +12,13 @@ from typing import TYPE_CHECKING, Literal, final
 import trio
 import trio.testing
 
-from ._client.open import open_connection
-from ._limits import Limits
-from ._server.serve import serve_stream
+# As a user's program would: an add-on has no way in that others have not.
+from . import Limits, open_connection, serve_stream
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ._client.connection import ClientConnection
-    from ._server.request import App
+    from . import App, ClientConnection
 
 __all__ = ["ScriptedPeer", "open_pair", "split_points"]
 

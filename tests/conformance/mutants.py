@@ -84,16 +84,16 @@ MUTANTS = {
     ),
     "U29": Mutant("_http.headers", r'\x80-\xff]*").fullmatch', r'\x80-\xff]*").match'),
     "U34": Mutant(
-        "_http.framing",
+        "_server.response_writer",
         "status not in (_NO_CONTENT, _NOT_MODIFIED)",
         "status != _NOT_MODIFIED",
     ),
     # Refusal
-    "U08": Mutant(
-        "_server.error_responses", '"Upgrade": error.protocol', '"Upgrade": "x"'
-    ),
+    "U08": Mutant("_server.response", '"Upgrade": error.protocol', '"Upgrade": "x"'),
     "U09": Mutant(
-        "_messages", '{b"transfer-encoding"}', '{b"transfer-encoding", b"upgrade"}'
+        "_server.response",
+        '{b"transfer-encoding"}',
+        '{b"transfer-encoding", b"upgrade"}',
     ),
     "O05": Mutant(
         "_http.switching",
@@ -126,7 +126,7 @@ MUTANTS = {
         "not authority.host",
     ),
     "C02": Mutant("_http.targets", "_MAX_PORT = 65535", "_MAX_PORT = 99999"),
-    "C03": Mutant("_messages", "< _MULTIPLE_CHOICES", "<= _MULTIPLE_CHOICES + 2"),
+    "C03": Mutant("_http.messages", "< _MULTIPLE_CHOICES", "<= _MULTIPLE_CHOICES + 2"),
     "C06": Mutant(
         "_http.codec", "            raw = drop_framing(raw)", "            pass"
     ),
@@ -219,5 +219,7 @@ MUTANTS = {
         "move_on_after(math.inf if linger is None else linger)",
         "move_on_after(math.inf)",
     ),
-    "M18": Mutant("_http.framing", "    if close and not closing:", "    if False:"),
+    "M18": Mutant(
+        "_server.response_writer", "    if close and not closing:", "    if False:"
+    ),
 }

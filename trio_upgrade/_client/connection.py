@@ -16,21 +16,20 @@ from .._errors import (
     IllegalSwitch,
     MalformedMessage,
     PeerGone,
-    Refused,
-    TunnelRefused,
-    UpgradeRefused,
     UsageError,
 )
 from .._http.headers import encode_fields
+from .._http.messages import ResponseHead, opens_tunnel
 from .._http.switching import connect_fields, expects_anything
 from .._http.targets import parse_connect_authority
 from .._http_stream import SMALL_BODY, HTTPConnection
-from .._messages import ClientResponse, ResponseHead, opens_tunnel
 from .._streams.closing import close_now, close_within
 from .._streams.socket_stream import DirectSocketStream
 from .._streams.upgraded import UpgradedStream
+from .._util import public
 from .request_head import Offer, RequestBody, complete_fields
 from .request_sender import RequestSending
+from .response import ClientResponse, Refused, TunnelRefused, UpgradeRefused
 from .upgraded import UpgradedConnection
 
 if TYPE_CHECKING:
@@ -47,6 +46,7 @@ _Answer: TypeAlias = tuple[ResponseHead, tuple[ResponseHead, ...]]
 _REQUEST_FORBIDDEN = frozenset({b"transfer-encoding", b"upgrade"})
 
 
+@public
 @final
 class ClientConnection(trio.abc.AsyncResource):
     """A connection to a server, for one request at a time; from :func:`open_connection`.

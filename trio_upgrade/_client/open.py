@@ -3,12 +3,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, final
 
-from .._errors import Refused
 from .._http.targets import parse_connect_authority
 from .._limits import Limits
 from .._streams.closing import close_now
+from .._util import public
 from .connection import ClientConnection, keep_body
 from .request_head import Offer
+from .response import Refused
 from .route import Route
 from .urls import parse_url
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from .urls import Endpoint
 
 
+@public
 async def open_upgrade(
     url: str,
     *protocols: str,
@@ -123,6 +125,7 @@ async def open_upgrade(
         return upgraded
 
 
+@public
 async def open_tunnel(
     proxy_url: str,
     authority: str,
@@ -199,6 +202,7 @@ async def open_tunnel(
         return upgraded
 
 
+@public
 async def open_connection(
     url: str,
     *,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, final
 
-from .._errors import Refused
 from .._http.switching import connect_fields
 from .._streams.upgraded import UpgradedStream
-from .._util import Frozen
+from .._util import Frozen, public
 from .connection import ClientConnection, keep_body
+from .response import Refused
 from .urls import Endpoint, parse_socks_url, parse_url
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _SOCKS_SCHEMES = frozenset({"socks5", "socks5h"})
 
 
+@public
 @final
 class Proxy(Frozen):
     """A proxy to dial through, with what its URL alone cannot say.
@@ -123,6 +124,7 @@ async def lead_through(
     return UpgradedStream(transport, head) if head else transport
 
 
+@public
 def proxy_from_environment(url: str) -> Proxy | None:
     """Read which proxy the environment has for a URL, for ``via=``.
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from .._http.headers import Field, HeadersLike
-    from .._messages import ResponseHead
+    from .._http.messages import ResponseHead
     from .urls import Endpoint
 
 RequestBody: TypeAlias = bytes | AsyncIterable[bytes | bytearray | memoryview]

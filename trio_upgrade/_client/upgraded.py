@@ -7,9 +7,10 @@ from typing import NamedTuple
 
 import trio
 
-from .._messages import ResponseHead
+from .._http.messages import ResponseHead
 from .._streams.closing import close_in_stages, end_stream
 from .._streams.upgraded import UpgradedStream
+from .._util import public
 
 
 class _ConnectionFields(NamedTuple):
@@ -18,6 +19,7 @@ class _ConnectionFields(NamedTuple):
     head: bytes
 
 
+@public
 class UpgradedConnection(_ConnectionFields, trio.abc.AsyncResource):
     """A connection that has switched, or become a tunnel: unpack it.
 

@@ -3,14 +3,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .._util import public
 from .engine import Copying
 
 if TYPE_CHECKING:
     import trio
 
-    from .engine import Progress
+    from .progress import Progress
 
 
+@public
 async def pipe(
     source: trio.abc.ReceiveStream,
     sink: trio.abc.SendStream,

@@ -6,14 +6,17 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import Literal, TypeAlias, final
+from typing import TYPE_CHECKING, Literal, TypeAlias, final
 
 import trio
 
 from .._streams.closing import close_now, close_within
 from .._streams.underlying import abort_on_close
-from .._util import Record
-from .engine import Copying, Progress, Tally
+from .._util import Record, public
+from .engine import Copying
+
+if TYPE_CHECKING:
+    from .progress import Progress, Tally
 
 Side: TypeAlias = Literal["left", "right"]
 Cause: TypeAlias = Literal["eof", "reset", "idle", "half_close_timeout"]
@@ -23,6 +26,7 @@ Cause: TypeAlias = Literal["eof", "reset", "idle", "half_close_timeout"]
 _FAREWELL = 2.0
 
 
+@public
 @final
 class RelayResult(Record):
     """How a relay went.
@@ -61,6 +65,7 @@ class RelayResult(Record):
         )
 
 
+@public
 async def relay(
     left: trio.abc.Stream,
     right: trio.abc.Stream,

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 import trio
 
 if TYPE_CHECKING:
-    from .engine import Port, Tally
+    from .engine import Port
+    from .progress import Tally
 
 CAN_SPLICE = sys.platform == "linux"
 # What the pipe is made for, in bytes. One chunk at most is in it, but a packet takes up a

@@ -16,7 +16,6 @@ from h11 import (  # type: ignore[attr-defined]
 )
 
 from .._errors import BadBody, IllegalSwitch, MalformedMessage
-from .._messages import RequestHead, ResponseHead
 from .chunked import ChunkGuard
 from .framing import (
     check_request,
@@ -25,6 +24,7 @@ from .framing import (
 )
 from .head_syntax import TCHARS, check_first_octet, check_head, find_head_end
 from .headers import NO_FIELDS, Field, Headers, field_values
+from .messages import RequestHead, ResponseHead
 from .switching import expects_continue
 
 if TYPE_CHECKING:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias, cast, final
 
+from .._util import public
 from .tokens import check_token, connection_options
 
 Field: TypeAlias = tuple[bytes, bytes]
@@ -45,6 +46,7 @@ DECISIVE_FIELDS = frozenset(
 _is_value = re.compile(rb"[\t\x20-\x7e\x80-\xff]*").fullmatch
 
 
+@public
 @final
 class Headers(Mapping[str, str]):
     """The fields of a message, read only: a mapping that forgets no repetition.

@@ -9,6 +9,8 @@ from ipaddress import IPv6Address
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+from .._util import public
+
 # RFC 3986 §3.2.2.
 _HEX_DIGITS = frozenset("0123456789ABCDEFabcdef")
 _OF_IPV6 = _HEX_DIGITS | frozenset(":.")
@@ -21,6 +23,7 @@ _MAX_PORT = 65535
 _PORT_DIGITS = 5
 
 
+@public
 class Authority(NamedTuple):
     """A host and perhaps a port.
 

@@ -8,6 +8,8 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import final, overload
 
+from .._util import public
+
 _TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"  # noqa: S105  RFC 9110 §5.6.2, not a secret
 _is_token = re.compile(_TOKEN).fullmatch
 _is_protocol = re.compile(f"{_TOKEN}(?:/{_TOKEN})?").fullmatch
@@ -39,6 +41,7 @@ def fold_protocol(protocol: str) -> str:
     return name.lower() + slash + version
 
 
+@public
 @final
 class Offers(Sequence[str]):
     """The protocols that a request offers, in the client's order and spelling.

@@ -21,15 +21,16 @@ from .._errors import (
 from .._http.switching import must_close
 from .._streams.upgraded import UpgradedStream
 from .._util import find_leaves
-from .error_responses import refuse
 from .records import RequestRecord, SwitchRecord
 from .request import Request, let_go
+from .response import refuse
 
 if TYPE_CHECKING:
     from .._http.headers import Field
-    from .._messages import RequestHead, Response
+    from .._http.messages import RequestHead
     from .deadlines import Expirable
     from .http import ServerConnection
+    from .response import Response
     from .server import Server
     from .state import Hub
 

@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Iterable
 
     from .._http.headers import Field
+    from .._http.messages import RequestHead
     from .._limits import Limits
-    from .._messages import RequestHead, Response
+    from .response import Response
 
 
 @final

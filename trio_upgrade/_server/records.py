@@ -4,14 +4,16 @@
 # Annotations are evaluated here: of strings NamedTuple compiles each one at the import.
 
 from enum import Enum
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple
+
+from .._streams.underlying import Peer
+from .._util import public
 
 if TYPE_CHECKING:
     from .request import Request
 
-Peer: TypeAlias = tuple[str, int] | str | None
 
-
+@public
 class EndReason(Enum):
     """Why a connection of a server ended."""
 
@@ -41,6 +43,7 @@ class EndReason(Enum):
     """Or whoever called :func:`serve_stream`."""
 
 
+@public
 class RequestRecord(NamedTuple):
     """A request was answered by a :class:`Response`; for ``observer.request``.
 
@@ -55,6 +58,7 @@ class RequestRecord(NamedTuple):
     seconds: float
 
 
+@public
 class SwitchRecord(NamedTuple):
     """A connection has switched; for ``observer.switched``.
 
@@ -69,6 +73,7 @@ class SwitchRecord(NamedTuple):
     seconds: float
 
 
+@public
 class EndRecord(NamedTuple):
     """A connection has ended; for ``observer.ended``.
 
@@ -92,6 +97,7 @@ class EndRecord(NamedTuple):
     seconds: float
 
 
+@public
 class ErrorRecord(NamedTuple):
     """Something raised that is nobody's business but ours; for ``observer.error``.
 
@@ -108,6 +114,7 @@ class ErrorRecord(NamedTuple):
     error: Exception
 
 
+@public
 class ServerStatistics(NamedTuple):
     """What a server does and has done; from ``Server.statistics()``.
 

@@ -9,18 +9,13 @@ import trio
 
 from .._errors import BodyError, UsageError
 from .._http.headers import Headers, find_head
+from .._http.messages import RequestHead, check_reason
 from .._http.switching import find_offers, switch_fields, tunnel_fields
 from .._http.targets import Authority, Target, parse_authority, parse_target
-from .._messages import (
-    SWITCHING_PROTOCOLS,
-    RequestHead,
-    Response,
-    Tunnel,
-    Upgrade,
-    check_reason,
-)
 from .._streams.underlying import find_peer
 from .._streams.upgraded import UpgradedStream
+from .._util import public
+from .response import SWITCHING_PROTOCOLS, Response, Tunnel, Upgrade
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -28,7 +23,7 @@ if TYPE_CHECKING:
     from .._body import Body
     from .._http.headers import Field, HeadersLike
     from .._http.tokens import Offers
-    from .records import Peer
+    from .._streams.underlying import Peer
     from .server import Server
 
 UpgradeHandler: TypeAlias = Callable[
@@ -52,6 +47,7 @@ class Exchange(Protocol):
     def blame_client(self, error: BodyError) -> None: ...
 
 
+@public
 @final
 class Request:
     """A request, as an app gets it.

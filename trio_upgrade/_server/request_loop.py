@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, TypeAlias, final
 import trio
 
 from .._errors import BadBody, BodyError, BodyTimeout, MalformedMessage, UsageError
-from .._messages import Response, Tunnel, Upgrade, opens_tunnel
+from .._http.messages import opens_tunnel
 from .._streams.underlying import find_peer
 from .._util import find_leaves, split_errors
-from .error_responses import TEXT, refuse
 from .exchange import ServerExchange, is_loss
 from .http import ServerConnection
 from .records import EndReason
+from .response import TEXT, Response, Tunnel, Upgrade, refuse
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable

@@ -4,13 +4,109 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast, final
 
-from .._http.framing import frame_response
+from .._http.headers import Field, field_values
+from .._http.tokens import connection_options
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from .._http.headers import Field
-    from .._messages import Response
+    from .response import Response
+
+# Statuses whose responses have no content (RFC 9110 §6.4.1).
+_NO_CONTENT, _NOT_MODIFIED = 204, 304
+# As many digits as h11 takes.
+_LENGTH_DIGITS = 20
+
+
+@final
+class Framing:
+    """How a final response of ours is framed.
+
+    Attributes:
+        fields: Its fields, those that frame it among them.
+        has_content: Whether content follows the head.
+        length: How many bytes of it were promised, None if that was not said.
+        chunked: Whether it is chunked.
+        closes: Whether the connection ends with it.
+    """
+
+    __slots__ = ("chunked", "closes", "fields", "has_content", "length")
+
+    def __init__(
+        self,
+        fields: list[Field],
+        has_content: bool,
+        length: int | None,
+        chunked: bool,
+        closes: bool,
+    ) -> None:
+        self.fields = fields
+        self.has_content = has_content
+        self.length = length
+        self.chunked = chunked
+        self.closes = closes
+
+
+def frame_response(
+    method: str, response: Response, *, old: bool, close: bool
+) -> Framing:
+    """Decide about the framing of a final response.
+
+    Args:
+        method: Of the request, empty if none could be made out.
+        response: The response.
+        old: Whether the client speaks HTTP/1.0, which knows no chunks.
+        close: Whether the connection ends in any case.
+
+    Raises:
+        ValueError: A Content-Length among its fields is not the body's, or stands
+            where none may (RFC 9110 §8.6).
+    """
+    fields, names, status = [*response.fields], response.names, response.status
+    may_have_content = status not in (_NO_CONTENT, _NOT_MODIFIED)
+    has_content = may_have_content and method != "HEAD"
+    length = len(response.body) if isinstance(response.body, bytes) else None
+    chunked = False
+    if b"content-length" in names:
+        length = _check_declared(response, length if has_content else None)
+    elif not may_have_content:
+        length = None
+    elif length is not None:
+        fields.append((b"Content-Length", b"%d" % length))
+    elif old:
+        # The end of the connection is the end of the content.
+        close = close or has_content
+    else:
+        fields.append((b"Transfer-Encoding", b"chunked"))
+        chunked = has_content
+    closing = b"connection" in names and "close" in connection_options(
+        field_values(fields, b"connection")
+    )
+    if close and not closing:
+        fields.append((b"Connection", b"close"))
+    return Framing(
+        fields,
+        has_content,
+        length if has_content else None,
+        chunked,
+        close or closing,
+    )
+
+
+def _check_declared(response: Response, length: int | None) -> int:
+    declared = field_values(response.fields, b"content-length")
+    if (
+        len(declared) != 1
+        or not declared[0].isdigit()
+        or len(declared[0]) > _LENGTH_DIGITS
+    ):
+        raise ValueError("Content-Length is not one number")
+    if response.status == _NO_CONTENT:
+        raise ValueError("a 204 has no Content-Length")
+    if length not in (None, int(declared[0])):
+        raise ValueError("Content-Length is not the length of the body")
+    return int(declared[0])
 
 
 @final

@@ -16,6 +16,7 @@ from .._streams.closing import close_now
 from .._streams.socket_listener import DirectSocketListener
 from .._streams.tcp_listeners import open_tcp_listeners
 from .._streams.unix_listener import UnixListener, open_unix_listener
+from .._util import public
 from .request_loop import RequestLoop
 from .server import Server, find_hub
 from .session import Session
@@ -42,6 +43,7 @@ _BATCH = 64
 _CONNECTION = "trio_upgrade connection"
 
 
+@public
 async def serve_tcp(
     app: App,
     port: int,
@@ -95,6 +97,7 @@ async def serve_tcp(
     )
 
 
+@public
 async def serve_ssl_over_tcp(
     app: App,
     port: int,
@@ -153,6 +156,7 @@ async def serve_ssl_over_tcp(
     )
 
 
+@public
 async def serve_unix(
     app: App,
     path: str | bytes | os.PathLike[str] | os.PathLike[bytes],
@@ -204,6 +208,7 @@ async def serve_unix(
     )
 
 
+@public
 async def serve_listeners(
     app: App,
     listeners: Sequence[trio.abc.Listener[StreamT]],
@@ -302,6 +307,7 @@ async def _accept_some(
     return [await listener.accept()]
 
 
+@public
 async def serve_stream(
     app: App,
     stream: trio.abc.Stream,

@@ -11,6 +11,7 @@ from .._errors import UsageError
 from .._http.targets import Authority
 from .._streams.socket_listener import DirectSocketListener
 from .._streams.unix_listener import UnixListener
+from .._util import public
 from .state import check_grace
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 _ANY_HOST = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  compared, not bound
 
 
+@public
 @final
 class Server:
     """A running server, as ``nursery.start`` hands it back. Not made by users.
@@ -144,6 +146,7 @@ def find_hub(server: Server) -> Hub:
     return server._hub  # pyright: ignore[reportPrivateUsage]
 
 
+@public
 async def drain_on_signal(
     server: Server, *signals: signal.Signals, grace: float | None
 ) -> None:

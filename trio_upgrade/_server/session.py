@@ -16,7 +16,7 @@ from .records import EndReason
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .records import Peer
+    from .._streams.underlying import Peer
     from .request import Request
     from .request_loop import RequestLoop, Switched
     from .state import Hub

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from .._limits import Limits
-    from .records import Peer, RequestRecord, SwitchRecord
+    from .._streams.underlying import Peer
+    from .records import RequestRecord, SwitchRecord
     from .request import Request
 
 RecordT = TypeVar("RecordT")

@@ -11,6 +11,7 @@ from contextlib import ExitStack
 
 import trio
 
+from .._util import public
 from .socket_listener import DirectSocketListener, take_listener
 
 # The most that fits where systems keep it in 16 bits; larger ones wrap round
@@ -86,6 +87,7 @@ def _set_options(sock: trio.socket.SocketType, *, reuse_port: bool) -> None:
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
 
 
+@public
 def inherit_listeners() -> list[DirectSocketListener]:
     """Take over the listening sockets that a supervisor has opened for this process.
 

@@ -5,15 +5,14 @@ import os
 import socket
 import struct
 from contextlib import suppress
-from typing import TYPE_CHECKING, TypeAlias, cast
+from typing import TypeAlias, cast
 
 import trio
 
 from .socket_stream import DirectSocketStream
 from .upgraded import UpgradedStream
 
-if TYPE_CHECKING:
-    from .._server.records import Peer
+Peer: TypeAlias = tuple[str, int] | str | None
 
 # What isinstance() cannot tell of a generic class.
 _SSLStream: TypeAlias = trio.SSLStream[trio.abc.Stream]

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self, cast, final
 import trio
 
 from .._errors import HalfCloseUnsupported
+from .._util import public
 
 if TYPE_CHECKING:
     import ssl
 
 
+@public
 class UpgradedStream(trio.abc.Stream):
     """A connection after its switch: any Trio stream, with the bytes read too far first.
 

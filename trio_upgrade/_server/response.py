@@ -1,66 +1,28 @@
-# What an app returns and what a client gets: plain values and their checks.
+# What an app returns: plain values and their checks; and what the server says by itself.
 from __future__ import annotations
 
 from collections.abc import AsyncIterable
-from functools import cache
-from typing import TYPE_CHECKING, NamedTuple, cast, final
+from typing import TYPE_CHECKING, cast, final
 
-from ._http.headers import Field, Headers, HeadersLike, encode_fields, field_values
-from ._http.switching import advertise, switch_fields, tunnel_fields
-from ._http.tokens import parse_protocols
+from .._errors import BodyError, MalformedMessage, NotOffered, Unavailable
+from .._http.headers import Field, HeadersLike, encode_fields, field_values
+from .._http.messages import check_reason, standard_reason
+from .._http.switching import advertise, switch_fields, tunnel_fields
+from .._http.tokens import parse_protocols
+from .._util import public
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from .request import UpgradeHandler
 
-    from ._body import Body
-    from ._server.request import UpgradeHandler
-
-_RESET_CONTENT, _MULTIPLE_CHOICES, _UPGRADE_REQUIRED = 205, 300, 426
+_RESET_CONTENT, _UPGRADE_REQUIRED = 205, 426
 _LAST_INFORMATIONAL = 199
 _LAST_STATUS = 999
 SWITCHING_PROTOCOLS = "Switching Protocols"
-# What RFC 9110 §15 calls them; http.HTTPStatus does so from Python 3.13 on.
-_PHRASES = {
-    413: "Content Too Large",
-    414: "URI Too Long",
-    416: "Range Not Satisfiable",
-    422: "Unprocessable Content",
-}
 _RESPONSE_FORBIDDEN = frozenset({b"transfer-encoding"})
+TEXT = {"Content-Type": "text/plain; charset=utf-8"}
 
 
-class RequestHead(NamedTuple):
-    """The head of a request, as it was parsed.
-
-    Attributes:
-        method: The method.
-        target: The request target.
-        http_version: ``"1.1"`` or ``"1.0"``.
-        headers: The fields.
-    """
-
-    method: str
-    target: str
-    http_version: str
-    headers: Headers
-
-
-class ResponseHead(NamedTuple):
-    """The head of a response.
-
-    Attributes:
-        status: The status code.
-        reason: The reason phrase, which may be empty.
-        http_version: ``"1.1"`` or ``"1.0"``.
-        headers: The fields.
-    """
-
-    status: int
-    reason: str
-    http_version: str
-    headers: Headers
-
-
+@public
 @final
 class Response:
     """An ordinary answer; to a request with an offer it is a refusal.
@@ -136,6 +98,7 @@ class Response:
         return f"<Response {self.status} {self.reason}>"
 
 
+@public
 @final
 class Upgrade:
     """The answer that switches the connection to another protocol.
@@ -198,6 +161,7 @@ class Upgrade:
         return f"Upgrade({self._protocol!r}, {self._handler!r})"
 
 
+@public
 @final
 class Tunnel:
     """The answer that makes a CONNECT a tunnel (RFC 9110 §9.3.6).
@@ -234,104 +198,6 @@ class Tunnel:
         return f"Tunnel({self._handler!r})"
 
 
-@final
-class ClientResponse:
-    """A final response, as a client gets it.
-
-    Attributes:
-        head: Status, reason, version and fields together.
-        informational: The heads of the 1xx responses that came before it.
-        body: What :meth:`read` has read, or what was kept of a refusal's body.
-        truncated: Whether :attr:`body` was cut at ``Limits.refusal_body`` bytes.
-    """
-
-    __slots__ = ("_body", "body", "head", "informational", "truncated")
-
-    def __init__(
-        self,
-        head: ResponseHead,
-        informational: tuple[ResponseHead, ...],
-        body: Body,
-    ) -> None:
-        self.head: ResponseHead = head
-        self.informational: tuple[ResponseHead, ...] = informational
-        self.body: bytes = b""
-        self.truncated: bool = False
-        self._body = body
-
-    @property
-    def status(self) -> int:
-        """The status code."""
-        return self.head.status
-
-    @property
-    def reason(self) -> str:
-        """The reason phrase, which may be empty."""
-        return self.head.reason
-
-    @property
-    def http_version(self) -> str:
-        """``"1.1"`` or ``"1.0"``."""
-        return self.head.http_version
-
-    @property
-    def headers(self) -> Headers:
-        """The fields."""
-        return self.head.headers
-
-    @property
-    def trailers(self) -> Headers:
-        """The fields behind a chunked body; none before its end was read."""
-        return self._body.trailers
-
-    async def read(self, limit: int | None = None) -> bytes:
-        """Read the whole body and keep it: a second call returns the same bytes.
-
-        Cancelled, it has lost nothing; the next call goes on.
-
-        Args:
-            limit: The most bytes to take; None means ``Limits.body_bytes``.
-
-        Raises:
-            BodyTooLarge: There are more.
-            BadBody: The framing is broken or the server left in the middle.
-        """
-        self.body = await self._body.read(limit)
-        return self.body
-
-    def stream(self) -> AsyncIterator[bytes]:
-        """Iterate over the body as it comes, without bound on its length.
-
-        Raises:
-            BadBody: As :meth:`read` does, from the iteration.
-        """
-        return self._body.stream()
-
-    async def keep(self, limit: int) -> None:
-        """Read the beginning of the body into :attr:`body`, the rest stays unread.
-
-        Args:
-            limit: The most bytes to keep; :attr:`truncated` tells if there are more.
-
-        Raises:
-            BadBody: As :meth:`read` does; what came before is kept all the same.
-        """
-        self.truncated = True
-        try:
-            self.body, self.truncated = await self._body.read_beginning(limit)
-        except BaseException:
-            self.body = self._body.peek(limit)
-            raise
-
-    def __repr__(self) -> str:
-        return f"<ClientResponse {self.status} {self.reason}>"
-
-
-def opens_tunnel(status: int) -> bool:
-    """Tell whether a final status means a tunnel in answer to CONNECT: any 2xx."""
-    return status < _MULTIPLE_CHOICES
-
-
 def check_handler(handler: UpgradeHandler) -> UpgradeHandler:
     """Return the handler itself.
 
@@ -345,27 +211,12 @@ def check_handler(handler: UpgradeHandler) -> UpgradeHandler:
     return handler
 
 
-def check_reason(reason: str) -> str:
-    """Return the reason phrase itself.
-
-    Raises:
-        ValueError: It has characters that RFC 9112 §4 does not allow there.
-    """
-    if not reason.isprintable() or not reason.isascii():
-        raise ValueError(f"not a reason phrase: {reason!r}")
-    return reason
-
-
-@cache
-def standard_reason(status: int) -> str:
-    """Return the phrase of a status; never empty, which llhttp's clients choke on."""
-    # Not at the top: a client has no use for it, and it is slow to import.
-    from http import HTTPStatus
-
-    phrase = _PHRASES.get(status)
-    if phrase is not None:
-        return phrase
-    try:
-        return HTTPStatus(status).phrase
-    except ValueError:
-        return "Unknown"
+def refuse(error: BaseException) -> Response:
+    """Return the plain-text answer that tells a client what was wrong."""
+    text = f"{error}\n"
+    if isinstance(error, NotOffered):
+        return Response(426, text, {**TEXT, "Upgrade": error.protocol})
+    if isinstance(error, Unavailable):
+        return Response(503, text, TEXT)
+    assert isinstance(error, BodyError | MalformedMessage)
+    return Response(error.status, text, TEXT)
