@@ -10,7 +10,7 @@ import trio
 import trio.testing
 
 from trio_upgrade import UpgradedStream
-from trio_upgrade._streams.socket_stream import DirectSocketStream, take_stream
+from trio_upgrade._streams.socket_stream import DirectSocketStream, adopt_stream
 
 from .support import make_tls_contexts, tcp_pair, wrap_tls
 
@@ -23,7 +23,7 @@ Pair: TypeAlias = tuple[Any, Any]
 
 def direct(pair: tuple[trio.SocketStream, trio.SocketStream]) -> Pair:
     """The same two sockets as our streams."""
-    return take_stream(pair[0]), take_stream(pair[1])
+    return adopt_stream(pair[0]), adopt_stream(pair[1])
 
 
 async def unix_pair() -> tuple[trio.SocketStream, trio.SocketStream]:

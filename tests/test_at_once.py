@@ -25,9 +25,9 @@ from trio_upgrade import (
     serve_listeners,
     serve_stream,
 )
-from trio_upgrade._streams.socket_listener import DirectSocketListener, take_listener
-from trio_upgrade._streams.socket_stream import DirectSocketStream, take_stream
-from trio_upgrade._streams.underlying import abort_on_close
+from trio_upgrade._streams.socket_listener import DirectSocketListener, adopt_listener
+from trio_upgrade._streams.socket_stream import DirectSocketStream, adopt_stream
+from trio_upgrade._streams.underlying import reset_on_close
 from trio_upgrade.testing import split_points
 
 from .pairs import direct
@@ -60,13 +60,13 @@ async def receive_all(stream: trio.abc.ReceiveStream) -> bytes:
 
 
 async def abort(stream: trio.SocketStream | DirectSocketStream) -> None:
-    abort_on_close(stream)
+    reset_on_close(stream)
     await stream.aclose()
 
 
 async def listen() -> DirectSocketListener:
     (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
-    return take_listener(listener)
+    return adopt_listener(listener)
 
 
 async def dial(listener: DirectSocketListener) -> trio.SocketStream:
@@ -81,7 +81,7 @@ async def clogged_pair() -> tuple[DirectSocketStream, trio.SocketStream]:
             while True:
                 os.write(near.socket.fileno(), bytes(65536))
         await trio.lowlevel.checkpoint()
-    return take_stream(near), far
+    return adopt_stream(near), far
 
 
 class Steps(trio.abc.Instrument):

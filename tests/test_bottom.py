@@ -7,8 +7,12 @@ import trio
 import trio.testing
 
 from trio_upgrade import UpgradedStream
-from trio_upgrade._streams.socket_stream import take_stream
-from trio_upgrade._streams.underlying import abort_on_close, find_peer, find_socket
+from trio_upgrade._streams.socket_stream import adopt_stream
+from trio_upgrade._streams.underlying import (
+    find_peer,
+    find_underlying_socket,
+    reset_on_close,
+)
 from trio_upgrade.testing import ScriptedPeer
 
 from .support import make_tls_contexts, tcp_pair, wrap_tls
@@ -20,10 +24,10 @@ async def test_find_socket() -> None:
     tls, _ = wrap_tls((near, far), make_tls_contexts(), https_compatible=True)
     stream = UpgradedStream(UpgradedStream(tls))
 
-    assert find_socket(stream) is near.socket
+    assert find_underlying_socket(stream) is near.socket
     stream.detach()
-    assert find_socket(stream) is None
-    assert find_socket(ScriptedPeer()) is None
+    assert find_underlying_socket(stream) is None
+    assert find_underlying_socket(ScriptedPeer()) is None
     await near.aclose()
     await far.aclose()
 
@@ -36,7 +40,7 @@ class TestAbort:
         """The next close is one, whatever stands on the socket."""
         near, far = await tcp_pair()
         stream = UpgradedStream(near) if wrapped else near
-        abort_on_close(stream)
+        reset_on_close(stream)
         await stream.aclose()
 
         with pytest.raises(trio.BrokenResourceError):
@@ -47,16 +51,16 @@ class TestAbort:
     async def test_closed_socket_is_left_alone(self, direct: bool) -> None:
         """A socket that is closed already cannot be told anything."""
         pair = await tcp_pair()
-        near = take_stream(pair[0]) if direct else pair[0]
+        near = adopt_stream(pair[0]) if direct else pair[0]
         await near.aclose()
         await pair[1].aclose()
 
-        abort_on_close(near)
+        reset_on_close(near)
 
     async def test_no_socket(self) -> None:
         """Where there is none, nothing is done."""
         near, far = trio.testing.memory_stream_pair()
-        abort_on_close(near)
+        reset_on_close(near)
         await near.aclose()
 
         assert await far.receive_some() == b""

@@ -71,13 +71,13 @@ def read_body(*packets: bytes, limits: Limits | None = None) -> tuple[bytes, byt
     """Read a request's body with the codec; return it and what followed it."""
     codec = HTTPCodec("server", limits or Limits())
     codec.start_exchange()
-    codec.feed(HEAD)
-    raw = codec.take_head()
+    codec.receive_data(HEAD)
+    raw = codec.next_head()
     assert raw is not None
     codec.parse_request(raw)
     body = bytearray()
     for packet in packets:
-        codec.feed(packet)
+        codec.receive_data(packet)
         while chunk := codec.next_body():
             body += chunk
     assert codec.body_ended

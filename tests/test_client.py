@@ -29,7 +29,7 @@ from trio_upgrade import (
     open_upgrade,
     serve_tcp,
 )
-from trio_upgrade._streams.underlying import abort_on_close
+from trio_upgrade._streams.underlying import reset_on_close
 from trio_upgrade.testing import ScriptedPeer, split_points
 
 from .support import SWITCHED, echo, echo_app, okay, tcp_pair
@@ -741,7 +741,7 @@ class TestIdle:
         near, far = await tcp_pair()
 
         async def then() -> None:
-            abort_on_close(far)
+            reset_on_close(far)
             await far.aclose()
             await trio.lowlevel.wait_readable(near.socket)
 

@@ -7,8 +7,8 @@ import trio
 import trio.testing
 
 from trio_upgrade import UpgradedStream
-from trio_upgrade._streams.closing import close_at_once, close_in_stages, end_stream
-from trio_upgrade._streams.socket_stream import take_stream
+from trio_upgrade._streams.closing import close_in_stages, close_nowait, end_stream
+from trio_upgrade._streams.socket_stream import adopt_stream
 from trio_upgrade.testing import ScriptedPeer
 
 from .support import clogged_tcp_pair, make_tls_contexts, tcp_pair, wrap_tls
@@ -213,18 +213,18 @@ class TestReset:
 async def test_close_at_once() -> None:
     """Only a plain socket whose peer has ended needs no farewell."""
     near, far = await tcp_pair()
-    direct = take_stream(near)
+    direct = adopt_stream(near)
     stream = UpgradedStream(direct)
-    assert not close_at_once(direct)
-    assert not close_at_once(stream)
+    assert not close_nowait(direct)
+    assert not close_nowait(stream)
     await far.send_eof()
     assert await stream.receive_some() == b""
     ended = UpgradedStream(ScriptedPeer())
     await ended.receive_some()
-    assert not close_at_once(ended)
+    assert not close_nowait(ended)
 
-    assert close_at_once(stream)
+    assert close_nowait(stream)
     assert direct.fileno() < 0
     stream.detach()
-    assert not close_at_once(stream)
+    assert not close_nowait(stream)
     await far.aclose()

@@ -23,11 +23,11 @@ import trio.testing
 
 from trio_upgrade import Progress, UpgradedStream, pipe
 from trio_upgrade._copy import engine
-from trio_upgrade._copy.engine import Copying
+from trio_upgrade._copy.engine import Copier
 from trio_upgrade._copy.splice import CAN_SPLICE
 from trio_upgrade._streams.socket_stream import DirectSocketStream
-from trio_upgrade._streams.underlying import abort_on_close
-from trio_upgrade._streams.upgraded import look_below
+from trio_upgrade._streams.underlying import reset_on_close
+from trio_upgrade._streams.upgraded import find_underlying
 from trio_upgrade.testing import ScriptedPeer
 
 from .pairs import MAKERS, clog, direct
@@ -175,7 +175,7 @@ async def test_back_pressure(kind: str) -> None:
 
 
 def bottom_of(stream) -> trio.SocketStream | DirectSocketStream:
-    bottom = look_below(getattr(stream, "send_stream", stream), to_receive=False)
+    bottom = find_underlying(getattr(stream, "send_stream", stream), to_receive=False)
     assert isinstance(bottom, trio.SocketStream | DirectSocketStream)
     return bottom
 
@@ -255,7 +255,7 @@ async def test_cancelled_in_the_middle_of_a_chunk(kind: str) -> None:
 async def test_reset(kind: str, who: str) -> None:
     """A peer's reset is raised; whose it was is known, to the streams as well."""
     (source, sender), (sink, receiver) = await make(kind, kind)
-    copying = Copying(source, sink)
+    copier = Copier(source, sink)
     await sender.send_all(b"x")
     if who == "source":
         # A Unix socket resets when it is closed with something unread.
@@ -263,15 +263,15 @@ async def test_reset(kind: str, who: str) -> None:
     else:
         await sink.send_all(b"unread")
     peer = sender if who == "source" else receiver
-    abort_on_close(peer)
+    reset_on_close(peer)
     await peer.aclose()
 
     with pytest.raises(trio.BrokenResourceError):
-        await copying.run()
+        await copier.run()
         await sender.send_all(b"y")
-        copying = Copying(source, sink)
-        await copying.run()
-    assert copying.at_sink == (who == "sink")
+        copier = Copier(source, sink)
+        await copier.run()
+    assert copier.at_sink == (who == "sink")
     if kind == "upgraded":
         assert (source.broken, sink.broken) == (who == "source", who == "sink")
         assert source.transport.broken == source.broken
@@ -283,19 +283,19 @@ async def test_reset_behind_a_full_sink(kind: str) -> None:
     """What waits for room learns of the reset, whose it was, and leaves no mark."""
     (source, sender), (sink, receiver) = await make(kind, kind)
     await clog(sink)
-    copying = Copying(source, sink)
+    copier = Copier(source, sink)
     await sender.send_all(b"x" * 1000)
     async with trio.open_nursery() as nursery:
 
         async def reset() -> None:
             await trio.testing.wait_all_tasks_blocked()
-            abort_on_close(receiver)
+            reset_on_close(receiver)
             await trio.aclose_forcefully(receiver)
 
         nursery.start_soon(reset)
         with pytest.raises(trio.BrokenResourceError):
-            await copying.run()
-    assert copying.at_sink
+            await copier.run()
+    assert copier.at_sink
     # Nobody holds it: another one may receive.
     await sender.send_all(b"y")
     assert await source.receive_some() == b"y"
@@ -372,7 +372,7 @@ class TestOthersOnTheSameStream:
             for _ in range(2):
                 with pytest.raises(trio.BusyResourceError):
                     await pipe(source, sink)
-            below = look_below(source, to_receive=False)
+            below = find_underlying(source, to_receive=False)
             assert not isinstance(below, DirectSocketStream) or below.receiving
             await sender.send_all(b"x")
             assert await receiver.receive_some() == b"x"
@@ -559,7 +559,7 @@ class TestSplice:
         """A reset in the middle is raised, and it is known whose it was."""
         monkeypatch.setattr(engine, "_BULK", 1)
         (source, sender), (sink, receiver) = await make(kind, kind)
-        copying = Copying(source, sink)
+        copier = Copier(source, sink)
         peer = sender if who == "source" else receiver
 
         async def flow() -> None:
@@ -571,7 +571,7 @@ class TestSplice:
             got = 0
             while got < 8 * MIB:
                 got += len(await receiver.receive_some())
-            abort_on_close(peer)
+            reset_on_close(peer)
             await peer.aclose()
             with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
                 await receive(receiver, bytearray())
@@ -580,9 +580,9 @@ class TestSplice:
             nursery.start_soon(flow)
             nursery.start_soon(drain)
             with pytest.raises(trio.BrokenResourceError):
-                await copying.run()
+                await copier.run()
             await close((source, sender), (sink, receiver))
-        assert copying.at_sink == (who == "sink")
+        assert copier.at_sink == (who == "sink")
 
 
 def count_descriptors() -> int:
@@ -686,12 +686,12 @@ class TestBudget:
         zeros.on_call = lambda calls: scope.cancel() if calls == 100 else None
         trio.lowlevel.add_instrument(meter)
         with trio.CancelScope() as scope:
-            copying = Copying(source, source, progress)
-            first = copying.step()
+            copier = Copier(source, source, progress)
+            first = copier.step()
             assert first is not None
             await first
-            copying._port = cast("DirectSocketStream", sink)
-            await copying.run()
+            copier._sink_fd = cast("DirectSocketStream", sink)
+            await copier.run()
         trio.lowlevel.remove_instrument(meter)
 
         assert sink.waits == 2
@@ -715,11 +715,11 @@ class TestBudget:
     async def test_short_messages(self) -> None:
         """What is answered by then is read on at once, but as a part of the share."""
         near, far = direct(await tcp_pair())
-        copying = Copying(near, near)
+        copier = Copier(near, near)
 
         async def step(message: bytes = b"") -> str:
             await far.send_all(message)
-            pause = copying.step()
+            pause = copier.step()
             assert isinstance(pause, CoroutineType)
             with trio.move_on_after(0):
                 await pause
@@ -747,7 +747,7 @@ class TestBudget:
         assert await turns(2) == ".."
         assert await step() == "wait_readable"
         assert await turns(2) == "|."
-        copying.stop()
+        copier.stop()
         await close((near, far))
 
     @every_way

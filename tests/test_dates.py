@@ -11,7 +11,7 @@ import trio
 
 from trio_upgrade import Request, Response, Tunnel, Upgrade, open_connection, serve_tcp
 from trio_upgrade._server.dates import DateClock
-from trio_upgrade._server.server import find_hub
+from trio_upgrade._server.server import find_state
 
 from .support import DATE, UP, echo, get, run_script
 
@@ -83,7 +83,7 @@ class TestResponses:
         clocks: list[DateClock] = []
 
         async def app(request: Request) -> Response:
-            clocks.append(find_hub(request.server).dates)
+            clocks.append(find_state(request.server).dates)
             return Response(200)
 
         dates: list[str] = []
@@ -97,7 +97,7 @@ class TestResponses:
                         clock.now += 1
             nursery.cancel_scope.cancel()
 
-        assert clocks == [find_hub(server).dates] * 4
+        assert clocks == [find_state(server).dates] * 4
         assert dates == [f"Sun, 06 Nov 1994 08:49:{37 + n} GMT" for n in range(4)]
 
     @pytest.mark.parametrize("status", [200, 204, 304, 404])

@@ -41,9 +41,9 @@ async def deadlines(nursery, autojump_clock) -> AsyncIterator[Deadlines]:
 
 def queues(deadlines) -> list[tuple[DeadlineQueue, float, EndReason]]:
     return [
-        (deadlines.head, 10, EndReason.SLOW_HEADER),
-        (deadlines.idle, 5, EndReason.IDLE),
-        (deadlines.decision, 20, EndReason.SLOW_RESPONSE),
+        (deadlines.header, 10, EndReason.SLOW_HEADER),
+        (deadlines.keep_alive, 5, EndReason.IDLE),
+        (deadlines.response, 20, EndReason.SLOW_RESPONSE),
     ]
 
 
@@ -65,7 +65,7 @@ async def test_order(autojump_clock, deadlines) -> None:
     """Those of one kind end in the order in which they were armed."""
     whats = [Expiring() for _ in range(3)]
     for what in whats:
-        deadlines.head.arm(what)
+        deadlines.header.arm(what)
         await trio.sleep(1)
 
     await trio.sleep(100)
@@ -77,7 +77,7 @@ async def test_at_the_same_time(autojump_clock, deadlines) -> None:
     """Those that end together are all ended."""
     whats = [Expiring() for _ in range(3)]
     for what in whats:
-        deadlines.head.arm(what)
+        deadlines.header.arm(what)
 
     await trio.sleep(10.5)
 
@@ -87,9 +87,9 @@ async def test_at_the_same_time(autojump_clock, deadlines) -> None:
 async def test_an_earlier_one_of_another_kind(autojump_clock, deadlines) -> None:
     """One that is armed later and ends earlier is not late."""
     slow, quick = Expiring(), Expiring()
-    deadlines.decision.arm(slow)
+    deadlines.response.arm(slow)
     await trio.sleep(1)
-    deadlines.idle.arm(quick)
+    deadlines.keep_alive.arm(quick)
 
     await trio.sleep(100)
 
@@ -100,10 +100,10 @@ async def test_an_earlier_one_of_another_kind(autojump_clock, deadlines) -> None
 async def test_rearm(autojump_clock, deadlines) -> None:
     """Armed anew it begins anew, and holds up nobody that was behind it."""
     first, second = Expiring(), Expiring()
-    deadlines.head.arm(first)
-    deadlines.head.arm(second)
+    deadlines.header.arm(first)
+    deadlines.header.arm(second)
     await trio.sleep(4)
-    deadlines.head.arm(first)
+    deadlines.header.arm(first)
 
     await trio.sleep(100)
 
@@ -114,9 +114,9 @@ async def test_rearm(autojump_clock, deadlines) -> None:
 async def test_disarm(autojump_clock, deadlines) -> None:
     """What is disarmed does not end, also if it never was armed."""
     what = Expiring()
-    deadlines.head.arm(what)
-    deadlines.head.disarm(what)
-    deadlines.head.disarm(what)
+    deadlines.header.arm(what)
+    deadlines.header.disarm(what)
+    deadlines.header.disarm(what)
     for queue, _, _ in queues(deadlines):
         queue.arm(what)
     deadlines.disarm(what)
@@ -129,10 +129,10 @@ async def test_disarm(autojump_clock, deadlines) -> None:
 async def test_disarmed_at_the_last_moment(autojump_clock, deadlines) -> None:
     """At its very end it can still be disarmed, if nobody has looked yet."""
     what = Expiring()
-    deadlines.head.arm(what)
+    deadlines.header.arm(what)
     await trio.sleep(9.5)
-    deadlines.head.disarm(what)
-    deadlines.head.arm(what)
+    deadlines.header.disarm(what)
+    deadlines.header.arm(what)
 
     await trio.sleep(9.5)
 
@@ -165,7 +165,7 @@ async def test_zero(nursery, autojump_clock) -> None:
     deadlines = Deadlines(Limits(header_timeout=0), lambda: None)
     nursery.start_soon(deadlines.run)
     what = Expiring()
-    deadlines.head.arm(what)
+    deadlines.header.arm(what)
 
     await trio.testing.wait_all_tasks_blocked()
 
@@ -189,12 +189,12 @@ class TestCost:
         what = Expiring()
         trio.lowlevel.add_instrument(steps)
         for _ in range(1000):
-            deadlines.idle.arm(what)
+            deadlines.keep_alive.arm(what)
             await trio.sleep(0.001)
-            deadlines.idle.disarm(what)
-            deadlines.decision.arm(what)
+            deadlines.keep_alive.disarm(what)
+            deadlines.response.arm(what)
             await trio.lowlevel.checkpoint()
-            deadlines.decision.disarm(what)
+            deadlines.response.disarm(what)
         trio.lowlevel.remove_instrument(steps)
 
         assert what.expired == []
@@ -217,7 +217,7 @@ class TestGrace:
     async def test_ends_once(self, autojump_clock, deadlines, ends) -> None:
         """It ends exactly, and once."""
         deadlines.begin_grace(7)
-        deadlines.head.arm(Expiring())
+        deadlines.header.arm(Expiring())
 
         await trio.sleep(100)
 
@@ -251,8 +251,8 @@ class TestGrace:
         """Whatever ends before it, or after it, is exact all the same."""
         early, late = Expiring(), Expiring()
         deadlines.begin_grace(7)
-        deadlines.idle.arm(early)
-        deadlines.head.arm(late)
+        deadlines.keep_alive.arm(early)
+        deadlines.header.arm(late)
 
         await trio.sleep(100)
 
@@ -265,7 +265,7 @@ async def test_armed_before_it_runs(nursery, autojump_clock) -> None:
     """What was armed before the reaper's first look is not forgotten."""
     deadlines = Deadlines(LIMITS, lambda: None)
     what = Expiring()
-    deadlines.head.arm(what)
+    deadlines.header.arm(what)
     await trio.sleep(3)
     nursery.start_soon(deadlines.run)
 

@@ -24,7 +24,7 @@ from trio_upgrade import (
     serve_ssl_over_tcp,
     serve_tcp,
 )
-from trio_upgrade._streams.underlying import abort_on_close, find_socket
+from trio_upgrade._streams.underlying import find_underlying_socket, reset_on_close
 
 from .support import Resolver, okay
 
@@ -63,7 +63,7 @@ async def read_head(stream: trio.abc.ReceiveStream) -> None:
 
 
 async def abort(stream: trio.abc.Stream) -> None:
-    abort_on_close(stream)
+    reset_on_close(stream)
     await trio.aclose_forcefully(stream)
 
 
@@ -130,7 +130,7 @@ class TestWay:
         server = await nursery.start(partial(serve_tcp, whoami, 0, host=HOST))
 
         async with await open_connection(server.url) as connection:
-            sock = find_socket(connection._http._stream)
+            sock = find_underlying_socket(connection._http._stream)
             assert sock is not None
             assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0
 

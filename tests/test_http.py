@@ -34,11 +34,11 @@ def read_body(codec: HTTPCodec, *packets: bytes) -> bytes:
     left = list(packets)
     while (chunk := codec.next_body()) != b"":
         if chunk is None:
-            codec.feed(left.pop(0))
+            codec.receive_data(left.pop(0))
         else:
             body += chunk
     for packet in left:
-        codec.feed(packet)
+        codec.receive_data(packet)
     return body
 
 
@@ -74,8 +74,8 @@ class TestHeads:
             codec = make_server()
             heads = []
             for packet in packets:
-                codec.feed(packet)
-                heads.append(codec.take_head())
+                codec.receive_data(packet)
+                heads.append(codec.next_head())
 
             assert heads == [None] * (len(packets) - 1) + [UP]
             assert not codec.has_read_ahead
@@ -85,14 +85,14 @@ class TestHeads:
         long = get("/", "A: " + "x" * 100)
         for packets in split_points(UP):
             codec = make_client()
-            codec.feed(long[:-1])
-            assert codec.take_head() is None
-            codec.feed(long[-1:])
-            assert codec.take_head() == long
+            codec.receive_data(long[:-1])
+            assert codec.next_head() is None
+            codec.receive_data(long[-1:])
+            assert codec.next_head() == long
             for packet in packets:
-                codec.feed(packet)
+                codec.receive_data(packet)
 
-            assert codec.take_head() == UP
+            assert codec.next_head() == UP
 
     @pytest.mark.ids("M03")
     def test_blank_lines(self) -> None:
@@ -100,23 +100,23 @@ class TestHeads:
         for packets in split_points(b"\r\n" + UP):
             codec = make_server()
             for packet in packets[:-1]:
-                codec.feed(packet)
-                assert codec.take_head() is None
-            codec.feed(packets[-1])
+                codec.receive_data(packet)
+                assert codec.next_head() is None
+            codec.receive_data(packets[-1])
 
-            assert codec.take_head() == UP
+            assert codec.next_head() == UP
         for packets in ((b"\r\n\r\n", UP), (b"\r\n", b"\r\n", UP), (b"\rG",), (b"\n",)):
             codec = make_server()
             with pytest.raises(MalformedMessage, match="begins with octet"):
                 for packet in packets:
-                    codec.feed(packet)
-                    codec.take_head()
+                    codec.receive_data(packet)
+                    codec.next_head()
 
     def test_what_follows_is_kept(self) -> None:
         """Bytes behind a head wait for the next message, or the next protocol."""
         codec = make_server()
-        codec.feed(UP + b"tail")
-        head = codec.take_head()
+        codec.receive_data(UP + b"tail")
+        head = codec.next_head()
         assert head == UP
         codec.parse_request(head)
 
@@ -132,15 +132,15 @@ class TestHeads:
             if fits:
                 head = None
                 for packet in packets:
-                    codec.feed(packet)
-                    head = head or codec.take_head()
+                    codec.receive_data(packet)
+                    head = head or codec.next_head()
 
                 assert head == UP
             else:
                 with pytest.raises(MalformedMessage, match="more than") as caught:
                     for packet in packets:
-                        codec.feed(packet)
-                        codec.take_head()
+                        codec.receive_data(packet)
+                        codec.next_head()
 
                 assert caught.value.status == 431
 
@@ -185,8 +185,8 @@ class TestHeads:
         codec = make_server()
         head = None
         for packet in (wire[:cut], wire[cut:]):
-            codec.feed(packet)
-            head = head or codec.take_head()
+            codec.receive_data(packet)
+            head = head or codec.next_head()
         assert head == UP
 
         codec.parse_request(head)
@@ -210,8 +210,8 @@ class TestBodies:
         """A body ends where its framing says, and the rest is there for the next."""
         for packets in split_points(wire + b"GET"):
             codec = make_server()
-            codec.feed(head)
-            raw = codec.take_head()
+            codec.receive_data(head)
+            raw = codec.next_head()
             assert raw is not None
             codec.parse_request(raw)
 
@@ -222,11 +222,11 @@ class TestBodies:
     def test_body_left(self) -> None:
         """What is left of a body of known length is counted."""
         codec = make_server()
-        codec.feed(get("/", "Content-Length: 5"))
-        codec.parse_request(codec.take_head() or b"")
+        codec.receive_data(get("/", "Content-Length: 5"))
+        codec.parse_request(codec.next_head() or b"")
         lefts = [codec.body_left]
         for packet in (b"he", b"llo"):
-            codec.feed(packet)
+            codec.receive_data(packet)
             codec.next_body()
             lefts.append(codec.body_left)
 
@@ -243,9 +243,9 @@ class TestBodies:
     def test_broken_body(self, head: bytes, wire: bytes) -> None:
         """Framing that is broken, or without bound, is a BadBody."""
         codec = make_server()
-        codec.feed(head)
-        codec.parse_request(codec.take_head() or b"")
-        codec.feed(wire)
+        codec.receive_data(head)
+        codec.parse_request(codec.next_head() or b"")
+        codec.receive_data(wire)
         with pytest.raises(BadBody):
             while codec.next_body():
                 pass
@@ -254,23 +254,23 @@ class TestBodies:
     def test_cut_body(self, head: bytes) -> None:
         """So is one that ends before its framing says."""
         codec = make_server()
-        codec.feed(head)
-        codec.parse_request(codec.take_head() or b"")
+        codec.receive_data(head)
+        codec.parse_request(codec.next_head() or b"")
         assert codec.next_body() is None
-        codec.feed_body_end()
+        codec.receive_eof()
         with pytest.raises(BadBody):
             codec.next_body()
 
     def test_response_until_the_end(self) -> None:
         """A response without framing lasts until the connection ends."""
         codec = make_client()
-        codec.feed(b"HTTP/1.0 200 OK\r\n\r\nall of it")
-        codec.parse_response(codec.take_head() or b"")
+        codec.receive_data(b"HTTP/1.0 200 OK\r\n\r\nall of it")
+        codec.parse_response(codec.next_head() or b"")
 
         assert codec.body_left is None
         assert codec.next_body() == b"all of it"
         assert codec.next_body() is None
-        codec.feed_body_end()
+        codec.receive_eof()
         assert codec.next_body() == b""
         assert not codec.reusable
 
@@ -283,33 +283,33 @@ class TestSwitch:
     def test_asked_for(self) -> None:
         """Behind an offer a 101 is a head like any other."""
         codec = make_client(*self.OFFER)
-        codec.feed(SWITCHED + b"tail")
+        codec.receive_data(SWITCHED + b"tail")
 
-        assert codec.parse_response(codec.take_head() or b"").status == 101
+        assert codec.parse_response(codec.next_head() or b"").status == 101
         assert codec.hand_over() == b"tail"
 
     def test_not_asked_for(self) -> None:
         """Without one it is refused before h11 sees it."""
         codec = make_client()
-        codec.feed(SWITCHED)
+        codec.receive_data(SWITCHED)
         with pytest.raises(IllegalSwitch, match="asked for no switch"):
-            codec.parse_response(codec.take_head() or b"")
+            codec.parse_response(codec.next_head() or b"")
 
     @pytest.mark.ids("U14")
     def test_before_the_request_was_through(self) -> None:
         """Nor is it taken when the request did not go out whole."""
         codec = make_client(*self.OFFER)
         codec.fail()
-        codec.feed(SWITCHED)
+        codec.receive_data(SWITCHED)
         with pytest.raises(IllegalSwitch, match="before the request was through"):
-            codec.parse_response(codec.take_head() or b"")
+            codec.parse_response(codec.next_head() or b"")
 
     def test_1xx_that_looks_alike(self) -> None:
         """A 1010 is no 101, and no status either."""
         codec = make_client()
-        codec.feed(SWITCHED.replace(b"101", b"1010"))
+        codec.receive_data(SWITCHED.replace(b"101", b"1010"))
         with pytest.raises(MalformedMessage):
-            codec.parse_response(codec.take_head() or b"")
+            codec.parse_response(codec.next_head() or b"")
 
 
 class TestReuse:
@@ -327,7 +327,7 @@ class TestReuse:
     def test_client(self, wire: bytes, reusable: bool) -> None:
         """A client keeps what the server keeps."""
         codec = make_client()
-        codec.feed(wire)
-        codec.parse_response(codec.take_head() or b"")
+        codec.receive_data(wire)
+        codec.parse_response(codec.next_head() or b"")
 
         assert codec.reusable == reusable

@@ -9,11 +9,11 @@ import trio
 import trio.testing
 
 from trio_upgrade import EndReason, Limits, Unavailable
-from trio_upgrade._server.state import Hub, check_grace
+from trio_upgrade._server.state import ServerState, check_grace
 
 
 class Connection:
-    """A connection as far as the hub knows one."""
+    """A connection as far as the state knows one."""
 
     def __init__(self, *, idle: bool = False) -> None:
         self.idle = idle
@@ -28,8 +28,8 @@ class Connection:
         self.reasons.append(reason)
 
 
-def make_hub(*, observer: object | None = None, **bounds) -> Hub:
-    return Hub(
+def make_state(*, observer: object | None = None, **bounds) -> ServerState:
+    return ServerState(
         Limits(**bounds),
         strict=False,
         close_on_optimistic_data=False,
@@ -45,12 +45,12 @@ def test_grace(grace: float | None, seconds: float) -> None:
 
 async def test_room() -> None:
     """Whoever waits for room gets it when a connection is dismissed, one at a time."""
-    hub = make_hub(connections=2)
+    state = make_state(connections=2)
     admitted = []
 
     async def enter(connection: Connection) -> None:
-        await hub.wait_room()
-        hub.admit(connection)
+        await state.wait_capacity()
+        state.add(connection)
         admitted.append(connection)
 
     connections = [Connection() for _ in range(4)]
@@ -60,90 +60,90 @@ async def test_room() -> None:
         await trio.testing.wait_all_tasks_blocked()
         assert len(admitted) == 2
         for count in (3, 4):
-            hub.dismiss(admitted[0], upgraded=False)
+            state.remove(admitted[0], upgraded=False)
             await trio.testing.wait_all_tasks_blocked()
             assert len(admitted) == count
             admitted[:] = admitted[1:] + admitted[:1]
 
-    assert hub.statistics().total_connections == 4
+    assert state.statistics().total_connections == 4
 
 
 async def test_upgraded() -> None:
     """Switches are counted while they last, and bounded where there is a bound."""
-    hub = make_hub(upgraded=1)
+    state = make_state(upgraded=1)
     connection = Connection()
-    hub.admit(connection)
-    hub.reserve_upgrade()
+    state.add(connection)
+    state.reserve_upgrade()
     with pytest.raises(Unavailable, match="as many upgraded connections"):
-        hub.reserve_upgrade()
-    hub.release_upgrade()
-    hub.reserve_upgrade()
-    hub.count_switch()
-    assert hub.statistics().upgraded == 1
+        state.reserve_upgrade()
+    state.release_upgrade()
+    state.reserve_upgrade()
+    state.count_switch()
+    assert state.statistics().upgraded == 1
 
-    hub.dismiss(connection, upgraded=True)
+    state.remove(connection, upgraded=True)
 
-    assert hub.statistics().upgraded == 0
-    assert hub.statistics().total_upgraded == 1
+    assert state.statistics().upgraded == 0
+    assert state.statistics().total_upgraded == 1
 
 
 async def test_drain() -> None:
     """Idle ones are ended, the others are not; offers are refused; accepting ends."""
-    hub = make_hub()
+    state = make_state()
     idle, busy = Connection(idle=True), Connection()
-    hub.admit(idle)
-    hub.admit(busy)
-    accepting = hub.accept_until_drained()
+    state.add(idle)
+    state.add(busy)
+    accepting = state.accept_until_drained()
 
-    hub.start_drain(10)
-    hub.start_drain(5)
+    state.start_drain(10)
+    state.start_drain(5)
 
     assert accepting.cancel_called
     assert idle.reasons == [EndReason.DRAINED]
     assert busy.reasons == []
     with pytest.raises(Unavailable, match="shutting down"):
-        hub.reserve_upgrade()
+        state.reserve_upgrade()
     with pytest.raises(Unavailable, match="shutting down"):
-        hub.check_draining()
-    assert hub.statistics().is_draining
+        state.check_draining()
+    assert state.statistics().is_draining
 
 
 async def test_end_of_the_grace(nursery) -> None:
     """When the grace is over all are ended, and whoever comes later, at once."""
-    hub = make_hub()
-    nursery.start_soon(hub.deadlines.run)
+    state = make_state()
+    nursery.start_soon(state.deadlines.run)
     early, late = Connection(), Connection()
-    hub.admit(early)
-    hub.start_drain(0)
+    state.add(early)
+    state.start_drain(0)
     await trio.testing.wait_all_tasks_blocked()
-    hub.admit(late)
+    state.add(late)
 
     assert early.reasons == late.reasons == [EndReason.DRAINED]
-    assert hub.is_over
+    assert state.is_over
 
 
 async def test_end() -> None:
     """What is still there when nobody serves any more is ended, too."""
-    hub = make_hub()
+    state = make_state()
     joined = Connection()
-    hub.admit(joined)
+    state.add(joined)
 
-    hub.end()
+    state.end()
 
     assert joined.reasons == [EndReason.CANCELLED]
-    assert hub.ended.is_set()
+    assert state.ended.is_set()
 
 
 async def test_tasks() -> None:
     """A connection's tasks are its own and those below it, and no others."""
-    hub = make_hub()
+    state = make_state()
     connection = Connection()
     connection.task = trio.lowlevel.current_task()
-    hub.admit(connection)
+    state.add(connection)
     found = {}
 
     async def ask(name: str) -> None:
-        found[name] = hub.serves_task(trio.lowlevel.current_task())
+        found[name] = state.serves_task(trio.lowlevel.current_task())
         if name == "child":
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(ask, "grandchild")
@@ -162,13 +162,13 @@ async def test_tasks() -> None:
         "itself": True,
     }
     connection.task = None
-    assert not hub.serves_task(trio.lowlevel.current_task())
+    assert not state.serves_task(trio.lowlevel.current_task())
 
 
 async def test_room_left() -> None:
     """How many may still be accepted at a time."""
-    hub = make_hub(connections=3)
-    hub.admit(Connection())
+    state = make_state(connections=3)
+    state.add(Connection())
 
-    assert hub.room == 2
-    assert make_hub(connections=None).room > 1_000_000
+    assert state.capacity == 2
+    assert make_state(connections=None).capacity > 1_000_000

@@ -10,12 +10,12 @@ import pytest
 import trio
 import trio.testing
 
-from trio_upgrade._streams.socket_listener import DirectSocketListener, take_listener
+from trio_upgrade._streams.socket_listener import DirectSocketListener, adopt_listener
 
 
 async def listen() -> DirectSocketListener:
     (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
-    return take_listener(listener)
+    return adopt_listener(listener)
 
 
 async def dial(listener: DirectSocketListener, count: int) -> list[trio.SocketStream]:

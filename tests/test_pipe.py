@@ -7,7 +7,7 @@ import trio
 import trio.testing
 
 from trio_upgrade import Progress, UpgradedStream, pipe
-from trio_upgrade._streams.underlying import abort_on_close
+from trio_upgrade._streams.underlying import reset_on_close
 from trio_upgrade.testing import ScriptedPeer
 
 from .pairs import direct
@@ -158,7 +158,7 @@ async def test_end_that_does_not_arrive() -> None:
     (source, sender), (near, gone) = direct(await tcp_pair()), direct(await tcp_pair())
     sink = UpgradedStream(near)
     await sender.send_eof()
-    abort_on_close(gone)
+    reset_on_close(gone)
     await gone.aclose()
 
     with pytest.raises(trio.BrokenResourceError):

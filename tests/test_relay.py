@@ -12,7 +12,7 @@ import trio
 import trio.testing
 
 from trio_upgrade import Progress, RelayResult, UpgradedStream, relay
-from trio_upgrade._streams.underlying import abort_on_close
+from trio_upgrade._streams.underlying import reset_on_close
 from trio_upgrade.testing import ScriptedPeer
 
 from .pairs import MAKERS, direct, tls_pair
@@ -319,7 +319,7 @@ class TestResets:
             results = start(nursery, left, right)
             await peer.send_all(b"x")
             assert await other.receive_some() == b"x"
-            abort_on_close(peer)
+            reset_on_close(peer)
             await peer.aclose()
 
         (relayed,) = results

@@ -18,7 +18,7 @@ from trio_upgrade import (
 )
 from trio_upgrade._server.request_loop import RequestLoop
 from trio_upgrade._server.server import Server
-from trio_upgrade._server.state import Hub
+from trio_upgrade._server.state import ServerState
 from trio_upgrade.testing import ScriptedPeer
 
 from .support import SWITCHED, UP, echo, get, okay
@@ -62,13 +62,13 @@ async def run(
     app, *packets: bytes, limits: Limits | None = None, drains: bool = False
 ) -> tuple[RequestLoop, Told, ScriptedPeer]:
     peer = ScriptedPeer(*packets)
-    hub = Hub(
+    state = ServerState(
         limits or Limits(), strict=False, close_on_optimistic_data=False, observer=None
     )
     if drains:
-        hub.start_drain(None)
+        state.start_drain(None)
     told = Told(peer)
-    loop = RequestLoop(cast("Session", told), app, Server((), hub), hub)
+    loop = RequestLoop(cast("Session", told), app, Server((), state), state)
     await loop.run()
     return loop, told, peer
 
@@ -116,9 +116,11 @@ class TestReason:
     async def test_lost(self) -> None:
         """The connection broke between two requests."""
         peer = ScriptedPeer(get("/"), then="reset")
-        hub = Hub(Limits(), strict=False, close_on_optimistic_data=False, observer=None)
+        state = ServerState(
+            Limits(), strict=False, close_on_optimistic_data=False, observer=None
+        )
         told = Told(peer)
-        loop = RequestLoop(cast("Session", told), answer, Server((), hub), hub)
+        loop = RequestLoop(cast("Session", told), answer, Server((), state), state)
         await loop.run()
 
         assert told.reason == EndReason.LOST
@@ -207,7 +209,7 @@ class TestApology:
     async def test_late(self, reason: EndReason, status: bytes) -> None:
         """A status that tells what was late, if anything of a request has come."""
         loop, told, peer = await run(answer, get("/"))
-        loop.http.codec.feed(b"GET")
+        loop.http.codec.receive_data(b"GET")
         loop.http._writer = type(loop.http._writer)()
         await loop.apologize(reason)
 

@@ -14,9 +14,9 @@ async def pieces():
     yield b""
 
 
-def make_writer(method: str = "GET", *, old: bool = False) -> ResponseWriter:
+def make_writer(method: str = "GET", *, is_http10: bool = False) -> ResponseWriter:
     writer = ResponseWriter()
-    writer.method, writer.old, writer.closes = method, old, old
+    writer.method, writer.is_http10, writer.closes = method, is_http10, is_http10
     return writer
 
 
@@ -36,7 +36,7 @@ def write(writer: ResponseWriter, response: Response, *, close: bool = False) ->
             b"Content-Length: 2\r\nConnection: close\r\n",
         ),
         (
-            make_writer(old=True),
+            make_writer(is_http10=True),
             Response(200, b"ab"),
             False,
             b"Content-Length: 2\r\nConnection: close\r\n",
@@ -57,7 +57,7 @@ def write(writer: ResponseWriter, response: Response, *, close: bool = False) ->
             b"Transfer-Encoding: chunked\r\n",
         ),
         (
-            make_writer(old=True),
+            make_writer(is_http10=True),
             Response(200, pieces()),
             False,
             b"Connection: close\r\n",

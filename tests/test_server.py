@@ -22,7 +22,7 @@ from trio_upgrade import (
     serve_stream,
     serve_tcp,
 )
-from trio_upgrade._server.server import find_hub
+from trio_upgrade._server.server import find_state
 from trio_upgrade.testing import ScriptedPeer
 
 from .support import (
@@ -243,7 +243,7 @@ class TestTLS:
             assert isinstance(listener, trio.SSLListener)
             assert not listener._https_compatible
             assert server.limits is limits
-            assert find_hub(server).close_on_optimistic_data
+            assert find_state(server).close_on_optimistic_data
             nursery.cancel_scope.cancel()
 
     async def test_no_tls_spoken(self, caplog) -> None:
@@ -310,7 +310,7 @@ class TestOptions:
         """By whichever way it is served; the default is not to."""
 
         async def app(request):
-            servers.append(find_hub(request.server).close_on_optimistic_data)
+            servers.append(find_state(request.server).close_on_optimistic_data)
             return Response(200, b"")
 
         servers: list[bool] = []

@@ -7,8 +7,8 @@ import trio
 import trio.testing
 
 from trio_upgrade import Limits, MalformedMessage, Response
-from trio_upgrade._server.http import ServerConnection
-from trio_upgrade._streams.underlying import abort_on_close
+from trio_upgrade._server.http import ServerHTTP
+from trio_upgrade._streams.underlying import reset_on_close
 from trio_upgrade.testing import ScriptedPeer
 
 from .pairs import direct
@@ -30,9 +30,9 @@ class Watch:
         self.told.append("head")
 
 
-def make(*packets: bytes) -> tuple[ServerConnection, ScriptedPeer, Watch]:
+def make(*packets: bytes) -> tuple[ServerHTTP, ScriptedPeer, Watch]:
     peer, watch = ScriptedPeer(*packets), Watch()
-    return ServerConnection(peer, Limits(), watch), peer, watch
+    return ServerHTTP(peer, Limits(), watch), peer, watch
 
 
 async def test_one_after_the_other() -> None:
@@ -102,7 +102,7 @@ async def test_each_piece_in_its_time(
     limits = Limits(send_timeout=seconds)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(far.send_all, get("/"))
-        http = ServerConnection(near, limits, Watch())
+        http = ServerHTTP(near, limits, Watch())
         await http.receive_request()
 
     async def take() -> None:
@@ -143,12 +143,12 @@ async def test_cancelled_before_anything_was_said() -> None:
 async def test_taken_at_once() -> None:
     """What is there of a head, and once it is whole the request."""
     near, far = direct(await tcp_pair())
-    http = ServerConnection(near, Limits(), Watch())
-    assert http.take_request() is None
+    http = ServerHTTP(near, Limits(), Watch())
+    assert http.receive_request_nowait() is None
     await far.send_all(UP[:9])
-    assert http.take_request() is None
+    assert http.receive_request_nowait() is None
     await far.send_all(UP[9:] + b"tail")
-    head = http.take_request()
+    head = http.receive_request_nowait()
 
     assert head is not None
     assert head.target == "/u"
@@ -160,11 +160,11 @@ async def test_taken_at_once() -> None:
 async def test_reset_at_once() -> None:
     """Then nothing can be said, and nothing comes."""
     near, far = direct(await tcp_pair())
-    http = ServerConnection(near, Limits(), Watch())
-    abort_on_close(far)
+    http = ServerHTTP(near, Limits(), Watch())
+    reset_on_close(far)
     await far.aclose()
     with pytest.raises(trio.BrokenResourceError):
-        http.take_request()
+        http.receive_request_nowait()
 
     assert http.broken
     assert http.lost

@@ -12,10 +12,10 @@ import trio.testing
 
 from trio_upgrade._streams.socket_stream import (
     DirectSocketStream,
+    adopt_stream,
     set_options,
-    take_stream,
 )
-from trio_upgrade._streams.underlying import abort_on_close
+from trio_upgrade._streams.underlying import reset_on_close
 
 from .pairs import clogged_unix_pair, direct, tls_pair, unix_pair
 from .support import clogged_tcp_pair, tcp_pair
@@ -99,12 +99,12 @@ class TestAtOnce:
     async def test_receive(self) -> None:
         """Nothing, something, and the end."""
         near, far = direct(await tcp_pair())
-        assert near.receive_at_once(2) is None
+        assert near.receive_some_nowait(2) is None
         await far.send_all(b"xyz")
-        assert near.receive_at_once(2) == b"xy"
-        assert near.receive_at_once(2) == b"z"
+        assert near.receive_some_nowait(2) == b"xy"
+        assert near.receive_some_nowait(2) == b"z"
         await far.send_eof()
-        assert near.receive_at_once(2) == b""
+        assert near.receive_some_nowait(2) == b""
         await near.aclose()
         await far.aclose()
 
@@ -115,15 +115,15 @@ class TestAtOnce:
             nursery.start_soon(near.receive_some)
             await trio.testing.wait_all_tasks_blocked()
             with pytest.raises(trio.BusyResourceError):
-                near.receive_at_once(1)
+                near.receive_some_nowait(1)
             nursery.cancel_scope.cancel()
-        abort_on_close(far)
+        reset_on_close(far)
         await far.aclose()
         with pytest.raises(trio.BrokenResourceError):
-            near.receive_at_once(1)
+            near.receive_some_nowait(1)
         await near.aclose()
         with pytest.raises(trio.ClosedResourceError):
-            near.receive_at_once(1)
+            near.receive_some_nowait(1)
 
 
 class TestClosed:
@@ -135,7 +135,7 @@ class TestClosed:
     )
     async def test_wakes_waiters(self, method: str, asked: bool) -> None:
         """Whoever waits gets ClosedResourceError, was .socket asked for or not."""
-        near, far = (take_stream(stream) for stream in await clogged_tcp_pair())
+        near, far = (adopt_stream(stream) for stream in await clogged_tcp_pair())
         read_dry(near)
         if asked:
             assert near.socket.fileno() == near.fileno()
@@ -271,7 +271,7 @@ async def test_taking_trios() -> None:
     """Trio's stream counts as closed afterwards; its options and its end stay."""
     near, far = await tcp_pair()
     await near.send_eof()
-    taken = take_stream(near)
+    taken = adopt_stream(near)
     async with taken, far:
         assert taken.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0
         with pytest.raises(trio.ClosedResourceError):

@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from trio_upgrade import BadResponse, PeerGone, SocksRefused, open_upgrade
-from trio_upgrade._streams.underlying import abort_on_close
+from trio_upgrade._streams.underlying import reset_on_close
 
 from .support import SWITCHED
 
@@ -35,7 +35,7 @@ class Script:
             for octet in answer:
                 await stream.send_all(bytes([octet]))
         if self.reset:
-            abort_on_close(stream)
+            reset_on_close(stream)
 
     async def dial(
         self, nursery: trio.Nursery, url: str, scheme: str = "socks5h", userinfo=""

@@ -31,7 +31,7 @@ from trio_upgrade import (
     serve_stream,
     serve_tcp,
 )
-from trio_upgrade._streams.socket_stream import take_stream
+from trio_upgrade._streams.socket_stream import adopt_stream
 from trio_upgrade.testing import ScriptedPeer
 
 from .pairs import clog
@@ -447,7 +447,7 @@ class TestAtOnce:
         await far.send_eof()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(other)
-            await serve_stream(app, take_stream(near), limits=Limits(linger=0))
+            await serve_stream(app, adopt_stream(near), limits=Limits(linger=0))
             nursery.cancel_scope.cancel()
 
         # In one pass of the scheduler either may be first.
@@ -464,7 +464,7 @@ class TestAtOnce:
         """The rest of an answer waits for the peer, under its deadline."""
         near, far = await tcp_pair()
         await clog(near)
-        server_side = take_stream(near)
+        server_side = adopt_stream(near)
         got = bytearray()
         body = bytes(range(250)) * 200
 
@@ -494,7 +494,7 @@ class TestAtOnce:
             return Response(200, b"okay")
 
         await far.send_all(get("/"))
-        await serve_stream(app, take_stream(near), observer=recorder)
+        await serve_stream(app, adopt_stream(near), observer=recorder)
 
         assert recorder.reasons == [EndReason.LOST]
         assert not recorder.errors
@@ -515,14 +515,14 @@ class TestAtOnce:
         wire = UP if method == "GET" else b"CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n"
         await far.send_all(wire)
         await far.send_eof()
-        await serve_stream(app, take_stream(near), strict=True)
+        await serve_stream(app, adopt_stream(near), strict=True)
         await far.aclose()
 
     @pytest.mark.parametrize("body", [b"", b"body"])
     async def test_cancelled_before(self, body: bytes) -> None:
         """A request that is cancelled already is not sent."""
         near, far = await tcp_pair()
-        connection = await open_connection("http://x/", stream=take_stream(near))
+        connection = await open_connection("http://x/", stream=adopt_stream(near))
         with trio.CancelScope() as scope:
             scope.cancel()
             await connection.request("POST", "/", body=body)
@@ -562,7 +562,7 @@ class TestAtOnce:
         await far.send_all(UP)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(reset)
-            await serve_stream(app, take_stream(near), observer=recorder)
+            await serve_stream(app, adopt_stream(near), observer=recorder)
 
         assert recorder.reasons == [EndReason.LOST]
         assert not recorder.errors
@@ -570,11 +570,11 @@ class TestAtOnce:
     async def test_socket(self) -> None:
         """The socket's own ways to do so keep its guards, and name its errors."""
         near, far = await tcp_pair()
-        stream = take_stream(near)
-        assert stream.send_at_once(b"abc") == 3
+        stream = adopt_stream(near)
+        assert stream.send_some_nowait(b"abc") == 3
         assert await far.receive_some() == b"abc"
         stream.sending = True
-        for use in (partial(stream.send_at_once, b"x"), stream.end):
+        for use in (partial(stream.send_some_nowait, b"x"), stream.end):
             with pytest.raises(trio.BusyResourceError):
                 use()
         stream.sending = False
@@ -583,9 +583,9 @@ class TestAtOnce:
         await far.aclose()
         with pytest.raises(trio.BrokenResourceError):
             while True:
-                stream.send_at_once(b"x")
+                stream.send_some_nowait(b"x")
         stream.close()
         with pytest.raises(trio.ClosedResourceError):
-            stream.send_at_once(b"x")
+            stream.send_some_nowait(b"x")
         with pytest.raises(trio.ClosedResourceError):
             stream.end()

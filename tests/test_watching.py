@@ -348,9 +348,9 @@ class TestObservers:
             raise AssertionError("called")
 
         for name in (
-            *("_hub.ErrorRecord", "_hub.EndRecord"),
-            *("_exchange.RequestRecord", "_exchange.SwitchRecord"),
-            *("_session.find_peer", "_request.find_peer"),
+            *("_server.state.ErrorRecord", "_server.state.EndRecord"),
+            *("_server.exchange.RequestRecord", "_server.exchange.SwitchRecord"),
+            *("_server.session.find_peer", "_server.request.find_peer"),
         ):
             monkeypatch.setattr(f"trio_upgrade.{name}", never)
 

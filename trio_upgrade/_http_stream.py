@@ -11,7 +11,7 @@ import trio
 from ._errors import BadBody, PeerGone
 from ._http.codec import HTTPCodec, Role
 from ._streams.socket_stream import DirectSocketStream
-from ._streams.underlying import find_socket
+from ._streams.underlying import find_underlying_socket
 
 if TYPE_CHECKING:
     from ._limits import Limits
@@ -26,7 +26,7 @@ PIECE = 64 * 1024
 _Selector: type[selectors.BaseSelector] = getattr(
     selectors, "PollSelector", selectors.SelectSelector
 )
-# Up to here a body is sent in one piece with its head; beyond, copying costs more than
+# Up to here a body is sent in one piece with its head; beyond, copier costs more than
 # a second send does.
 SMALL_BODY = 64 * 1024
 # More checkpoints than a read through two layers of TLS passes whose bytes are here, with
@@ -42,7 +42,7 @@ class Watch(Protocol):
     def head_began(self) -> None: ...
 
 
-class HTTPConnection:
+class HTTPStream:
     """HTTP/1.1 on one stream, either role; not for two tasks at a time.
 
     Args:
@@ -85,7 +85,7 @@ class HTTPConnection:
         """
         if self.codec.has_read_ahead:
             return True
-        sock = find_socket(self._stream)
+        sock = find_underlying_socket(self._stream)
         if sock is None:
             return False
         try:
@@ -135,7 +135,7 @@ class HTTPConnection:
         if codec.has_read_ahead:
             # It may be here already, and then others get their turn all the same.
             await trio.lowlevel.checkpoint()
-        while (head := codec.take_head()) is None:
+        while (head := codec.next_head()) is None:
             if self.ended:
                 # Seen before, by somebody who was waiting for it.
                 return None
@@ -147,10 +147,10 @@ class HTTPConnection:
                 watch.head_began()
             received = await self.receive()
             if received:
-                codec.feed(received)
+                codec.receive_data(received)
         return head
 
-    def receive_here(self) -> None:
+    def receive_nowait(self) -> None:
         """Take in what is here, without a checkpoint; from a kernel socket only.
 
         Raises:
@@ -158,13 +158,13 @@ class HTTPConnection:
         """
         assert self._direct is not None
         try:
-            received = self._direct.receive_at_once(_RECEIVE_SIZE)
+            received = self._direct.receive_some_nowait(_RECEIVE_SIZE)
         except trio.BrokenResourceError:
             self.broken = self.lost = True
             raise
         # An end is met again by whoever has to wait.
         if received:
-            self.codec.feed(received)
+            self.codec.receive_data(received)
 
     async def receive_body(self) -> bytes:
         """Receive the next piece of the body; empty at its end.
@@ -175,19 +175,19 @@ class HTTPConnection:
             BadBody: The framing is broken, or the peer left before the body's end.
         """
         codec = self.codec
-        chunk = await self.receive_body_here()
+        chunk = await self.receive_buffered_body()
         while chunk is None:
             if self.ended:
-                codec.feed_body_end()
+                codec.receive_eof()
             else:
                 try:
-                    codec.feed(await self.receive())
+                    codec.receive_data(await self.receive())
                 except trio.BrokenResourceError as exc:
                     raise BadBody("the peer broke the connection in a body") from exc
             chunk = codec.next_body()
         return chunk
 
-    async def receive_body_here(self) -> bytes | None:
+    async def receive_buffered_body(self) -> bytes | None:
         """Receive the next piece of the body, or None if that has to be waited for.
 
         A checkpoint unless it returns None.
@@ -223,7 +223,7 @@ class HTTPConnection:
                 cancellation.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
-        await self.send_at_once(head)
+        await self.send_short(head)
 
     async def send_request_body(
         self, head: bytes, body: bytes | bytearray | memoryview
@@ -237,7 +237,7 @@ class HTTPConnection:
         content = self.codec.write_body(bytes(body))
         if head and len(body) <= SMALL_BODY:
             await trio.lowlevel.checkpoint_if_cancelled()
-            await self.send_at_once(head + content)
+            await self.send_short(head + content)
         else:
             await self.send(head)
             await self.send(content)
@@ -252,14 +252,14 @@ class HTTPConnection:
             self._note_failure(exc)
             raise
 
-    async def send_at_once(self, data: bytes) -> None:
+    async def send_short(self, data: bytes) -> None:
         """Send something that is short, without a checkpoint if the kernel takes it.
 
         For what is sent once for each head that comes: receiving one is a checkpoint.
         """
         if self._direct is not None and 0 < len(data) <= PIECE:
             try:
-                sent = self._direct.send_at_once(data)
+                sent = self._direct.send_some_nowait(data)
             except BaseException as exc:
                 self._note_failure(exc)
                 raise

@@ -196,7 +196,7 @@ MUTANTS = {
     # Ends
     "M09": Mutant(
         "_server.http",
-        "            await self.send_at_once(head + body)",
+        "            await self.send_short(head + body)",
         "            pass",
     ),
     "M13": Mutant(

@@ -22,13 +22,13 @@ from .._http.headers import encode_fields
 from .._http.messages import ResponseHead, opens_tunnel
 from .._http.switching import connect_fields, expects_anything
 from .._http.targets import parse_connect_authority
-from .._http_stream import SMALL_BODY, HTTPConnection
-from .._streams.closing import close_now, close_within
+from .._http_stream import SMALL_BODY, HTTPStream
+from .._streams.closing import close_forcefully, close_gracefully
 from .._streams.socket_stream import DirectSocketStream
 from .._streams.upgraded import UpgradedStream
 from .._util import public
 from .request_head import Offer, RequestBody, complete_fields
-from .request_sender import RequestSending
+from .request_sender import RequestSender
 from .response import ClientResponse, Refused, TunnelRefused, UpgradeRefused
 from .upgraded import UpgradedConnection
 
@@ -59,7 +59,7 @@ class ClientConnection(trio.abc.AsyncResource):
     ) -> None:
         # None once it is closed or has become something else.
         self._stream: trio.abc.Stream | None = stream
-        self._http = HTTPConnection(stream, "client", limits)
+        self._http = HTTPStream(stream, "client", limits)
         self._endpoint = endpoint
         self._limits = limits
         self._used = False
@@ -209,7 +209,7 @@ class ClientConnection(trio.abc.AsyncResource):
         if stream is None:
             await trio.lowlevel.checkpoint()
         else:
-            await close_within(stream, self._limits.linger)
+            await close_gracefully(stream, self._limits.linger)
 
     def _respond(
         self, head: ResponseHead, informational: tuple[ResponseHead, ...]
@@ -247,15 +247,15 @@ class ClientConnection(trio.abc.AsyncResource):
         head = self._http.codec.write_request(method, target, fields)
         self._used = True
         try:
-            sending = RequestSending(self._http, head, body)
+            sender = RequestSender(self._http, head, body)
             if body and expects_anything(fields):
-                sending.wait_for_continue(self._limits.continue_timeout)
+                sender.wait_for_continue(self._limits.continue_timeout)
             elif isinstance(body, bytes) and len(body) <= SMALL_BODY:
                 # The kernel takes as much; what cannot wait needs no task.
-                await sending.run()
-            if sending.done:
-                return await self._receive_final(offer, sending)
-            return await self._converse(sending, offer)
+                await sender.run()
+            if sender.done:
+                return await self._receive_final(offer, sender)
+            return await self._converse(sender, offer)
         except MalformedMessage as exc:
             await self._abandon(stream)
             raise BadResponse(str(exc)) from exc
@@ -269,7 +269,7 @@ class ClientConnection(trio.abc.AsyncResource):
             await self._abandon(stream)
             raise
 
-    async def _converse(self, sending: RequestSending, offer: Offer | None) -> _Answer:
+    async def _converse(self, sender: RequestSender, offer: Offer | None) -> _Answer:
         # The answer to a request whose body is sent meanwhile.
         answer: _Answer | None = None
         failure: Exception | None = None
@@ -279,7 +279,7 @@ class ClientConnection(trio.abc.AsyncResource):
             # would come as a group.
             nonlocal failure
             try:
-                await sending.run()
+                await sender.run()
             except Exception as exc:
                 failure = exc
                 nursery.cancel_scope.cancel(reason="the request cannot be sent")
@@ -287,8 +287,8 @@ class ClientConnection(trio.abc.AsyncResource):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(send, name="trio_upgrade request body")
             try:
-                answer = await self._receive_final(offer, sending)
-                if not sending.done:
+                answer = await self._receive_final(offer, sender)
+                if not sender.done:
                     await self._keep_early()
             except Exception as exc:
                 failure = exc
@@ -328,13 +328,13 @@ class ClientConnection(trio.abc.AsyncResource):
         return stream
 
     async def _receive_final(
-        self, offer: Offer | None, sending: RequestSending
+        self, offer: Offer | None, sender: RequestSender
     ) -> _Answer:
         informational: list[ResponseHead] = []
         while True:
             raw = await self._http.receive_response_head()
-            if not sending.done:
-                await sending.take_in(raw)
+            if not sender.done:
+                await sender.take_in(raw)
             head = self._http.codec.parse_response(raw)
             if head.status == _SWITCHING_PROTOCOLS:
                 # Of a request without one the codec lets no 101 through.
@@ -362,10 +362,10 @@ class ClientConnection(trio.abc.AsyncResource):
 
     async def _abandon(self, stream: trio.abc.Stream) -> None:
         self._stream = None
-        await close_now(stream)
+        await close_forcefully(stream)
 
 
-async def keep_body(refusal: Refused, limits: Limits) -> None:
+async def read_refusal(refusal: Refused, limits: Limits) -> None:
     """Read the body of a refusal, ``Limits.refusal_body`` bytes of it at most.
 
     And for ``Limits.linger`` seconds: what refuses need not say why for ever.

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, final
 
 from .._http.targets import parse_connect_authority
 from .._limits import Limits
-from .._streams.closing import close_now
+from .._streams.closing import close_forcefully
 from .._util import public
-from .connection import ClientConnection, keep_body
+from .connection import ClientConnection, read_refusal
 from .request_head import Offer
 from .response import Refused
 from .route import Route
@@ -119,7 +119,7 @@ async def open_upgrade(
         try:
             upgraded = await connection.switch(endpoint.target, offer, method, body)
         except Refused as exc:
-            await keep_body(exc, limits)
+            await read_refusal(exc, limits)
             raise
         opening.stream = None
         return upgraded
@@ -196,7 +196,7 @@ async def open_tunnel(
         try:
             upgraded = await connection.connect(authority, headers=headers)
         except Refused as exc:
-            await keep_body(exc, limits)
+            await read_refusal(exc, limits)
             raise
         opening.stream = None
         return upgraded
@@ -268,7 +268,7 @@ class _Opening:
 
     async def __aexit__(self, *_exc: object) -> None:
         if self.stream is not None:
-            await close_now(self.stream)
+            await close_forcefully(self.stream)
 
 
 async def _connect(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, final
 from .._http.switching import connect_fields
 from .._streams.upgraded import UpgradedStream
 from .._util import Frozen, public
-from .connection import ClientConnection, keep_body
+from .connection import ClientConnection, read_refusal
 from .response import Refused
 from .urls import Endpoint, parse_socks_url, parse_url
 
@@ -89,7 +89,7 @@ class Proxy(Frozen):
         return f"<Proxy {scheme}://{endpoint.authority}>"
 
 
-async def lead_through(
+async def open_tunnel_through(
     proxy: Proxy, stream: trio.abc.Stream, target: Endpoint, limits: Limits
 ) -> trio.abc.Stream:
     """Have a proxy open a tunnel; nothing follows before its 2xx (RFC 9931 §8).
@@ -117,7 +117,7 @@ async def lead_through(
     try:
         upgraded = await connection.connect(target.authority, headers=proxy.headers)
     except Refused as exc:
-        await keep_body(exc, limits)
+        await read_refusal(exc, limits)
         raise
     transport, head = upgraded.stream.detach()
     # What the target said already comes first, below its TLS if it speaks that.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, final
 import trio
 
 if TYPE_CHECKING:
-    from .._http_stream import HTTPConnection
+    from .._http_stream import HTTPStream
     from .request_head import RequestBody
 
 # The last send of a body can return a little after the peer has got its bytes and has
@@ -16,7 +16,7 @@ _LAST_TICKS = 4
 
 
 @final
-class RequestSending:
+class RequestSender:
     """Sends one request, head and body.
 
     Args:
@@ -25,7 +25,7 @@ class RequestSending:
         body: The body; an iterable is closed behind it.
     """
 
-    def __init__(self, http: HTTPConnection, head: bytes, body: RequestBody) -> None:
+    def __init__(self, http: HTTPStream, head: bytes, body: RequestBody) -> None:
         self._http = http
         self._head = head
         self._body = body

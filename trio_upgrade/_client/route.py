@@ -14,9 +14,9 @@ import trio
 
 from .._errors import OpenError, PeerGone, TLSFailed
 from .._http.targets import Authority
-from .._streams.closing import close_now
-from .._streams.socket_stream import DirectSocketStream, set_options, take_stream
-from .proxies import Proxy, lead_through
+from .._streams.closing import close_forcefully
+from .._streams.socket_stream import DirectSocketStream, adopt_stream, set_options
+from .proxies import Proxy, open_tunnel_through
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -85,24 +85,24 @@ class Route:
             for index, proxy in enumerate(self._proxies):
                 target = self._endpoints[index + 1]
                 try:
-                    stream = await lead_through(proxy, stream, target, limits)
+                    stream = await open_tunnel_through(proxy, stream, target, limits)
                     stream = await self._secure(stream, index + 1)
                 except OpenError as exc:
                     exc.add_note(f"on the way through {proxy!r}")
                     raise
         except BaseException:
-            await close_now(stream)
+            await close_forcefully(stream)
             raise
         return stream
 
     async def _connect(self) -> trio.abc.Stream:
         first = self._endpoints[0]
         if first.path is not None:
-            return take_stream(await trio.open_unix_socket(first.path))
+            return adopt_stream(await trio.open_unix_socket(first.path))
         family = _find_family(first.host)
         if family is not None and self._local_address is None:
             return await _connect_to(family, first.host, first.port)
-        return take_stream(
+        return adopt_stream(
             await trio.open_tcp_stream(
                 first.host, first.port, local_address=self._local_address
             )

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeAlias, final
 import trio
 
 from .._streams.socket_stream import RECEIVE_SIZE, DirectSocketStream, translate_error
-from .._streams.upgraded import look_below, note
+from .._streams.upgraded import find_underlying, record_transfer
 from .progress import Progress, Tally
 from .splice import CAN_SPLICE, splice
 
@@ -35,7 +35,7 @@ _DESCRIPTORS = os.name == "posix"
 
 
 @final
-class Copying(Tally):
+class Copier(Tally):
     """One direction, from a source to a sink; the end itself is not passed on.
 
     Whoever runs it awaits what :meth:`step` returns, again and again, as :meth:`run`
@@ -54,9 +54,9 @@ class Copying(Tally):
         "_ended",
         "_full",
         "_next_patience",
-        "_origin",
         "_patience",
-        "_port",
+        "_sink_fd",
+        "_source_fd",
         "_turns",
         "sink",
         "source",
@@ -75,8 +75,8 @@ class Copying(Tally):
         self.sink = sink
         self._ended = False
         # The two sockets, while they are copied by descriptor.
-        self._origin: Port | None = None
-        self._port: Port | None = None
+        self._source_fd: Descriptor | None = None
+        self._sink_fd: Descriptor | None = None
         # What was moved by the streams' methods, which count for themselves.
         self._before = 0
         # Turns since the last checkpoint, and full ones one after the other.
@@ -104,24 +104,24 @@ class Copying(Tally):
         Returns:
             What to await before the next step; None at the end.
         """
-        origin, port = self._origin, self._port
+        source_fd, sink_fd = self._source_fd, self._sink_fd
         if self._ended:
             return None
-        if origin is None or port is None:
+        if source_fd is None or sink_fd is None:
             return self._begin()
         if self._full >= _BULK and CAN_SPLICE:
             self._turns = self._full = 0
-            return self._splice(origin, port)
+            return self._splice(source_fd, sink_fd)
         # All in this one frame, as each small message comes through here.
         self.at_sink = False
         try:
-            chunk = os.read(origin.fileno(), RECEIVE_SIZE)
+            chunk = os.read(source_fd.fileno(), RECEIVE_SIZE)
         except BlockingIOError:
             if self._turns:
                 self._turns = 0
                 self._patience = self._next_patience
                 self._next_patience = min(2 * self._patience, _MOST_PATIENCE)
-            return trio.lowlevel.wait_readable(origin.fileno())
+            return trio.lowlevel.wait_readable(source_fd.fileno())
         except OSError as exc:
             raise translate_error(exc) from exc
         if not chunk:
@@ -134,9 +134,9 @@ class Copying(Tally):
             self._next_patience = 1
         else:
             # Only where others have run can another one be sending.
-            port.check_sendable()
+            sink_fd.check_sendable()
         try:
-            sent = os.write(port.fileno(), chunk)
+            sent = os.write(sink_fd.fileno(), chunk)
         except BlockingIOError:
             sent = 0
         except OSError as exc:
@@ -148,7 +148,7 @@ class Copying(Tally):
         self._full = self._full + 1 if size == RECEIVE_SIZE else 0
         if sent < size:
             self._turns = 0
-            return self._write_rest(port, chunk, sent)
+            return self._write_rest(sink_fd, chunk, sent)
         if self._patience and not self._full:
             self._patience -= 1
         elif self._turns < _TURNS - 1:
@@ -163,16 +163,16 @@ class Copying(Tally):
     def stop(self, exc: BaseException | None = None) -> None:
         """Tell the streams what was done below them; others may use them again."""
         source, sink = self.source, self.sink
-        if self._origin is not None:
-            self._origin.receiving = False
+        if self._source_fd is not None:
+            self._source_fd.receiving = False
             sent = self.bytes - self._before
             if _is_same(sink, source):
-                note(sink, received=self.read, sent=sent, ended=self._ended)
+                record_transfer(sink, received=self.read, sent=sent, ended=self._ended)
             else:
-                note(source, received=self.read, ended=self._ended)
-                note(sink, sent=sent)
+                record_transfer(source, received=self.read, ended=self._ended)
+                record_transfer(sink, sent=sent)
         if isinstance(exc, trio.BrokenResourceError):
-            note(sink if self.at_sink else source, broken=True)
+            record_transfer(sink if self.at_sink else source, broken=True)
 
     async def pass_end(self) -> None:
         """End the sink, behind the copy, or close it where that is the way to do it.
@@ -180,11 +180,11 @@ class Copying(Tally):
         A checkpoint only where the stream has one.
         """
         sink = self.sink
-        if isinstance(self._port, DirectSocketStream):
+        if isinstance(self._sink_fd, DirectSocketStream):
             try:
-                self._port.end()
+                self._sink_fd.end()
             except trio.BrokenResourceError:
-                note(sink, broken=True)
+                record_transfer(sink, broken=True)
                 raise
         elif isinstance(sink, trio.abc.HalfCloseableStream):
             await sink.send_eof()
@@ -193,20 +193,20 @@ class Copying(Tally):
 
     def _begin(self) -> Awaitable[object]:
         # The engine for this pair at this moment.
-        port = _find_port(look_below(self.sink, to_receive=False))
-        if port is None:
+        sink_fd = _find_descriptor(find_underlying(self.sink, to_receive=False))
+        if sink_fd is None:
             return self._copy_chunks(once=False)
-        below = look_below(self.source, to_receive=True)
+        below = find_underlying(self.source, to_receive=True)
         if below is None:
             # There is a head to be replayed first, and perhaps the end behind it.
             return self._copy_chunks(once=True)
-        origin = _find_port(below)
-        if origin is None:
+        source_fd = _find_descriptor(below)
+        if source_fd is None:
             return self._copy_chunks(once=False)
-        if origin.receiving:
+        if source_fd.receiving:
             raise trio.BusyResourceError("another task is receiving from this stream")
-        origin.receiving = True
-        self._origin, self._port = origin, port
+        source_fd.receiving = True
+        self._source_fd, self._sink_fd = source_fd, sink_fd
         self._before = self.bytes
         # At once there would hardly be anything: this comes right behind the switch.
         return trio.lowlevel.checkpoint()
@@ -227,14 +227,14 @@ class Copying(Tally):
             if once:
                 return
 
-    async def _write_rest(self, port: Port, chunk: bytes, sent: int) -> None:
+    async def _write_rest(self, sink_fd: Descriptor, chunk: bytes, sent: int) -> None:
         try:
             with memoryview(chunk) as view:
                 while sent < len(chunk):
                     # The stream's own method, so that its guard is ours until we write.
-                    await port.wait_send_all_might_not_block()
+                    await sink_fd.wait_send_all_might_not_block()
                     with view[sent:] as rest:
-                        count = _write(port, rest)
+                        count = _write(sink_fd, rest)
                     self.add(count)
                     sent += count
         except OSError as exc:
@@ -242,16 +242,18 @@ class Copying(Tally):
         # What was left has gone since the last wait, and counts as well.
         await trio.lowlevel.checkpoint()
 
-    async def _splice(self, origin: Port, port: Port) -> None:
+    async def _splice(self, source_fd: Descriptor, sink_fd: Descriptor) -> None:
         await trio.lowlevel.checkpoint()
         try:
-            ended = await splice(origin, port, self, size=RECEIVE_SIZE, turns=_TURNS)
+            ended = await splice(
+                source_fd, sink_fd, self, size=RECEIVE_SIZE, turns=_TURNS
+            )
         except OSError as exc:
             raise translate_error(exc) from exc
         self._ended = ended
 
 
-def _write(sink: Port, data: memoryview) -> int:
+def _write(sink: Descriptor, data: memoryview) -> int:
     try:
         return os.write(sink.fileno(), data)
     except BlockingIOError:
@@ -264,7 +266,7 @@ def _is_same(one: object, other: object) -> bool:
 
 
 @final
-class _TrioPort:
+class _TrioDescriptor:
     # What the loop needs of a trio.SocketStream.
     __slots__ = ("_stream", "receiving")
 
@@ -290,12 +292,12 @@ class _TrioPort:
         await self._stream.wait_send_all_might_not_block()
 
 
-Port: TypeAlias = DirectSocketStream | _TrioPort
+Descriptor: TypeAlias = DirectSocketStream | _TrioDescriptor
 
 
-def _find_port(stream: object) -> Port | None:
+def _find_descriptor(stream: object) -> Descriptor | None:
     if _DESCRIPTORS and isinstance(stream, DirectSocketStream):
         return stream
     if _DESCRIPTORS and isinstance(stream, trio.SocketStream):
-        return _TrioPort(stream)
+        return _TrioDescriptor(stream)
     return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .._util import public
-from .engine import Copying
+from .engine import Copier
 
 if TYPE_CHECKING:
     import trio
@@ -43,15 +43,15 @@ async def pipe(
         trio.BusyResourceError: Another task receives from the source or sends to the
             sink.
     """
-    copying = Copying(source, sink, progress)
-    # As Copying.run() has it, but with one frame less that waits.
+    copier = Copier(source, sink, progress)
+    # As Copier.run() has it, but with one frame less that waits.
     try:
-        while (pause := copying.step()) is not None:
+        while (pause := copier.step()) is not None:
             await pause
     except BaseException as exc:
-        copying.stop(exc)
+        copier.stop(exc)
         raise
-    copying.stop()
+    copier.stop()
     if end:
-        await copying.pass_end()
-    return copying.bytes
+        await copier.pass_end()
+    return copier.bytes

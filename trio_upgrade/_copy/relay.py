@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, final
 
 import trio
 
-from .._streams.closing import close_now, close_within
-from .._streams.underlying import abort_on_close
+from .._streams.closing import close_forcefully, close_gracefully
+from .._streams.underlying import reset_on_close
 from .._util import Record, public
-from .engine import Copying
+from .engine import Copier
 
 if TYPE_CHECKING:
     from .progress import Progress, Tally
@@ -118,7 +118,7 @@ async def relay(
 
 @final
 class _Direction:
-    __slots__ = ("copying", "ended", "sink", "sink_side", "source_side")
+    __slots__ = ("copier", "ended", "sink", "sink_side", "source_side")
 
     def __init__(
         self,
@@ -130,7 +130,7 @@ class _Direction:
         self.sink_side: Side = sink[0]
         self.sink = sink[1]
         backward = self.sink_side == "left"
-        self.copying = Copying(source[1], sink[1], progress, backward=backward)
+        self.copier = Copier(source[1], sink[1], progress, backward=backward)
         self.ended = False
 
 
@@ -177,21 +177,21 @@ class _Relay:
         await self._close()
         assert self._cause is not None
         return RelayResult(
-            self._forth.copying.bytes,
-            self._back.copying.bytes,
+            self._forth.copier.bytes,
+            self._back.copier.bytes,
             self._ended_by,
             self._cause,
         )
 
     async def _copy(self, direction: _Direction, other: _Direction) -> None:
-        copying = direction.copying
+        copier = direction.copier
         try:
-            await copying.run()
-            copying.at_sink = True
+            await copier.run()
+            copier.at_sink = True
             if isinstance(direction.sink, trio.abc.HalfCloseableStream):
                 await direction.sink.send_eof()
         except trio.BrokenResourceError:
-            at_sink = copying.at_sink
+            at_sink = copier.at_sink
             self._finish(
                 "reset", direction.sink_side if at_sink else direction.source_side
             )
@@ -200,11 +200,11 @@ class _Relay:
         if other.ended:
             self._finish("eof", other.source_side)
         elif self._half_close_timeout is not None:
-            await _wait_silence(self._half_close_timeout, other.copying)
+            await _wait_silence(self._half_close_timeout, other.copier)
             self._finish("half_close_timeout", direction.source_side)
 
     async def _wait_idle(self, seconds: float) -> None:
-        await _wait_silence(seconds, self._forth.copying, self._back.copying)
+        await _wait_silence(seconds, self._forth.copier, self._back.copier)
         self._finish("idle", None)
 
     def _finish(self, cause: Cause, ended_by: Side | None) -> None:
@@ -216,15 +216,15 @@ class _Relay:
         directions = (self._forth, self._back)
         if self._cause == "reset":
             for direction in directions:
-                abort_on_close(direction.sink)
-                await close_now(direction.sink)
+                reset_on_close(direction.sink)
+                await close_forcefully(direction.sink)
             return
         for direction in directions:
             sink = direction.sink
             if direction.ended and not isinstance(sink, trio.abc.HalfCloseableStream):
                 # The peer may have cut its TLS meanwhile: closed all the same.
                 with suppress(trio.BrokenResourceError):
-                    await close_within(sink, _FAREWELL)
+                    await close_gracefully(sink, _FAREWELL)
 
 
 def _is_cancelled(exc: BaseException) -> bool:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import trio
 
 if TYPE_CHECKING:
-    from .engine import Port
+    from .engine import Descriptor
     from .progress import Tally
 
 CAN_SPLICE = sys.platform == "linux"
@@ -26,7 +26,7 @@ _F_SETPIPE_SZ = 1031
 
 
 async def splice(
-    source: Port, sink: Port, tally: Tally, *, size: int, turns: int
+    source: Descriptor, sink: Descriptor, tally: Tally, *, size: int, turns: int
 ) -> bool:
     """Copy until the source is dry or has ended.
 

@@ -138,15 +138,15 @@ class HTTPCodec:
         held = self._parser.trailing_data[0]  # What a part of the body came with.
         return len(self._buffer) + len(held) > (self.body_left or 0)
 
-    def feed(self, received: bytes | bytearray) -> None:
-        """Take in what was received; for a head, until :meth:`take_head` has one."""
+    def receive_data(self, received: bytes | bytearray) -> None:
+        """Take in what was received; for a head, until :meth:`next_head` has one."""
         if self._buffer:
             self._buffer = _extendable(self._buffer)
             self._buffer += received
         else:
             self._buffer = bytes(received)
 
-    def take_head(self) -> bytes | None:
+    def next_head(self) -> bytes | None:
         """Take one whole head off what was fed; None if its end has not come.
 
         Raises:
@@ -303,7 +303,7 @@ class HTTPCodec:
             self._buffer += self._parser.trailing_data[0]
         return b""
 
-    def feed_body_end(self) -> None:
+    def receive_eof(self) -> None:
         """Take in that the peer ended the connection while a body was read."""
         self._parser.receive_data(b"")
 

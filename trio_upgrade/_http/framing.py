@@ -40,22 +40,22 @@ def check_request(head: bytes) -> dict[bytes, list[bytes]]:
             be read in two ways (§6.1, §6.3), a CONNECT has content (RFC 9110 §9.3.6),
             or something other than a 100 is expected (§10.1.1).
     """
-    old = False
+    is_http10 = False
     if not head.endswith(b" HTTP/1.1", 0, head.find(b"\r")):
-        old = _check_version(_find_request_version(head))
+        is_http10 = _check_version(_find_request_version(head))
     fields = _gather(head)
-    _check_host(fields.get(b"host", ()), required=not old)
+    _check_host(fields.get(b"host", ()), required=not is_http10)
     lengths = fields.get(b"content-length", ())
     codings = fields.get(b"transfer-encoding", ())
     if lengths or codings:
         if len(lengths) > 1 or any(b"," in length for length in lengths):
             # Equal ones too: whoever repeats it is confused, or wants to confuse.
             raise MalformedMessage("more than one Content-Length")
-        _check_body(lengths, codings, old=old)
+        _check_body(lengths, codings, is_http10=is_http10)
         content = codings or any(length.strip(b"0") for length in lengths)
         if content and head.startswith(b"CONNECT "):
             raise MalformedMessage("a CONNECT has no content")
-    if b"expect" in fields and not old:
+    if b"expect" in fields and not is_http10:
         for expectation in split_list(fields[b"expect"]):
             if expectation.lower() != "100-continue":
                 raise MalformedMessage("an unknown expectation", status=417)
@@ -76,11 +76,11 @@ def check_response(head: bytes, *, has_body: bool) -> None:
         MalformedMessage: The version is none of HTTP/1.0 and 1.1, or the body's end
             can be read in two ways (RFC 9112 §6.1, §6.3).
     """
-    old = _check_version(re.match(_RESPONSE_VERSION, head))
+    is_http10 = _check_version(re.match(_RESPONSE_VERSION, head))
     if has_body:
         fields = _gather(head)
         lengths = fields.get(b"content-length", ())
-        _check_body(lengths, fields.get(b"transfer-encoding", ()), old=old)
+        _check_body(lengths, fields.get(b"transfer-encoding", ()), is_http10=is_http10)
 
 
 def drop_framing(head: bytes) -> bytes:
@@ -126,13 +126,13 @@ def _check_host(values: Sequence[bytes], *, required: bool) -> None:
 
 
 def _check_body(
-    lengths: Iterable[bytes], values: Iterable[bytes], *, old: bool
+    lengths: Iterable[bytes], values: Iterable[bytes], *, is_http10: bool
 ) -> None:
     if not values:
         return
     if lengths:
         raise MalformedMessage("both Content-Length and Transfer-Encoding")
-    if old:
+    if is_http10:
         raise MalformedMessage("a transfer coding in HTTP/1.0")
     codings = [coding.lower() for coding in split_list(values)]
     if codings[-1:] != ["chunked"] or codings.count("chunked") > 1:

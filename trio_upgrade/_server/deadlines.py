@@ -83,10 +83,10 @@ class Deadlines:
         end_grace: Called when the grace of a drain is over.
 
     Attributes:
-        head: From accept to the end of the first head, TLS included; of the later
+        header: From accept to the end of the first head, TLS included; of the later
             ones from their first byte.
-        idle: Between requests.
-        decision: From a head to its answer.
+        keep_alive: Between requests.
+        response: From a head to its answer.
         wakes_at: When the reaper will look next.
     """
 
@@ -95,9 +95,9 @@ class Deadlines:
         "_grace_ends",
         "_grace_is_over",
         "_woken",
-        "decision",
-        "head",
-        "idle",
+        "header",
+        "keep_alive",
+        "response",
         "wakes_at",
     )
 
@@ -106,11 +106,13 @@ class Deadlines:
         self._grace_ends = math.inf
         self._grace_is_over = False
         make = DeadlineQueue
-        self.head: DeadlineQueue = make(
+        self.header: DeadlineQueue = make(
             self, limits.header_timeout, EndReason.SLOW_HEADER
         )
-        self.idle: DeadlineQueue = make(self, limits.keep_alive_timeout, EndReason.IDLE)
-        self.decision: DeadlineQueue = make(
+        self.keep_alive: DeadlineQueue = make(
+            self, limits.keep_alive_timeout, EndReason.IDLE
+        )
+        self.response: DeadlineQueue = make(
             self, limits.response_timeout, EndReason.SLOW_RESPONSE
         )
         self.wakes_at: float = math.inf
@@ -146,4 +148,4 @@ class Deadlines:
                 await self._woken.wait()
 
     def _queues(self) -> tuple[DeadlineQueue, ...]:
-        return self.head, self.idle, self.decision
+        return self.header, self.keep_alive, self.response

@@ -29,10 +29,10 @@ if TYPE_CHECKING:
     from .._http.headers import Field
     from .._http.messages import RequestHead
     from .deadlines import Expirable
-    from .http import ServerConnection
+    from .http import ServerHTTP
     from .response import Response
     from .server import Server
-    from .state import Hub
+    from .state import ServerState
 
 _TUNNEL = "CONNECT"
 
@@ -46,7 +46,7 @@ class ServerExchange:
         transport: What it runs on.
         head: Of the request.
         server: What the request is told of its server.
-        hub: What the server's connections share.
+        state: What the server's connections share.
         session: What the deadlines are armed for.
         last: Whether the answer ends the connection.
 
@@ -64,11 +64,11 @@ class ServerExchange:
         "_clients_faults",
         "_dropped",
         "_http",
-        "_hub",
         "_last",
         "_on_its_way",
         "_progress",
         "_session",
+        "_state",
         "_stream",
         "_transport",
         "_waited",
@@ -79,18 +79,18 @@ class ServerExchange:
 
     def __init__(
         self,
-        http: ServerConnection,
+        http: ServerHTTP,
         transport: trio.abc.Stream,
         head: RequestHead,
         server: Server,
-        hub: Hub,
+        state: ServerState,
         session: Expirable,
         *,
         last: bool,
     ) -> None:
-        self._http: ServerConnection | None = http
+        self._http: ServerHTTP | None = http
         self._transport = transport
-        self._hub = hub
+        self._state = state
         self._session = session
         self._last = last
         self._dropped = False
@@ -99,11 +99,11 @@ class ServerExchange:
         # Of the body: seconds waited for, and bytes come, since it last made progress.
         self._waited = 0.0
         self._progress = 0
-        self._began = trio.current_time() if hub.wants_times else 0.0
+        self._began = trio.current_time() if state.wants_times else 0.0
         self._clients_faults: list[Exception] = []
         self._stream: UpgradedStream | None = None
         self.protocol: str | None = None
-        limit = hub.limits.body_bytes
+        limit = state.limits.body_bytes
         codec = http.codec
         body = NO_BODY
         if not codec.body_ended:
@@ -120,7 +120,7 @@ class ServerExchange:
         return None if self._stream is None else self._stream.outermost
 
     @property
-    def http(self) -> ServerConnection:
+    def http(self) -> ServerHTTP:
         """The HTTP side.
 
         Raises:
@@ -155,15 +155,15 @@ class ServerExchange:
             await http.send_informational(100, "Continue", ())
         return await self._receive_in_time(http)
 
-    async def _receive_in_time(self, http: ServerConnection) -> bytes:
+    async def _receive_in_time(self, http: ServerHTTP) -> bytes:
         # A floor on progress, not a deadline for the next byte: a slow upload lives, and
         # one byte now and then does not.  Only the time that is waited here counts.
-        limits = self._hub.limits
+        limits = self._state.limits
         chunk: bytes | None = None
         try:
             if limits.body_timeout is None:
                 return await http.receive_body()
-            chunk = await http.receive_body_here()
+            chunk = await http.receive_buffered_body()
             if chunk is None:
                 began = trio.current_time()
                 with trio.move_on_after(max(0.0, limits.body_timeout - self._waited)):
@@ -180,7 +180,7 @@ class ServerExchange:
             self._waited, self._progress = 0.0, 0
         return chunk
 
-    async def _drain_body(self, http: ServerConnection) -> None:
+    async def _drain_body(self, http: ServerHTTP) -> None:
         drained = 0
         while not http.codec.body_ended:
             chunk = await self._receive_in_time(http)
@@ -189,7 +189,7 @@ class ServerExchange:
             self._check_drain(drained)
 
     def _check_drain(self, size: int) -> None:
-        limit = self._hub.limits.drain_body
+        limit = self._state.limits.drain_body
         if size > limit:
             raise self._clients_fault(BodyTooLarge(limit))
 
@@ -203,7 +203,7 @@ class ServerExchange:
         self._watching = True
         try:
             await http.wait_disconnect(
-                self._hub.limits.read_ahead,
+                self._state.limits.read_ahead,
                 ignore_end=bool(request.upgrades) or request.method == "CONNECT",
             )
         finally:
@@ -233,8 +233,8 @@ class ServerExchange:
                     await http.send_informational(100, "Continue", ())
                 await self._drain_body(http)
                 # All that may have taken its time.
-                self._hub.check_draining()
-            self._hub.deadlines.decision.disarm(self._session)
+                self._state.check_draining()
+            self._state.deadlines.response.disarm(self._session)
             await http.send_informational(101, reason, fields)
             return self._hand_over(http, protocol)
         except BaseException as exc:
@@ -250,8 +250,8 @@ class ServerExchange:
             raise UsageError(f"no tunnel was asked for by {self.request!r}")
         self._begin_switch()
         try:
-            self._hub.deadlines.decision.disarm(self._session)
-            await http.send_tunnel("OK", (self._hub.dates.field(), *fields))
+            self._state.deadlines.response.disarm(self._session)
+            await http.send_tunnel("OK", (self._state.dates.field(), *fields))
             return self._hand_over(http, _TUNNEL)
         except BaseException as exc:
             self._undo_switch(http, exc)
@@ -259,7 +259,7 @@ class ServerExchange:
         finally:
             self._on_its_way = False
 
-    def _get_answerable(self) -> ServerConnection:
+    def _get_answerable(self) -> ServerHTTP:
         http = self.http
         if not http.may_answer:
             raise UsageError("the request was answered already")
@@ -273,36 +273,36 @@ class ServerExchange:
         # nobody else reads meanwhile.
         self._check_not_switching()
         try:
-            self._hub.reserve_upgrade()
+            self._state.reserve_upgrade()
         except Unavailable as exc:
             self._clients_faults.append(exc)
             raise
         self._on_its_way = True
 
-    def _undo_switch(self, http: ServerConnection, exc: BaseException) -> None:
+    def _undo_switch(self, http: ServerHTTP, exc: BaseException) -> None:
         # The app has to decide again.
         if isinstance(exc, Unavailable):
             self._clients_faults.append(exc)
-        self._hub.release_upgrade()
+        self._state.release_upgrade()
         if not http.broken:
-            self._hub.deadlines.decision.arm(self._session)
+            self._state.deadlines.response.arm(self._session)
 
     def _check_not_switching(self) -> None:
         if self._on_its_way:
             raise UsageError("another task is switching this connection")
 
-    def _hand_over(self, http: ServerConnection, protocol: str) -> UpgradedStream:
+    def _hand_over(self, http: ServerHTTP, protocol: str) -> UpgradedStream:
         rest, ended = http.hand_over()
-        hub = self._hub
+        state = self._state
         stream = self._stream = UpgradedStream(self._transport, rest, ended=ended)
         self.protocol = protocol
         self._http = None
         # It may be held for days now.
         let_go(self.request)
-        hub.count_switch()
-        if hub.on_switch is not None:
+        state.count_switch()
+        if state.on_switch is not None:
             seconds = trio.current_time() - self._began
-            hub.tell(hub.on_switch, SwitchRecord(self.request, protocol, seconds))
+            state.notify(state.on_switch, SwitchRecord(self.request, protocol, seconds))
         return stream
 
     async def answer(self, response: Response, *, close: bool = False) -> bool:
@@ -319,27 +319,27 @@ class ServerExchange:
             BodyError: What the client sends of its body cannot be skipped; the response
                 was sent.
         """
-        http, hub = self.http, self._hub
-        hub.deadlines.decision.disarm(self._session)
+        http, state = self.http, self._state
+        state.deadlines.response.disarm(self._session)
         close = (
             close
             or self._last
-            or hub.draining.is_set()
+            or state.draining.is_set()
             or must_close(
                 self.request.method,
                 client_waits=http.codec.client_waits,
                 unread=http.codec.body_left,
-                drain_body=hub.limits.drain_body,
+                drain_body=state.limits.drain_body,
             )
         )
-        if hub.close_on_optimistic_data and self.request.upgrades:
+        if state.close_on_optimistic_data and self.request.upgrades:
             # Somebody took the switch for granted: what follows may be anything.
             close = close or http.codec.has_next
-        await http.send_response(response, hub.dates.field(), close=close)
-        if hub.on_request is not None:
+        await http.send_response(response, state.dates.field(), close=close)
+        if state.on_request is not None:
             seconds = trio.current_time() - self._began
-            hub.tell(
-                hub.on_request, RequestRecord(self.request, response.status, seconds)
+            state.notify(
+                state.on_request, RequestRecord(self.request, response.status, seconds)
             )
         if http.closes:
             # Nothing that follows would be processed: no need to find its beginning.

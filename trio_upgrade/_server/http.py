@@ -8,7 +8,7 @@ import trio
 
 from .._errors import MalformedMessage
 from .._http.switching import keeps_alive
-from .._http_stream import PIECE, SMALL_BODY, HTTPConnection, Watch
+from .._http_stream import PIECE, SMALL_BODY, HTTPStream, Watch
 from .response_writer import ResponseWriter
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @final
-class ServerConnection(HTTPConnection):
+class ServerHTTP(HTTPStream):
     """One connection of a server; not for two tasks at a time.
 
     Args:
@@ -59,7 +59,7 @@ class ServerConnection(HTTPConnection):
         raw = await self.receive_head()
         return None if raw is None else self._parse_request(raw)
 
-    def take_request(self) -> RequestHead | None:
+    def receive_request_nowait(self) -> RequestHead | None:
         """Take the next request head if it is here, without a checkpoint; None if not.
 
         From a kernel socket only.
@@ -69,8 +69,8 @@ class ServerConnection(HTTPConnection):
             trio.BrokenResourceError: Likewise.
         """
         self._start_exchange()
-        self.receive_here()
-        raw = self.codec.take_head()
+        self.receive_nowait()
+        raw = self.codec.next_head()
         self._begun = raw is None
         return None if raw is None else self._parse_request(raw)
 
@@ -88,7 +88,7 @@ class ServerConnection(HTTPConnection):
             writer.method = raw[: raw.find(b" ")].decode("latin-1")
             raise
         writer.method = head.method
-        writer.old = head.http_version != "1.1"
+        writer.is_http10 = head.http_version != "1.1"
         writer.closes = not keeps_alive(head.http_version, head.headers)
         return head
 
@@ -101,7 +101,7 @@ class ServerConnection(HTTPConnection):
         await trio.lowlevel.checkpoint()
         while not (self.ended or self.lost or self.codec.has_ahead(read_ahead)):
             with suppress(trio.BrokenResourceError):
-                self.codec.feed(await self.receive())
+                self.codec.receive_data(await self.receive())
         if not self.lost and (ignore_end or not self.ended):
             await trio.sleep_forever()
 
@@ -116,7 +116,7 @@ class ServerConnection(HTTPConnection):
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         self.codec.continue_sent()
-        await self.send_at_once(self._writer.write_switch(status, reason, fields))
+        await self.send_short(self._writer.write_switch(status, reason, fields))
 
     async def send_tunnel(self, reason: str, fields: Iterable[Field]) -> None:
         """Send the 200 that makes a CONNECT a tunnel.
@@ -125,7 +125,7 @@ class ServerConnection(HTTPConnection):
             trio.BrokenResourceError: As :meth:`send_informational` does.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
-        await self.send_at_once(self._writer.write_switch(200, reason, fields))
+        await self.send_short(self._writer.write_switch(200, reason, fields))
 
     async def send_response(
         self, response: Response, date: Field, *, close: bool
@@ -149,14 +149,14 @@ class ServerConnection(HTTPConnection):
         head, has_content = writer.write_head(response, date, close=close)
         self.codec.continue_sent()
         if not has_content:
-            await self.send_at_once(head)
+            await self.send_short(head)
         elif not isinstance(body, bytes):
-            await self.send_at_once(head)
+            await self.send_short(head)
             await self._send_iterable(body)
         elif len(body) <= SMALL_BODY:
-            await self.send_at_once(head + body)
+            await self.send_short(head + body)
         else:
-            await self.send_at_once(head)
+            await self.send_short(head)
             await self.send(body)
         writer.ended = True
 

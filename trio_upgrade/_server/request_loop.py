@@ -13,7 +13,7 @@ from .._http.messages import opens_tunnel
 from .._streams.underlying import find_peer
 from .._util import find_leaves, split_errors
 from .exchange import ServerExchange, is_loss
-from .http import ServerConnection
+from .http import ServerHTTP
 from .records import EndReason
 from .response import TEXT, Response, Tunnel, Upgrade, refuse
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .request import Answer, App, Request, UpgradeHandler
     from .server import Server
     from .session import Session
-    from .state import Hub
+    from .state import ServerState
 
     Switched: TypeAlias = tuple[Request, UpgradedStream, UpgradeHandler]
 
@@ -50,7 +50,7 @@ class RequestLoop:
         session: The connection, which learns what becomes of it.
         app: What answers.
         server: Whose connection it is.
-        hub: What that shares with its other connections.
+        state: What that shares with its other connections.
 
     Attributes:
         http: How it speaks HTTP.
@@ -60,23 +60,23 @@ class RequestLoop:
 
     __slots__ = (
         "_app",
-        "_hub",
         "_server",
         "_session",
+        "_state",
         "_transport",
         "http",
         "switched",
     )
 
-    def __init__(self, session: Session, app: App, server: Server, hub: Hub) -> None:
+    def __init__(
+        self, session: Session, app: App, server: Server, state: ServerState
+    ) -> None:
         self._session = session
         self._app = app
         self._server = server
-        self._hub = hub
+        self._state = state
         self._transport = session.stream
-        self.http: ServerConnection = ServerConnection(
-            session.stream, hub.limits, session
-        )
+        self.http: ServerHTTP = ServerHTTP(session.stream, state.limits, session)
         self.switched: Switched | None = None
 
     async def run_at_once(self) -> bool:
@@ -116,16 +116,16 @@ class RequestLoop:
             exchange.finish()
 
     async def _receive_request(self, *, at_once: bool = False) -> ServerExchange | None:
-        http, session, hub = self.http, self._session, self._hub
+        http, session, state = self.http, self._session, self._state
         session.reason = _CANCELLED
         if at_once or not http.codec.has_begun_head:
             session.idle = not at_once
-            if hub.draining.is_set():
+            if state.draining.is_set():
                 session.reason = EndReason.DRAINED
                 return None
         try:
             if at_once:
-                head = http.take_request()
+                head = http.receive_request_nowait()
                 if head is None:
                     return None
             else:
@@ -137,11 +137,11 @@ class RequestLoop:
                 await trio.lowlevel.checkpoint_if_cancelled()
                 session.head_ended()
             session.requests += 1
-            hub.total_requests += 1
-            most = hub.limits.requests_per_connection
+            state.total_requests += 1
+            most = state.limits.requests_per_connection
             last = most is not None and session.requests >= most
             exchange = ServerExchange(
-                http, self._transport, head, self._server, hub, session, last=last
+                http, self._transport, head, self._server, state, session, last=last
             )
         except trio.BrokenResourceError:
             session.reason = EndReason.LOST
@@ -152,20 +152,22 @@ class RequestLoop:
             _LOGGER.debug("refused %s: %s", find_peer(self._transport), exc)
             await self._refuse(refuse(exc))
             return None
-        hub.deadlines.decision.arm(session)
+        state.deadlines.response.arm(session)
         return exchange
 
     async def _refuse(self, refusal: Response) -> None:
         # Answers what never became a request, or is none any more.
         with suppress(trio.BrokenResourceError):
-            await self.http.send_response(refusal, self._hub.dates.field(), close=True)
+            await self.http.send_response(
+                refusal, self._state.dates.field(), close=True
+            )
 
     async def apologize(self, reason: EndReason) -> None:
         """Say what the peer is still owed after a deadline."""
         http, session = self.http, self._session
         if reason not in _ENDS or session.reason is not EndReason.ERROR:
             session.reason = reason
-        self._tell_end(reason)
+        self._report_end(reason)
         if session.protocol is not None:
             # The app has switched all the same, behind a shield: HTTP is over.
             return
@@ -180,9 +182,9 @@ class RequestLoop:
         """Take in that the peer did not read in time."""
         if self._session.reason is not EndReason.ERROR:
             self._session.reason = EndReason.SLOW_READER
-        self._tell_end(EndReason.SLOW_READER)
+        self._report_end(EndReason.SLOW_READER)
 
-    def _tell_end(self, reason: EndReason) -> None:
+    def _report_end(self, reason: EndReason) -> None:
         _LOGGER.debug("ended %s: %s", find_peer(self._transport), reason.value)
 
     async def _run_app(self, exchange: ServerExchange) -> bool:

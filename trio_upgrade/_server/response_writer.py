@@ -49,14 +49,14 @@ class Framing:
 
 
 def frame_response(
-    method: str, response: Response, *, old: bool, close: bool
+    method: str, response: Response, *, is_http10: bool, close: bool
 ) -> Framing:
     """Decide about the framing of a final response.
 
     Args:
         method: Of the request, empty if none could be made out.
         response: The response.
-        old: Whether the client speaks HTTP/1.0, which knows no chunks.
+        is_http10: Whether the client speaks HTTP/1.0, which knows no chunks.
         close: Whether the connection ends in any case.
 
     Raises:
@@ -74,7 +74,7 @@ def frame_response(
         length = None
     elif length is not None:
         fields.append((b"Content-Length", b"%d" % length))
-    elif old:
+    elif is_http10:
         # The end of the connection is the end of the content.
         close = close or has_content
     else:
@@ -117,17 +117,17 @@ class ResponseWriter:
 
     Attributes:
         method: Of the request, as far as it can be made out.
-        old: Whether the request came in HTTP/1.0, or in who knows what.
+        is_http10: Whether the request came in HTTP/1.0, or in who knows what.
         closes: Whether the connection ends with the answer.
         begun: Whether the answer is begun.
         ended: Whether it is written to its end.
     """
 
-    __slots__ = ("_chunked", "_left", "begun", "closes", "ended", "method", "old")
+    __slots__ = ("_chunked", "_left", "begun", "closes", "ended", "is_http10", "method")
 
     def __init__(self) -> None:
         self.method: str = ""
-        self.old: bool = True
+        self.is_http10: bool = True
         self.closes: bool = True
         self.begun: bool = False
         self.ended: bool = False
@@ -154,7 +154,7 @@ class ResponseWriter:
                 (RFC 9110 §8.6); the response is not begun.
         """
         framing = frame_response(
-            self.method, response, old=self.old, close=close or self.closes
+            self.method, response, is_http10=self.is_http10, close=close or self.closes
         )
         fields = framing.fields
         if b"date" not in response.names:

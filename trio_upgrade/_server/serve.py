@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, TypeVar
 import trio
 
 from .._limits import Limits
-from .._streams.closing import close_now
+from .._streams.closing import close_forcefully
 from .._streams.socket_listener import DirectSocketListener
 from .._streams.tcp_listeners import open_tcp_listeners
 from .._streams.unix_listener import UnixListener, open_unix_listener
 from .._util import public
 from .request_loop import RequestLoop
-from .server import Server, find_hub
+from .server import Server, find_state
 from .session import Session
-from .state import Hub
+from .state import ServerState
 
 if TYPE_CHECKING:
     import ssl
@@ -232,39 +232,44 @@ async def serve_listeners(
         observer: See :func:`serve_tcp`.
         task_status: Gets a :class:`Server` as soon as connections are accepted.
     """
-    hub = Hub(
+    state = ServerState(
         limits,
         close_on_optimistic_data=close_on_optimistic_data,
         strict=strict,
         observer=observer,
     )
-    server = Server(listeners, hub)
+    server = Server(listeners, state)
     try:
         async with trio.open_nursery() as nursery:
-            make_loop = partial(RequestLoop, app=app, server=server, hub=hub)
+            make_loop = partial(RequestLoop, app=app, server=server, state=state)
             make_session = partial(
-                Session, make_loop, hub=hub, outer=nursery.cancel_scope
+                Session, make_loop, state=state, outer=nursery.cancel_scope
             )
             for listener in server.listeners:
-                accepting = hub.accept_until_drained()
+                accepting = state.accept_until_drained()
                 nursery.start_soon(
-                    _accept_connections, listener, accepting, hub, make_session, nursery
+                    _accept_connections,
+                    listener,
+                    accepting,
+                    state,
+                    make_session,
+                    nursery,
                 )
-            nursery.start_soon(hub.deadlines.run, name="trio_upgrade deadlines")
+            nursery.start_soon(state.deadlines.run, name="trio_upgrade deadlines")
             task_status.started(server)
-            await hub.wait_drained()
+            await state.wait_drained()
             nursery.cancel_scope.cancel()
         # The end of a grace may have ended that wait, too, and what has joined from
         # elsewhere is no task of the nursery.
-        await hub.wait_drained()
+        await state.wait_drained()
     finally:
-        hub.end()
+        state.end()
 
 
 async def _accept_connections(
     listener: trio.abc.Listener[trio.abc.Stream],
     accepting: trio.CancelScope,
-    hub: Hub,
+    state: ServerState,
     make_session: Callable[[trio.abc.Stream], Session],
     nursery: trio.Nursery,
 ) -> None:
@@ -272,9 +277,9 @@ async def _accept_connections(
     async with listener:
         with accepting:
             while True:
-                await hub.wait_room()
+                await state.wait_capacity()
                 try:
-                    streams = await _accept_some(listener, min(_BATCH, hub.room))
+                    streams = await _accept_some(listener, min(_BATCH, state.capacity))
                 except OSError as exc:
                     if exc.errno not in _CAPACITY_ERRNOS:
                         raise
@@ -289,14 +294,14 @@ async def _accept_connections(
                 streams.reverse()
                 try:
                     while streams:
-                        if hub.room < 1:
+                        if state.capacity < 1:
                             # Others have been quicker.
-                            await hub.wait_room()
+                            await state.wait_capacity()
                         session = make_session(streams.pop())
                         nursery.start_soon(session.serve, name=_CONNECTION)
                 finally:
                     for stream in streams:
-                        await close_now(stream)
+                        await close_forcefully(stream)
 
 
 async def _accept_some(
@@ -334,12 +339,12 @@ async def serve_stream(
         observer: See :func:`serve_tcp`.
     """
     if server is not None:
-        hub = find_hub(server)
-        make_loop = partial(RequestLoop, app=app, server=server, hub=hub)
+        state = find_state(server)
+        make_loop = partial(RequestLoop, app=app, server=server, state=state)
         with trio.CancelScope() as scope:
-            await Session(make_loop, stream, hub, scope).serve()
+            await Session(make_loop, stream, state, scope).serve()
         return
-    hub = Hub(
+    state = ServerState(
         limits,
         close_on_optimistic_data=close_on_optimistic_data,
         strict=strict,
@@ -347,11 +352,11 @@ async def serve_stream(
     )
     failure: BaseException | None = None
     scope = trio.CancelScope()
-    make_loop = partial(RequestLoop, app=app, server=Server((), hub), hub=hub)
-    session = Session(make_loop, stream, hub, scope)
+    make_loop = partial(RequestLoop, app=app, server=Server((), state), state=state)
+    session = Session(make_loop, stream, state, scope)
     try:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(hub.deadlines.run, name="trio_upgrade deadlines")
+            nursery.start_soon(state.deadlines.run, name="trio_upgrade deadlines")
             try:
                 with scope:
                     await session.serve()
@@ -360,7 +365,7 @@ async def serve_stream(
                 failure = exc
             nursery.cancel_scope.cancel()
     finally:
-        hub.end()
+        state.end()
         if failure is not None:
             # Also in the place of a Cancelled, which the reaper has met, too.
             raise failure

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from .._limits import Limits
     from .records import ServerStatistics
-    from .state import Hub
+    from .state import ServerState
 
 _ANY_HOST = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  compared, not bound
 
@@ -35,15 +35,17 @@ class Server:
     """
 
     def __init__(
-        self, listeners: Sequence[trio.abc.Listener[trio.abc.Stream]], hub: Hub
+        self,
+        listeners: Sequence[trio.abc.Listener[trio.abc.Stream]],
+        state: ServerState,
     ) -> None:
         self.listeners: list[trio.abc.Listener[trio.abc.Stream]] = list(listeners)
-        self._hub = hub
+        self._state = state
 
     @property
     def limits(self) -> Limits:
         """Its bounds."""
-        return self._hub.limits
+        return self._state.limits
 
     @property
     def url(self) -> str:
@@ -77,12 +79,12 @@ class Server:
 
     def statistics(self) -> ServerStatistics:
         """Return the counts of now, frozen."""
-        return self._hub.statistics()
+        return self._state.statistics()
 
     @property
     def is_draining(self) -> bool:
         """Whether it is on its way to its end."""
-        return self._hub.draining.is_set()
+        return self._state.draining.is_set()
 
     async def wait_draining(self) -> None:
         """Wait until the drain begins.
@@ -90,7 +92,7 @@ class Server:
         For upgraded handlers, which are told by this and by nothing else: say goodbye
         in the protocol's own words and return before the grace is over.
         """
-        await self._hub.draining.wait()
+        await self._state.draining.wait()
 
     def start_drain(self, grace: float | None) -> None:
         """Begin to drain and return at once; for handlers, hooks and signals.
@@ -108,7 +110,7 @@ class Server:
         Raises:
             ValueError: The grace is negative.
         """
-        self._hub.start_drain(grace)
+        self._state.start_drain(grace)
 
     async def drain(self, grace: float | None) -> None:
         """Drain, and wait until every socket is closed.
@@ -124,14 +126,14 @@ class Server:
             UsageError: This is a task of one of the connections, which would wait for
                 itself; :meth:`start_drain` does not. Nothing was done.
         """
-        if self._hub.serves_task(trio.lowlevel.current_task()):
+        if self._state.serves_task(trio.lowlevel.current_task()):
             raise UsageError("a connection cannot wait for its own end: start_drain()")
-        self._hub.start_drain(grace)
-        await self._hub.ended.wait()
+        self._state.start_drain(grace)
+        await self._state.ended.wait()
 
     async def wait_ended(self) -> None:
         """Wait until it has ended, drained or cancelled, and every socket is closed."""
-        await self._hub.ended.wait()
+        await self._state.ended.wait()
 
 
 def _quote_path(name: str | bytes) -> str:
@@ -141,9 +143,9 @@ def _quote_path(name: str | bytes) -> str:
     return quote(path if path.startswith(b"\0") else os.path.abspath(path), safe="")
 
 
-def find_hub(server: Server) -> Hub:
+def find_state(server: Server) -> ServerState:
     """Return the shared part of a server, for the rooms above."""
-    return server._hub  # pyright: ignore[reportPrivateUsage]
+    return server._state  # pyright: ignore[reportPrivateUsage]
 
 
 @public

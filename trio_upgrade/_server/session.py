@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, final
 
 import trio
 
-from .._streams.closing import close_at_once, close_in_stages, close_now
+from .._streams.closing import close_forcefully, close_in_stages, close_nowait
 from .._streams.socket_stream import DirectSocketStream
-from .._streams.underlying import abort_on_close, find_peer
+from .._streams.underlying import find_peer, reset_on_close
 from .._util import split_errors
 from .exchange import is_loss
 from .records import EndReason
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .._streams.underlying import Peer
     from .request import Request
     from .request_loop import RequestLoop, Switched
-    from .state import Hub
+    from .state import ServerState
 
 
 @final
@@ -29,7 +29,7 @@ class Session:
     Args:
         make_loop: Makes what speaks HTTP on it.
         transport: The connection; it is owned from now on.
-        hub: What it shares with the other connections of its server.
+        state: What it shares with the other connections of its server.
         outer: The scope that this is served in. It is cancelled when a connection that
             has switched must end, which is when all of them must.
 
@@ -49,9 +49,9 @@ class Session:
 
     __slots__ = (
         "_cause",
-        "_hub",
         "_make_loop",
         "_outer",
+        "_state",
         "abort",
         "began",
         "depth",
@@ -68,11 +68,11 @@ class Session:
         self,
         make_loop: Callable[[Session], RequestLoop],
         transport: trio.abc.Stream,
-        hub: Hub,
+        state: ServerState,
         outer: trio.CancelScope,
     ) -> None:
         self._make_loop = make_loop
-        self._hub = hub
+        self._state = state
         self._outer = outer
         self.stream: trio.abc.Stream = transport
         self.scope: trio.CancelScope = outer
@@ -82,13 +82,13 @@ class Session:
         self.protocol: str | None = None
         self.reason: EndReason = EndReason.CANCELLED
         # Only an observer wants to know.
-        self.began: float = 0.0 if hub.on_end is None else trio.current_time()
+        self.began: float = 0.0 if state.on_end is None else trio.current_time()
         # Before its task has begun it has no scope of its own that a drain could cancel;
         # it looks by itself then.
         self.idle: bool = False
         self.task: trio.lowlevel.Task | None = None
         self.depth: int = 0
-        self._hub.admit(self)
+        self._state.add(self)
 
     async def serve(self) -> None:
         """Serve the connection to its end, and close it on every path.
@@ -96,10 +96,10 @@ class Session:
         Whatever goes wrong in it costs this connection alone, and unless it is the
         peer's doing it is logged; only where the server is strict errors come out.
         """
-        hub, self.task = self._hub, trio.lowlevel.current_task()
+        state, self.task = self._state, trio.lowlevel.current_task()
         self.depth = len(self.task.child_nurseries)
         # Later it may be gone.
-        peer = find_peer(self.stream) if hub.wants_peers else None
+        peer = find_peer(self.stream) if state.wants_peers else None
         try:
             try:
                 switched = await self._speak_http()
@@ -117,27 +117,27 @@ class Session:
                         )
                     finally:
                         self.stream = stream.outermost
-                if self.abort or hub.is_over:
+                if self.abort or state.is_over:
                     await self._close_abruptly()
-                elif not close_at_once(self.stream):
+                elif not close_nowait(self.stream):
                     with trio.CancelScope() as self.scope:
-                        await close_in_stages(self.stream, hub.limits.linger)
+                        await close_in_stages(self.stream, state.limits.linger)
             except BaseException:
                 if self.reason is EndReason.CANCELLED:
                     # When all must end, the scope of all is cancelled as well.
                     self.reason = self._cause
-                hub.deadlines.disarm(self)
+                state.deadlines.disarm(self)
                 await self._close_abruptly()
                 raise
         except BaseException as exc:
             self._let_out(exc, peer)
         finally:
-            hub.dismiss(self, upgraded=self.protocol is not None)
-            if hub.on_end is not None:
-                hub.tell_end(self, self.stream, peer, self.reason)
+            state.remove(self, upgraded=self.protocol is not None)
+            if state.on_end is not None:
+                state.report_end(self, self.stream, peer, self.reason)
 
     async def _speak_http(self) -> Switched | None:
-        hub = self._hub
+        state = self._state
         loop = self._make_loop(self)
         try:
             # To enter a scope and to leave it takes a twentieth of a handshake.  What is
@@ -147,7 +147,7 @@ class Session:
                     await loop.run()
             if loop.switched is None:
                 # Only the end is left, and that has a bound of its own.
-                hub.deadlines.disarm(self)
+                state.deadlines.disarm(self)
                 if loop.http.slow:
                     loop.tell_slow()
                 elif self.scope.cancelled_caught:
@@ -157,7 +157,7 @@ class Session:
             self.abort = self.abort or loop.http.broken
         # No deadline is running any more: from now on it ends with all the others.
         self.scope = self._outer
-        if hub.is_over:
+        if state.is_over:
             self._outer.cancel(reason=self._cause.value)
         return loop.switched
 
@@ -165,12 +165,12 @@ class Session:
         # As long as its first head need not be waited for. What is sent has a scope of
         # its own where it has to wait, and the end of a grace cancels that of all.
         direct = isinstance(self.stream, DirectSocketStream)
-        return direct and self._hub.limits.response_timeout is None
+        return direct and self._state.limits.response_timeout is None
 
     async def _close_abruptly(self) -> None:
         if self.abort:
-            abort_on_close(self.stream)
-        await close_now(self.stream)
+            reset_on_close(self.stream)
+        await close_forcefully(self.stream)
 
     ################################################################
     # Deadlines
@@ -183,21 +183,21 @@ class Session:
 
     def head_awaited(self) -> None:
         """Take in that the next head has to be waited for."""
-        deadlines = self._hub.deadlines
-        (deadlines.idle if self.requests else deadlines.head).arm(self)
+        deadlines = self._state.deadlines
+        (deadlines.keep_alive if self.requests else deadlines.header).arm(self)
 
     def head_began(self) -> None:
         """Take in that some of a head has come, but not all."""
         self.idle = False
         if self.requests:
-            self._hub.deadlines.idle.disarm(self)
-            self._hub.deadlines.head.arm(self)
+            self._state.deadlines.keep_alive.disarm(self)
+            self._state.deadlines.header.arm(self)
 
     def head_ended(self) -> None:
         """Take in that all of it has come."""
         self.idle = False
-        self._hub.deadlines.idle.disarm(self)
-        self._hub.deadlines.head.disarm(self)
+        self._state.deadlines.keep_alive.disarm(self)
+        self._state.deadlines.header.disarm(self)
 
     ################################################################
     # Errors
@@ -206,10 +206,10 @@ class Session:
     def _let_out(self, exc: BaseException, peer: Peer) -> None:
         errors, rest = split_errors(exc)
         try:
-            if self._hub.strict or errors is None:
+            if self._state.strict or errors is None:
                 raise exc
             # A transport that fails to close, or a bug: not the listener's problem.
-            self._hub.tell_error(peer, None, errors)
+            self._state.report_error(peer, None, errors)
             if rest is not None:
                 raise rest from None
         finally:
@@ -228,7 +228,7 @@ class Session:
             if errors is None:
                 raise exc
             lost = lost and is_loss(errors)
-            if rest is not None and self._hub.strict and not lost:
+            if rest is not None and self._state.strict and not lost:
                 raise exc
             self.abort = switched
             if lost:
@@ -243,8 +243,8 @@ class Session:
     def report(self, request: Request, errors: Exception) -> None:
         """Tell of errors of the app; raise them where the server is strict."""
         self.reason = EndReason.ERROR
-        self._hub.total_errors += 1
-        self._hub.tell_error(request.peer, request, errors)
-        if self._hub.strict:
+        self._state.total_errors += 1
+        self._state.report_error(request.peer, request, errors)
+        if self._state.strict:
             self.abort = True
             raise errors

@@ -29,7 +29,7 @@ _LOGGER = logging.getLogger("trio_upgrade.server")
 
 
 class Served(Expirable, Protocol):
-    """One connection, as the hub sees it."""
+    """One connection, as the state sees it."""
 
     @property
     def idle(self) -> bool: ...
@@ -63,7 +63,7 @@ def check_grace(grace: float | None) -> float:
 
 
 @final
-class Hub:
+class ServerState:
     """The shared part of a server.
 
     Args:
@@ -127,7 +127,7 @@ class Hub:
     # Connections
     ################################################################
 
-    async def wait_room(self) -> None:
+    async def wait_capacity(self) -> None:
         """Wait until another connection may be served; no checkpoint if it may now."""
         bound = self.limits.connections
         while bound is not None and len(self._connections) >= bound:
@@ -135,19 +135,19 @@ class Hub:
             await self._left.wait()
 
     @property
-    def room(self) -> int:
+    def capacity(self) -> int:
         """How many more connections may be served."""
         bound = self.limits.connections
         return sys.maxsize if bound is None else bound - len(self._connections)
 
-    def admit(self, connection: Served) -> None:
+    def add(self, connection: Served) -> None:
         """Count a connection in."""
         self._connections.add(connection)
         self._total_connections += 1
         if self.is_over:
             connection.expire(EndReason.DRAINED)
 
-    def dismiss(self, connection: Served, *, upgraded: bool) -> None:
+    def remove(self, connection: Served, *, upgraded: bool) -> None:
         """Count a connection out; it is closed."""
         self._connections.discard(connection)
         if upgraded:
@@ -216,13 +216,15 @@ class Hub:
             is_draining=self.draining.is_set(),
         )
 
-    def tell_error(self, peer: Peer, request: Request | None, error: Exception) -> None:
+    def report_error(
+        self, peer: Peer, request: Request | None, error: Exception
+    ) -> None:
         """Tell of what an app has raised, or of what broke in serving: log, observer.
 
         A strict server raises it as well, so that nobody need log it.
         """
         if self.on_error is not None:
-            self.tell(self.on_error, ErrorRecord(peer, request, error))
+            self.notify(self.on_error, ErrorRecord(peer, request, error))
         if self.strict:
             return
         if request is None:
@@ -231,7 +233,7 @@ class Hub:
             message = "error in the app, serving %r to %s"
             _LOGGER.error(message, request, peer, exc_info=error)
 
-    def tell_end(
+    def report_end(
         self,
         connection: Served,
         stream: trio.abc.Stream,
@@ -250,9 +252,9 @@ class Hub:
             sent=0 if switched is None else switched.sent,
             seconds=trio.current_time() - connection.began,
         )
-        self.tell(self.on_end, record)
+        self.notify(self.on_end, record)
 
-    def tell(self, callback: Callable[[RecordT], object], record: RecordT) -> None:
+    def notify(self, callback: Callable[[RecordT], object], record: RecordT) -> None:
         """Call an observer; what it raises is logged and stops nothing."""
         try:
             callback(record)

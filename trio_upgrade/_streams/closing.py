@@ -10,8 +10,8 @@ import trio
 
 from .._util import split_errors
 from .socket_stream import DirectSocketStream
-from .underlying import abort_on_close
-from .upgraded import UpgradedStream, look_below
+from .underlying import reset_on_close
+from .upgraded import UpgradedStream, find_underlying
 
 # What isinstance() cannot tell of a generic class.
 _SSLStream: TypeAlias = trio.SSLStream[trio.abc.Stream]
@@ -34,11 +34,11 @@ async def end_stream(
         stream = stream.outermost
     errors, _ = split_errors(exc)
     if errors is not None:
-        abort_on_close(stream)
-    await close_now(stream)
+        reset_on_close(stream)
+    await close_forcefully(stream)
 
 
-async def close_now(stream: trio.abc.AsyncResource) -> None:
+async def close_forcefully(stream: trio.abc.AsyncResource) -> None:
     """Close without waiting for anything, as :func:`trio.aclose_forcefully` does.
 
     That one raises Cancelled where its caller is cancelled already, and so would put it
@@ -50,7 +50,7 @@ async def close_now(stream: trio.abc.AsyncResource) -> None:
         await stream.aclose()
 
 
-async def close_within(stream: trio.abc.Stream, seconds: float | None) -> None:
+async def close_gracefully(stream: trio.abc.Stream, seconds: float | None) -> None:
     """Close politely, but abruptly after so many seconds; None waits for ever.
 
     TLS says its end (RFC 9112 §9.8), which a stream that is https_compatible does not do
@@ -63,12 +63,12 @@ async def close_within(stream: trio.abc.Stream, seconds: float | None) -> None:
         await stream.aclose()
 
 
-def close_at_once(stream: trio.abc.Stream) -> bool:
+def close_nowait(stream: trio.abc.Stream) -> bool:
     """Close it if that has nothing to wait for, and needs no bound; return if it did.
 
     So it is with a plain socket whose peer has ended its side: nothing can be unread.
     """
-    below = look_below(stream, to_receive=True)
+    below = find_underlying(stream, to_receive=True)
     if not (
         isinstance(below, DirectSocketStream)
         and isinstance(stream, UpgradedStream)
@@ -108,7 +108,7 @@ async def close_in_stages(stream: trio.abc.Stream, linger: float | None) -> None
         pass  # The peer or the app was quicker; there is nothing left to be polite to.
     finally:
         for layer in layers:
-            await close_now(layer)
+            await close_forcefully(layer)
 
 
 def _find_layers(stream: trio.abc.Stream) -> list[trio.abc.Stream]:

@@ -11,8 +11,8 @@ import trio
 from .socket_stream import (
     CLOSED_ERRNOS,
     DirectSocketStream,
+    detach_socket,
     set_options,
-    take_socket,
     translate_error,
 )
 
@@ -115,9 +115,9 @@ class DirectSocketListener(trio.abc.Listener[DirectSocketStream]):
         await trio.lowlevel.checkpoint()
 
 
-def take_listener(listener: trio.SocketListener) -> DirectSocketListener:
+def adopt_listener(listener: trio.SocketListener) -> DirectSocketListener:
     """Make a direct listener of one of Trio's, which counts as closed from now on.
 
     Not to be called while a task uses it.
     """
-    return DirectSocketListener(take_socket(listener.socket))
+    return DirectSocketListener(detach_socket(listener.socket))

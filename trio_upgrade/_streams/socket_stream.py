@@ -163,7 +163,7 @@ class DirectSocketStream(trio.abc.HalfCloseableStream):
 
     # What the rest of this library does where it passes checkpoints anyway.
 
-    def receive_at_once(self, max_bytes: int) -> bytes | None:
+    def receive_some_nowait(self, max_bytes: int) -> bytes | None:
         """Receive what is there, at most so many bytes; None if nothing is.
 
         Raises:
@@ -180,7 +180,7 @@ class DirectSocketStream(trio.abc.HalfCloseableStream):
         except OSError as exc:
             raise translate_error(exc) from exc
 
-    def send_at_once(self, data: bytes | bytearray | memoryview) -> int:
+    def send_some_nowait(self, data: bytes | bytearray | memoryview) -> int:
         """Send what the kernel takes now, and return how many bytes that was.
 
         Raises:
@@ -248,17 +248,17 @@ def set_options(sock: socket.socket | trio.socket.SocketType) -> None:
         )
 
 
-def take_stream(stream: trio.SocketStream) -> DirectSocketStream:
+def adopt_stream(stream: trio.SocketStream) -> DirectSocketStream:
     """Make a direct stream of one of Trio's, which counts as closed from now on.
 
     Not to be called while a task uses it.
     """
     return DirectSocketStream(
-        take_socket(stream.socket), ended=stream.socket.did_shutdown_SHUT_WR
+        detach_socket(stream.socket), ended=stream.socket.did_shutdown_SHUT_WR
     )
 
 
-def take_socket(sock: trio.socket.SocketType) -> socket.socket:
+def detach_socket(sock: trio.socket.SocketType) -> socket.socket:
     """Take the kernel's socket out of Trio's, which counts as closed from now on."""
     # To say what it is saves two system calls that would find it out.
     kind = (sock.family, sock.type, sock.proto)

@@ -12,7 +12,7 @@ from contextlib import ExitStack
 import trio
 
 from .._util import public
-from .socket_listener import DirectSocketListener, take_listener
+from .socket_listener import DirectSocketListener, adopt_listener
 
 # The most that fits where systems keep it in 16 bits; larger ones wrap round
 # (golang/go#5030).  The kernel cuts it to what it is willing to queue.
@@ -67,7 +67,7 @@ async def open_tcp_listeners(
             _set_options(sock, reuse_port=reuse_port)
             await sock.bind(address)
             sock.listen(bound_backlog(backlog))
-            listener = take_listener(trio.SocketListener(sock))
+            listener = adopt_listener(trio.SocketListener(sock))
             opened.callback(listener.socket.close)
             listeners.append(listener)
         if unsupported is not None and not listeners:

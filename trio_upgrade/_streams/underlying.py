@@ -17,19 +17,19 @@ Peer: TypeAlias = tuple[str, int] | str | None
 # What isinstance() cannot tell of a generic class.
 _SSLStream: TypeAlias = trio.SSLStream[trio.abc.Stream]
 # SO_LINGER on, 0 seconds: close() sends a reset (RFC 9293 §3.10.4's ABORT).
-_LINGER_RESET = struct.pack("ii", 1, 0)
+_LINGER_ZERO = struct.pack("ii", 1, 0)
 
 
-def abort_on_close(stream: trio.abc.AsyncResource) -> None:
+def reset_on_close(stream: trio.abc.AsyncResource) -> None:
     """Make the next close of a kernel socket send a reset; leave others as they are."""
-    sock = find_socket(stream)
+    sock = find_underlying_socket(stream)
     if sock is not None:
         # Closed already, or reset by the peer, which macOS answers with EINVAL.
         with suppress(OSError):
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_RESET)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_ZERO)
 
 
-def find_socket(stream: object) -> trio.socket.SocketType | None:
+def find_underlying_socket(stream: object) -> trio.socket.SocketType | None:
     """Return the kernel socket at the bottom of a stack of streams, None if none is."""
     while True:
         if isinstance(stream, trio.SocketStream):
@@ -47,7 +47,7 @@ def find_socket(stream: object) -> trio.socket.SocketType | None:
 
 def find_peer(transport: trio.abc.Stream) -> Peer:
     """Return the address at the other end, None if it has none or is gone."""
-    sock = find_socket(transport)
+    sock = find_underlying_socket(transport)
     if sock is None:
         return None
     try:

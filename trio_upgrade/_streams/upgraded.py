@@ -300,7 +300,7 @@ class UpgradedStream(trio.abc.Stream):
         self._ended = False
 
     @staticmethod
-    def _look_below(stream: Any, *, to_receive: bool) -> object:  # noqa: ANN401  see below
+    def _find_underlying(stream: Any, *, to_receive: bool) -> object:  # noqa: ANN401  see below
         # Return what is below a stack of these; to receive from there, None until all
         # that is to be replayed has been.  Not by isinstance(), which is slow for what
         # has an abstract class above it; what a user makes of these is not looked into.
@@ -311,7 +311,7 @@ class UpgradedStream(trio.abc.Stream):
         return stream
 
     @staticmethod
-    def _note(
+    def _record_transfer(
         stream: Any,  # noqa: ANN401  as checkers know no exact type
         *,
         received: int = 0,
@@ -329,8 +329,8 @@ class UpgradedStream(trio.abc.Stream):
 
 
 # For the copy loop, which goes past these streams to the socket below.
-look_below = UpgradedStream._look_below  # pyright: ignore[reportPrivateUsage]
-note = UpgradedStream._note  # pyright: ignore[reportPrivateUsage]
+find_underlying = UpgradedStream._find_underlying  # pyright: ignore[reportPrivateUsage]
+record_transfer = UpgradedStream._record_transfer  # pyright: ignore[reportPrivateUsage]
 
 
 @final
