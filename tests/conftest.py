@@ -14,7 +14,7 @@ import trio
 
 from trio_upgrade import Limits
 
-from .support import Scene
+from .servers import Scene
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -34,16 +34,10 @@ from trio_upgrade import (
 )
 from trio_upgrade.testing import ScriptedPeer
 
-from .support import (
-    DATE,
-    SWITCHED,
-    UP,
-    Resolver,
-    echo,
-    get,
-    make_tls_contexts,
-    okay,
-)
+from .apps import echo
+from .sockets import Resolver
+from .tls import make_tls_contexts
+from .wire import DATE, SWITCHED, UP, get, okay
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

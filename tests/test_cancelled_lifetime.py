@@ -22,18 +22,12 @@ from trio_upgrade import (
     serve_stream,
 )
 
-from .support import (
-    SWITCHED,
-    UP,
-    MemoryListener,
-    Recorder,
-    echo,
-    echo_app,
-    get,
-    okay,
-    tcp_pair,
-)
+from .apps import echo, echo_app
+from .recording import Recorder
+from .servers import MemoryListener
+from .sockets import tcp_pair
 from .test_cancellation import CancelAtStep, cancel_everywhere
+from .wire import SWITCHED, UP, get, okay
 
 if TYPE_CHECKING:
     from trio_upgrade.testing import ScriptedPeer

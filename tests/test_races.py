@@ -29,18 +29,11 @@ from trio_upgrade import (
 from trio_upgrade._http.chunked import ChunkGuard
 from trio_upgrade.testing import ScriptedPeer
 
-from .support import (
-    SWITCHED,
-    UP,
-    echo,
-    echo_app,
-    get,
-    make_tls_contexts,
-    okay,
-    run_script,
-    tcp_pair,
-    wrap_tls,
-)
+from .apps import echo, echo_app
+from .servers import run_script
+from .sockets import tcp_pair
+from .tls import make_tls_contexts, wrap_tls
+from .wire import SWITCHED, UP, get, okay
 
 SLOW_UP = UP[:-2] + b"Content-Length: 1\r\n\r\n"
 

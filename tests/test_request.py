@@ -9,9 +9,7 @@ from trio_upgrade import (
     Response,
 )
 
-from .support import (
-    run_script,
-)
+from .servers import run_script
 
 
 class TestRequest:

@@ -25,15 +25,10 @@ from trio_upgrade import (
     serve_tcp,
 )
 
-from .support import (
-    SWITCHED,
-    UP,
-    MemoryListener,
-    echo_app,
-    get,
-    make_tls_contexts,
-    okay,
-)
+from .apps import echo_app
+from .servers import MemoryListener
+from .tls import make_tls_contexts
+from .wire import SWITCHED, UP, get, okay
 
 
 class OverloadedListener(MemoryListener):

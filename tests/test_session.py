@@ -26,16 +26,9 @@ from trio_upgrade import (
 )
 from trio_upgrade.testing import ScriptedPeer
 
-from .support import (
-    SWITCHED,
-    UP,
-    check_every_split,
-    echo,
-    echo_app,
-    get,
-    okay,
-    run_script,
-)
+from .apps import echo, echo_app
+from .servers import check_every_split, run_script
+from .wire import SWITCHED, UP, get, okay
 
 
 class TestBugs:

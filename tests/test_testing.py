@@ -12,7 +12,7 @@ import trio.testing
 from trio_upgrade import Limits, PeerGone, Response
 from trio_upgrade.testing import ScriptedPeer, open_pair, split_points
 
-from .support import echo_app
+from .apps import echo_app
 
 
 class TestSplitPoints:

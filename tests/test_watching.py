@@ -23,7 +23,10 @@ from trio_upgrade import (
 )
 from trio_upgrade.testing import ScriptedPeer
 
-from .support import SWITCHED, UP, Recorder, echo_app, get, okay, tcp_pair
+from .apps import echo_app
+from .recording import Recorder
+from .sockets import tcp_pair
+from .wire import SWITCHED, UP, get, okay
 
 CONNECT = b"CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n"
 

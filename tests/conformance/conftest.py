@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import pytest
 
-from ..support import make_tls_contexts
+from ..tls import make_tls_contexts
 from .wires import KINDS, Contexts, Dialling, Serving
 
 

@@ -9,7 +9,8 @@ import trio.testing
 from trio_upgrade import Request, Response, Upgrade, UpgradedStream, serve_stream
 from trio_upgrade.testing import ScriptedPeer, split_points
 
-from ..support import SWITCHED, UP, echo, echo_app, get, okay
+from ..apps import echo, echo_app
+from ..wire import SWITCHED, UP, get, okay
 from .wires import CONTINUE, Serving, closing, with_fields
 
 HOP_BY_HOP = [

@@ -17,7 +17,9 @@ from trio_upgrade import (
 )
 from trio_upgrade.testing import ScriptedPeer, split_points
 
-from ..support import SWITCHED, UP, echo, echo_app, get, okay, run_script
+from ..apps import echo, echo_app
+from ..servers import run_script
+from ..wire import SWITCHED, UP, get, okay
 from .wires import CONTINUE, Serving, check_closing_text, closing, with_fields
 
 POST = UP.replace(b"GET", b"POST")

@@ -17,7 +17,7 @@ from trio_upgrade import (
 )
 from trio_upgrade.testing import ScriptedPeer, split_points
 
-from ..support import SWITCHED, okay
+from ..wire import SWITCHED, okay
 from .wires import CONTINUE, URL, Dialling, read_all, with_fields
 
 OFFER = b"GET /u HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n"

@@ -19,7 +19,9 @@ from trio_upgrade import (
 )
 from trio_upgrade.testing import ScriptedPeer, split_points
 
-from ..support import SWITCHED, UP, echo, echo_app, get, okay, tcp_pair
+from ..apps import echo, echo_app
+from ..sockets import tcp_pair
+from ..wire import SWITCHED, UP, get, okay
 from .wires import Contexts, Serving, TLSStream, closing, read_all
 
 

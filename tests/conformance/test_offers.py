@@ -6,7 +6,8 @@ import pytest
 
 from trio_upgrade import Request, Response, Upgrade
 
-from ..support import SWITCHED, UP, echo, echo_app, get, okay
+from ..apps import echo, echo_app
+from ..wire import SWITCHED, UP, get, okay
 from .wires import Serving, closing
 
 

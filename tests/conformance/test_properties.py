@@ -23,7 +23,8 @@ from trio_upgrade import (
 )
 from trio_upgrade.testing import ScriptedPeer
 
-from ..support import SWITCHED, UP, echo, echo_app, okay
+from ..apps import echo, echo_app
+from ..wire import SWITCHED, UP, okay
 from .wires import CONTINUE, URL, read_all
 
 if TYPE_CHECKING:

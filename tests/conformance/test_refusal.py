@@ -16,7 +16,8 @@ from trio_upgrade import (
 )
 from trio_upgrade.testing import ScriptedPeer, split_points
 
-from ..support import REQUIRED, SWITCHED, UP, echo, echo_app, get, okay
+from ..apps import echo, echo_app
+from ..wire import REQUIRED, SWITCHED, UP, get, okay
 from .wires import Serving, closing, with_fields
 
 

@@ -7,7 +7,9 @@ import pytest
 from trio_upgrade import BadBody, Limits, Request, Response
 from trio_upgrade.testing import split_points
 
-from ..support import SWITCHED, UP, echo_app, get, okay, run_script
+from ..apps import echo_app
+from ..servers import run_script
+from ..wire import SWITCHED, UP, get, okay
 from .wires import Serving, check_closing_text, closing, nobody, with_fields
 
 BAD = "400 Bad Request"

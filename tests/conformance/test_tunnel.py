@@ -16,7 +16,7 @@ from trio_upgrade import (
 )
 from trio_upgrade.testing import ScriptedPeer, split_points
 
-from ..support import SWITCHED, okay
+from ..wire import SWITCHED, okay
 from .wires import CONNECT, CONTINUE, TUNNEL, URL, Dialling, read_all, with_fields
 
 

@@ -17,7 +17,8 @@ from trio_upgrade import (
 )
 from trio_upgrade.testing import ScriptedPeer, split_points
 
-from ..support import SWITCHED, UP, echo_app, get, okay
+from ..apps import echo_app
+from ..wire import SWITCHED, UP, get, okay
 from .wires import check_closing_text, closing, with_fields
 
 

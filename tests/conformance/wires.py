@@ -14,7 +14,10 @@ import trio.testing
 from trio_upgrade import Limits, OpenError, Response, open_upgrade, serve_stream
 from trio_upgrade.testing import ScriptedPeer, split_points
 
-from ..support import DATE, run_script, tcp_pair, wrap_tls
+from ..servers import run_script
+from ..sockets import tcp_pair
+from ..tls import wrap_tls
+from ..wire import DATE
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator

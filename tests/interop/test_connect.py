@@ -14,7 +14,7 @@ import trio
 
 from trio_upgrade import Response, TunnelRefused, open_tunnel, pipe, serve_ssl_over_tcp
 
-from ..support import make_tls_contexts
+from ..tls import make_tls_contexts
 from .programs import BOUND, HOST, example, read_url, run, start
 
 if TYPE_CHECKING:

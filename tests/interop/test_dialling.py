@@ -28,7 +28,9 @@ from trio_upgrade import (
     serve_ssl_over_tcp,
 )
 
-from ..support import SWITCHED, echo, make_tls_contexts
+from ..apps import echo
+from ..tls import make_tls_contexts
+from ..wire import SWITCHED
 from .programs import EXAMPLES, HOST, example, read_url, start, wait_listening
 
 if TYPE_CHECKING:
