@@ -16,8 +16,8 @@ from trio_upgrade._http.framing import check_request, check_response, drop_frami
 from trio_upgrade._http.head_syntax import check_head
 from trio_upgrade.testing import ScriptedPeer, split_points
 
-from .servers import run_script
-from .wire import get, okay
+from ..servers import run_script
+from ..wire import get, okay
 
 BOTH = "both Content-Length and Transfer-Encoding"
 REPEATED = "more than one Content-Length"

@@ -10,7 +10,7 @@ from trio_upgrade import BadBody, IllegalSwitch, Limits, MalformedMessage
 from trio_upgrade._http.codec import HTTPCodec
 from trio_upgrade.testing import split_points
 
-from .wire import SWITCHED, UP, get, okay
+from ..wire import SWITCHED, UP, get, okay
 
 CHUNKED = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
 

@@ -13,8 +13,8 @@ from trio_upgrade._http.chunked import ChunkGuard
 from trio_upgrade._http.codec import HTTPCodec
 from trio_upgrade.testing import ScriptedPeer, split_points
 
-from .servers import run_script
-from .wire import get, okay
+from ..servers import run_script
+from ..wire import get, okay
 
 HEAD = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
 
