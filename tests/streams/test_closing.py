@@ -11,8 +11,8 @@ from trio_upgrade._streams.closing import close_in_stages, close_nowait, end_str
 from trio_upgrade._streams.socket_stream import adopt_stream
 from trio_upgrade.testing import ScriptedPeer
 
-from .sockets import clogged_tcp_pair, tcp_pair
-from .tls import make_tls_contexts, wrap_tls
+from ..sockets import clogged_tcp_pair, tcp_pair
+from ..tls import make_tls_contexts, wrap_tls
 
 
 async def test_stages_in_order() -> None:

@@ -9,8 +9,8 @@ import trio.testing
 from trio_upgrade import HalfCloseUnsupported, UpgradedStream, pipe
 from trio_upgrade.testing import ScriptedPeer
 
-from .sockets import clogged_tcp_pair, tcp_pair
-from .tls import make_tls_contexts, wrap_tls
+from ..sockets import clogged_tcp_pair, tcp_pair
+from ..tls import make_tls_contexts, wrap_tls
 
 
 def upgraded(pair):

@@ -15,8 +15,8 @@ from trio_upgrade._streams.underlying import (
 )
 from trio_upgrade.testing import ScriptedPeer
 
-from .sockets import tcp_pair
-from .tls import make_tls_contexts, wrap_tls
+from ..sockets import tcp_pair
+from ..tls import make_tls_contexts, wrap_tls
 
 
 async def test_find_socket() -> None:

@@ -23,9 +23,9 @@ from trio_upgrade import (
 )
 from trio_upgrade._streams.tcp_listeners import bound_backlog, open_tcp_listeners
 
-from .apps import echo_app
-from .interop.programs import BOUND, HOST, Program, start
-from .tls import make_tls_contexts
+from ..apps import echo_app
+from ..interop.programs import BOUND, HOST, Program, start
+from ..tls import make_tls_contexts
 
 needs_reuse_port = pytest.mark.skipif(
     not hasattr(socket, "SO_REUSEPORT"), reason="needs SO_REUSEPORT: not on Windows"

@@ -17,8 +17,8 @@ from trio_upgrade._streams.socket_stream import (
 )
 from trio_upgrade._streams.underlying import reset_on_close
 
-from .sockets import clogged_tcp_pair, clogged_unix_pair, direct, tcp_pair, unix_pair
-from .tls import tls_pair
+from ..sockets import clogged_tcp_pair, clogged_unix_pair, direct, tcp_pair, unix_pair
+from ..tls import tls_pair
 
 PAIRS = {"tcp": (tcp_pair, clogged_tcp_pair), "unix": (unix_pair, clogged_unix_pair)}
 
