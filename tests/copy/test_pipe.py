@@ -10,8 +10,8 @@ from trio_upgrade import Progress, UpgradedStream, pipe
 from trio_upgrade._streams.underlying import reset_on_close
 from trio_upgrade.testing import ScriptedPeer
 
-from .sockets import direct, tcp_pair
-from .tls import make_tls_contexts, wrap_tls
+from ..sockets import direct, tcp_pair
+from ..tls import make_tls_contexts, wrap_tls
 
 
 class SinkOnly(trio.abc.SendStream):

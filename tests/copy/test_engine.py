@@ -30,14 +30,14 @@ from trio_upgrade._streams.underlying import reset_on_close
 from trio_upgrade._streams.upgraded import find_underlying
 from trio_upgrade.testing import ScriptedPeer
 
-from .sockets import clog, direct, tcp_pair
-from .stream_pairs import MAKERS
-from .test_cancellation import CancelAtStep
+from ..sockets import clog, direct, tcp_pair
+from ..stream_pairs import MAKERS
+from ..test_cancellation import CancelAtStep
 
 if TYPE_CHECKING:
     import socket
 
-    from .sockets import Pair
+    from ..sockets import Pair
 
 CHUNK = 65536
 MIB = 1024 * 1024
