@@ -24,8 +24,8 @@ from trio_upgrade import (
 )
 from trio_upgrade._streams.unix_listener import open_unix_listener
 
-from .apps import echo_app
-from .tls import make_tls_contexts
+from ..apps import echo_app
+from ..tls import make_tls_contexts
 
 if TYPE_CHECKING:
     from pathlib import Path

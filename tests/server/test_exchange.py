@@ -27,9 +27,9 @@ from trio_upgrade import (
 )
 from trio_upgrade.testing import ScriptedPeer, split_points
 
-from .apps import echo, echo_app
-from .servers import check_every_split, run_script
-from .wire import DATE, REQUIRED, SWITCHED, UP, get, okay
+from ..apps import echo, echo_app
+from ..servers import check_every_split, run_script
+from ..wire import DATE, REQUIRED, SWITCHED, UP, get, okay
 
 
 class TestOffers:

@@ -20,11 +20,11 @@ from trio_upgrade import (
 )
 from trio_upgrade.testing import ScriptedPeer
 
-from .apps import echo_app
-from .recording import Recorder
-from .servers import TimedCase
-from .sockets import clogged_tcp_pair
-from .wire import SWITCHED, UP, closing, get, okay
+from ..apps import echo_app
+from ..recording import Recorder
+from ..servers import TimedCase
+from ..sockets import clogged_tcp_pair
+from ..wire import SWITCHED, UP, closing, get, okay
 
 NONE = Limits(
     header_timeout=None,

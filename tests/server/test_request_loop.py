@@ -21,8 +21,8 @@ from trio_upgrade._server.server import Server
 from trio_upgrade._server.state import ServerState
 from trio_upgrade.testing import ScriptedPeer
 
-from .apps import echo
-from .wire import SWITCHED, UP, get, okay
+from ..apps import echo
+from ..wire import SWITCHED, UP, get, okay
 
 if TYPE_CHECKING:
     from trio_upgrade._server.session import Session

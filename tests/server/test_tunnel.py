@@ -19,9 +19,9 @@ from trio_upgrade import (
 )
 from trio_upgrade.testing import ScriptedPeer, split_points
 
-from .apps import echo
-from .servers import check_every_split, run_script
-from .wire import DATE, SWITCHED, UP, get, okay
+from ..apps import echo
+from ..servers import check_every_split, run_script
+from ..wire import DATE, SWITCHED, UP, get, okay
 
 CONNECT = b"CONNECT example.com:22 HTTP/1.1\r\nHost: example.com:22\r\n\r\n"
 OLD = b"CONNECT example.com:22 HTTP/1.0\r\n\r\n"

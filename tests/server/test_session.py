@@ -26,9 +26,9 @@ from trio_upgrade import (
 )
 from trio_upgrade.testing import ScriptedPeer
 
-from .apps import echo, echo_app
-from .servers import check_every_split, run_script
-from .wire import SWITCHED, UP, get, okay
+from ..apps import echo, echo_app
+from ..servers import check_every_split, run_script
+from ..wire import SWITCHED, UP, get, okay
 
 
 class TestBugs:

@@ -17,11 +17,11 @@ from trio_upgrade import (
 )
 from trio_upgrade.testing import ScriptedPeer
 
-from .apps import echo_app
-from .recording import Recorder
-from .servers import TimedCase
-from .tls import make_tls_contexts, wrap_tls
-from .wire import SWITCHED, UP, closing, get, okay
+from ..apps import echo_app
+from ..recording import Recorder
+from ..servers import TimedCase
+from ..tls import make_tls_contexts, wrap_tls
+from ..wire import SWITCHED, UP, closing, get, okay
 
 TEXT = "Content-Type: text/plain; charset=utf-8"
 

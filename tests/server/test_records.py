@@ -23,10 +23,10 @@ from trio_upgrade import (
 )
 from trio_upgrade.testing import ScriptedPeer
 
-from .apps import echo_app
-from .recording import Recorder
-from .sockets import tcp_pair
-from .wire import SWITCHED, UP, get, okay
+from ..apps import echo_app
+from ..recording import Recorder
+from ..sockets import tcp_pair
+from ..wire import SWITCHED, UP, get, okay
 
 CONNECT = b"CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n"
 

@@ -7,7 +7,7 @@ import pytest
 from trio_upgrade import Response, Upgrade
 from trio_upgrade._http.messages import check_reason, opens_tunnel, standard_reason
 
-from .apps import echo
+from ..apps import echo
 
 
 class TestResponse:

@@ -30,10 +30,10 @@ from trio_upgrade._streams.socket_stream import DirectSocketStream, adopt_stream
 from trio_upgrade._streams.underlying import reset_on_close
 from trio_upgrade.testing import split_points
 
-from .apps import echo_app
-from .recording import Recorder
-from .sockets import direct, tcp_pair
-from .wire import SWITCHED, UP, closing, get, okay
+from ..apps import echo_app
+from ..recording import Recorder
+from ..sockets import direct, tcp_pair
+from ..wire import SWITCHED, UP, closing, get, okay
 
 
 def refused(text: bytes) -> bytes:

@@ -9,7 +9,7 @@ from trio_upgrade import (
     Response,
 )
 
-from .servers import run_script
+from ..servers import run_script
 
 
 class TestRequest:

@@ -19,7 +19,7 @@ from trio_upgrade import (
 from trio_upgrade._server.response import refuse
 from trio_upgrade.testing import ScriptedPeer
 
-from .wire import get, okay
+from ..wire import get, okay
 
 
 @pytest.mark.parametrize(

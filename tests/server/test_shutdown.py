@@ -27,9 +27,9 @@ from trio_upgrade import (
 )
 from trio_upgrade.testing import ScriptedPeer
 
-from .apps import drainable_app
-from .servers import MemoryListener, Scene
-from .wire import SWITCHED, UP, closing, get, okay
+from ..apps import drainable_app
+from ..servers import MemoryListener, Scene
+from ..wire import SWITCHED, UP, closing, get, okay
 
 
 class TestCallers:

@@ -13,9 +13,9 @@ from trio_upgrade import Request, Response, Tunnel, Upgrade, open_connection, se
 from trio_upgrade._server.dates import DateClock
 from trio_upgrade._server.server import find_state
 
-from .apps import echo
-from .servers import run_script
-from .wire import DATE, UP, get
+from ..apps import echo
+from ..servers import run_script
+from ..wire import DATE, UP, get
 
 
 class Clock:

@@ -34,12 +34,12 @@ from trio_upgrade import (
 from trio_upgrade._streams.socket_stream import adopt_stream
 from trio_upgrade.testing import ScriptedPeer
 
-from .apps import echo, echo_app
-from .recording import Recorder
-from .servers import run_script
-from .sockets import clog, tcp_pair
-from .tls import make_tls_contexts
-from .wire import SWITCHED, UP, get, okay
+from ..apps import echo, echo_app
+from ..recording import Recorder
+from ..servers import run_script
+from ..sockets import clog, tcp_pair
+from ..tls import make_tls_contexts
+from ..wire import SWITCHED, UP, get, okay
 
 FIELDS = (
     b"Host:x.example:8080\r\n"

@@ -25,10 +25,10 @@ from trio_upgrade import (
     serve_tcp,
 )
 
-from .apps import echo_app
-from .servers import MemoryListener
-from .tls import make_tls_contexts
-from .wire import SWITCHED, UP, get, okay
+from ..apps import echo_app
+from ..servers import MemoryListener
+from ..tls import make_tls_contexts
+from ..wire import SWITCHED, UP, get, okay
 
 
 class OverloadedListener(MemoryListener):

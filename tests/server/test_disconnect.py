@@ -19,11 +19,11 @@ from trio_upgrade import (
 )
 from trio_upgrade.testing import ScriptedPeer, split_points
 
-from .apps import echo, echo_app
-from .recording import Recorder
-from .sockets import tcp_pair
-from .tls import make_tls_contexts, wrap_tls
-from .wire import SWITCHED, UP, get, okay
+from ..apps import echo, echo_app
+from ..recording import Recorder
+from ..sockets import tcp_pair
+from ..tls import make_tls_contexts, wrap_tls
+from ..wire import SWITCHED, UP, get, okay
 
 CONNECT = b"CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n"
 LIMITS = Limits(linger=0)

@@ -17,10 +17,10 @@ from trio_upgrade import (
 )
 from trio_upgrade.testing import ScriptedPeer
 
-from .apps import echo_app
-from .servers import MemoryListener
-from .tls import make_tls_contexts
-from .wire import SWITCHED, UP, closing, get, okay
+from ..apps import echo_app
+from ..servers import MemoryListener
+from ..tls import make_tls_contexts
+from ..wire import SWITCHED, UP, closing, get, okay
 
 
 class TestDrain:

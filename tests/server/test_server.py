@@ -25,11 +25,11 @@ from trio_upgrade import (
 from trio_upgrade._server.server import find_state
 from trio_upgrade.testing import ScriptedPeer
 
-from .apps import echo_app
-from .servers import MemoryListener
-from .sockets import tcp_pair
-from .tls import make_tls_contexts
-from .wire import SWITCHED, UP, get, okay
+from ..apps import echo_app
+from ..servers import MemoryListener
+from ..sockets import tcp_pair
+from ..tls import make_tls_contexts
+from ..wire import SWITCHED, UP, get, okay
 
 
 class TestURL:

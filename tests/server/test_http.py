@@ -11,8 +11,8 @@ from trio_upgrade._server.http import ServerHTTP
 from trio_upgrade._streams.underlying import reset_on_close
 from trio_upgrade.testing import ScriptedPeer
 
-from .sockets import direct, tcp_pair
-from .wire import DATE, UP, get, okay
+from ..sockets import direct, tcp_pair
+from ..wire import DATE, UP, get, okay
 
 FIELD = (b"Date", DATE[6:-2])
 
