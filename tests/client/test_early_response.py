@@ -9,9 +9,9 @@ import trio
 
 from trio_upgrade import Response, open_connection, serve_stream
 
-from .sockets import tcp_pair
-from .tls import make_tls_contexts, wrap_tls
-from .wire import okay
+from ..sockets import tcp_pair
+from ..tls import make_tls_contexts, wrap_tls
+from ..wire import okay
 
 if TYPE_CHECKING:
     from trio_upgrade import Request

@@ -10,7 +10,7 @@ import trio
 from trio_upgrade import BadResponse, PeerGone, SocksRefused, open_upgrade
 from trio_upgrade._streams.underlying import reset_on_close
 
-from .wire import SWITCHED
+from ..wire import SWITCHED
 
 HOST = "127.0.0.1"
 HELLO = b"\x05\x00"

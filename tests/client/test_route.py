@@ -26,8 +26,8 @@ from trio_upgrade import (
 )
 from trio_upgrade._streams.underlying import find_underlying_socket, reset_on_close
 
-from .sockets import Resolver
-from .wire import okay
+from ..sockets import Resolver
+from ..wire import okay
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -26,7 +26,7 @@ from trio_upgrade import (
 )
 from trio_upgrade.testing import ScriptedPeer, split_points
 
-from .wire import SWITCHED, okay
+from ..wire import SWITCHED, okay
 
 PROXY = "http://proxy:3128"
 ASKED = b"CONNECT example.com:22 HTTP/1.1\r\nHost: example.com:22\r\n\r\n"

@@ -32,9 +32,9 @@ from trio_upgrade import (
 from trio_upgrade._streams.underlying import reset_on_close
 from trio_upgrade.testing import ScriptedPeer, split_points
 
-from .apps import echo, echo_app
-from .sockets import tcp_pair
-from .wire import SWITCHED, okay
+from ..apps import echo, echo_app
+from ..sockets import tcp_pair
+from ..wire import SWITCHED, okay
 
 URL = "http://example.com:81/chat?room=7"
 OFFER = (

@@ -24,7 +24,7 @@ from trio_upgrade import (
 from trio_upgrade._http_stream import SMALL_BODY
 from trio_upgrade.testing import ScriptedPeer
 
-from .wire import SWITCHED, okay
+from ..wire import SWITCHED, okay
 
 if TYPE_CHECKING:
     from trio_upgrade import ClientConnection

@@ -22,7 +22,7 @@ from trio_upgrade import (
     proxy_from_environment,
 )
 
-from .wire import SWITCHED, okay
+from ..wire import SWITCHED, okay
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -8,7 +8,7 @@ import trio
 from trio_upgrade import Limits, UpgradedConnection, open_tunnel, open_upgrade
 from trio_upgrade.testing import ScriptedPeer
 
-from .wire import SWITCHED
+from ..wire import SWITCHED
 
 URL = "http://example.com:81/chat?room=7"
 
