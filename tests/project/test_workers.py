@@ -14,7 +14,7 @@ import trio
 
 from trio_upgrade import open_connection, open_upgrade
 
-from .interop.programs import BOUND, Program, example, read_url, start
+from ..interop.programs import BOUND, Program, example, read_url, start
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -14,7 +14,7 @@ from benchmarks import compare, figures, load
 from benchmarks.programs import PEERS, Calm, Cores, Program, missing
 from benchmarks.report import Result, Row, full, picture, summary
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 # Seconds that the load runs, just so that something happens.
 MOMENT = 0.05
 NOBODY = Cores(None, None)

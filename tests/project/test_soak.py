@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import trio
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
 @pytest.mark.skipif(

@@ -27,9 +27,9 @@ from trio_upgrade import (
     serve_tcp,
 )
 
-from .apps import echo
-from .interop.programs import BOUND, EXAMPLES, HOST, example, read_url, run, start
-from .wire import SWITCHED
+from ..apps import echo
+from ..interop.programs import BOUND, EXAMPLES, HOST, example, read_url, run, start
+from ..wire import SWITCHED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
