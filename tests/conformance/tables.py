@@ -59,8 +59,13 @@ class Mark(NamedTuple):
     path: Path
     test: str
 
+    @property
+    def name(self) -> str:
+        """The test within its folder."""
+        return f"{self.path.stem}::{self.test}"
+
     def __str__(self) -> str:
-        return f"`{self.path.stem}::{self.test}`"
+        return f"{self.path.parent.name}/{self.name}"
 
 
 def find_marks(root: Path = ROOT) -> list[Mark]:
@@ -92,7 +97,14 @@ def conformance_page(marks: Iterable[Mark]) -> str:
     """Return the text of docs/conformance.md."""
     ours = [mark for mark in marks if mark.path.parent == Path(__file__).parent]
     rows = [
-        _row(row_id, row.where, row.role, row.level, row.clause, _tests(ours, row_id))
+        _row(
+            row_id,
+            row.where,
+            row.role,
+            row.level,
+            row.clause,
+            _code(mark.name for mark in ours if mark.id == row_id),
+        )
         for row_id, row in REQUIREMENTS.items()
     ]
     roles = ", ".join(f"{letter} {role}" for letter, role in ROLES.items())
@@ -108,15 +120,16 @@ def node_page(marks: Iterable[Mark]) -> str:
             case.given,
             case.ours,
             case.node or "the same",
-            case.why_untested or _tests(marks, row_id),
+            case.why_untested
+            or _code(str(mark) for mark in marks if mark.id == row_id),
         )
         for row_id, case in CASES.items()
     ]
     return _NODE_PAGE.format(rows="\n".join(rows))
 
 
-def _tests(marks: Iterable[Mark], row_id: str) -> str:
-    return ", ".join(str(mark) for mark in marks if mark.id == row_id)
+def _code(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
 
 
 def _row(*cells: str) -> str:

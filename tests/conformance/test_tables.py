@@ -129,7 +129,8 @@ def test_marks_of_functions_and_methods(tmp_path: Path) -> None:
         Mark("U01", path, "TestA::test_b"),
         Mark("S2", path, "test_c"),
     ]
-    assert str(find_marks(tmp_path)[0]) == "`test_it::TestA::test_b`"
+    assert str(find_marks(tmp_path)[0]) == "inner/test_it::TestA::test_b"
+    assert find_marks(tmp_path)[0].name == "test_it::TestA::test_b"
 
 
 def test_no_mark_out_of_sight() -> None:

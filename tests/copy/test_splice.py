@@ -1,4 +1,4 @@
-"""Splicing by itself; what it shares with the other engines is in test_copy."""
+"""Splicing by itself; what it shares with the other engines is in test_engine."""
 
 from __future__ import annotations
 
