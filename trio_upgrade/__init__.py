@@ -46,23 +46,20 @@ if TYPE_CHECKING:
     from ._http.targets import Authority as Authority
     from ._http.tokens import Offers as Offers
     from ._limits import Limits as Limits
+    from ._server.end_reason import EndReason as EndReason
     from ._server.records import (
-        EndReason as EndReason,
         EndRecord as EndRecord,
         ErrorRecord as ErrorRecord,
         RequestRecord as RequestRecord,
-        ServerStatistics as ServerStatistics,
         SwitchRecord as SwitchRecord,
     )
-    from ._server.request import (
-        App as App,
-        Request as Request,
-        UpgradeHandler as UpgradeHandler,
-    )
+    from ._server.request import Request as Request
     from ._server.response import (
+        App as App,
         Response as Response,
         Tunnel as Tunnel,
         Upgrade as Upgrade,
+        UpgradeHandler as UpgradeHandler,
     )
     from ._server.serve import (
         serve_listeners as serve_listeners,
@@ -72,6 +69,7 @@ if TYPE_CHECKING:
         serve_unix as serve_unix,
     )
     from ._server.server import Server as Server, drain_on_signal as drain_on_signal
+    from ._server.statistics import ServerStatistics as ServerStatistics
     from ._streams.tcp_listeners import inherit_listeners as inherit_listeners
     from ._streams.upgraded import UpgradedStream as UpgradedStream
 
@@ -101,16 +99,15 @@ else:
         "_http.targets": "Authority",
         "_http.tokens": "Offers",
         "_limits": "Limits",
-        "_server.records": (
-            "EndReason EndRecord ErrorRecord RequestRecord "
-            "ServerStatistics SwitchRecord"
-        ),
-        "_server.request": "App Request UpgradeHandler",
-        "_server.response": "Response Tunnel Upgrade",
+        "_server.end_reason": "EndReason",
+        "_server.records": "EndRecord ErrorRecord RequestRecord SwitchRecord",
+        "_server.request": "Request",
+        "_server.response": "App Response Tunnel Upgrade UpgradeHandler",
         "_server.serve": (
             "serve_listeners serve_ssl_over_tcp serve_stream serve_tcp serve_unix"
         ),
         "_server.server": "Server drain_on_signal",
+        "_server.statistics": "ServerStatistics",
         "_streams.tcp_listeners": "inherit_listeners",
         "_streams.upgraded": "UpgradedStream",
     }

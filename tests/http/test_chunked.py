@@ -10,7 +10,7 @@ from hypothesis import given, strategies as st
 
 from trio_upgrade import BadBody, Limits, Request, Response, serve_stream
 from trio_upgrade._http.chunked import ChunkGuard
-from trio_upgrade._http.codec import HTTPCodec
+from trio_upgrade._http.server_codec import ServerCodec
 from trio_upgrade.testing import ScriptedPeer, split_points
 
 from ..servers import run_script
@@ -70,8 +70,7 @@ def check(wire: tuple[bytes, ...], line_bytes: int = 100, fields: int = 3) -> No
 
 def read_body(*packets: bytes, limits: Limits | None = None) -> tuple[bytes, bytes]:
     """Read a request's body with the codec; return it and what followed it."""
-    codec = HTTPCodec("server", limits or Limits())
-    codec.start_exchange()
+    codec = ServerCodec(limits or Limits())
     codec.receive_data(HEAD)
     raw = codec.next_head()
     assert raw is not None
@@ -82,7 +81,7 @@ def read_body(*packets: bytes, limits: Limits | None = None) -> tuple[bytes, byt
         while chunk := codec.next_body():
             body += chunk
     assert codec.body_ended
-    return bytes(body), codec.hand_over()
+    return bytes(body), codec.detach()
 
 
 class TestGuard:

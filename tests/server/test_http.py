@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 import trio
 import trio.testing
@@ -14,55 +16,51 @@ from trio_upgrade.testing import ScriptedPeer
 from ..sockets import direct, tcp_pair
 from ..wire import DATE, UP, get, okay
 
+if TYPE_CHECKING:
+    from trio_upgrade._http.messages import RequestHead
+
 FIELD = (b"Date", DATE[6:-2])
 
 
-class Watch:
-    """Notes what it is told."""
-
-    def __init__(self) -> None:
-        self.told: list[str] = []
-
-    def head_awaited(self) -> None:
-        self.told.append("awaited")
-
-    def head_began(self) -> None:
-        self.told.append("head")
+def make(*packets: bytes) -> tuple[ServerHTTP, ScriptedPeer]:
+    peer = ScriptedPeer(*packets)
+    return ServerHTTP(peer, Limits()), peer
 
 
-def make(*packets: bytes) -> tuple[ServerHTTP, ScriptedPeer, Watch]:
-    peer, watch = ScriptedPeer(*packets), Watch()
-    return ServerHTTP(peer, Limits(), watch), peer, watch
+async def receive_request(http: ServerHTTP) -> RequestHead:
+    while (head := http.next_request()) is None:
+        assert await http.receive()
+    return head
 
 
 async def test_one_after_the_other() -> None:
     """It can be used again when both messages are through, and not before."""
-    http, peer, _ = make(get("/1", "Content-Length: 1") + b"x" + get("/2"))
-    assert await http.receive_request() is not None
+    http, peer = make(get("/1", "Content-Length: 1") + b"x" + get("/2"))
+    await receive_request(http)
     assert http.may_answer
-    assert not http.reusable
+    assert not http.is_reusable
     await http.send_response(Response(200, b"a"), FIELD, close=False)
     assert not http.may_answer
-    assert not http.reusable
+    assert not http.is_reusable
     assert await http.receive_body() == b"x"
     assert await http.receive_body() == b""
-    assert http.reusable
+    assert http.is_reusable
     assert not http.closes
 
-    head = await http.receive_request()
-    assert head is not None
+    http.start_next_exchange()
+    head = await receive_request(http)
     assert head.target == "/2"
     await http.send_response(Response(200, b"b"), FIELD, close=True)
     assert http.closes
-    assert not http.reusable
+    assert not http.is_reusable
     assert peer.sent.startswith(okay(b"a"))
 
 
 async def test_refusal_of_a_head_request() -> None:
     """To HEAD a refusal has no content, whatever was wrong (RFC 9110 §9.3.2)."""
-    http, peer, _ = make(b"HEAD / HTTP/1.1\r\n\r\n")
+    http, peer = make(b"HEAD / HTTP/1.1\r\n\r\n")
     with pytest.raises(MalformedMessage):
-        await http.receive_request()
+        await receive_request(http)
     await http.send_response(Response(400, b"why"), FIELD, close=True)
 
     assert peer.sent.endswith(b"\r\n\r\n")
@@ -75,21 +73,14 @@ async def test_body_that_fails() -> None:
         yield b"one"
         raise LookupError
 
-    http, _, _ = make(get("/"))
-    await http.receive_request()
+    http, _ = make(get("/"))
+    await receive_request(http)
     with pytest.raises(LookupError):
         await http.send_response(Response(200, body()), FIELD, close=False)
 
     assert http.broken
     assert not http.may_answer
-    assert not http.reusable
-
-
-async def test_what_is_watched() -> None:
-    """Half a head: what a deadline is for."""
-    http, _, watch = make(get("/")[:5], get("/")[5:])
-    await http.receive_request()
-    assert watch.told == ["awaited", "head"]
+    assert not http.is_reusable
 
 
 @pytest.mark.ids("R20")
@@ -102,8 +93,8 @@ async def test_each_piece_in_its_time(
     limits = Limits(send_timeout=seconds)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(far.send_all, get("/"))
-        http = ServerHTTP(near, limits, Watch())
-        await http.receive_request()
+        http = ServerHTTP(near, limits)
+        await receive_request(http)
 
     async def take() -> None:
         # The head comes by itself.
@@ -129,8 +120,8 @@ async def test_each_piece_in_its_time(
 
 async def test_cancelled_before_anything_was_said() -> None:
     """Then any other answer is possible."""
-    http, peer, _ = make(get("/"))
-    await http.receive_request()
+    http, peer = make(get("/"))
+    await receive_request(http)
     with trio.CancelScope() as scope:
         scope.cancel()
         await http.send_response(Response(200), FIELD, close=False)
@@ -140,31 +131,34 @@ async def test_cancelled_before_anything_was_said() -> None:
     assert not peer.sent
 
 
-async def test_taken_at_once() -> None:
+async def test_receive_nowait() -> None:
     """What is there of a head, and once it is whole the request."""
     near, far = direct(await tcp_pair())
-    http = ServerHTTP(near, Limits(), Watch())
-    assert http.receive_request_nowait() is None
+    http = ServerHTTP(near, Limits())
+    http.receive_nowait()
+    assert not http.has_buffered
     await far.send_all(UP[:9])
-    assert http.receive_request_nowait() is None
+    http.receive_nowait()
+    assert http.next_request() is None
     await far.send_all(UP[9:] + b"tail")
-    head = http.receive_request_nowait()
+    http.receive_nowait()
+    head = http.next_request()
 
     assert head is not None
     assert head.target == "/u"
-    assert http.hand_over() == (b"tail", False)
+    assert http.detach() == (b"tail", False)
     await near.aclose()
     await far.aclose()
 
 
-async def test_reset_at_once() -> None:
+async def test_receive_nowait_after_a_reset() -> None:
     """Then nothing can be said, and nothing comes."""
     near, far = direct(await tcp_pair())
-    http = ServerHTTP(near, Limits(), Watch())
+    http = ServerHTTP(near, Limits())
     reset_on_close(far)
     await far.aclose()
     with pytest.raises(trio.BrokenResourceError):
-        http.receive_request_nowait()
+        http.receive_nowait()
 
     assert http.broken
     assert http.lost

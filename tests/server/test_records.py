@@ -351,9 +351,9 @@ class TestObservers:
             raise AssertionError("called")
 
         for name in (
-            *("_server.state.ErrorRecord", "_server.state.EndRecord"),
+            *("_server.observers.ErrorRecord", "_server.connection.EndRecord"),
             *("_server.exchange.RequestRecord", "_server.exchange.SwitchRecord"),
-            *("_server.session.find_peer", "_server.request.find_peer"),
+            *("_server.connection.find_peer", "_server.request.find_peer"),
         ):
             monkeypatch.setattr(f"trio_upgrade.{name}", never)
 

@@ -9,31 +9,23 @@ import trio
 import trio.testing
 
 from trio_upgrade import EndReason, Limits, Unavailable
+from trio_upgrade._server.connection_task import ConnectionTask
+from trio_upgrade._server.observers import Observers
 from trio_upgrade._server.state import ServerState, check_grace
 
 
-class Connection:
-    """A connection as far as the state knows one."""
-
-    def __init__(self, *, idle: bool = False) -> None:
-        self.idle = idle
-        self.task: trio.lowlevel.Task | None = None
-        self.depth = 0
-        self.protocol: str | None = None
-        self.requests = 0
-        self.began = 0.0
-        self.reasons: list[EndReason] = []
-
-    def expire(self, reason: EndReason) -> None:
-        self.reasons.append(reason)
+def make_connection(*, idle: bool = False) -> ConnectionTask:
+    connection = ConnectionTask(trio.CancelScope())
+    connection.idle = idle
+    return connection
 
 
-def make_state(*, observer: object | None = None, **bounds) -> ServerState:
+def make_state(**bounds) -> ServerState:
     return ServerState(
         Limits(**bounds),
         strict=False,
         close_on_optimistic_data=False,
-        observer=observer,
+        observers=Observers(None, strict=False),
     )
 
 
@@ -48,12 +40,12 @@ async def test_room() -> None:
     state = make_state(connections=2)
     admitted = []
 
-    async def enter(connection: Connection) -> None:
+    async def enter(connection: ConnectionTask) -> None:
         await state.wait_capacity()
         state.add(connection)
         admitted.append(connection)
 
-    connections = [Connection() for _ in range(4)]
+    connections = [make_connection() for _ in range(4)]
     async with trio.open_nursery() as nursery:
         for connection in connections:
             nursery.start_soon(enter, connection)
@@ -71,7 +63,7 @@ async def test_room() -> None:
 async def test_upgraded() -> None:
     """Switches are counted while they last, and bounded where there is a bound."""
     state = make_state(upgraded=1)
-    connection = Connection()
+    connection = make_connection()
     state.add(connection)
     state.reserve_upgrade()
     with pytest.raises(Unavailable, match="as many upgraded connections"):
@@ -90,7 +82,7 @@ async def test_upgraded() -> None:
 async def test_drain() -> None:
     """Idle ones are ended, the others are not; offers are refused; accepting ends."""
     state = make_state()
-    idle, busy = Connection(idle=True), Connection()
+    idle, busy = make_connection(idle=True), make_connection()
     state.add(idle)
     state.add(busy)
     accepting = state.accept_until_drained()
@@ -99,8 +91,9 @@ async def test_drain() -> None:
     state.start_drain(5)
 
     assert accepting.cancel_called
-    assert idle.reasons == [EndReason.DRAINED]
-    assert busy.reasons == []
+    assert idle.expired is EndReason.DRAINED
+    assert idle.scope.cancel_called
+    assert busy.expired is None
     with pytest.raises(Unavailable, match="shutting down"):
         state.reserve_upgrade()
     with pytest.raises(Unavailable, match="shutting down"):
@@ -112,32 +105,32 @@ async def test_end_of_the_grace(nursery) -> None:
     """When the grace is over all are ended, and whoever comes later, at once."""
     state = make_state()
     nursery.start_soon(state.deadlines.run)
-    early, late = Connection(), Connection()
+    early, late = make_connection(), make_connection()
     state.add(early)
     state.start_drain(0)
     await trio.testing.wait_all_tasks_blocked()
     state.add(late)
 
-    assert early.reasons == late.reasons == [EndReason.DRAINED]
+    assert early.expired is late.expired is EndReason.DRAINED
     assert state.is_over
 
 
 async def test_end() -> None:
     """What is still there when nobody serves any more is ended, too."""
     state = make_state()
-    joined = Connection()
+    joined = make_connection()
     state.add(joined)
 
     state.end()
 
-    assert joined.reasons == [EndReason.CANCELLED]
+    assert joined.expired is EndReason.CANCELLED
     assert state.ended.is_set()
 
 
 async def test_tasks() -> None:
     """A connection's tasks are its own and those below it, and no others."""
     state = make_state()
-    connection = Connection()
+    connection = make_connection()
     connection.task = trio.lowlevel.current_task()
     state.add(connection)
     found = {}
@@ -168,7 +161,7 @@ async def test_tasks() -> None:
 async def test_room_left() -> None:
     """How many may still be accepted at a time."""
     state = make_state(connections=3)
-    state.add(Connection())
+    state.add(make_connection())
 
     assert state.capacity == 2
     assert make_state(connections=None).capacity > 1_000_000

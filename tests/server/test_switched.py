@@ -233,7 +233,7 @@ class TestRequest:
         ) -> None:
             assert request.path == "/u"
             left = gc.get_referents(request)
-            kept = {"bytes", "Target", "_Switched", "Body", "ScriptedPeer", "Server"}
+            kept = {"bytes", "Target", "Body", "ScriptedPeer", "Server"}
             plain = {"str", "type", "NoneType"}
             assert {type(thing).__name__ for thing in left} - plain == kept
             assert stream.transport in left

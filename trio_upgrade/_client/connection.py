@@ -22,11 +22,12 @@ from .._http.headers import encode_fields
 from .._http.messages import ResponseHead, opens_tunnel
 from .._http.switching import connect_fields, expects_anything
 from .._http.targets import parse_connect_authority
-from .._http_stream import SMALL_BODY, HTTPStream
+from .._http_stream import SMALL_BODY
 from .._streams.closing import close_forcefully, close_gracefully
 from .._streams.socket_stream import DirectSocketStream
 from .._streams.upgraded import UpgradedStream
 from .._util import public
+from .http import ClientHTTP
 from .request_head import Offer, RequestBody, complete_fields
 from .request_sender import RequestSender
 from .response import ClientResponse, Refused, TunnelRefused, UpgradeRefused
@@ -59,7 +60,7 @@ class ClientConnection(trio.abc.AsyncResource):
     ) -> None:
         # None once it is closed or has become something else.
         self._stream: trio.abc.Stream | None = stream
-        self._http = HTTPStream(stream, "client", limits)
+        self._http = ClientHTTP(stream, limits)
         self._endpoint = endpoint
         self._limits = limits
         self._used = False
@@ -192,7 +193,7 @@ class ClientConnection(trio.abc.AsyncResource):
         self, head: ResponseHead, informational: tuple[ResponseHead, ...]
     ) -> UpgradedConnection:
         assert self._stream is not None
-        rest, ended = self._http.hand_over()
+        rest, ended = self._http.detach()
         stream = UpgradedStream(self._stream, rest, ended=ended)
         self._stream = None
         upgraded = UpgradedConnection(head, stream, rest)
@@ -244,7 +245,7 @@ class ClientConnection(trio.abc.AsyncResource):
             raise ValueError("CONNECT asks for a tunnel and cannot offer anything else")
         fields = complete_fields(method, target, given, body, self._endpoint)
         stream = await self._claim()
-        head = self._http.codec.write_request(method, target, fields)
+        head = self._http.write_request(method, target, fields)
         self._used = True
         try:
             sender = RequestSender(self._http, head, body)
@@ -308,7 +309,7 @@ class ClientConnection(trio.abc.AsyncResource):
         if stream is None:
             raise trio.ClosedResourceError("this connection is closed or has switched")
         http, used = self._http, self._used
-        if used and not http.codec.body_ended:
+        if used and not http.body_ended:
             raise UsageError("the last response's body is not read to its end")
         # The end of a tunnel may have spoken before the first request.
         if used or isinstance(stream, UpgradedStream):
@@ -320,7 +321,7 @@ class ClientConnection(trio.abc.AsyncResource):
                         if used
                         else "the server spoke before it was asked"
                     )
-                if used and (self._spent or http.ended or not http.reusable):
+                if used and (self._spent or http.ended or not http.is_reusable):
                     raise PeerGone("the last response ended the connection")
             except BaseException:
                 await self._abandon(stream)
@@ -335,7 +336,7 @@ class ClientConnection(trio.abc.AsyncResource):
             raw = await self._http.receive_response_head()
             if not sender.done:
                 await sender.take_in(raw)
-            head = self._http.codec.parse_response(raw)
+            head = self._http.parse_response(raw)
             if head.status == _SWITCHING_PROTOCOLS:
                 # Of a request without one the codec lets no 101 through.
                 assert offer is not None
@@ -355,9 +356,9 @@ class ClientConnection(trio.abc.AsyncResource):
         http = self._http
         return Body(
             http.receive_body,
-            http.codec.body_left,
+            http.body_left,
             self._limits.body_bytes,
-            lambda: http.codec.trailers,
+            http.get_trailers,
         )
 
     async def _abandon(self, stream: trio.abc.Stream) -> None:

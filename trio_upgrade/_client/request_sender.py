@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, final
 import trio
 
 if TYPE_CHECKING:
-    from .._http_stream import HTTPStream
+    from .http import ClientHTTP
     from .request_head import RequestBody
 
 # The last send of a body can return a little after the peer has got its bytes and has
@@ -25,7 +25,7 @@ class RequestSender:
         body: The body; an iterable is closed behind it.
     """
 
-    def __init__(self, http: HTTPStream, head: bytes, body: RequestBody) -> None:
+    def __init__(self, http: ClientHTTP, head: bytes, body: RequestBody) -> None:
         self._http = http
         self._head = head
         self._body = body
@@ -64,20 +64,20 @@ class RequestSender:
     async def _send(self) -> None:
         http, head, body = self._http, self._head, self._body
         if self._go_ahead is not None:
-            await http.send_request(head)
+            await http.send_head(head)
             head = b""
             with trio.move_on_after(self._patience):
                 await self._go_ahead.wait()
         if not isinstance(body, bytes):
-            await http.send_request(head)
+            await http.send_head(head)
             head = b""
             async for chunk in body:
-                await http.send_request_body(b"", chunk)
+                await http.send_content(b"", chunk)
         elif body:
-            await http.send_request_body(head, body)
+            await http.send_content(head, body)
             head = b""
         # Not before the body is sent: from here on a 101 is legal.
-        await http.send_request(head + http.codec.write_end())
+        await http.send_end(head)
 
     async def take_in(self, head: bytes) -> None:
         """Take in the head of a response that came meanwhile; wait where it has to."""

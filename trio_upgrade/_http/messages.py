@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from .headers import Headers
 
 _MULTIPLE_CHOICES = 300
+SWITCHING_PROTOCOLS = "Switching Protocols"
 # What RFC 9110 §15 calls them; http.HTTPStatus does so from Python 3.13 on.
 _PHRASES = {
     413: "Content Too Large",

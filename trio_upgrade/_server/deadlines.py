@@ -1,27 +1,22 @@
-# Exact deadlines for many connections.  One ordered dict for each kind of deadline: all
-# of a kind last equally long, so what was armed first is due first.  Arming is two dict
-# operations; a cancel scope for each phase would cost a request 7 to 18 percent, and
-# moving the deadline of one scope about half of that.  One task looks at the heads of
-# the dicts when the earliest is due.
+# Exact deadlines for many connections.  There is one ordered dict for each kind of
+# deadline: all of a kind last equally long, so the one that was armed first is due first.
+# Arming costs two dict operations; a cancel scope for each phase would cost a request 7
+# to 18 percent, and moving the deadline of one scope about half of that.  One task, the
+# reaper, looks at the first entry of each dict when the earliest is due.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Protocol, final
+from typing import TYPE_CHECKING, final
 
 import trio
 
-from .records import EndReason
+from .end_reason import EndReason
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from .._limits import Limits
-
-
-class Expirable(Protocol):
-    """What a deadline is for."""
-
-    def expire(self, reason: EndReason) -> None: ...
+    from .connection_task import ConnectionTask
 
 
 @final
@@ -29,9 +24,9 @@ class DeadlineQueue:
     """All running deadlines of one kind.
 
     Args:
-        owner: Whose reaper it is looked after by.
-        seconds: How long each lasts, None for ever.
-        reason: What its passing means.
+        owner: The deadlines that this is one kind of; its reaper looks here, too.
+        seconds: How long each deadline lasts; None disables it.
+        reason: Why a connection ends when its deadline has passed.
     """
 
     __slots__ = ("_due", "_owner", "_reason", "_seconds")
@@ -42,35 +37,35 @@ class DeadlineQueue:
         self._owner = owner
         self._seconds = seconds
         self._reason = reason
-        self._due: dict[Expirable, float] = {}
+        self._due: dict[ConnectionTask, float] = {}
 
-    def arm(self, what: Expirable) -> None:
-        """Begin a deadline, or begin it anew."""
+    def arm(self, connection: ConnectionTask) -> None:
+        """Start a connection's deadline, or start it again."""
         if self._seconds is None:
             return
         due = self._due
-        # A key that is there keeps its place, and the order is what all rests on.
-        due.pop(what, None)
-        deadline = due[what] = trio.current_time() + self._seconds
+        # A key that is in the dict would keep its place, and the order is all there is.
+        due.pop(connection, None)
+        deadline = due[connection] = trio.current_time() + self._seconds
         if deadline < self._owner.wakes_at:
             self._owner.wake()
 
-    def disarm(self, what: Expirable) -> None:
-        """End a deadline, if it runs."""
-        self._due.pop(what, None)
+    def disarm(self, connection: ConnectionTask) -> None:
+        """Stop a connection's deadline, if it runs."""
+        self._due.pop(connection, None)
 
     def expire(self, now: float) -> float:
-        """Expire whatever is due; return when the next one is."""
-        expired: list[Expirable] = []
+        """Expire the connections that are due; return when the next one is."""
+        expired: list[ConnectionTask] = []
         earliest = math.inf
-        for what, deadline in self._due.items():
+        for connection, deadline in self._due.items():
             if deadline > now:
                 earliest = deadline
                 break
-            expired.append(what)
-        for what in expired:
-            del self._due[what]
-            what.expire(self._reason)
+            expired.append(connection)
+        for connection in expired:
+            del self._due[connection]
+            connection.expire(self._reason)
         return earliest
 
 
@@ -83,10 +78,10 @@ class Deadlines:
         end_grace: Called when the grace of a drain is over.
 
     Attributes:
-        header: From accept to the end of the first head, TLS included; of the later
-            ones from their first byte.
-        keep_alive: Between requests.
-        response: From a head to its answer.
+        header: From accept to the end of the first header section, TLS included; for
+            later ones from their first byte.
+        keep_alive: Between two requests.
+        response: From the end of a header section to the beginning of its answer.
         wakes_at: When the reaper will look next.
     """
 
@@ -105,35 +100,34 @@ class Deadlines:
         self._end_grace = end_grace
         self._grace_ends = math.inf
         self._grace_is_over = False
-        make = DeadlineQueue
-        self.header: DeadlineQueue = make(
+        self.header: DeadlineQueue = DeadlineQueue(
             self, limits.header_timeout, EndReason.SLOW_HEADER
         )
-        self.keep_alive: DeadlineQueue = make(
+        self.keep_alive: DeadlineQueue = DeadlineQueue(
             self, limits.keep_alive_timeout, EndReason.IDLE
         )
-        self.response: DeadlineQueue = make(
+        self.response: DeadlineQueue = DeadlineQueue(
             self, limits.response_timeout, EndReason.SLOW_RESPONSE
         )
         self.wakes_at: float = math.inf
         self._woken = trio.Event()
 
     def wake(self) -> None:
-        """Let the reaper look anew: something is due before it would."""
+        """Let the reaper look now: a new deadline is due before it would look."""
         self._woken.set()
 
     def begin_grace(self, deadline: float) -> None:
-        """Let the grace end at this time, or when it would have anyway."""
+        """Let the grace end at this time, or earlier if it was to end earlier."""
         self._grace_ends = min(self._grace_ends, deadline)
         self.wake()
 
-    def disarm(self, what: Expirable) -> None:
-        """End every deadline of this one."""
+    def disarm(self, connection: ConnectionTask) -> None:
+        """Stop every deadline of a connection."""
         for queue in self._queues():
-            queue.disarm(what)
+            queue.disarm(connection)
 
     async def run(self) -> None:
-        """Expire what is due, until cancelled."""
+        """Be the reaper: expire the connections that are due, until cancelled."""
         while True:
             now = trio.current_time()
             self._woken = trio.Event()

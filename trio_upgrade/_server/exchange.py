@@ -1,7 +1,10 @@
-# One request on its way through the app: read, decided, answered or switched.  It
-# decides nothing about the rules (_handshake does) and closes nothing (_session does).
-# When it is over it lets go of the connection, so that a Request which somebody kept
-# can neither read nor answer the next one.
+# One request, and what became of it: its body read, and a response sent or the protocol
+# switched.  The rules are decided elsewhere (_http.switching), and the connection is
+# closed elsewhere (Connection).
+#
+# While an exchange lasts it owns the HTTP half of the connection.  It gives that back
+# when it is over, or lets go of it at a switch.  So a Request that an app keeps can
+# neither read nor answer the next one.
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, final
@@ -22,13 +25,13 @@ from .._http.switching import must_close
 from .._streams.upgraded import UpgradedStream
 from .._util import find_leaves
 from .records import RequestRecord, SwitchRecord
-from .request import Request, let_go
+from .request import Request, release_http
 from .response import refuse
 
 if TYPE_CHECKING:
     from .._http.headers import Field
     from .._http.messages import RequestHead
-    from .deadlines import Expirable
+    from .connection_task import ConnectionTask
     from .http import ServerHTTP
     from .response import Response
     from .server import Server
@@ -38,21 +41,22 @@ _TUNNEL = "CONNECT"
 
 
 @final
-class ServerExchange:
+class Exchange:
     """A request and what became of it.
 
     Args:
-        http: The connection, until the exchange is over.
-        transport: What it runs on.
+        http: The HTTP half of the connection.
+        transport: The stream that it runs on.
         head: Of the request.
-        server: What the request is told of its server.
-        state: What the server's connections share.
-        session: What the deadlines are armed for.
-        last: Whether the answer ends the connection.
+        server: For the request: the server that it came to.
+        state: What the connections of that server share.
+        connection: What the deadlines are armed for.
+        last: Whether the connection ends after the answer.
 
     Attributes:
         request: What the app gets.
-        protocol: What it has switched to, ``"CONNECT"`` for a tunnel.
+        protocol: The protocol that the connection has switched to, ``"CONNECT"`` for a
+            tunnel; None while it is HTTP.
 
     Raises:
         MalformedMessage: The target has no form that the method permits.
@@ -61,15 +65,15 @@ class ServerExchange:
     __slots__ = (
         "__weakref__",
         "_began",
-        "_clients_faults",
-        "_dropped",
+        "_body_dropped",
+        "_client_errors",
+        "_connection",
         "_http",
         "_last",
-        "_on_its_way",
         "_progress",
-        "_session",
         "_state",
         "_stream",
+        "_switching",
         "_transport",
         "_waited",
         "_watching",
@@ -84,31 +88,31 @@ class ServerExchange:
         head: RequestHead,
         server: Server,
         state: ServerState,
-        session: Expirable,
+        connection: ConnectionTask,
         *,
         last: bool,
     ) -> None:
         self._http: ServerHTTP | None = http
         self._transport = transport
         self._state = state
-        self._session = session
+        self._connection = connection
         self._last = last
-        self._dropped = False
+        self._body_dropped = False
+        # Whether a task waits for the client's end of stream.
         self._watching = False
-        self._on_its_way = False
-        # Of the body: seconds waited for, and bytes come, since it last made progress.
+        # Whether a task is on its way to the 101.
+        self._switching = False
+        # Of the body: seconds waited, and bytes received, since it last made progress.
         self._waited = 0.0
         self._progress = 0
-        self._began = trio.current_time() if state.wants_times else 0.0
-        self._clients_faults: list[Exception] = []
+        self._began = trio.current_time() if state.observers.wants_times else 0.0
+        self._client_errors: list[Exception] = []
         self._stream: UpgradedStream | None = None
         self.protocol: str | None = None
-        limit = state.limits.body_bytes
-        codec = http.codec
         body = NO_BODY
-        if not codec.body_ended:
-            length = codec.body_left
-            body = Body(self._receive_body, length, limit, lambda: codec.trailers)
+        if not http.body_ended:
+            limit = state.limits.body_bytes
+            body = Body(self._receive_body, http.body_left, limit, http.get_trailers)
         try:
             self.request = Request(head, body, self, transport, server)
         except ValueError as exc:
@@ -121,10 +125,10 @@ class ServerExchange:
 
     @property
     def http(self) -> ServerHTTP:
-        """The HTTP side.
+        """The HTTP half.
 
         Raises:
-            UsageError: The exchange is over, or it has none any more.
+            UsageError: The exchange is over, or the connection has switched.
         """
         if self._http is None:
             raise UsageError(
@@ -134,13 +138,20 @@ class ServerExchange:
             )
         return self._http
 
-    def finish(self) -> None:
-        """End the exchange: what is kept of it has no hold on the connection."""
-        self._http = None
-        # What leads back to here would keep both until the collector comes: the faults
-        # by their tracebacks, the request by its body.
-        self._clients_faults.clear()
+    @property
+    def lost(self) -> bool:
+        """Whether the transport was found broken."""
+        stream = self.stream
+        return self.http.lost if stream is None else stream.broken
+
+    def finish(self) -> ServerHTTP | None:
+        """End the exchange and return the HTTP half; None if the connection switched."""
+        http, self._http = self._http, None
+        # References that lead back here would keep the objects alive until the collector
+        # comes: the errors by their tracebacks, the request by its body.
+        self._client_errors.clear()
         del self.request
+        return http
 
     ################################################################
     # The body
@@ -149,15 +160,15 @@ class ServerExchange:
     async def _receive_body(self) -> bytes:
         http = self.http
         self._check_not_switching()
-        if self._dropped:
+        if self._body_dropped:
             raise UsageError("a part of the body was dropped for a switch")
-        if http.codec.client_waits:
-            await http.send_informational(100, "Continue", ())
+        if http.client_waits:
+            await http.send_interim(100, "Continue", ())
         return await self._receive_in_time(http)
 
     async def _receive_in_time(self, http: ServerHTTP) -> bytes:
-        # A floor on progress, not a deadline for the next byte: a slow upload lives, and
-        # one byte now and then does not.  Only the time that is waited here counts.
+        # A floor on progress, not a deadline for the next byte: a slow upload lives, a
+        # byte now and then does not suffice. Only the time spent waiting here counts.
         limits = self._state.limits
         chunk: bytes | None = None
         try:
@@ -172,7 +183,7 @@ class ServerExchange:
                     raise BodyTimeout
                 self._waited += trio.current_time() - began
         except BodyError as exc:
-            self.blame_client(exc)
+            self.note_client_error(exc)
             raise
         # One packet may bring many small chunks, and each counts.
         self._progress += len(chunk)
@@ -182,19 +193,19 @@ class ServerExchange:
 
     async def _drain_body(self, http: ServerHTTP) -> None:
         drained = 0
-        while not http.codec.body_ended:
+        while not http.body_ended:
             chunk = await self._receive_in_time(http)
-            self._dropped = self._dropped or bool(chunk)
+            self._body_dropped = self._body_dropped or bool(chunk)
             drained += len(chunk)
             self._check_drain(drained)
 
     def _check_drain(self, size: int) -> None:
         limit = self._state.limits.drain_body
         if size > limit:
-            raise self._clients_fault(BodyTooLarge(limit))
+            raise self.note_client_error(BodyTooLarge(limit))
 
     async def wait_disconnect(self) -> None:
-        """Watch for the client's end; see :meth:`Request.wait_disconnect`."""
+        """Wait for the client's end of stream; see :meth:`Request.wait_disconnect`."""
         http = self.http
         request = self.request
         if self._watching:
@@ -210,7 +221,7 @@ class ServerExchange:
             self._watching = False
 
     ################################################################
-    # The answer
+    # The switch
     ################################################################
 
     async def accept_upgrade(
@@ -219,165 +230,160 @@ class ServerExchange:
         """Switch; see :meth:`Request.accept_upgrade`."""
         http = self._get_answerable()
         if protocol not in self.request.upgrades:
-            raise self._clients_fault(NotOffered(protocol))
+            raise self.note_client_error(NotOffered(protocol))
         self._begin_switch()
         try:
-            codec = http.codec
-            if codec.body_left:
-                # Refused before a 100 invites it.
-                self._check_drain(codec.body_left)
-            if codec.continue_owed or not codec.body_ended:
-                if codec.continue_owed:
-                    # Also for a request without content: with an Upgrade field beside it
-                    # the 100 is a MUST (RFC 9110 §7.8).
-                    await http.send_informational(100, "Continue", ())
-                await self._drain_body(http)
-                # All that may have taken its time.
-                self._state.check_draining()
-            self._state.deadlines.response.disarm(self._session)
-            await http.send_informational(101, reason, fields)
-            return self._hand_over(http, protocol)
+            if not http.is_request_whole:
+                await self._complete_request(http)
+            self._state.deadlines.response.disarm(self._connection)
+            await http.send_interim(101, reason, fields)
+            return self._switch_to(protocol, http)
         except BaseException as exc:
             self._undo_switch(http, exc)
             raise
         finally:
-            self._on_its_way = False
+            self._switching = False
 
     async def accept_connect(self, fields: tuple[Field, ...]) -> UpgradedStream:
-        """Make it a tunnel; see :meth:`Request.accept_connect`."""
+        """Open the tunnel; see :meth:`Request.accept_connect`."""
         http = self._get_answerable()
         if self.request.method != _TUNNEL:
             raise UsageError(f"no tunnel was asked for by {self.request!r}")
         self._begin_switch()
         try:
-            self._state.deadlines.response.disarm(self._session)
-            await http.send_tunnel("OK", (self._state.dates.field(), *fields))
-            return self._hand_over(http, _TUNNEL)
+            self._state.deadlines.response.disarm(self._connection)
+            await http.send_interim(200, "OK", (self._state.dates.field(), *fields))
+            return self._switch_to(_TUNNEL, http)
         except BaseException as exc:
             self._undo_switch(http, exc)
             raise
         finally:
-            self._on_its_way = False
+            self._switching = False
 
     def _get_answerable(self) -> ServerHTTP:
         http = self.http
         if not http.may_answer:
             raise UsageError("the request was answered already")
         if self._watching:
-            # It would take bytes that belong to the other protocol.
+            # That task would receive bytes of the other protocol.
             raise UsageError("a task still waits for the end of this connection")
         return http
 
     def _begin_switch(self) -> None:
-        # One switch on its way: its place is taken before anything is awaited, and
-        # nobody else reads meanwhile.
+        # There is one switch at a time: its place is taken before anything is awaited,
+        # and no other task reads meanwhile.
         self._check_not_switching()
         try:
             self._state.reserve_upgrade()
         except Unavailable as exc:
-            self._clients_faults.append(exc)
+            self.note_client_error(exc)
             raise
-        self._on_its_way = True
+        self._switching = True
+
+    async def _complete_request(self, http: ServerHTTP) -> None:
+        # The 100 before the 101 (RFC 9110 §7.8), and the rest of the body.
+        if http.body_left:
+            # Refuse a body that is too large before a 100 invites it.
+            self._check_drain(http.body_left)
+        if http.continue_owed:
+            # Also for a request without content: beside an Upgrade field the 100 is a
+            # MUST.
+            await http.send_interim(100, "Continue", ())
+        await self._drain_body(http)
+        # A drain of the server may have begun meanwhile.
+        self._state.check_draining()
 
     def _undo_switch(self, http: ServerHTTP, exc: BaseException) -> None:
         # The app has to decide again.
         if isinstance(exc, Unavailable):
-            self._clients_faults.append(exc)
+            self.note_client_error(exc)
         self._state.release_upgrade()
         if not http.broken:
-            self._state.deadlines.response.arm(self._session)
+            self._state.deadlines.response.arm(self._connection)
 
     def _check_not_switching(self) -> None:
-        if self._on_its_way:
+        if self._switching:
             raise UsageError("another task is switching this connection")
 
-    def _hand_over(self, http: ServerHTTP, protocol: str) -> UpgradedStream:
-        rest, ended = http.hand_over()
+    def _switch_to(self, protocol: str, http: ServerHTTP) -> UpgradedStream:
+        rest, ended = http.detach()
         state = self._state
         stream = self._stream = UpgradedStream(self._transport, rest, ended=ended)
         self.protocol = protocol
+        # This lets go of HTTP: the request may be held for days now.
         self._http = None
-        # It may be held for days now.
-        let_go(self.request)
+        release_http(self.request)
         state.count_switch()
-        if state.on_switch is not None:
+        observers = state.observers
+        if observers.on_switch is not None:
             seconds = trio.current_time() - self._began
-            state.notify(state.on_switch, SwitchRecord(self.request, protocol, seconds))
+            record = SwitchRecord(self.request, protocol, seconds)
+            observers.notify(observers.on_switch, record)
         return stream
+
+    ################################################################
+    # The response
+    ################################################################
 
     async def answer(self, response: Response, *, close: bool = False) -> bool:
         """Send a final response and leave the connection ready for the next request.
 
         Args:
-            response: The answer.
-            close: Whether the connection ends with it, whatever else speaks for it.
+            response: The response.
+            close: Whether the connection ends with it in any case.
 
         Returns:
             Whether there can be a next request.
 
         Raises:
-            BodyError: What the client sends of its body cannot be skipped; the response
+            BodyError: The rest of the request's body cannot be skipped; the response
                 was sent.
         """
         http, state = self.http, self._state
-        state.deadlines.response.disarm(self._session)
+        state.deadlines.response.disarm(self._connection)
         close = (
             close
             or self._last
             or state.draining.is_set()
             or must_close(
                 self.request.method,
-                client_waits=http.codec.client_waits,
-                unread=http.codec.body_left,
+                client_waits=http.client_waits,
+                unread=http.body_left,
                 drain_body=state.limits.drain_body,
             )
         )
         if state.close_on_optimistic_data and self.request.upgrades:
-            # Somebody took the switch for granted: what follows may be anything.
-            close = close or http.codec.has_next
+            # The client may have taken the switch for granted: the bytes that follow may
+            # be of any protocol.
+            close = close or http.has_next
         await http.send_response(response, state.dates.field(), close=close)
-        if state.on_request is not None:
+        observers = state.observers
+        if observers.on_request is not None:
             seconds = trio.current_time() - self._began
-            state.notify(
-                state.on_request, RequestRecord(self.request, response.status, seconds)
-            )
+            record = RequestRecord(self.request, response.status, seconds)
+            observers.notify(observers.on_request, record)
         if http.closes:
-            # Nothing that follows would be processed: no need to find its beginning.
+            # A next request would not be served: there is no need to find its beginning.
             return False
         await self._drain_body(http)
-        return http.reusable
+        return http.is_reusable
 
     ################################################################
-    # Whose fault it is
+    # Errors of the client
     ################################################################
 
-    def blame_client(self, error: BodyError) -> None:
-        """Take in that this error, should the app let it out, is the client's fault."""
-        self._clients_faults.append(error)
-
-    def _clients_fault(self, error: Exception) -> Exception:
-        self._clients_faults.append(error)
+    def note_client_error(self, error: Exception) -> Exception:
+        """Note that an error, should the app let it out, is the client's; return it."""
+        self._client_errors.append(error)
         return error
 
-    @property
-    def lost(self) -> bool:
-        """Whether the transport was found broken."""
-        stream = self.stream
-        return self.http.lost if stream is None else stream.broken
-
     def find_refusal(self, errors: Exception) -> Response | None:
-        """Return the answer to errors that are the client's fault, None for a bug.
+        """Return the answer to errors of the client; None if they are bugs of the app.
 
-        The same kinds of error from an app's own client are the app's to handle.
+        Errors of the same classes from a client that the app runs are the app's.
         """
         leaves = find_leaves(errors)
-        faults = {id(fault) for fault in self._clients_faults}
-        if not all(id(leaf) in faults for leaf in leaves):
+        noted = {id(error) for error in self._client_errors}
+        if not all(id(leaf) in noted for leaf in leaves):
             return None
         return refuse(leaves[0])
-
-
-def is_loss(errors: Exception) -> bool:
-    """Tell whether this is only what a lost connection looks like to who uses it."""
-    gone = trio.BrokenResourceError | trio.ClosedResourceError
-    return all(isinstance(leaf, gone) for leaf in find_leaves(errors))

@@ -6,10 +6,8 @@ from typing import TYPE_CHECKING, final
 
 import trio
 
-from .._errors import MalformedMessage
-from .._http.switching import keeps_alive
-from .._http_stream import PIECE, SMALL_BODY, HTTPStream, Watch
-from .response_writer import ResponseWriter
+from .._http.server_codec import ServerCodec
+from .._http_stream import PIECE, RECEIVE_SIZE, SMALL_BODY, HTTPStream
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Iterable
@@ -21,111 +19,112 @@ if TYPE_CHECKING:
 
 
 @final
-class ServerHTTP(HTTPStream):
-    """One connection of a server; not for two tasks at a time.
+class ServerHTTP(HTTPStream[ServerCodec]):
+    """HTTP on one connection of a server; not for two tasks at a time.
 
     Args:
-        stream: What it is spoken on.
+        stream: The stream that HTTP is spoken on.
         limits: The bounds.
-        watch: Is told when a head is waited for.
 
     Attributes:
         slow: It is broken because the peer did not read in time.
     """
 
-    __slots__ = ("_begun", "_seconds", "_writer", "slow")
+    __slots__ = ("_send_timeout", "slow")
 
-    def __init__(self, stream: trio.abc.Stream, limits: Limits, watch: Watch) -> None:
-        super().__init__(stream, "server", limits, watch=watch)
-        self._seconds = limits.send_timeout
-        self._writer = ResponseWriter()
-        # An exchange whose head was looked for, and is not here yet.
-        self._begun = False
+    def __init__(self, stream: trio.abc.Stream, limits: Limits) -> None:
+        super().__init__(stream, ServerCodec(limits))
+        self._send_timeout = limits.send_timeout
         self.slow: bool = False
 
-    async def receive_request(self) -> RequestHead | None:
-        """Receive the next request head.
+    ################################################################
+    # Requests
+    ################################################################
 
-        Returns:
-            The head; None if the client ended the connection instead.
+    @property
+    def has_begun_head(self) -> bool:
+        """Whether a part of the next request was read; a blank line is none."""
+        return self._codec.has_begun_head
+
+    @property
+    def has_next(self) -> bool:
+        """Whether bytes beyond this request have been read, as far as can be known."""
+        return self._codec.has_next
+
+    @property
+    def client_waits(self) -> bool:
+        """Whether the client may be waiting for a 100 before it sends the body."""
+        return self._codec.client_waits
+
+    @property
+    def continue_owed(self) -> bool:
+        """Whether the request expects a 100 and has had none yet."""
+        return self._codec.continue_owed
+
+    @property
+    def is_request_whole(self) -> bool:
+        """Whether the request was read to its end and no 100 is owed for it."""
+        return self._codec.body_ended and not self._codec.continue_owed
+
+    def receive_nowait(self) -> None:
+        """Receive bytes that are in the kernel's socket already; for such a stream only.
+
+        An end of stream is left for :meth:`receive`.
 
         Raises:
-            MalformedMessage: It is none, or over a limit; a response can be sent.
             trio.BrokenResourceError: The connection is broken.
         """
-        if not self._begun:
-            self._start_exchange()
-        self._begun = False
-        raw = await self.receive_head()
-        return None if raw is None else self._parse_request(raw)
+        assert self._direct is not None
+        try:
+            received = self._direct.receive_some_nowait(RECEIVE_SIZE)
+        except trio.BrokenResourceError:
+            self.broken = self.lost = True
+            raise
+        if received:
+            self._codec.receive_data(received)
 
-    def receive_request_nowait(self) -> RequestHead | None:
-        """Take the next request head if it is here, without a checkpoint; None if not.
-
-        From a kernel socket only.
+    def next_request(self) -> RequestHead | None:
+        """Take the next request's header section; None if it was not received whole.
 
         Raises:
-            MalformedMessage: As :meth:`receive_request` does.
-            trio.BrokenResourceError: Likewise.
+            MalformedMessage: It is not HTTP, or over a limit; a response can be sent.
         """
-        self._start_exchange()
-        self.receive_nowait()
-        raw = self.codec.next_head()
-        self._begun = raw is None
-        return None if raw is None else self._parse_request(raw)
+        return self._codec.next_request()
 
-    def _start_exchange(self) -> None:
-        self.codec.start_exchange()
-        if self._writer.begun:
-            self._writer = ResponseWriter()
-
-    def _parse_request(self, raw: bytes) -> RequestHead:
-        writer = self._writer
-        try:
-            head = self.codec.parse_request(raw)
-        except MalformedMessage:
-            # To HEAD no refusal has content, either.
-            writer.method = raw[: raw.find(b" ")].decode("latin-1")
-            raise
-        writer.method = head.method
-        writer.is_http10 = head.http_version != "1.1"
-        writer.closes = not keeps_alive(head.http_version, head.headers)
-        return head
+    def start_next_exchange(self) -> None:
+        """Forget the last exchange; bytes that were read ahead stay."""
+        self._codec.start_next_exchange()
 
     async def wait_disconnect(self, read_ahead: int, *, ignore_end: bool) -> None:
         """Wait until the peer resets the connection, or ends its side.
 
-        What comes meanwhile is kept, up to ``read_ahead`` bytes and a receive; with
-        more, or behind an end that is ignored, this waits for ever.
+        Bytes that come meanwhile are kept, up to ``read_ahead`` bytes and one receive.
+        Beyond that, or after an end that is ignored, this never returns.
         """
         await trio.lowlevel.checkpoint()
-        while not (self.ended or self.lost or self.codec.has_ahead(read_ahead)):
+        while not (
+            self.ended or self.lost or self._codec.has_buffered_bytes(read_ahead)
+        ):
             with suppress(trio.BrokenResourceError):
-                self.codec.receive_data(await self.receive())
+                await self.receive()
         if not self.lost and (ignore_end or not self.ended):
             await trio.sleep_forever()
 
-    async def send_informational(
+    ################################################################
+    # Responses
+    ################################################################
+
+    async def send_interim(
         self, status: int, reason: str, fields: Iterable[Field]
     ) -> None:
-        """Send a 1xx, the 101 of a legal switch among them.
+        """Send a 1xx, also the 101 of a switch, or the 200 that opens a tunnel.
 
         Raises:
-            trio.BrokenResourceError: The connection is broken. So it is, too, once a
-                cancellation has come in the middle.
+            trio.BrokenResourceError: The connection is broken. A cancellation in the
+                middle breaks it, too.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
-        self.codec.continue_sent()
-        await self.send_short(self._writer.write_switch(status, reason, fields))
-
-    async def send_tunnel(self, reason: str, fields: Iterable[Field]) -> None:
-        """Send the 200 that makes a CONNECT a tunnel.
-
-        Raises:
-            trio.BrokenResourceError: As :meth:`send_informational` does.
-        """
-        await trio.lowlevel.checkpoint_if_cancelled()
-        await self.send_short(self._writer.write_switch(200, reason, fields))
+        await self.send_short(self._codec.write_interim(status, reason, fields))
 
     async def send_response(
         self, response: Response, date: Field, *, close: bool
@@ -139,15 +138,22 @@ class ServerHTTP(HTTPStream):
             close: Whether to end the connection with it.
 
         Raises:
-            ValueError: A Content-Length among the fields is not the body's. Of a body
-                in bytes nothing was sent; otherwise the connection is broken.
-            trio.BrokenResourceError: The connection is broken. So it is, too, after a
-                cancellation or an error of the iterable in the middle.
+            ValueError: A Content-Length among the fields is not the body's. If the body
+                is bytes, nothing was sent; otherwise the connection is broken.
+            trio.BrokenResourceError: The connection is broken. A cancellation in the
+                middle, or an error of the iterable, breaks it, too.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
-        writer, body = self._writer, response.body
-        head, has_content = writer.write_head(response, date, close=close)
-        self.codec.continue_sent()
+        body = response.body
+        head, has_content = self._codec.write_response(
+            response.status,
+            response.reason,
+            response.fields,
+            response.names,
+            len(body) if isinstance(body, bytes) else None,
+            date,
+            close=close,
+        )
         if not has_content:
             await self.send_short(head)
         elif not isinstance(body, bytes):
@@ -158,48 +164,48 @@ class ServerHTTP(HTTPStream):
         else:
             await self.send_short(head)
             await self.send(body)
-        writer.ended = True
+        self._codec.response_ended = True
 
     async def _send_iterable(self, body: AsyncIterable[bytes]) -> None:
-        writer = self._writer
         try:
             async for chunk in body:
-                await self.send(writer.write_body(chunk))
-            await self.send(writer.write_end())
+                await self.send(self._codec.write_body(chunk))
+            await self.send(self._codec.write_end())
         except BaseException:
-            # The response is begun and cannot be ended properly.
+            # The response is begun and cannot be ended as HTTP asks.
             self.broken = True
             raise
 
     async def _transmit(self, data: bytes) -> None:
-        # Each piece has its time. A scope for each answer that has to wait, or is long:
-        # the one of the connection may be that of all.
+        # Each piece has its own time. A scope for each answer that is long, or has to
+        # wait: the scope of the connection may be that of all connections.
         with trio.CancelScope() as scope:
             for start in range(0, len(data), PIECE):
-                if self._seconds is not None:
-                    scope.deadline = trio.current_time() + self._seconds
-                # As bytes, which costs nothing where there is one piece only.
+                if self._send_timeout is not None:
+                    scope.deadline = trio.current_time() + self._send_timeout
+                # A slice of bytes, which is no copy if there is only one piece.
                 await self._stream.send_all(data[start : start + PIECE])
         if scope.cancelled_caught:
             self.slow = True
             raise trio.BrokenResourceError("the peer did not read in time")
 
     @property
-    def reusable(self) -> bool:
-        """Whether the exchange is over and another one can follow."""
-        return (
-            not self.broken
-            and self._writer.ended
-            and not self._writer.closes
-            and self.codec.body_ended
-        )
-
-    @property
     def closes(self) -> bool:
-        """Whether the answer that was begun ends the connection."""
-        return self._writer.begun and self._writer.closes
+        """Whether the response that was begun ends the connection."""
+        return self._codec.response_begun and self._codec.closes
 
     @property
     def may_answer(self) -> bool:
         """Whether a final response can still be begun."""
-        return not (self.broken or self._writer.begun)
+        return not (self.broken or self._codec.response_begun)
+
+    @property
+    def is_reusable(self) -> bool:
+        """Whether the exchange is over and another one can follow."""
+        codec = self._codec
+        return (
+            not self.broken
+            and codec.response_ended
+            and not codec.closes
+            and codec.body_ended
+        )

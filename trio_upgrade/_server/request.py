@@ -1,50 +1,29 @@
-# What an app reads.  The wire is reached only through the few calls of Exchange, which
-# the room above provides.
+# What an app reads.  The wire is only reached through a few methods of the exchange.
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, NoReturn, Protocol, TypeAlias, final
+from typing import TYPE_CHECKING, final
 
 import trio
 
 from .._errors import BodyError, UsageError
 from .._http.headers import Headers, find_head
-from .._http.messages import RequestHead, check_reason
+from .._http.messages import SWITCHING_PROTOCOLS, check_reason
 from .._http.switching import find_offers, switch_fields, tunnel_fields
 from .._http.targets import Authority, Target, parse_authority, parse_target
 from .._streams.underlying import find_peer
-from .._streams.upgraded import UpgradedStream
 from .._util import public
-from .response import SWITCHING_PROTOCOLS, Response, Tunnel, Upgrade
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from .._body import Body
-    from .._http.headers import Field, HeadersLike
+    from .._http.headers import HeadersLike
+    from .._http.messages import RequestHead
     from .._http.tokens import Offers
     from .._streams.underlying import Peer
+    from .._streams.upgraded import UpgradedStream
+    from .exchange import Exchange
     from .server import Server
-
-UpgradeHandler: TypeAlias = Callable[
-    ["Request", UpgradedStream, bytes], Awaitable[object]
-]
-Answer: TypeAlias = Response | Upgrade | Tunnel | None
-App: TypeAlias = Callable[["Request"], Awaitable[Answer]]
-
-
-class Exchange(Protocol):
-    """What a request needs of the connection that it came on."""
-
-    async def accept_upgrade(
-        self, protocol: str, fields: tuple[Field, ...], reason: str
-    ) -> UpgradedStream: ...
-
-    async def accept_connect(self, fields: tuple[Field, ...]) -> UpgradedStream: ...
-
-    async def wait_disconnect(self) -> None: ...
-
-    def blame_client(self, error: BodyError) -> None: ...
 
 
 @public
@@ -83,15 +62,16 @@ class Request:
         self.method: str = head.method
         self.target: str = head.target
         self.http_version: str = head.http_version
-        # Behind a switch the head that they are in, until somebody asks for them.
+        # After a switch the header section itself, until the fields are asked for again.
         self._fields: Headers | bytes = head.headers
-        # Both None once they are let go of.
+        # Both None after a switch, until they are asked for again.
         self._upgrades: Offers | None = find_offers(
             head.method, head.http_version, head.headers
         )
         self._parts: Target | None = parse_target(head.method, head.target)
         self._body = body
-        self._exchange = exchange
+        # None after a switch.
+        self._exchange: Exchange | None = exchange
         self._transport = transport
         self.server: Server = server
 
@@ -148,7 +128,7 @@ class Request:
     @property
     def peer(self) -> Peer:
         """The client's address: host and port, a Unix socket's path, None if unknown."""
-        # Asked of the kernel only when somebody wants to know.
+        # The kernel is asked only when this is.
         return find_peer(self._transport)
 
     @property
@@ -176,7 +156,8 @@ class Request:
         try:
             return await self._body.read(limit)
         except BodyError as exc:
-            self._exchange.blame_client(exc)
+            if self._exchange is not None:
+                self._exchange.note_client_error(exc)
             raise
 
     def stream(self) -> AsyncIterator[bytes]:
@@ -205,7 +186,7 @@ class Request:
         Raises:
             UsageError: Another task waits already, or the request was answered.
         """
-        await self._exchange.wait_disconnect()
+        await self._get_exchange().wait_disconnect()
 
     async def accept_upgrade(
         self,
@@ -243,10 +224,10 @@ class Request:
             trio.BrokenResourceError: The client is gone.
         """
         fields = switch_fields(protocol, headers)
-        stream = await self._exchange.accept_upgrade(
+        stream = await self._get_exchange().accept_upgrade(
             protocol, fields, check_reason(reason)
         )
-        # The 101 may have gone at once.
+        # The 101 may have been sent without a checkpoint.
         await trio.lowlevel.cancel_shielded_checkpoint()
         return stream, stream.head
 
@@ -270,12 +251,17 @@ class Request:
             UsageError: The request is no CONNECT, or there was an answer already.
             trio.BrokenResourceError: The client is gone.
         """
-        stream = await self._exchange.accept_connect(tunnel_fields(headers))
+        stream = await self._get_exchange().accept_connect(tunnel_fields(headers))
         await trio.lowlevel.cancel_shielded_checkpoint()
         return stream, stream.head
 
-    def _let_go(self) -> None:
-        self._exchange = _SWITCHED
+    def _get_exchange(self) -> Exchange:
+        if self._exchange is None:
+            raise UsageError("the connection has switched protocols already")
+        return self._exchange
+
+    def _release_http(self) -> None:
+        self._exchange = None
         self._upgrades = self._parts = None
         self._fields = find_head(self.headers) or self._fields
 
@@ -283,38 +269,9 @@ class Request:
         return f"<Request {self.method} {self.path or self.target}>"
 
 
-@final
-class _Switched:
-    # The exchange of every request whose connection has switched.
-    __slots__ = ()
+def release_http(request: Request) -> None:
+    """Free what a request holds of HTTP, and what it can make again.
 
-    async def accept_upgrade(
-        self,
-        protocol: str,  # noqa: ARG002  as Exchange has it
-        fields: tuple[Field, ...],  # noqa: ARG002
-        reason: str,  # noqa: ARG002
-    ) -> UpgradedStream:
-        self._refuse()
-
-    async def accept_connect(self, fields: tuple[Field, ...]) -> UpgradedStream:  # noqa: ARG002
-        self._refuse()
-
-    async def wait_disconnect(self) -> None:
-        self._refuse()
-
-    def blame_client(self, error: BodyError) -> None:
-        pass  # There is no answer any more that could tell it.
-
-    def _refuse(self) -> NoReturn:
-        raise UsageError("the connection has switched protocols already")
-
-
-_SWITCHED = _Switched()
-
-
-def let_go(request: Request) -> None:
-    """Free what a request holds of HTTP, and what it can find out anew.
-
-    For its connection has switched, and it may be held for days.
+    Its connection has switched, so it may be held for days.
     """
-    request._let_go()  # pyright: ignore[reportPrivateUsage]
+    request._release_http()  # pyright: ignore[reportPrivateUsage]

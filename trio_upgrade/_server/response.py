@@ -1,25 +1,31 @@
 # What an app returns: plain values and their checks; and what the server says by itself.
 from __future__ import annotations
 
-from collections.abc import AsyncIterable
-from typing import TYPE_CHECKING, cast, final
+from collections.abc import AsyncIterable, Awaitable, Callable
+from typing import TYPE_CHECKING, TypeAlias, cast, final
 
 from .._errors import BodyError, MalformedMessage, NotOffered, Unavailable
 from .._http.headers import Field, HeadersLike, encode_fields, field_values
-from .._http.messages import check_reason, standard_reason
+from .._http.messages import SWITCHING_PROTOCOLS, check_reason, standard_reason
 from .._http.switching import advertise, switch_fields, tunnel_fields
 from .._http.tokens import parse_protocols
 from .._util import public
 
 if TYPE_CHECKING:
-    from .request import UpgradeHandler
+    from .._streams.upgraded import UpgradedStream
+    from .request import Request
 
 _RESET_CONTENT, _UPGRADE_REQUIRED = 205, 426
 _LAST_INFORMATIONAL = 199
 _LAST_STATUS = 999
-SWITCHING_PROTOCOLS = "Switching Protocols"
 _RESPONSE_FORBIDDEN = frozenset({b"transfer-encoding"})
 TEXT = {"Content-Type": "text/plain; charset=utf-8"}
+
+UpgradeHandler: TypeAlias = Callable[
+    ["Request", "UpgradedStream", bytes], Awaitable[object]
+]
+"""Called after a switch with the request, the stream, and a snapshot of the bytes that
+are first in it."""
 
 
 @public
@@ -196,6 +202,11 @@ class Tunnel:
 
     def __repr__(self) -> str:
         return f"Tunnel({self._handler!r})"
+
+
+Answer: TypeAlias = Response | Upgrade | Tunnel | None
+App: TypeAlias = Callable[["Request"], Awaitable[Answer]]
+"""Called for each request; returns the answer, or None after a switch of its own."""
 
 
 def check_handler(handler: UpgradeHandler) -> UpgradeHandler:

@@ -1,9 +1,9 @@
-# Serving: listeners, and one task per connection.  The accept loop is our own because
-# trio.serve_listeners closes each stream behind its handler, also one that was detached.
+# Serving: listeners, and one task for each connection.  The accept loop is our own
+# because trio.serve_listeners closes each stream after its handler, also one that was
+# detached.
 from __future__ import annotations
 
 import errno
-import logging
 import math
 import os
 from functools import partial
@@ -17,20 +17,19 @@ from .._streams.socket_listener import DirectSocketListener
 from .._streams.tcp_listeners import open_tcp_listeners
 from .._streams.unix_listener import UnixListener, open_unix_listener
 from .._util import public
-from .request_loop import RequestLoop
+from .connection import Connection
+from .observers import LOGGER, Observers
 from .server import Server, find_state
-from .session import Session
 from .state import ServerState
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Sequence
 
-    from .request import App
+    from .response import App
 
 StreamT = TypeVar("StreamT", bound=trio.abc.Stream)
 
-_LOGGER = logging.getLogger("trio_upgrade.server")
 # What accept(2) says when the system, not the connection, has run out of something,
 # and how long to wait then, in seconds; both as Trio has them.
 _CAPACITY_ERRNOS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
@@ -236,31 +235,29 @@ async def serve_listeners(
         limits,
         close_on_optimistic_data=close_on_optimistic_data,
         strict=strict,
-        observer=observer,
+        observers=Observers(observer, strict=strict),
     )
     server = Server(listeners, state)
     try:
         async with trio.open_nursery() as nursery:
-            make_loop = partial(RequestLoop, app=app, server=server, state=state)
-            make_session = partial(
-                Session, make_loop, state=state, outer=nursery.cancel_scope
+            make_connection = partial(
+                Connection, app, server, state, scope=nursery.cancel_scope
             )
             for listener in server.listeners:
-                accepting = state.accept_until_drained()
                 nursery.start_soon(
                     _accept_connections,
                     listener,
-                    accepting,
+                    state.accept_until_drained(),
                     state,
-                    make_session,
+                    make_connection,
                     nursery,
                 )
             nursery.start_soon(state.deadlines.run, name="trio_upgrade deadlines")
             task_status.started(server)
             await state.wait_drained()
             nursery.cancel_scope.cancel()
-        # The end of a grace may have ended that wait, too, and what has joined from
-        # elsewhere is no task of the nursery.
+        # The end of a grace may have ended that wait, too, and connections that joined
+        # from elsewhere are no tasks of the nursery.
         await state.wait_drained()
     finally:
         state.end()
@@ -270,7 +267,7 @@ async def _accept_connections(
     listener: trio.abc.Listener[trio.abc.Stream],
     accepting: trio.CancelScope,
     state: ServerState,
-    make_session: Callable[[trio.abc.Stream], Session],
+    make_connection: Callable[[trio.abc.Stream], Connection],
     nursery: trio.Nursery,
 ) -> None:
     failed = -math.inf
@@ -284,8 +281,8 @@ async def _accept_connections(
                     if exc.errno not in _CAPACITY_ERRNOS:
                         raise
                     if trio.current_time() - failed > _EPISODE:
-                        # Once in each, however often one is let in meanwhile.
-                        _LOGGER.error(
+                        # Once in an episode, even if some are accepted meanwhile.
+                        LOGGER.error(
                             "cannot accept for now: %s", os.strerror(exc.errno)
                         )
                     failed = trio.current_time()
@@ -295,10 +292,10 @@ async def _accept_connections(
                 try:
                     while streams:
                         if state.capacity < 1:
-                            # Others have been quicker.
+                            # Other listeners have taken the places.
                             await state.wait_capacity()
-                        session = make_session(streams.pop())
-                        nursery.start_soon(session.serve, name=_CONNECTION)
+                        connection = make_connection(streams.pop())
+                        nursery.start_soon(connection.serve, name=_CONNECTION)
                 finally:
                     for stream in streams:
                         await close_forcefully(stream)
@@ -339,27 +336,24 @@ async def serve_stream(
         observer: See :func:`serve_tcp`.
     """
     if server is not None:
-        state = find_state(server)
-        make_loop = partial(RequestLoop, app=app, server=server, state=state)
         with trio.CancelScope() as scope:
-            await Session(make_loop, stream, state, scope).serve()
+            await Connection(app, server, find_state(server), stream, scope).serve()
         return
     state = ServerState(
         limits,
         close_on_optimistic_data=close_on_optimistic_data,
         strict=strict,
-        observer=observer,
+        observers=Observers(observer, strict=strict),
     )
     failure: BaseException | None = None
     scope = trio.CancelScope()
-    make_loop = partial(RequestLoop, app=app, server=Server((), state), state=state)
-    session = Session(make_loop, stream, state, scope)
+    connection = Connection(app, Server((), state), state, stream, scope)
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(state.deadlines.run, name="trio_upgrade deadlines")
             try:
                 with scope:
-                    await session.serve()
+                    await connection.serve()
             except BaseException as exc:
                 # Kept out of the nursery, which would put it in a group.
                 failure = exc
@@ -367,5 +361,5 @@ async def serve_stream(
     finally:
         state.end()
         if failure is not None:
-            # Also in the place of a Cancelled, which the reaper has met, too.
+            # Also in the place of a Cancelled that ended the reaper.
             raise failure

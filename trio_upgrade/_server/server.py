@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     from .._limits import Limits
-    from .records import ServerStatistics
     from .state import ServerState
+    from .statistics import ServerStatistics
 
 _ANY_HOST = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  compared, not bound
 
@@ -144,7 +144,7 @@ def _quote_path(name: str | bytes) -> str:
 
 
 def find_state(server: Server) -> ServerState:
-    """Return the shared part of a server, for the rooms above."""
+    """Return the state that a server's connections share, for the serving functions."""
     return server._state  # pyright: ignore[reportPrivateUsage]
 
 
@@ -189,6 +189,6 @@ async def _drain_at_first(
     await anext(received)
     server.start_drain(grace)
     while True:
-        # Each further one is taken, lest it be raised again behind us.
+        # Take each further signal, so that it is not raised again after us.
         await anext(received)
         server.start_drain(0)

@@ -1,53 +1,23 @@
-# What the connections of one server share: bounds, deadlines, counts, the drain, and
-# whoever watches.  Its public face is Server.
+# What the connections of one server share: bounds, options, deadlines, counts, the drain.
+# The part of it that users see is Server.
 from __future__ import annotations
 
-import logging
 import math
 import sys
-from typing import TYPE_CHECKING, Protocol, TypeVar, final
+from typing import TYPE_CHECKING, final
 
 import trio
 
 from .._errors import Unavailable
-from .._streams.upgraded import UpgradedStream
 from .dates import DateClock
-from .deadlines import Deadlines, Expirable
-from .records import EndReason, EndRecord, ErrorRecord, ServerStatistics
+from .deadlines import Deadlines
+from .end_reason import EndReason
+from .statistics import ServerStatistics
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from .._limits import Limits
-    from .._streams.underlying import Peer
-    from .records import RequestRecord, SwitchRecord
-    from .request import Request
-
-RecordT = TypeVar("RecordT")
-
-_LOGGER = logging.getLogger("trio_upgrade.server")
-
-
-class Served(Expirable, Protocol):
-    """One connection, as the state sees it."""
-
-    @property
-    def idle(self) -> bool: ...
-
-    @property
-    def task(self) -> trio.lowlevel.Task | None: ...
-
-    @property
-    def depth(self) -> int: ...
-
-    @property
-    def protocol(self) -> str | None: ...
-
-    @property
-    def requests(self) -> int: ...
-
-    @property
-    def began(self) -> float: ...
+    from .connection_task import ConnectionTask
+    from .observers import Observers
 
 
 def check_grace(grace: float | None) -> float:
@@ -64,24 +34,23 @@ def check_grace(grace: float | None) -> float:
 
 @final
 class ServerState:
-    """The shared part of a server.
+    """The state of a server that its connections share.
 
     Args:
         limits: The bounds.
-        strict: Whether exceptions of the app come out.
+        strict: Whether exceptions of the app are raised from the serving function.
         close_on_optimistic_data: Whether a refused offer ends its connection if bytes
             follow it already.
-        observer: Has any of ``request``, ``switched``, ``ended`` and ``error``.
+        observers: Who watches.
 
     Attributes:
         dates: The Date of responses.
         deadlines: Those of the connections.
         draining: Set when the drain begins.
-        ended: Set when all is over.
-        is_over: Whether nobody is waited for any more, not even for a polite close.
-        on_request: Of the observer; None where it has none, as the other three.
-        wants_peers: Whether it wants to know of the ends, or errors, of connections.
-        wants_times: Whether it wants to know how long requests and switches took.
+        ended: Set when every socket is closed.
+        is_over: Whether connections must end without waiting for anything.
+        total_requests: Requests since the start.
+        total_errors: Exceptions of apps and handlers since the start.
     """
 
     def __init__(
@@ -90,36 +59,25 @@ class ServerState:
         *,
         strict: bool,
         close_on_optimistic_data: bool,
-        observer: object | None,
+        observers: Observers,
     ) -> None:
         self.limits: Limits = limits
         self.strict: bool = strict
         self.close_on_optimistic_data: bool = close_on_optimistic_data
+        self.observers: Observers = observers
         self.dates: DateClock = DateClock()
         self.deadlines: Deadlines = Deadlines(limits, self._end_grace)
         self.draining: trio.Event = trio.Event()
         self.ended: trio.Event = trio.Event()
         self.is_over: bool = False
-        self.on_request: Callable[[RequestRecord], object] | None
-        self.on_request = getattr(observer, "request", None)
-        self.on_switch: Callable[[SwitchRecord], object] | None
-        self.on_switch = getattr(observer, "switched", None)
-        self.on_end: Callable[[EndRecord], object] | None
-        self.on_end = getattr(observer, "ended", None)
-        self.on_error: Callable[[ErrorRecord], object] | None
-        self.on_error = getattr(observer, "error", None)
-        self.wants_peers: bool = self.on_end is not None or self.on_error is not None
-        self.wants_times: bool = (
-            self.on_request is not None or self.on_switch is not None
-        )
         self.total_requests: int = 0
         self.total_errors: int = 0
-        self._connections: set[Served] = set()
+        self._connections: set[ConnectionTask] = set()
         self._accepting: list[trio.CancelScope] = []
         self._total_connections = 0
         self._upgraded = 0
         self._total_upgraded = 0
-        # Set when a connection has left, if somebody waits for that.
+        # Set when a connection has left, if a task waits for that.
         self._left = trio.Event()
         self._awaited = False
 
@@ -140,25 +98,56 @@ class ServerState:
         bound = self.limits.connections
         return sys.maxsize if bound is None else bound - len(self._connections)
 
-    def add(self, connection: Served) -> None:
+    def add(self, connection: ConnectionTask) -> None:
         """Count a connection in."""
         self._connections.add(connection)
         self._total_connections += 1
         if self.is_over:
             connection.expire(EndReason.DRAINED)
 
-    def remove(self, connection: Served, *, upgraded: bool) -> None:
+    def remove(self, connection: ConnectionTask, *, upgraded: bool) -> None:
         """Count a connection out; it is closed."""
         self._connections.discard(connection)
         if upgraded:
             self._upgraded -= 1
         if self._awaited:
-            self._tell_left()
+            self._report_left()
 
-    def _tell_left(self) -> None:
+    def _report_left(self) -> None:
         self._awaited = False
         self._left.set()
         self._left = trio.Event()
+
+    def serves_task(self, task: trio.lowlevel.Task) -> bool:
+        """Tell whether a task is one of a connection, or was started below one."""
+        current: trio.lowlevel.Task | None = task
+        below: trio.Nursery | None = None
+        while current is not None:
+            for connection in self._connections:
+                # The nurseries that the task had open before do not count.
+                inside = current.child_nurseries[connection.depth :]
+                if connection.task is current and (below is None or below in inside):
+                    return True
+            below = current.parent_nursery
+            current = None if below is None else below.parent_task
+        return False
+
+    def statistics(self) -> ServerStatistics:
+        """Return the counts of now."""
+        return ServerStatistics(
+            connections=len(self._connections),
+            idle=sum(connection.idle for connection in self._connections),
+            upgraded=self._upgraded,
+            total_connections=self._total_connections,
+            total_requests=self.total_requests,
+            total_upgraded=self._total_upgraded,
+            total_errors=self.total_errors,
+            is_draining=self.draining.is_set(),
+        )
+
+    ################################################################
+    # Switches
+    ################################################################
 
     def reserve_upgrade(self) -> None:
         """Take one of the places for upgraded connections, before anything is awaited.
@@ -189,78 +178,6 @@ class ServerState:
         """Count a switch, whose place was reserved."""
         self._total_upgraded += 1
 
-    def serves_task(self, task: trio.lowlevel.Task) -> bool:
-        """Tell whether a task is one of a connection, or was started below one."""
-        current: trio.lowlevel.Task | None = task
-        below: trio.Nursery | None = None
-        while current is not None:
-            for connection in self._connections:
-                # What the task opened before it began to serve is not waited for.
-                inside = current.child_nurseries[connection.depth :]
-                if connection.task is current and (below is None or below in inside):
-                    return True
-            below = current.parent_nursery
-            current = None if below is None else below.parent_task
-        return False
-
-    def statistics(self) -> ServerStatistics:
-        """Return the counts of now."""
-        return ServerStatistics(
-            connections=len(self._connections),
-            idle=sum(connection.idle for connection in self._connections),
-            upgraded=self._upgraded,
-            total_connections=self._total_connections,
-            total_requests=self.total_requests,
-            total_upgraded=self._total_upgraded,
-            total_errors=self.total_errors,
-            is_draining=self.draining.is_set(),
-        )
-
-    def report_error(
-        self, peer: Peer, request: Request | None, error: Exception
-    ) -> None:
-        """Tell of what an app has raised, or of what broke in serving: log, observer.
-
-        A strict server raises it as well, so that nobody need log it.
-        """
-        if self.on_error is not None:
-            self.notify(self.on_error, ErrorRecord(peer, request, error))
-        if self.strict:
-            return
-        if request is None:
-            _LOGGER.error("error while serving a connection", exc_info=error)
-        else:
-            message = "error in the app, serving %r to %s"
-            _LOGGER.error(message, request, peer, exc_info=error)
-
-    def report_end(
-        self,
-        connection: Served,
-        stream: trio.abc.Stream,
-        peer: Peer,
-        reason: EndReason,
-    ) -> None:
-        """Tell the observer of the end of a connection, and of what went through it."""
-        assert self.on_end is not None
-        switched = stream if isinstance(stream, UpgradedStream) else None
-        record = EndRecord(
-            peer=peer,
-            reason=reason,
-            protocol=connection.protocol,
-            requests=connection.requests,
-            received=0 if switched is None else switched.received,
-            sent=0 if switched is None else switched.sent,
-            seconds=trio.current_time() - connection.began,
-        )
-        self.notify(self.on_end, record)
-
-    def notify(self, callback: Callable[[RecordT], object], record: RecordT) -> None:
-        """Call an observer; what it raises is logged and stops nothing."""
-        try:
-            callback(record)
-        except Exception as exc:
-            _LOGGER.error("error in the observer, at %r", record, exc_info=exc)
-
     ################################################################
     # The end
     ################################################################
@@ -282,7 +199,7 @@ class ServerState:
         for connection in list(self._connections):
             if connection.idle:
                 connection.expire(EndReason.DRAINED)
-        self._tell_left()
+        self._report_left()
 
     async def wait_drained(self) -> None:
         """Wait until the drain has begun and every connection is closed."""
@@ -292,9 +209,9 @@ class ServerState:
             await self._left.wait()
 
     def end(self) -> None:
-        """Take in that nobody serves any more; what has joined from elsewhere ends, too.
+        """End the connections that joined from elsewhere: the serving function ends.
 
-        Without the reaper it would have no deadlines.
+        Without its reaper they would have no deadlines.
         """
         self._expire_all(EndReason.CANCELLED)
         self.ended.set()

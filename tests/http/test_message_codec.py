@@ -1,4 +1,4 @@
-"""HTTPCodec: bytes to messages and back, without I/O."""
+"""The codecs: bytes to messages and back, without I/O."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from trio_upgrade import BadBody, IllegalSwitch, Limits, MalformedMessage
-from trio_upgrade._http.codec import HTTPCodec
+from trio_upgrade._http.client_codec import ClientCodec
+from trio_upgrade._http.server_codec import ServerCodec
 from trio_upgrade.testing import split_points
 
 from ..wire import SWITCHED, UP, get, okay
@@ -15,20 +16,18 @@ from ..wire import SWITCHED, UP, get, okay
 CHUNKED = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
-def make_server(limits: Limits | None = None) -> HTTPCodec:
-    codec = HTTPCodec("server", limits or Limits())
-    codec.start_exchange()
-    return codec
+def make_server(limits: Limits | None = None) -> ServerCodec:
+    return ServerCodec(limits or Limits())
 
 
-def make_client(*fields: tuple[bytes, bytes], method: str = "GET") -> HTTPCodec:
-    codec = HTTPCodec("client", Limits())
+def make_client(*fields: tuple[bytes, bytes], method: str = "GET") -> ClientCodec:
+    codec = ClientCodec(Limits())
     codec.write_request(method, "/", [(b"Host", b"x"), *fields])
     codec.write_end()
     return codec
 
 
-def read_body(codec: HTTPCodec, *packets: bytes) -> bytes:
+def read_body(codec: ServerCodec, *packets: bytes) -> bytes:
     """Read a body to its end; the packets are fed when more is wanted."""
     body = b""
     left = list(packets)
@@ -78,7 +77,7 @@ class TestHeads:
                 heads.append(codec.next_head())
 
             assert heads == [None] * (len(packets) - 1) + [UP]
-            assert not codec.has_read_ahead
+            assert not codec.has_buffered
 
     def test_one_after_the_other(self) -> None:
         """The search for the next head begins at its beginning, however short it is."""
@@ -120,8 +119,8 @@ class TestHeads:
         assert head == UP
         codec.parse_request(head)
 
-        assert codec.has_read_ahead
-        assert codec.hand_over() == b"tail"
+        assert codec.has_buffered
+        assert codec.detach() == b"tail"
 
     @pytest.mark.parametrize(("extra", "fits"), [(0, True), (-1, False)])
     def test_limit_is_exact(self, extra: int, fits: bool) -> None:
@@ -190,7 +189,7 @@ class TestHeads:
         assert head == UP
 
         codec.parse_request(head)
-        assert codec.hand_over() == tail
+        assert codec.detach() == tail
 
 
 class TestBodies:
@@ -217,7 +216,7 @@ class TestBodies:
 
             assert read_body(codec, *packets) == body
             assert codec.body_left == 0
-            assert codec.hand_over() == b"GET"
+            assert codec.detach() == b"GET"
 
     def test_body_left(self) -> None:
         """What is left of a body of known length is counted."""
@@ -272,7 +271,7 @@ class TestBodies:
         assert codec.next_body() is None
         codec.receive_eof()
         assert codec.next_body() == b""
-        assert not codec.reusable
+        assert not codec.is_reusable
 
 
 class TestSwitch:
@@ -286,7 +285,7 @@ class TestSwitch:
         codec.receive_data(SWITCHED + b"tail")
 
         assert codec.parse_response(codec.next_head() or b"").status == 101
-        assert codec.hand_over() == b"tail"
+        assert codec.detach() == b"tail"
 
     def test_not_asked_for(self) -> None:
         """Without one it is refused before h11 sees it."""
@@ -299,7 +298,7 @@ class TestSwitch:
     def test_before_the_request_was_through(self) -> None:
         """Nor is it taken when the request did not go out whole."""
         codec = make_client(*self.OFFER)
-        codec.fail()
+        codec.send_failed()
         codec.receive_data(SWITCHED)
         with pytest.raises(IllegalSwitch, match="before the request was through"):
             codec.parse_response(codec.next_head() or b"")
@@ -330,4 +329,4 @@ class TestReuse:
         codec.receive_data(wire)
         codec.parse_response(codec.next_head() or b"")
 
-        assert codec.reusable == reusable
+        assert codec.is_reusable == reusable

@@ -1,0 +1,266 @@
+"""The requests of one connection: how they come to an end, and what that is called."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+
+from trio_upgrade import (
+    EndReason,
+    Limits,
+    Request,
+    Response,
+    Tunnel,
+    Upgrade,
+    UpgradedStream,
+    serve_stream,
+)
+from trio_upgrade.testing import ScriptedPeer
+
+from ..apps import echo
+from ..recording import Recorder
+from ..wire import SWITCHED, UP, get, okay
+
+
+async def serve(app, peer: ScriptedPeer, **bounds) -> Recorder:
+    """Serve a scripted connection to its end; return what an observer was told."""
+    recorder = Recorder()
+    await serve_stream(app, peer, limits=Limits(**bounds), observer=recorder)
+
+    assert peer.closed
+    return recorder
+
+
+async def answer(request: Request) -> Response:
+    return Response(200, b"okay")
+
+
+class TestReason:
+    """The reason in the record of the end, and how many requests it counts."""
+
+    async def test_peer(self) -> None:
+        """The client made its requests, and ended its side."""
+        peer = ScriptedPeer(get("/") * 3)
+        (end,) = (await serve(answer, peer)).ends
+
+        assert (end.reason, end.requests) == (EndReason.PEER, 3)
+        assert peer.sent == okay() * 3
+
+    async def test_last(self) -> None:
+        """The answer said that it is the last one; a request after it is not served."""
+        peer = ScriptedPeer(get("/") * 3)
+        (end,) = (await serve(answer, peer, requests_per_connection=2)).ends
+
+        assert (end.reason, end.requests) == (EndReason.ANSWERED, 2)
+        assert peer.sent == okay() + okay(b"okay", "Connection: close").replace(
+            b"Connection: close\r\nContent-Length: 4\r\n",
+            b"Content-Length: 4\r\nConnection: close\r\n",
+        )
+
+    async def test_drained(self, make_scene) -> None:
+        """A connection that joins a server after its drain began has no request."""
+        scene = await make_scene().open(answer)
+        scene.server.start_drain(10)
+        peer = await scene.join(get("/"))
+
+        assert peer.closed
+        assert peer.sent == b""
+        (end,) = scene.recorder.ends
+        assert (end.reason, end.requests) == (EndReason.DRAINED, 0)
+
+    async def test_malformed(self) -> None:
+        """A message that is not HTTP is refused, and never reaches the app."""
+        peer = ScriptedPeer(b"GET / HTTP/1.1\r\n\r\n")
+        (end,) = (await serve(answer, peer)).ends
+
+        assert (end.reason, end.requests) == (EndReason.MALFORMED, 0)
+        assert peer.sent.startswith(b"HTTP/1.1 400 ")
+
+    async def test_lost(self) -> None:
+        """The connection broke between two requests."""
+        peer = ScriptedPeer(get("/"), then="reset")
+
+        assert (await serve(answer, peer)).reasons == [EndReason.LOST]
+
+    async def test_cancelled_in_an_answer_after_an_error(self) -> None:
+        """An app that failed tells more than the end of all, while its 500 is sent."""
+
+        class Stuck(trio.abc.Stream):
+            """Takes nothing."""
+
+            def __init__(self, *packets: bytes) -> None:
+                self.script = ScriptedPeer(*packets, then="silence")
+                self.sending = trio.Event()
+
+            async def receive_some(self, max_bytes: int | None = None) -> bytes:
+                return await self.script.receive_some(max_bytes)
+
+            async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+                self.sending.set()
+                await trio.sleep_forever()
+
+            async def wait_send_all_might_not_block(self) -> None:
+                await trio.sleep_forever()
+
+            async def aclose(self) -> None:
+                await self.script.aclose()
+
+        async def app(request: Request) -> Response:
+            raise KeyError
+
+        stream, recorder = Stuck(get("/")), Recorder()
+        async with trio.open_nursery() as nursery:
+
+            @nursery.start_soon
+            async def serve() -> None:
+                await serve_stream(app, stream, observer=recorder)
+
+            await stream.sending.wait()
+            nursery.cancel_scope.cancel()
+
+        assert recorder.reasons == [EndReason.ERROR]
+
+
+async def test_each_request_has_its_answer() -> None:
+    """A bug after an answer is answered, too: nothing of the last one is left."""
+
+    async def app(request: Request) -> Response:
+        if request.path == "/bug":
+            raise KeyError
+        return await answer(request)
+
+    peer = ScriptedPeer(get("/"), get("/bug"), get("/"))
+    recorder = await serve(app, peer)
+
+    assert [type(record.error) for record in recorder.errors] == [KeyError]
+    assert recorder.reasons == [EndReason.PEER]
+    assert (
+        peer.sent
+        == okay()
+        + okay(b"Internal Server Error\n", status="500 Internal Server Error")
+        + okay()
+    )
+
+
+class TestSwitch:
+    """A switch ends the requests of its connection."""
+
+    async def test_returned(self) -> None:
+        """The handler gets the request, the stream, and the early bytes."""
+        got = []
+
+        async def handler(
+            request: Request, stream: UpgradedStream, head: bytes
+        ) -> None:
+            got.append((request.path, await stream.receive_some(), head))
+
+        async def app(request: Request) -> Upgrade:
+            return Upgrade("echo", handler)
+
+        peer = ScriptedPeer(UP + b"early")
+        (end,) = (await serve(app, peer)).ends
+
+        assert got == [("/u", b"early", b"early")]
+        assert (end.reason, end.protocol) == (EndReason.RETURNED, "echo")
+        assert peer.sent == SWITCHED
+
+    @pytest.mark.parametrize("answered", ["nothing", "again", "a bug"])
+    async def test_inside(self, answered: str) -> None:
+        """The app has switched itself: no handler runs, and no answer is possible."""
+
+        async def never(*_: object) -> None:
+            raise AssertionError("called")
+
+        async def app(request: Request) -> Upgrade | None:
+            await request.accept_upgrade("echo")
+            if answered == "a bug":
+                raise KeyError
+            return None if answered == "nothing" else Upgrade("echo", never)
+
+        peer = ScriptedPeer(UP)
+        recorder = await serve(app, peer)
+        (end,) = recorder.ends
+
+        assert peer.sent == SWITCHED
+        assert end.protocol == "echo"
+        errors = {"nothing": [], "again": ["UsageError"], "a bug": ["KeyError"]}
+        names = [type(record.error).__name__ for record in recorder.errors]
+        assert names == errors[answered]
+        reason = EndReason.ERROR if names else EndReason.RETURNED
+        assert end.reason is reason
+
+    @pytest.mark.parametrize("wrong", [Tunnel(echo), None, 5])
+    async def test_no_answer_to_this(self, wrong: object) -> None:
+        """A bug of the app is reported, and answered with a 500."""
+
+        async def app(_request: Request) -> object:
+            return wrong
+
+        peer = ScriptedPeer(UP)
+        recorder = await serve(app, peer)
+
+        assert [type(record.error).__name__ for record in recorder.errors] == [
+            "UsageError"
+        ]
+        assert recorder.ends[0].protocol is None
+        assert peer.sent.startswith(b"HTTP/1.1 500 ")
+
+
+class TestDeadlines:
+    """The last words when a deadline has passed."""
+
+    @pytest.mark.parametrize(
+        ("packets", "reason", "said"),
+        [
+            ((get("/slow"),), EndReason.SLOW_RESPONSE, b"HTTP/1.1 503 "),
+            ((get("/"), b"GET"), EndReason.SLOW_HEADER, okay() + b"HTTP/1.1 408 "),
+            # No header section began, so there is no request that was late.
+            ((get("/"),), EndReason.IDLE, okay()),
+            ((), EndReason.SLOW_HEADER, b""),
+        ],
+    )
+    async def test_late(
+        self,
+        packets: tuple[bytes, ...],
+        reason: EndReason,
+        said: bytes,
+        autojump_clock,
+    ) -> None:
+        """A status that tells what was late, if anything of a request has come."""
+
+        async def app(request: Request) -> Response:
+            if request.path == "/slow":
+                await trio.sleep_forever()
+            return await answer(request)
+
+        peer = ScriptedPeer(*packets, then="silence")
+        recorder = await serve(app, peer, response_timeout=5, linger=0)
+
+        assert recorder.reasons == [reason]
+        assert peer.sent.startswith(said)
+        assert bool(said) or not peer.sent
+
+    @pytest.mark.parametrize(
+        ("ends", "reason"),
+        [("drain", EndReason.ERROR), ("deadline", EndReason.SLOW_RESPONSE)],
+    )
+    async def test_error_of_an_app_that_is_ended(
+        self, ends: str, reason: EndReason, nursery, autojump_clock
+    ) -> None:
+        """An app that fails while it is cancelled tells more than the end of all."""
+
+        async def app(request: Request) -> Response:
+            if ends == "drain":
+                request.server.start_drain(1)
+            async with trio.open_nursery() as inner:
+                inner.start_soon(trio.sleep_forever)
+                try:
+                    await trio.sleep_forever()
+                finally:
+                    raise KeyError
+
+        peer = ScriptedPeer(get("/"), then="silence")
+        recorder = await serve(app, peer, response_timeout=5, linger=0)
+
+        assert recorder.reasons == [reason]
+        assert [type(record.error) for record in recorder.errors] == [ExceptionGroup]

@@ -1,0 +1,176 @@
+# HTTP on one Trio stream, as a client speaks it: requests out, responses in.
+from __future__ import annotations
+
+import selectors
+from typing import TYPE_CHECKING, final
+
+import trio
+
+from .._errors import PeerGone
+from .._http.client_codec import ClientCodec
+from .._http_stream import SMALL_BODY, HTTPStream
+from .._streams.socket_stream import DirectSocketStream
+from .._streams.underlying import find_underlying_socket
+
+if TYPE_CHECKING:
+    from .._http.headers import Field
+    from .._http.messages import ResponseHead
+    from .._limits import Limits
+
+# Not the default selector: epoll takes a descriptor, and there may be none left.
+# Windows has no poll().
+_Selector: type[selectors.BaseSelector] = getattr(
+    selectors, "PollSelector", selectors.SelectSelector
+)
+# More checkpoints than a read through two layers of TLS passes if its bytes are in the
+# kernel, with some records before them that are TLS's own.
+_CHECKPOINTS_OF_A_READ = 24
+
+
+@final
+class ClientHTTP(HTTPStream[ClientCodec]):
+    """HTTP on one connection of a client; not for two tasks at a time.
+
+    Args:
+        stream: The stream that HTTP is spoken on.
+        limits: The bounds.
+    """
+
+    __slots__ = ()
+
+    def __init__(self, stream: trio.abc.Stream, limits: Limits) -> None:
+        super().__init__(stream, ClientCodec(limits))
+
+    ################################################################
+    # Requests
+    ################################################################
+
+    def write_request(self, method: str, target: str, fields: list[Field]) -> bytes:
+        """Begin an exchange; see :meth:`ClientCodec.write_request`."""
+        return self._codec.write_request(method, target, fields)
+
+    async def send_head(self, head: bytes) -> None:
+        """Send the header section of a request whose content comes later.
+
+        Raises:
+            trio.BrokenResourceError: The connection is broken. A cancellation breaks
+                it, too.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        await self.send_short(head)
+
+    async def send_content(
+        self, head: bytes, content: bytes | bytearray | memoryview
+    ) -> None:
+        """Send content, after the part of the header section that was not sent yet.
+
+        Raises:
+            ValueError: It is more than Content-Length says.
+            trio.BrokenResourceError: As :meth:`send_head` does.
+        """
+        data = self._codec.write_body(bytes(content))
+        if head and len(content) <= SMALL_BODY:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            await self.send_short(head + data)
+        else:
+            await self.send(head)
+            await self.send(data)
+
+    async def send_end(self, head: bytes) -> None:
+        """Send the end of the request, after the part of its head that was not sent yet.
+
+        Raises:
+            ValueError: Content-Length says more.
+            trio.BrokenResourceError: As :meth:`send_head` does.
+        """
+        await self.send_head(head + self._codec.write_end())
+
+    def _note_failure(self, exc: BaseException) -> None:
+        super()._note_failure(exc)
+        self._codec.send_failed()
+
+    ################################################################
+    # Responses
+    ################################################################
+
+    async def receive_response_head(self) -> bytes:
+        """Receive the bytes of the next header section, also of a 1xx.
+
+        Raises:
+            MalformedMessage: It is over a limit, or no HTTP.
+            PeerGone: The server ended the connection before or within it.
+            trio.BrokenResourceError: The connection is broken.
+        """
+        codec = self._codec
+        if codec.has_buffered:
+            # It may be here already, and other tasks get their turn all the same.
+            await trio.lowlevel.checkpoint()
+        while (head := codec.next_head()) is None:
+            if self.ended or not await self.receive():
+                stage = "within" if codec.has_buffered else "before"
+                raise PeerGone(f"the server ended the connection {stage} its answer")
+        return head
+
+    def parse_response(self, raw: bytes) -> ResponseHead:
+        """Check and parse a header section; see :meth:`ClientCodec.parse_response`."""
+        return self._codec.parse_response(raw)
+
+    @property
+    def is_reusable(self) -> bool:
+        """Whether the exchange is over and another one can follow."""
+        return not self.broken and self._codec.is_reusable
+
+    async def has_unasked_input(self) -> bool:
+        """Tell whether the server has sent bytes that no request asked for.
+
+        Bytes that were read already count, and bytes that wait in the kernel, in TLS too.
+        If the server's end of stream waits, :attr:`ended` is set. Without a kernel socket
+        below the stream there is no way to tell.
+        """
+        if self._codec.has_buffered:
+            return True
+        sock = find_underlying_socket(self._stream)
+        if sock is None:
+            return False
+        try:
+            if isinstance(self._stream, trio.SocketStream | DirectSocketStream):
+                return _is_readable(sock) and await self.receive()
+            return await self._receive_briefly()
+        except trio.BrokenResourceError:
+            return False
+
+    async def _receive_briefly(self) -> bool:
+        # Bytes that wait below TLS may be the protocol's own, a session ticket for
+        # example, and no socket shows bytes that wait within it: so read, until reading
+        # has to wait for the peer.
+        received = False
+        failure: Exception | None = None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(
+                _cancel_soon, nursery.cancel_scope, name="trio_upgrade unasked input"
+            )
+            try:
+                received = await self.receive()
+            except Exception as exc:
+                # Kept: out of a nursery it would come as a group.
+                failure = exc
+            nursery.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
+        return received
+
+
+async def _cancel_soon(scope: trio.CancelScope) -> None:
+    for _ in range(_CHECKPOINTS_OF_A_READ):
+        await trio.lowlevel.checkpoint()
+    scope.cancel()
+
+
+def _is_readable(sock: trio.socket.SocketType) -> bool:
+    descriptor = sock.fileno()
+    if descriptor < 0:
+        # Closed by its owner: the receive that follows says so.
+        return True
+    with _Selector() as selector:
+        selector.register(descriptor, selectors.EVENT_READ)
+        return bool(selector.select(0))

@@ -1,0 +1,137 @@
+# HTTP/1.1 between bytes and messages as a client speaks it: requests out, responses in.
+# h11 writes here, so that its state machine knows whether a 101 was asked for, and
+# whether the connection can carry another request.
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, final
+
+import h11
+
+# Public by h11's documentation, but missing from its __all__.
+from h11 import (  # type: ignore[attr-defined]
+    MIGHT_SWITCH_PROTOCOL,  # pyright: ignore[reportPrivateImportUsage]
+)
+
+from .._errors import IllegalSwitch
+from .framing import check_response, drop_framing
+from .head_syntax import check_head
+from .headers import Field, Headers
+from .message_codec import MessageCodec
+from .messages import ResponseHead
+
+if TYPE_CHECKING:
+    from .._limits import Limits
+
+
+@final
+class ClientCodec(MessageCodec):
+    """The HTTP state of one connection of a client.
+
+    Args:
+        limits: The bounds.
+    """
+
+    __slots__ = ("_method",)
+
+    def __init__(self, limits: Limits) -> None:
+        super().__init__(limits)
+        # Of our request, since it decides about the framing of the response.
+        self._method = ""
+
+    ################################################################
+    # Requests
+    ################################################################
+
+    def write_request(self, method: str, target: str, fields: list[Field]) -> bytes:
+        """Begin an exchange; return the bytes of the request's header section.
+
+        Raises:
+            ValueError: The request is malformed; no exchange was begun.
+        """
+        try:
+            request = h11.Request(method=method, target=target, headers=fields)
+        except h11.LocalProtocolError as exc:
+            raise ValueError(str(exc)) from exc
+        self._start_message()
+        self._parser = h11.Connection(
+            h11.CLIENT, max_incomplete_event_size=self._header_bytes
+        )
+        self._method = method
+        return self._parser.send(request)
+
+    def write_body(self, chunk: bytes) -> bytes:
+        """Return the bytes of a piece of content; empty for an empty piece.
+
+        Raises:
+            ValueError: It is more than Content-Length says; the message is broken.
+        """
+        return self._write(h11.Data(data=chunk)) if chunk else b""
+
+    def write_end(self) -> bytes:
+        """Return the bytes, if any, that end the request.
+
+        Raises:
+            ValueError: Content-Length says more; the message is broken.
+        """
+        return self._write(h11.EndOfMessage())
+
+    def _write(self, event: h11.Data | h11.EndOfMessage) -> bytes:
+        try:
+            return self._parser.send(event)
+        except h11.LocalProtocolError as exc:
+            raise ValueError(str(exc)) from exc
+
+    def send_failed(self) -> None:
+        """Note that written bytes were not sent whole: nothing more can be written."""
+        self._parser.send_failed()
+
+    ################################################################
+    # Responses
+    ################################################################
+
+    def parse_response(self, raw: bytes) -> ResponseHead:
+        """Check and parse a response's header section, also of an informational one.
+
+        Raises:
+            MalformedMessage: It is not HTTP, or over a limit.
+            IllegalSwitch: It is a 101 that the request did not ask for, or one that
+                came before the request was sent whole.
+        """
+        check_head(raw, self._header_fields)
+        status = raw[9:12]
+        tunnel = self._method == "CONNECT" and status.startswith(b"2")
+        check_response(raw, has_body=not (tunnel or status.startswith(b"1")))
+        if tunnel:
+            raw = drop_framing(raw)
+        state = self._parser.our_state
+        # After a CONNECT h11 is in this state as well: it might switch to a tunnel.
+        asked = state is MIGHT_SWITCH_PROTOCOL and self._method != "CONNECT"
+        if raw[9:13].rstrip() == b"101" and not asked:
+            raise IllegalSwitch(
+                "it came before the request was through"
+                if state in (h11.ERROR, h11.SEND_BODY)
+                else "the request asked for no switch"
+            )
+        event = self._parse_head(raw)
+        assert isinstance(event, h11.InformationalResponse | h11.Response)
+        headers = Headers(event.headers.raw_items())
+        # h11 got the header section only, so its next event is the end of a message
+        # without a body, or its wish for more bytes.
+        if (
+            isinstance(event, h11.Response)
+            and not tunnel
+            and not isinstance(self._next_event(), h11.EndOfMessage)
+        ):
+            self._start_body(headers)
+        return ResponseHead(
+            event.status_code,
+            event.reason.decode("latin-1"),
+            event.http_version.decode("ascii"),
+            headers,
+        )
+
+    @property
+    def is_reusable(self) -> bool:
+        """Whether the exchange is over and the connection can carry another one."""
+        parser = self._parser
+        return parser.our_state is h11.DONE and parser.their_state is h11.DONE

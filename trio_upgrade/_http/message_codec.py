@@ -1,0 +1,211 @@
+# What both roles share of HTTP/1.1 between bytes and messages: the buffer, header
+# sections taken out of it, and bodies.  Without I/O; only this module and the codecs of
+# the two roles know h11.
+#
+# A header section is gathered here, whole and within its limits, and its raw bytes are
+# checked before h11 gets them in one piece.  h11 is given no byte beyond the message that
+# is being read, and each exchange has an h11.Connection of its own (making one costs
+# about 2 us).  So the bytes after a message are always in our own buffer, exact to the
+# byte, for the next message or for the other protocol.
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import h11
+
+from .._errors import BadBody, MalformedMessage
+from .chunked import ChunkGuard
+from .head_syntax import TCHARS, check_first_octet, find_head_end
+from .headers import NO_FIELDS, Headers, field_values
+
+if TYPE_CHECKING:
+    from .._limits import Limits
+
+
+class MessageCodec:
+    """The reading half of a connection's HTTP state; the base of the two codecs.
+
+    Args:
+        limits: The bounds.
+
+    Attributes:
+        body_ended: Whether the message that is being read was read to its end.
+        body_left: How many bytes of its body are still to come, None if unknown.
+        trailers: The fields after the body, once its end was read.
+    """
+
+    __slots__ = (
+        "_body_pending",
+        "_buffer",
+        "_chunks",
+        "_header_bytes",
+        "_header_fields",
+        "_parser",
+        "_scanned",
+        "body_ended",
+        "body_left",
+        "trailers",
+    )
+
+    _parser: h11.Connection
+
+    def __init__(self, limits: Limits) -> None:
+        self._header_bytes = limits.header_bytes
+        self._header_fields = limits.header_fields
+        self._buffer: bytes | bytearray = b""
+        self._start_message()
+
+    def _start_message(self) -> None:
+        # Bytes that were read ahead stay.
+        self._chunks: ChunkGuard | None = None
+        # How many bytes of the buffer have no end of a header section in them.
+        self._scanned = 0
+        self.body_ended: bool = True
+        self.body_left: int | None = 0
+        # Whether h11 may have the next piece of the body already.
+        self._body_pending = False
+        self.trailers: Headers = NO_FIELDS
+
+    ################################################################
+    # The buffer
+    ################################################################
+
+    def receive_data(self, data: bytes | bytearray) -> None:
+        """Add bytes that were received."""
+        if self._buffer:
+            self._buffer = _extendable(self._buffer)
+            self._buffer += data
+        else:
+            self._buffer = bytes(data)
+
+    @property
+    def has_buffered(self) -> bool:
+        """Whether bytes have been read that no message has claimed yet."""
+        return bool(self._buffer)
+
+    def has_buffered_bytes(self, size: int) -> bool:
+        """Tell whether at least ``size`` such bytes have been read."""
+        return len(self._buffer) >= size
+
+    def detach(self) -> bytes:
+        """Free the HTTP state and return the unclaimed bytes; the last call."""
+        rest = bytes(self._buffer)
+        del self._parser, self._buffer
+        return rest
+
+    ################################################################
+    # Header sections
+    ################################################################
+
+    def next_head(self) -> bytes | None:
+        """Take one whole header section out of the buffer; None if its end is missing.
+
+        Raises:
+            MalformedMessage: The bytes cannot become one, or are over a limit.
+        """
+        buffer = self._buffer
+        if buffer and buffer[0] not in TCHARS:
+            buffer = self._check_start(buffer)
+        end = find_head_end(buffer, self._scanned)
+        size = end if end >= 0 else len(buffer)
+        if size > self._header_bytes:
+            raise MalformedMessage(
+                f"a head of more than {self._header_bytes} bytes",
+                # The start-line was too long if it does not end within the limit.
+                status=431 if buffer.find(b"\n", 0, self._header_bytes) >= 0 else 414,
+            )
+        if end < 0:
+            # "\n\r" may be the beginning of the end.
+            self._scanned = max(0, size - 2)
+            return None
+        self._scanned = 0
+        head = bytes(buffer[:size])
+        if size == len(buffer):
+            # Nearly always the case, and then nothing was copied.
+            self._buffer = b""
+        else:
+            self._buffer = _extendable(buffer)
+            del self._buffer[:size]
+        return head
+
+    def _check_start(self, buffer: bytes | bytearray) -> bytes | bytearray:
+        # Returns the buffer from where the header section begins.
+        check_first_octet(buffer[0])
+        return buffer
+
+    def _parse_head(self, raw: bytes) -> object:
+        self._parser.receive_data(raw)
+        try:
+            return self._parser.next_event()
+        except h11.RemoteProtocolError as exc:
+            reason = _without_quote(exc)
+            raise MalformedMessage(reason, status=exc.error_status_hint) from None
+
+    ################################################################
+    # Bodies
+    ################################################################
+
+    def _start_body(self, headers: Headers) -> None:
+        lengths = field_values(headers, b"content-length")
+        self.body_ended = False
+        if field_values(headers, b"transfer-encoding"):
+            self._chunks = ChunkGuard(self._header_bytes, self._header_fields)
+            self.body_left = None
+        else:
+            self.body_left = int(lengths[0]) if lengths else None
+        self._body_pending = bool(self._buffer)
+
+    @property
+    def may_have_body(self) -> bool:
+        """Whether :meth:`next_body` may have something to return."""
+        return self.body_ended or self._body_pending or bool(self._buffer)
+
+    def next_body(self) -> bytes | None:
+        """Take the next piece of the body; empty at its end, None if it has not come.
+
+        Raises:
+            BadBody: The framing is broken.
+        """
+        while not self.body_ended:
+            received, self._buffer = bytes(self._buffer), b""
+            if self._chunks is not None:
+                # Also if nothing was received: h11 never saw bytes that were refused.
+                self._chunks.check(received)
+            if received:
+                self._parser.receive_data(received)
+            event = self._next_event()
+            if isinstance(event, h11.Data):
+                self._body_pending = True
+                if self.body_left is not None:
+                    self.body_left -= len(event.data)
+                return bytes(event.data)
+            if not isinstance(event, h11.EndOfMessage):
+                self._body_pending = False
+                return None
+            self.trailers = Headers(event.headers.raw_items())
+            self.body_ended = True
+            self.body_left = 0
+            # The bytes after the body's end come back from h11.
+            self._buffer += self._parser.trailing_data[0]
+        return b""
+
+    def receive_eof(self) -> None:
+        """Note that the peer ended the connection while a body was read."""
+        self._parser.receive_data(b"")
+
+    def _next_event(self) -> object:
+        try:
+            return self._parser.next_event()
+        except h11.RemoteProtocolError as exc:
+            raise BadBody(_without_quote(exc)) from None
+
+
+def _extendable(buffer: bytes | bytearray) -> bytearray:
+    # A bytearray is cut and extended in a time that does not depend on its length.
+    return buffer if isinstance(buffer, bytearray) else bytearray(buffer)
+
+
+def _without_quote(error: h11.RemoteProtocolError) -> str:
+    # h11 quotes the line that it refuses. The line may contain a secret, and our messages
+    # are answers to the peer and lines in a log.
+    return str(error).partition(": b")[0]

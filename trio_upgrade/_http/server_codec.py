@@ -1,0 +1,286 @@
+# HTTP/1.1 between bytes and messages as a server speaks it: requests in, responses out.
+# h11 parses the requests.  It does not write: what it would check again was checked when
+# the Response was made, and writing by it would take a quarter of a request's time.
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast, final
+
+import h11
+
+from .._errors import MalformedMessage
+from .framing import check_request
+from .head_syntax import check_first_octet, check_head
+from .headers import Field, Headers, field_values
+from .message_codec import MessageCodec
+from .messages import RequestHead
+from .switching import expects_continue, keeps_alive
+from .tokens import connection_options
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Sequence
+
+    from .._limits import Limits
+
+# One string for all requests that have it.  Not by sys.intern(), which keeps strings for
+# ever in Python 3.12.0 to 3.12.5 and in free-threaded ones: clients may make up methods
+# as long as a header section.
+_METHODS = {
+    name.encode(): name
+    for name in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT")
+}
+# Statuses whose responses have no content (RFC 9110 §6.4.1).
+_NO_CONTENT, _NOT_MODIFIED = 204, 304
+# As many digits as h11 takes.
+_LENGTH_DIGITS = 20
+
+
+@final
+class ServerCodec(MessageCodec):
+    """The HTTP state of one connection of a server.
+
+    Args:
+        limits: The bounds.
+
+    Attributes:
+        continue_owed: Whether the request expects a 100 and has had none yet.
+        response_begun: Whether the final response was begun.
+        response_ended: Whether it was written to its end.
+        closes: Whether the connection ends with it.
+    """
+
+    __slots__ = (
+        "_body_awaited",
+        "_chunked",
+        "_content_left",
+        "_is_http10",
+        "_method",
+        "_skip_blank",
+        "closes",
+        "continue_owed",
+        "response_begun",
+        "response_ended",
+    )
+
+    def __init__(self, limits: Limits) -> None:
+        super().__init__(limits)
+        self._start_exchange()
+
+    def _start_exchange(self) -> None:
+        # One blank line before a request is ignored (RFC 9112 §2.2).
+        self._skip_blank = True
+        # Whether the client may wait for a 100 before it sends the body.
+        self._body_awaited = False
+        self.continue_owed: bool = False
+        # Until a request is parsed, its refusal is written for the least able client.
+        self._method = ""
+        self._is_http10 = True
+        self.closes: bool = True
+        self.response_begun: bool = False
+        self.response_ended: bool = False
+        self._chunked = False
+        # Of the content that Content-Length promises; None if it promises nothing.
+        self._content_left: int | None = None
+
+    def start_next_exchange(self) -> None:
+        """Forget the last exchange; bytes that were read ahead stay."""
+        self._start_message()
+        self._start_exchange()
+
+    ################################################################
+    # Requests
+    ################################################################
+
+    @property
+    def has_begun_head(self) -> bool:
+        """Whether a part of the next request was read; a blank line is none."""
+        return bool(self._buffer) and self._buffer != b"\r\n"
+
+    @property
+    def has_next(self) -> bool:
+        """Whether bytes beyond this request have been read, as far as can be known."""
+        held = self._parser.trailing_data[0]  # Bytes that came with a part of the body.
+        return len(self._buffer) + len(held) > (self.body_left or 0)
+
+    @property
+    def client_waits(self) -> bool:
+        """Whether the client may be waiting for a 100 before it sends the body."""
+        return self._body_awaited and not self._buffer
+
+    def next_request(self) -> RequestHead | None:
+        """Take one request's header section out of the buffer; None if it is not whole.
+
+        Raises:
+            MalformedMessage: It is not HTTP, or over a limit.
+        """
+        raw = self.next_head()
+        if raw is None:
+            return None
+        try:
+            return self.parse_request(raw)
+        except MalformedMessage:
+            # The refusal of a HEAD has no content either.
+            self._method = raw[: raw.find(b" ")].decode("latin-1")
+            raise
+
+    def _check_start(self, buffer: bytes | bytearray) -> bytes | bytearray:
+        if self._skip_blank and buffer.startswith(b"\r\n"):
+            buffer = self._buffer = buffer[2:]
+            self._skip_blank = False
+        if buffer and not (self._skip_blank and buffer == b"\r"):
+            check_first_octet(buffer[0])
+        return buffer
+
+    def parse_request(self, raw: bytes) -> RequestHead:
+        """Check and parse a request's header section.
+
+        Raises:
+            MalformedMessage: It is not HTTP, or over a limit.
+        """
+        check_head(raw, self._header_fields)
+        decisive = check_request(raw)
+        self._parser = h11.Connection(
+            h11.SERVER, max_incomplete_event_size=self._header_bytes
+        )
+        event = self._parse_head(raw)
+        assert isinstance(event, h11.Request)
+        # h11 has checked every line. Its own list of fields is not used: few apps look
+        # at more than the decisive ones, which are known already.
+        headers = Headers(head=raw, decisive=decisive)
+        # check_request() lets only these two versions through.
+        http_version = "1.1" if event.http_version == b"1.1" else "1.0"
+        # h11 would say as much by its next event, and take longer.
+        lengths = decisive.get(b"content-length")
+        if b"transfer-encoding" in decisive or (lengths and int(lengths[0])):
+            self._start_body(headers)
+        # Also without content: with an offer beside the field the 100 is a duty.
+        if b"expect" in decisive:
+            self.continue_owed = expects_continue(http_version, headers)
+            self._body_awaited = self.continue_owed
+        method = _METHODS.get(event.method) or event.method.decode("ascii")
+        self._method = method
+        self._is_http10 = http_version != "1.1"
+        self.closes = not keeps_alive(http_version, headers)
+        return RequestHead(method, event.target.decode("ascii"), http_version, headers)
+
+    def next_body(self) -> bytes | None:
+        """Take the next piece of the body; see :meth:`MessageCodec.next_body`."""
+        if self._buffer:
+            self._body_awaited = False
+        return super().next_body()
+
+    ################################################################
+    # Responses
+    ################################################################
+
+    def write_interim(self, status: int, reason: str, fields: Iterable[Field]) -> bytes:
+        """Return the bytes of a 1xx, or of the 200 to CONNECT: only a header section."""
+        # After any of them the client need not wait for a 100 any more.
+        self.continue_owed = self._body_awaited = False
+        return _format_head(status, reason, fields)
+
+    def write_response(
+        self,
+        status: int,
+        reason: str,
+        fields: Sequence[Field],
+        names: Collection[bytes],
+        length: int | None,
+        date: Field,
+        *,
+        close: bool,
+    ) -> tuple[bytes, bool]:
+        """Return the header section of a final response, and whether content follows.
+
+        Args:
+            status: The status code.
+            reason: The reason phrase.
+            fields: The fields that the app gave; those that frame the response are
+                added here.
+            names: Their names in lower case.
+            length: How many bytes its body has, None if that is not known yet.
+            date: Its Date, unless it has one.
+            close: Whether to end the connection with it.
+
+        Raises:
+            ValueError: Its Content-Length is not the body's, or stands where none may
+                (RFC 9110 §8.6); the response is not begun.
+        """
+        written = [*fields] if b"date" in names else [date, *fields]
+        may_have_content = status not in (_NO_CONTENT, _NOT_MODIFIED)
+        has_content = may_have_content and self._method != "HEAD"
+        close = close or self.closes
+        chunked = False
+        if b"content-length" in names:
+            declared = field_values(fields, b"content-length")
+            length = _check_declared(status, declared, length if has_content else None)
+        elif not may_have_content:
+            length = None
+        elif length is not None:
+            written.append((b"Content-Length", b"%d" % length))
+        elif self._is_http10:
+            # The end of the connection is the end of the content.
+            close = close or has_content
+        else:
+            written.append((b"Transfer-Encoding", b"chunked"))
+            chunked = has_content
+        closing = b"connection" in names and "close" in connection_options(
+            field_values(fields, b"connection")
+        )
+        if close and not closing:
+            written.append((b"Connection", b"close"))
+        self.closes = close or closing
+        self.response_begun = True
+        self.continue_owed = self._body_awaited = False
+        self._chunked = chunked
+        self._content_left = length if has_content else None
+        return _format_head(status, reason, written), has_content
+
+    def write_body(self, chunk: bytes) -> bytes:
+        """Return the bytes of a piece of content; empty for an empty piece.
+
+        Raises:
+            ValueError: It is more than Content-Length says; the response is broken.
+        """
+        if not isinstance(cast("object", chunk), bytes):
+            # The items of a view need not be bytes, and its length counts items.
+            chunk = bytes(memoryview(chunk))
+        if self._chunked:
+            return b"%x\r\n%b\r\n" % (len(chunk), chunk) if chunk else b""
+        if self._content_left is not None:
+            self._content_left -= len(chunk)
+            if self._content_left < 0:
+                raise ValueError("the body is longer than its Content-Length")
+        return chunk
+
+    def write_end(self) -> bytes:
+        """Return the bytes, if any, that end a response with content.
+
+        Raises:
+            ValueError: Content-Length says more; the response is broken.
+        """
+        if self._content_left:
+            raise ValueError("the body is shorter than its Content-Length")
+        return b"0\r\n\r\n" if self._chunked else b""
+
+
+def _check_declared(status: int, declared: Sequence[bytes], length: int | None) -> int:
+    # Returns the length that the app declared; the body's is None if it is not known.
+    if (
+        len(declared) != 1
+        or not declared[0].isdigit()
+        or len(declared[0]) > _LENGTH_DIGITS
+    ):
+        raise ValueError("Content-Length is not one number")
+    if status == _NO_CONTENT:
+        raise ValueError("a 204 has no Content-Length")
+    if length not in (None, int(declared[0])):
+        raise ValueError("Content-Length is not the length of the body")
+    return int(declared[0])
+
+
+def _format_head(status: int, reason: str, fields: Iterable[Field]) -> bytes:
+    parts = [b"HTTP/1.1 %d %b\r\n" % (status, reason.encode("ascii"))]
+    for name, value in fields:
+        parts += name, b": ", value, b"\r\n"
+    parts.append(b"\r\n")
+    return b"".join(parts)

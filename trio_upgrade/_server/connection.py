@@ -1,0 +1,495 @@
+# One connection of a server, from accept to close.  Its methods stand in the order of its
+# life:
+#
+#                   +---------- more requests ----------+
+#                   v                                   |
+#     accept --> waiting --> exchange: the app --> answered
+#                   |            |                      |
+#                   |            +--> switched:         |
+#                   |                 the handler       |
+#                   v                    v              v
+#                   +------------> ending, in stages or by a reset --> closed
+#
+# Each arrow downward is also taken when a deadline passes, the server ends, or an error
+# comes.  The task owns the stream: it is closed here and nowhere else.
+#
+# Two things are shaped by cost.  A scope takes a twentieth of a handshake, so a first
+# request that is in the kernel when the task begins is served without one.  And a
+# connection may wait for days, so it waits in few frames: a request in
+# _receive_request(), a handler in serve() itself.
+from __future__ import annotations
+
+from contextlib import aclosing, suppress
+from typing import TYPE_CHECKING, TypeAlias, final
+
+import trio
+
+from .._errors import BadBody, BodyError, BodyTimeout, MalformedMessage, UsageError
+from .._http.messages import opens_tunnel
+from .._streams.closing import close_forcefully, close_in_stages, close_nowait
+from .._streams.socket_stream import DirectSocketStream
+from .._streams.underlying import find_peer, reset_on_close
+from .._streams.upgraded import UpgradedStream
+from .._util import find_leaves, split_errors
+from .connection_task import ConnectionTask
+from .end_reason import EndReason
+from .exchange import Exchange
+from .http import ServerHTTP
+from .observers import LOGGER
+from .records import EndRecord
+from .response import TEXT, Response, Tunnel, Upgrade, refuse
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+    from .._streams.underlying import Peer
+    from .request import Request
+    from .response import Answer, App, UpgradeHandler
+    from .server import Server
+    from .state import ServerState
+
+    Switched: TypeAlias = tuple[Request, UpgradedStream, UpgradeHandler]
+
+_SWITCHES = (Upgrade, Tunnel)
+# An error of the app tells more than these two: the connection was to end anyway.
+_ENDS_OF_ALL = frozenset({EndReason.DRAINED, EndReason.CANCELLED})
+# The answers that are still owed when a deadline has passed.
+_LATE = {
+    EndReason.SLOW_HEADER: (408, "the request came too slowly\n"),
+    EndReason.SLOW_RESPONSE: (503, "the answer took too long\n"),
+}
+
+
+@final
+class Connection(ConnectionTask):
+    """One connection of a server.
+
+    Args:
+        app: Called for each request.
+        server: For the requests: the server that they came to.
+        state: What the connections of that server share.
+        stream: The connection; it is owned from now on.
+        scope: The scope that this is served in. After a switch it is cancelled to end
+            the connection: only the end of all connections ends one that has switched.
+
+    Attributes:
+        reason: Why it ends, if that is known; None if a cancellation ends it.
+        requests: How many requests have come.
+    """
+
+    __slots__ = (
+        "_app",
+        "_began",
+        "_http",
+        "_outer",
+        "_protocol",
+        "_reset",
+        "_server",
+        "_state",
+        "_stream",
+        "_switched",
+        "reason",
+        "requests",
+    )
+
+    def __init__(
+        self,
+        app: App,
+        server: Server,
+        state: ServerState,
+        stream: trio.abc.Stream,
+        scope: trio.CancelScope,
+    ) -> None:
+        super().__init__(scope)
+        self._app = app
+        self._server = server
+        self._state = state
+        self._outer = scope
+        # The stream to close: the transport, or what a switch has made of it.
+        self._stream = stream
+        # The HTTP half; None while an exchange has it, and after a switch.
+        self._http: ServerHTTP | None = None
+        # The handler that an app has returned, and its first two arguments.
+        self._switched: Switched | None = None
+        self._protocol: str | None = None
+        # Whether to end by a reset, so that the peer cannot take the cut for an end.
+        self._reset = False
+        self._began = 0.0 if state.observers.on_end is None else trio.current_time()
+        self.reason: EndReason | None = None
+        self.requests: int = 0
+        state.add(self)
+
+    async def serve(self) -> None:
+        """Serve the connection to its end, and close it on every path.
+
+        Errors cost this connection alone. Those that are not the peer's doing are logged;
+        they are raised only where the server is strict.
+        """
+        state, self.task = self._state, trio.lowlevel.current_task()
+        self.depth = len(self.task.child_nurseries)
+        # Later the address may be gone.
+        peer = find_peer(self._stream) if state.observers.wants_peers else None
+        try:
+            try:
+                await self._speak_http()
+                if self._switched is not None:
+                    # Here and in no frame below: it may take days.
+                    request, stream, handler = self._switched
+                    self._switched = None
+                    try:
+                        await handler(request, stream, stream.head)
+                        self.reason = EndReason.RETURNED
+                    except BaseException as exc:
+                        lost = stream.outermost.broken
+                        self._give_up(request, exc, lost=lost, switched=True)
+                    finally:
+                        self._stream = stream.outermost
+                await self._end()
+            except BaseException:
+                state.deadlines.disarm(self)
+                await self._close_forcefully()
+                raise
+        except BaseException as exc:
+            self._let_out(exc, peer)
+        finally:
+            state.remove(self, upgraded=self._protocol is not None)
+            if state.observers.on_end is not None:
+                self._report_end(peer)
+
+    ################################################################
+    # HTTP
+    ################################################################
+
+    async def _speak_http(self) -> None:
+        state = self._state
+        http = self._http = ServerHTTP(self._stream, state.limits)
+        more = True
+        if self._needs_no_scope():
+            # Do not start a request if we are already cancelled.
+            await trio.lowlevel.checkpoint_if_cancelled()
+            first = await self._receive_request(wait=False)
+            if first is None:
+                more = self.reason is None
+            else:
+                more = await self._serve_request(first)
+                del first
+        if more:
+            with trio.CancelScope() as self.scope:
+                while more and (exchange := await self._receive_request()) is not None:
+                    more = await self._serve_request(exchange)
+                    # Not to be kept until the next request has come.
+                    del exchange
+        if self._switched is None:
+            # Only the end is left, which has a time limit of its own.
+            state.deadlines.disarm(self)
+            if http.slow:
+                self._end_slow_reader()
+            elif self.scope.cancelled_caught:
+                await self._end_late(self.expired or EndReason.CANCELLED)
+            return
+        # No deadline runs any more: from now on this ends with all the others.
+        self.scope = self._outer
+        if state.is_over:
+            self.expire(self.expired or EndReason.CANCELLED)
+
+    def _needs_no_scope(self) -> bool:
+        # As long as its first request need not be waited for. A send that has to wait has
+        # a scope of its own, and the end of a grace cancels the scope of all connections.
+        direct = isinstance(self._stream, DirectSocketStream)
+        return direct and self._state.limits.response_timeout is None
+
+    async def _receive_request(self, *, wait: bool = True) -> Exchange | None:
+        # None if there is no more request, and then the reason is set; without `wait`
+        # also if none was received so far.
+        http, state = self._http, self._state
+        assert http is not None
+        deadlines = state.deadlines
+        waiting = begun = False
+        if not wait or not http.has_begun_head:
+            self.idle = wait
+            if state.draining.is_set():
+                self.reason = EndReason.DRAINED
+                return None
+        try:
+            if not wait:
+                http.receive_nowait()
+            elif http.has_buffered:
+                # The request may be here already; other tasks get their turn all the
+                # same.
+                await trio.lowlevel.checkpoint()
+            while (head := http.next_request()) is None:
+                if not wait:
+                    return None
+                if http.ended:
+                    self.reason = EndReason.PEER
+                    return None
+                if not waiting:
+                    waiting = True
+                    kind = deadlines.keep_alive if self.requests else deadlines.header
+                    kind.arm(self)
+                if not begun and http.has_buffered:
+                    begun, self.idle = True, False
+                    if self.requests:
+                        deadlines.keep_alive.disarm(self)
+                        deadlines.header.arm(self)
+                await http.receive()
+            if wait:
+                # Do not start a request that has just come too late.
+                await trio.lowlevel.checkpoint_if_cancelled()
+            self._end_header_time(waiting)
+            self.requests += 1
+            state.total_requests += 1
+            most = state.limits.requests_per_connection
+            last = most is not None and self.requests >= most
+            exchange = Exchange(
+                http, self._stream, head, self._server, state, self, last=last
+            )
+        except trio.BrokenResourceError:
+            self.reason = EndReason.LOST
+            return None
+        except MalformedMessage as exc:
+            self._end_header_time(waiting)
+            self.reason = EndReason.MALFORMED
+            LOGGER.debug("refused %s: %s", find_peer(self._stream), exc)
+            await self._refuse(http, refuse(exc))
+            return None
+        self._http = None
+        deadlines.response.arm(self)
+        return exchange
+
+    def _end_header_time(self, waiting: bool) -> None:
+        self.idle = False
+        if waiting:
+            self._state.deadlines.keep_alive.disarm(self)
+            self._state.deadlines.header.disarm(self)
+
+    async def _serve_request(self, exchange: Exchange) -> bool:
+        # Returns whether there can be another request.
+        try:
+            return await self._run_app(exchange)
+        except BaseException as exc:
+            return await self._handle_error(exchange, exc)
+        finally:
+            if exchange.stream is not None:
+                self._stream, self._protocol = exchange.stream, exchange.protocol
+            self._http = exchange.finish()
+
+    async def _run_app(self, exchange: Exchange) -> bool:
+        answer = await self._app(exchange.request)
+        if isinstance(answer, Response):
+            if isinstance(answer.body, bytes):
+                return await self._respond(exchange, answer)
+            async with aclosing(answer):
+                return await self._respond(exchange, answer)
+        if isinstance(answer, _SWITCHES):
+            self._check_not_switched(exchange, answer)
+            if not self._is_broken(exchange, answer):
+                stream = await self._switch(exchange, answer)
+                self._switched = exchange.request, stream, answer.handler
+            return False
+        if exchange.protocol is None or answer is not None:
+            raise UsageError(f"the app returned {answer!r} to {exchange.request!r}")
+        self.reason = EndReason.RETURNED
+        return False
+
+    async def _respond(
+        self, exchange: Exchange, answer: Response, *, close: bool = False
+    ) -> bool:
+        self._check_not_switched(exchange, answer)
+        if self._is_broken(exchange, answer):
+            return False
+        if exchange.request.method == "CONNECT" and opens_tunnel(answer.status):
+            raise UsageError(f"{answer!r} to CONNECT would promise a tunnel")
+        more = await exchange.answer(answer, close=close)
+        self.reason = None if more else EndReason.ANSWERED
+        if more:
+            exchange.http.start_next_exchange()
+        return more
+
+    def _switch(
+        self, exchange: Exchange, answer: Upgrade | Tunnel
+    ) -> Awaitable[UpgradedStream]:
+        if isinstance(answer, Tunnel):
+            return exchange.accept_connect(answer.fields)
+        if exchange.request.method == "CONNECT":
+            raise UsageError(f"{answer!r} is no answer to CONNECT")
+        return exchange.accept_upgrade(answer.protocol, answer.fields, answer.reason)
+
+    def _check_not_switched(self, exchange: Exchange, answer: Answer) -> None:
+        if exchange.protocol is not None:
+            raise UsageError(f"{answer!r} returned after the switch")
+
+    def _is_broken(self, exchange: Exchange, answer: Answer) -> bool:
+        # Sending a 101 or a 100 failed, and the app went on all the same.
+        if not exchange.http.broken:
+            return False
+        self.reason = EndReason.LOST
+        message = "%r dropped, the connection is broken: %r"
+        LOGGER.info(message, answer, exchange.request)
+        return True
+
+    async def _refuse(self, http: ServerHTTP, refusal: Response) -> None:
+        # Answers a message that never became a request, or a request that is late.
+        with suppress(trio.BrokenResourceError):
+            await http.send_response(refusal, self._state.dates.field(), close=True)
+
+    ################################################################
+    # Deadlines that have passed
+    ################################################################
+
+    async def _end_late(self, reason: EndReason) -> None:
+        # Sends the response that is still owed.
+        http = self._http
+        if reason not in _ENDS_OF_ALL or self.reason is not EndReason.ERROR:
+            self.reason = reason
+        self._log_end(reason)
+        if http is None:
+            # The app has switched all the same, in a shielded scope: HTTP is over.
+            return
+        if reason is EndReason.SLOW_HEADER and not http.has_buffered:
+            return
+        if reason in _LATE and http.may_answer:
+            status, text = _LATE[reason]
+            with trio.CancelScope() as self.scope:
+                await self._refuse(http, Response(status, text, TEXT))
+
+    def _end_slow_reader(self) -> None:
+        if self.reason is not EndReason.ERROR:
+            self.reason = EndReason.SLOW_READER
+        self._log_end(EndReason.SLOW_READER)
+
+    def _log_end(self, reason: EndReason) -> None:
+        LOGGER.debug("ended %s: %s", find_peer(self._stream), reason.value)
+
+    ################################################################
+    # Errors
+    ################################################################
+
+    async def _handle_error(self, exchange: Exchange, exc: BaseException) -> bool:
+        # After an exception of the app; returns the same as _serve_request().
+        errors, rest = split_errors(exc)
+        try:
+            if errors is not None and rest is None and exchange.protocol is None:
+                return await self._answer_error(exchange, errors)
+            self._give_up(
+                exchange.request,
+                exc,
+                lost=exchange.lost,
+                switched=exchange.protocol is not None,
+            )
+            return False
+        finally:
+            # A frame that an exception has passed must not keep it: they would be a
+            # cycle, with the request and its body in it.
+            del exc, errors, rest
+
+    async def _answer_error(self, exchange: Exchange, errors: Exception) -> bool:
+        # Sends the response that can still be sent.
+        http = exchange.http
+        if exchange.lost and is_loss(errors):
+            self.reason = EndReason.LOST
+            return False
+        refusal = exchange.find_refusal(errors)
+        if refusal is None:
+            self._report_error(exchange.request, errors)
+            refusal = Response(500, "Internal Server Error\n")
+        if not http.may_answer:
+            self.reason = self.reason or self._find_reason(http)
+            return False
+        # After a body that is broken or too slow the next request cannot be found, or is
+        # not wanted.
+        bad = BadBody | BodyTimeout
+        close = any(isinstance(leaf, bad) for leaf in find_leaves(errors))
+        try:
+            return await self._respond(exchange, refusal, close=close)
+        except (trio.BrokenResourceError, BodyError):
+            self.reason = self._find_reason(http)
+            return False
+
+    def _find_reason(self, http: ServerHTTP) -> EndReason:
+        return EndReason.LOST if http.ended or http.lost else EndReason.ANSWERED
+
+    def _give_up(
+        self, request: Request, exc: BaseException, *, lost: bool, switched: bool
+    ) -> None:
+        # Handles an error after which no response can be sent. It is reported, unless it
+        # is only what a lost connection looks like; what is no error is raised again.
+        errors, rest = split_errors(exc)
+        try:
+            if errors is None:
+                raise exc
+            lost = lost and is_loss(errors)
+            if rest is not None and self._state.strict and not lost:
+                raise exc
+            self._reset = switched
+            if lost:
+                self.reason = EndReason.LOST
+            else:
+                self._report_error(request, errors)
+            if rest is not None:
+                raise rest from None
+        finally:
+            del exc, errors, rest
+
+    def _report_error(self, request: Request, errors: Exception) -> None:
+        # Reports errors of the app, and raises them where the server is strict.
+        self.reason = EndReason.ERROR
+        self._state.total_errors += 1
+        self._state.observers.report_error(request.peer, request, errors)
+        if self._state.strict:
+            self._reset = True
+            raise errors
+
+    def _let_out(self, exc: BaseException, peer: Peer) -> None:
+        # Raises the part of an exception that may leave the task.
+        errors, rest = split_errors(exc)
+        try:
+            if self._state.strict or errors is None:
+                raise exc
+            # A transport that fails to close, or a bug: it must not end the server.
+            self._state.observers.report_error(peer, None, errors)
+            if rest is not None:
+                raise rest from None
+        finally:
+            del exc, errors, rest
+
+    ################################################################
+    # The end
+    ################################################################
+
+    async def _end(self) -> None:
+        state = self._state
+        if state.is_over or self._must_reset():
+            await self._close_forcefully()
+        elif not close_nowait(self._stream):
+            with trio.CancelScope() as self.scope:
+                await close_in_stages(self._stream, state.limits.linger)
+
+    def _must_reset(self) -> bool:
+        return self._reset or (self._http is not None and self._http.broken)
+
+    async def _close_forcefully(self) -> None:
+        if self._must_reset():
+            reset_on_close(self._stream)
+        await close_forcefully(self._stream)
+
+    def _report_end(self, peer: Peer) -> None:
+        observers = self._state.observers
+        assert observers.on_end is not None
+        switched = self._stream if isinstance(self._stream, UpgradedStream) else None
+        record = EndRecord(
+            peer=peer,
+            reason=self.reason or self.expired or EndReason.CANCELLED,
+            protocol=self._protocol,
+            requests=self.requests,
+            received=0 if switched is None else switched.received,
+            sent=0 if switched is None else switched.sent,
+            seconds=trio.current_time() - self._began,
+        )
+        observers.notify(observers.on_end, record)
+
+
+def is_loss(errors: Exception) -> bool:
+    """Tell whether errors are only what a lost connection looks like to its user."""
+    gone = trio.BrokenResourceError | trio.ClosedResourceError
+    return all(isinstance(leaf, gone) for leaf in find_leaves(errors))

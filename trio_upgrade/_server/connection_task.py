@@ -1,0 +1,41 @@
+# The task of a connection, as far as its server has to know it.  Connection is this and
+# more; the deadlines and the state of a server need only this, and so know nothing of
+# HTTP.
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import trio
+
+    from .end_reason import EndReason
+
+
+class ConnectionTask:
+    """A task that serves one connection, and the way to end it.
+
+    Args:
+        scope: Cancelled when the task must end.
+
+    Attributes:
+        scope: The cancel scope of the phase that the connection is in.
+        expired: Why that was cancelled; None if it was not.
+        idle: Whether no request is under way, so that a drain may end it at once.
+        task: The task, once it runs.
+        depth: How many nurseries the task had open before it began to serve.
+    """
+
+    __slots__ = ("depth", "expired", "idle", "scope", "task")
+
+    def __init__(self, scope: trio.CancelScope) -> None:
+        self.scope: trio.CancelScope = scope
+        self.expired: EndReason | None = None
+        # Not before the task runs: its scope may be that of the whole server until then.
+        self.idle: bool = False
+        self.task: trio.lowlevel.Task | None = None
+        self.depth: int = 0
+
+    def expire(self, reason: EndReason) -> None:
+        """End the present phase, because a deadline or a grace is over."""
+        self.expired = reason
+        self.scope.cancel(reason=reason.value)

@@ -1,0 +1,37 @@
+# Why connections of a server end.  A module of its own, for the deadlines and the state
+# of the server know it as well as the records.
+from __future__ import annotations
+
+from enum import Enum
+
+from .._util import public
+
+
+@public
+class EndReason(Enum):
+    """Why a connection of a server ended."""
+
+    PEER = "the peer ended it"
+    """Between two requests, or before the first."""
+    ANSWERED = "the last answer ended it"
+    """It said ``Connection: close``, or the request did."""
+    RETURNED = "the handler returned"
+    """After a switch."""
+    LOST = "the connection broke"
+    """The peer reset it, or has vanished."""
+    MALFORMED = "the request was not HTTP"
+    """It was answered with the status that says so."""
+    ERROR = "the app or the handler raised"
+    """After a switch the connection was reset."""
+    IDLE = "no request came"
+    """``Limits.keep_alive_timeout``; nothing was sent."""
+    SLOW_HEADER = "a head took too long"
+    """``Limits.header_timeout``; 408 if some of it had come."""
+    SLOW_RESPONSE = "the app took too long"
+    """``Limits.response_timeout``; 503."""
+    SLOW_READER = "the peer did not read"
+    """``Limits.send_timeout``; the connection was reset."""
+    DRAINED = "the server drained"
+    """The connection was idle, or the grace was over."""
+    CANCELLED = "the server was cancelled"
+    """Or the caller of :func:`serve_stream` was."""

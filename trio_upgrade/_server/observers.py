@@ -1,0 +1,75 @@
+# Everybody who watches a server: the user's observer and the log.
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, TypeVar, final
+
+from .records import ErrorRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .._streams.underlying import Peer
+    from .records import EndRecord, RequestRecord, SwitchRecord
+    from .request import Request
+
+RecordT = TypeVar("RecordT")
+
+LOGGER = logging.getLogger("trio_upgrade.server")
+
+
+@final
+class Observers:
+    """The methods of a user's observer, and the log of errors.
+
+    A record is only made for a method that is there, so watching is free when unused.
+
+    Args:
+        observer: Has any of ``request``, ``switched``, ``ended`` and ``error``, or is
+            None.
+        strict: Whether exceptions of the app are raised, and so not logged.
+
+    Attributes:
+        on_request: A method of the observer; None if it has none, as the other three.
+        wants_peers: Whether addresses of clients have to be known for its records.
+        wants_times: Whether the time of requests and switches has to be measured.
+    """
+
+    def __init__(self, observer: object | None, *, strict: bool) -> None:
+        self._strict = strict
+        self.on_request: Callable[[RequestRecord], object] | None
+        self.on_request = getattr(observer, "request", None)
+        self.on_switch: Callable[[SwitchRecord], object] | None
+        self.on_switch = getattr(observer, "switched", None)
+        self.on_end: Callable[[EndRecord], object] | None
+        self.on_end = getattr(observer, "ended", None)
+        self.on_error: Callable[[ErrorRecord], object] | None
+        self.on_error = getattr(observer, "error", None)
+        self.wants_peers: bool = self.on_end is not None or self.on_error is not None
+        self.wants_times: bool = (
+            self.on_request is not None or self.on_switch is not None
+        )
+
+    def notify(self, callback: Callable[[RecordT], object], record: RecordT) -> None:
+        """Call a method of the observer; what it raises is logged and stops nothing."""
+        try:
+            callback(record)
+        except Exception as exc:
+            LOGGER.error("error in the observer, at %r", record, exc_info=exc)
+
+    def report_error(
+        self, peer: Peer, request: Request | None, error: Exception
+    ) -> None:
+        """Report an exception of an app, or of serving itself.
+
+        A strict server raises it as well, so there it is not logged.
+        """
+        if self.on_error is not None:
+            self.notify(self.on_error, ErrorRecord(peer, request, error))
+        if self._strict:
+            return
+        if request is None:
+            LOGGER.error("error while serving a connection", exc_info=error)
+        else:
+            message = "error in the app, serving %r to %s"
+            LOGGER.error(message, request, peer, exc_info=error)

@@ -1,0 +1,33 @@
+# The counts of a server.
+#
+# Annotations are evaluated here: NamedTuple compiles those that are strings, one by one,
+# at the import.
+
+from typing import NamedTuple
+
+from .._util import public
+
+
+@public
+class ServerStatistics(NamedTuple):
+    """Counts of a server, now and since its start; from ``Server.statistics()``.
+
+    Attributes:
+        connections: Open connections, upgraded ones included.
+        idle: Those of them on which no request is under way.
+        upgraded: Those of them that have switched.
+        total_connections: Connections since the start.
+        total_requests: Requests whose header section came whole.
+        total_upgraded: Switches.
+        total_errors: Exceptions of apps and handlers.
+        is_draining: Whether a drain has begun.
+    """
+
+    connections: int
+    idle: int
+    upgraded: int
+    total_connections: int
+    total_requests: int
+    total_upgraded: int
+    total_errors: int
+    is_draining: bool
