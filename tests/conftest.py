@@ -1,6 +1,6 @@
-# Marks that every test may carry, and a bound for all of them.  A peer program that is
-# not there is no failure: its tests are skipped, on a desk and in CI alike, and say what
-# is to be installed.  One that is required is a failure in CI.
+# Marks that any test may have, and a time limit for all tests.  If a peer program is not
+# found, its tests are skipped, and the reason says which package to install; in CI they
+# fail if the program is required.
 from __future__ import annotations
 
 import inspect
@@ -19,15 +19,16 @@ from .servers import Scene
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-# Where Debian's package is not called as the program is.
+# Debian's packages whose names differ from the program's.
 _PACKAGES = {
     "docker": "docker.io",
     "nc": "netcat-openbsd",
     "node": "nodejs",
     "systemd-socket-activate": "systemd",
 }
-# Seconds that an async test may take, many times what the slowest one needs unless told
-# otherwise.  A mock clock jumps there as soon as everybody waits for nothing.
+# Seconds that an async test may take unless --bound says otherwise: many times what the
+# slowest test needs.  Under a mock clock the seconds cost no time: it jumps to the limit
+# as soon as no task waits for anything earlier.
 _BOUND = 60
 _MOCK_BOUND = 1_000_000
 
@@ -40,7 +41,7 @@ def _stopped_clock(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("trio_upgrade")
-    group.addoption("--ids", help="run only the tests that bear this id")
+    group.addoption("--ids", help="run only the tests that are marked with this id")
     group.addoption(
         "--bound",
         type=float,
@@ -51,7 +52,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture
 def make_scene(nursery: trio.Nursery) -> Callable[..., Scene]:
-    """Make a server that scripted connections can join; nobody lingers there."""
+    """Make a server that scripted connections can join; connections do not linger."""
     return lambda **bounds: Scene(nursery, Limits(**{"linger": 0, **bounds}))
 
 
@@ -72,7 +73,7 @@ def pytest_collection_modifyitems(
     wanted = config.getoption("--ids")
     if wanted is not None:
         items[:] = [item for item in items if wanted in _ids(item)]
-    # A test that waits for what never comes is a failure, not a hang.
+    # A test that waits for ever fails, so that the run does not hang.
     bound = config.getoption("--bound")
     for item in items:
         if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.obj):

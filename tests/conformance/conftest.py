@@ -1,4 +1,4 @@
-# The kinds of stream that every wire test runs over.
+# Fixtures that run each wire test over every kind of stream.
 from __future__ import annotations
 
 import pytest
@@ -20,5 +20,5 @@ def serving(request: pytest.FixtureRequest, tls_contexts: Contexts) -> Serving:
 
 @pytest.fixture(params=KINDS)
 def dialling(request: pytest.FixtureRequest, tls_contexts: Contexts) -> Dialling:
-    """A client, and a server that says what it is told to."""
+    """A client whose server sends scripted bytes."""
     return Dialling(request.param, tls_contexts)

@@ -53,7 +53,7 @@ S rows are about servers, C rows about clients. This page is made by `nox -s tab
 
 
 class Mark(NamedTuple):
-    """One id on one test."""
+    """One id that one test is marked with."""
 
     id: str
     path: Path
@@ -61,7 +61,7 @@ class Mark(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The test within its folder."""
+        """The test, named within its folder."""
         return f"{self.path.stem}::{self.test}"
 
     def __str__(self) -> str:
@@ -69,7 +69,7 @@ class Mark(NamedTuple):
 
 
 def find_marks(root: Path = ROOT) -> list[Mark]:
-    """Return the ids of all tests, in the order of files and lines."""
+    """Return the marks of all tests, in the order of files and lines."""
     paths = sorted((root / "tests").rglob("test_*.py"))
     return [mark for path in paths for mark in _marks_of(path)]
 

@@ -10,7 +10,7 @@ from trio_upgrade.testing import split_points
 from ..apps import echo_app
 from ..servers import run_script
 from ..wire import SWITCHED, UP, get, okay
-from .wires import Serving, check_closing_text, closing, nobody, with_fields
+from .wires import Serving, check_closing_text, closing, unreachable_app, with_fields
 
 BAD = "400 Bad Request"
 PLAIN = get("/u")
@@ -331,7 +331,7 @@ async def test_targets_of_no_form(serving: Serving, line: bytes) -> None:
 async def test_nobody_is_never_called() -> None:
     """The app of the refusals lets a request that reaches it fail the test."""
     with pytest.raises(AssertionError, match="the app was called"):
-        await run_script(nobody, PLAIN)
+        await run_script(unreachable_app, PLAIN)
 
 
 @pytest.mark.ids("S30")
