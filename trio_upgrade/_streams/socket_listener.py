@@ -47,9 +47,9 @@ class DirectSocketListener(trio.abc.Listener[DirectSocketStream]):
     def __init__(self, sock: socket.socket) -> None:
         set_options(sock)
         self._sock = sock
-        # socket.accept() calls this, then makes enums of family and type for each
-        # connection, which takes longer than the system call.  The method is private and
-        # documented only by the source of accept(); a test of our own checks its contract.
+        # socket.accept() calls this private method, then makes enums of family and type
+        # for each connection, which takes longer than the system call.  Only the source
+        # of accept() documents it, so a contract test checks what we rely on.
         self._accept: Callable[[], tuple[int, object]] = cast("Any", sock)._accept
         self._kind = (int(sock.family), int(sock.type), sock.proto)
         self.socket: trio.socket.SocketType = trio.socket.from_stdlib_socket(sock)
