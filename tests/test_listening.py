@@ -301,7 +301,7 @@ class TestInherit:
         """A variable that is no number is an error that names it."""
         supervisor.hand_over(**{name: text})
         variable = {"pid": "LISTEN_PID", "count": "LISTEN_FDS"}[name]
-        with pytest.raises(ValueError, match=f"{variable} is no number: '{text}'"):
+        with pytest.raises(ValueError, match=f"{variable} is not a number: '{text}'"):
             inherit_listeners()
 
     async def test_not_open(self, supervisor) -> None:
