@@ -22,7 +22,7 @@ import trio
 import trio.testing
 
 from trio_upgrade import Progress, UpgradedStream, pipe
-from trio_upgrade._copy import engine
+from trio_upgrade._copy import descriptors, engine
 from trio_upgrade._copy.engine import Copier
 from trio_upgrade._copy.splice import CAN_SPLICE
 from trio_upgrade._streams.socket_stream import DirectSocketStream
@@ -486,7 +486,7 @@ class TestSplice:
     @pytest.mark.parametrize("kind", SPLICED)
     async def test_cancelled_at_every_step(self, kind: str, monkeypatch) -> None:
         """Nothing is lost while the peer reads, and no descriptor is left open."""
-        monkeypatch.setattr(engine, "_BULK", 1)
+        monkeypatch.setattr(engine, "_SPLICE_AFTER", 1)
         whole = os.urandom(CHUNK * 12)
         for step in range(1, 1000):
             (source, sender), (sink, receiver) = await make(kind, kind)
@@ -519,7 +519,7 @@ class TestSplice:
         self, kind: str, monkeypatch
     ) -> None:
         """Where the source is silent again, the two descriptors are given back."""
-        monkeypatch.setattr(engine, "_BULK", 1)
+        monkeypatch.setattr(engine, "_SPLICE_AFTER", 1)
         (source, sender), (sink, receiver) = await make(kind, kind)
         before, most, got = count_descriptors(), 0, 0
         async with trio.open_nursery() as nursery:
@@ -545,7 +545,7 @@ class TestSplice:
             calls.append(args)
             raise OSError(error, "scripted")
 
-        monkeypatch.setattr(engine, "_BULK", 1)
+        monkeypatch.setattr(engine, "_SPLICE_AFTER", 1)
         monkeypatch.setattr(os, function, refuse)
         before = count_descriptors()
         await check_much("tcp", "tcp", 8)
@@ -557,7 +557,7 @@ class TestSplice:
     @pytest.mark.parametrize("who", ["source", "sink"])
     async def test_reset(self, kind: str, who: str, monkeypatch) -> None:
         """A reset in the middle is raised, and it is known whose it was."""
-        monkeypatch.setattr(engine, "_BULK", 1)
+        monkeypatch.setattr(engine, "_SPLICE_AFTER", 1)
         (source, sender), (sink, receiver) = await make(kind, kind)
         copier = Copier(source, sink)
         peer = sender if who == "source" else receiver
@@ -792,6 +792,6 @@ async def test_idle_copy_holds_no_buffer(kind: str) -> None:
 
 async def test_without_descriptors(monkeypatch) -> None:
     """Where a socket is no file descriptor, its methods are used."""
-    monkeypatch.setattr(engine, "_DESCRIPTORS", False)
+    monkeypatch.setattr(descriptors, "_SOCKETS_ARE_FILES", False)
     for kind in SOCKETS:
         await check_much(kind, kind, 1)

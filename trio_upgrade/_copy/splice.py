@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import trio
 
 if TYPE_CHECKING:
-    from .engine import Descriptor
+    from .descriptors import Descriptor
     from .progress import Tally
 
 CAN_SPLICE = sys.platform == "linux"

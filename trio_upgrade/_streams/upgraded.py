@@ -304,8 +304,8 @@ class UpgradedStream(trio.abc.Stream):
     def _find_underlying(stream: Any, *, to_receive: bool) -> object:  # noqa: ANN401  see below
         # Return the object below a stack of UpgradedStreams.  For receiving, return None
         # until every head of the stack has been replayed.  By exact type: isinstance() is
-        # slow for classes with an abstract base, and a user's subclass, which may override
-        # the methods, must not be bypassed.
+        # slow for classes with an abstract base, and a user's subclass may override the
+        # methods, so it must not be bypassed.
         while type(stream) in _KINDS:
             if to_receive and stream._position is not None:
                 return None
