@@ -1,5 +1,5 @@
-# What the copy engines need of a kernel socket, and the two kinds of stream that have it:
-# our own DirectSocketStream, and trio.SocketStream by an adapter.
+# The view of a kernel socket that the copy engines need, and the two streams that give
+# it: our own DirectSocketStream, and trio.SocketStream by an adapter.
 from __future__ import annotations
 
 import os
@@ -55,7 +55,7 @@ class TrioDescriptor:
 
     def __init__(self, stream: trio.SocketStream) -> None:
         self._stream = stream
-        # Trio's stream has no such flag: only a second task that waits gets an error.
+        # Trio's stream has no such flag: it raises only if a second task has to wait.
         self.receiving: bool = False
 
     def fileno(self) -> int:

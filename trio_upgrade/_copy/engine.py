@@ -181,7 +181,7 @@ class Copier(Tally):
         return trio.lowlevel.checkpoint()
 
     def stop(self, exc: BaseException | None = None) -> None:
-        """Tell the streams what was moved below them, and let other tasks use them."""
+        """Report the moved bytes to the streams, and let other tasks use them again."""
         source, sink = self.source, self.sink
         if self._source_fd is not None:
             self._source_fd.receiving = False

@@ -3,8 +3,8 @@
 # while bytes keep coming: splicing is slower for small messages, and an idle copy is to
 # hold no descriptors.
 #
-# EAGAIN from a splice into the pipe means that the pipe is full or the socket is dry.  The
-# pipe is emptied before each turn, so it can only be the socket.
+# EAGAIN from a splice into the pipe means that the pipe is full or the socket is dry.
+# The pipe is emptied before each turn, so it can only be the socket.
 from __future__ import annotations
 
 import errno

@@ -15,8 +15,8 @@ import trio
 # Bytes to receive at a time if the caller gives no number; Trio's value.
 RECEIVE_SIZE = 65536
 # TCP_NOTSENT_LOWAT in bytes, as Trio sets it on every stream: a sender waits while more
-# than this is queued and not yet sent, so that later data does not queue behind megabytes
-# (Trio #72).
+# than this is queued and not yet sent, so that later data does not have to wait for
+# megabytes of earlier data (Trio #72).
 _UNSENT_BYTES = 16384
 # Errors of system calls on a socket that was closed on this side; ENOTSOCK on Windows.
 CLOSED_ERRNOS = frozenset({errno.EBADF, errno.ENOTSOCK})

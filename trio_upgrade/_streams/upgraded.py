@@ -321,7 +321,7 @@ class UpgradedStream(trio.abc.Stream):
         ended: bool = False,
         broken: bool = False,
     ) -> None:
-        # Tell a stack of UpgradedStreams what was moved and met below it.
+        # Tell a stack of UpgradedStreams about the bytes, ends and errors below it.
         while type(stream) in _KINDS:
             stream.received += received
             stream.sent += sent
