@@ -1,5 +1,5 @@
-# Connections of every kind that a copy can meet: pairs of streams, ours first, the peer's
-# second, made of nothing but a name.
+# Connections of every kind that a copy can meet, made by name: pairs of streams, ours
+# first, then the peer's.
 from __future__ import annotations
 
 import os
@@ -17,23 +17,23 @@ from .support import make_tls_contexts, tcp_pair, wrap_tls
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-# What the tests need of them all; a stream that cannot half-close says so when asked to.
+# Any, because not every stream has all the methods that the tests use.
 Pair: TypeAlias = tuple[Any, Any]
 
 
 def direct(pair: tuple[trio.SocketStream, trio.SocketStream]) -> Pair:
-    """The same two sockets as our streams."""
+    """Return the same two sockets as direct streams."""
     return adopt_stream(pair[0]), adopt_stream(pair[1])
 
 
 async def unix_pair() -> tuple[trio.SocketStream, trio.SocketStream]:
-    """Two ends of a Unix connection."""
+    """Return the two ends of a Unix connection."""
     near, far = trio.socket.socketpair()
     return trio.SocketStream(near), trio.SocketStream(far)
 
 
 async def clogged_unix_pair() -> tuple[trio.SocketStream, trio.SocketStream]:
-    """Two ends whose buffers are full."""
+    """Return the two ends of a Unix connection whose buffers are full."""
     pair = await unix_pair()
     for stream in pair:
         await clog(stream)
@@ -41,9 +41,9 @@ async def clogged_unix_pair() -> tuple[trio.SocketStream, trio.SocketStream]:
 
 
 async def clog(stream: trio.SocketStream | DirectSocketStream) -> int:
-    """Fill a socket until it takes no more; return how many bytes that was."""
+    """Fill a socket until it accepts no more; return the number of bytes."""
     filled = 0
-    for _ in range(3):  # The kernel makes room once or twice more.
+    for _ in range(3):  # The kernel may accept more once or twice.
         with suppress(BlockingIOError):
             while True:
                 filled += os.write(stream.socket.fileno(), b"x" * 65536)
@@ -52,7 +52,7 @@ async def clog(stream: trio.SocketStream | DirectSocketStream) -> int:
 
 
 async def tls_pair(pair: Pair) -> Pair:
-    """TLS over a pair, the handshake done."""
+    """Return TLS over a pair, after the handshake."""
     far, near = wrap_tls(
         (pair[1], pair[0]), make_tls_contexts(), https_compatible=False
     )
@@ -75,7 +75,7 @@ async def _make_direct_unix() -> Pair:
 
 
 def _staple(pair: Pair) -> Pair:
-    # Nobody can see that it is a socket.
+    # Hides that the stream is a socket.
     return trio.StapledStream(pair[0], pair[0]), pair[1]
 
 
