@@ -93,7 +93,7 @@ class TestConflicts:
             nursery.cancel_scope.cancel()
 
 
-class TestAtOnce:
+class TestNoWait:
     """Methods without a checkpoint, for code that has one anyway."""
 
     async def test_receive(self) -> None:
@@ -151,7 +151,7 @@ class TestClosed:
             await near.aclose()
             await near.aclose()
 
-    async def test_wakes_who_waits_for_its_socket(self) -> None:
+    async def test_wakes_a_task_that_waits_for_its_socket(self) -> None:
         """A task in trio.lowlevel.wait_readable() gets ClosedResourceError as well."""
         near, far = direct(await tcp_pair())
 
@@ -175,10 +175,10 @@ class TestClosed:
         ],
     )
     @pytest.mark.parametrize("when", ["before", "during the checkpoint"])
-    async def test_is_found_out(
+    async def test_every_method_raises(
         self, method: str, args: tuple[bytes], when: str
     ) -> None:
-        """Every method raises, closed before or in its checkpoint; no task stays waiting."""
+        """Methods raise, closed before or in their checkpoint; no wait stays in Trio."""
         near, far = direct(await tcp_pair())
         waiting = tasks_waiting()
 
@@ -267,7 +267,7 @@ async def test_options() -> None:
         assert near.socket.getpeername() == far.socket.getsockname()
 
 
-async def test_taking_trios() -> None:
+async def test_adopting_a_trio_stream() -> None:
     """Trio's stream then counts as closed; the options and the ended direction stay."""
     near, far = await tcp_pair()
     await near.send_eof()
