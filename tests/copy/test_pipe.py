@@ -1,4 +1,4 @@
-"""pipe(): the copy loop."""
+"""pipe(): a copy in one direction."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class SinkOnly(trio.abc.SendStream):
 
 
 async def test_echo_returns_the_count_and_passes_the_end_on() -> None:
-    """``pipe(stream, stream)`` sends everything back, then our own end."""
+    """``pipe(stream, stream)`` sends all bytes back, then our own end."""
     peer = ScriptedPeer(b"one", b"two", b"three")
 
     assert await pipe(peer, peer) == 11
@@ -44,7 +44,7 @@ async def test_echo_returns_the_count_and_passes_the_end_on() -> None:
 
 
 async def test_end_false_leaves_the_sink_open() -> None:
-    """With end=False the sink can be sent to afterwards."""
+    """With end=False the sink is still open for sending afterwards."""
     source, sink = ScriptedPeer(b"one"), ScriptedPeer()
 
     assert await pipe(source, sink, end=False) == 3
@@ -55,7 +55,7 @@ async def test_end_false_leaves_the_sink_open() -> None:
 
 
 async def test_end_closes_a_sink_that_cannot_half_close() -> None:
-    """A sink without send_eof is closed, which is the only way to say the end."""
+    """A sink without send_eof is closed, which is the only way to pass on the end."""
     sink = SinkOnly()
 
     assert await pipe(ScriptedPeer(b"one"), sink) == 3
@@ -73,7 +73,7 @@ async def test_end_false_leaves_a_sink_that_cannot_half_close() -> None:
 
 
 async def test_echo_that_cannot_half_close_leaves_the_stream_to_its_owner() -> None:
-    """A stream that is source and sink is not closed: somebody else owns its end."""
+    """A stream that is both source and sink is not closed: its owner does that."""
 
     class Plain(SinkOnly, trio.abc.Stream):
         def __init__(self) -> None:
@@ -92,7 +92,7 @@ async def test_echo_that_cannot_half_close_leaves_the_stream_to_its_owner() -> N
 
 
 async def test_echo_over_tls() -> None:
-    """Over TLS everything comes back, and the peer's close_notify ends it."""
+    """Over TLS all bytes come back, and the peer's close_notify ends the copy."""
     contexts = make_tls_contexts()
     near, far = wrap_tls(
         trio.testing.memory_stream_pair(), contexts, https_compatible=False
@@ -110,7 +110,7 @@ async def test_echo_over_tls() -> None:
 
 
 async def test_cancelled_while_waiting_loses_nothing() -> None:
-    """What was received before the cancellation was sent, what comes later is there."""
+    """Bytes received before a cancellation were sent; later bytes can still be read."""
     source, sink = ScriptedPeer(b"one", then="silence"), ScriptedPeer()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(pipe, source, sink)
@@ -126,7 +126,7 @@ async def test_cancelled_while_waiting_loses_nothing() -> None:
 
 
 async def test_reset_is_raised() -> None:
-    """A peer's reset comes out of pipe as Trio's own error, the sink untouched."""
+    """A reset of the source raises Trio's own error and does not end the sink."""
     source, sink = ScriptedPeer(b"one", then="reset"), ScriptedPeer()
 
     with pytest.raises(trio.BrokenResourceError):
@@ -135,13 +135,13 @@ async def test_reset_is_raised() -> None:
     assert not sink.got_eof
 
 
-async def test_what_the_streams_know() -> None:
-    """Each of them what went through it, and that the peer has ended."""
-    (near, sender), (target, receiver) = (
+async def test_counts_of_the_streams() -> None:
+    """Each stream counts its own bytes; the source knows that its peer has ended."""
+    (near, sender), (below, receiver) = (
         direct(await tcp_pair()),
         direct(await tcp_pair()),
     )
-    source, sink = UpgradedStream(near, b"head "), UpgradedStream(target)
+    source, sink = UpgradedStream(near, b"head "), UpgradedStream(below)
     await sender.send_all(b"and tail")
     await sender.send_eof()
 
@@ -154,7 +154,7 @@ async def test_what_the_streams_know() -> None:
 
 
 async def test_end_that_does_not_arrive() -> None:
-    """Who is gone when it is owed the end is known to be, to the stream as well."""
+    """If the sink's peer is gone when the end is passed on, the sink knows that."""
     (source, sender), (near, gone) = direct(await tcp_pair()), direct(await tcp_pair())
     sink = UpgradedStream(near)
     await sender.send_eof()
@@ -170,7 +170,7 @@ async def test_end_that_does_not_arrive() -> None:
 
 @pytest.mark.ids("S37")
 async def test_back_pressure_bounds_what_is_in_flight() -> None:
-    """While the sink takes nothing, nothing more is received from the source."""
+    """While the sink accepts no bytes, none are received from the source."""
     source = ScriptedPeer(*[b"x" * 1000] * 100, then="silence")
     near, far = trio.testing.lockstep_stream_pair()
     async with trio.open_nursery() as nursery:
@@ -208,6 +208,6 @@ async def test_bulk_over_tcp() -> None:
     assert got == data * 16
 
 
-def test_what_progress_shows() -> None:
-    """A log of it says what went where."""
+def test_progress_repr() -> None:
+    """The repr() of a Progress shows both counts."""
     assert repr(Progress(1, 2)) == "<Progress 1 to right, 2 to left>"

@@ -1,4 +1,4 @@
-"""relay(): both directions, their ends, their timers, and who closes what."""
+"""relay(): both directions, their ends and timeouts, and which streams it closes."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Plain(trio.abc.Stream):
 
 
 class Failing(Plain):
-    """A stream that raises something of its own where it is received from."""
+    """A stream whose receive_some() raises a given error."""
 
     def __init__(self, error: BaseException) -> None:
         super().__init__(then="silence")
@@ -60,13 +60,13 @@ def silent() -> ScriptedPeer:
 
 
 class TestEnds:
-    """A clean end ends one direction, and is passed on."""
+    """A clean end ends one direction and is passed on."""
 
     @pytest.mark.ids("R34", "P1")
-    @pytest.mark.parametrize(("origin", "target"), HALF_CLOSEABLE)
-    async def test_both_ways(self, origin: str, target: str) -> None:
-        """Either direction ends by itself, all bytes arrive, the streams stay open."""
-        (left, client), (right, server) = await make(origin, target)
+    @pytest.mark.parametrize(("left_kind", "right_kind"), HALF_CLOSEABLE)
+    async def test_both_ways(self, left_kind: str, right_kind: str) -> None:
+        """Each direction ends alone, all bytes arrive, and the streams stay open."""
+        (left, client), (right, server) = await make(left_kind, right_kind)
         request, response = b"request" * 30_000, b"response" * 50_000
         progress = Progress()
         answer = bytearray()
@@ -99,7 +99,7 @@ class TestEnds:
         await close((left, client), (right, server))
 
     async def test_right_ends_first(self) -> None:
-        """Who ended is who ended first."""
+        """ended_by is the side that ended first."""
         left, right = silent(), ScriptedPeer(b"answer")
         async with trio.open_nursery() as nursery:
             nursery.start_soon(left.wait_sent, b"answer")
@@ -115,7 +115,7 @@ class TestEnds:
         assert not right.closed
 
     async def test_to_a_stream_that_cannot_half_close(self) -> None:
-        """It stays open until the other direction is over, and is then closed."""
+        """A stream without half-close is closed when the other direction is over."""
         left, right = ScriptedPeer(b"question"), Plain(then="silence")
         async with trio.open_nursery() as nursery:
             results = start(nursery, left, right)
@@ -132,7 +132,7 @@ class TestEnds:
         assert not left.closed
 
     async def test_from_a_stream_that_cannot_half_close(self) -> None:
-        """One that is owed no end is left to its owner."""
+        """A stream without half-close stays open if there is no end to pass on."""
         left, right = Plain(b"x", then="silence"), silent()
         async with trio.open_nursery() as nursery:
             results = start(nursery, left, right, idle_timeout=None)
@@ -147,7 +147,7 @@ class TestEnds:
 
     @pytest.mark.ids("P11")
     async def test_tls_on_both_sides(self) -> None:
-        """Over TLS the end that could not be passed on becomes a close_notify."""
+        """Over TLS the end is passed on at last, as a close_notify."""
         left, client = await tls_pair(direct(await tcp_pair()))
         right, server = await tls_pair(trio.testing.memory_stream_pair())
 
@@ -171,7 +171,7 @@ class TestEnds:
         await close((left, client), (right, server))
 
     async def test_heads_are_relayed(self) -> None:
-        """What came with both heads goes first."""
+        """The bytes of both heads are sent first."""
         left = UpgradedStream(ScriptedPeer(b"right"), b"left to ")
         right = UpgradedStream(ScriptedPeer(b"left"), b"right to ")
 
@@ -179,10 +179,10 @@ class TestEnds:
 
 
 class TestTimers:
-    """Every byte re-arms both; they are exact."""
+    """Every byte starts both timeouts again; they are exact."""
 
     async def test_idle(self, autojump_clock) -> None:
-        """So many seconds behind the last byte, in whichever direction, it is over."""
+        """It ends idle_timeout seconds after the last byte in either direction."""
         left, right = silent(), silent()
         began = trio.current_time()
         async with trio.open_nursery() as nursery:
@@ -199,7 +199,7 @@ class TestTimers:
 
     @pytest.mark.parametrize("kind", MAKERS)
     async def test_idle_over_everything(self, kind: str, autojump_clock) -> None:
-        """So it is over every kind of stream."""
+        """The idle timeout is exact over every kind of stream."""
         (left, client), (right, server) = await make(kind, kind)
         began = trio.current_time()
         async with trio.open_nursery() as nursery:
@@ -213,8 +213,8 @@ class TestTimers:
         assert results == [RelayResult(1, 1, None, "idle")]
         await close((left, client), (right, server))
 
-    async def test_nobody_counts(self, autojump_clock) -> None:
-        """Without a bound, and before any end, silence may last."""
+    async def test_no_timeout(self, autojump_clock) -> None:
+        """Without idle_timeout, and before any end, silence has no limit."""
         left, right = silent(), silent()
         async with trio.open_nursery() as nursery:
             results = start(nursery, left, right)
@@ -226,7 +226,7 @@ class TestTimers:
         assert results == [RelayResult(0, 0, "left", "eof")]
 
     async def test_half_close(self, autojump_clock) -> None:
-        """Behind an end the other side may go on, but not be silent for long."""
+        """After an end the other side may go on, but not be silent for long."""
         left, right = silent(), silent()
         began = trio.current_time()
         async with trio.open_nursery() as nursery:
@@ -243,8 +243,8 @@ class TestTimers:
         assert not right.got_eof
         assert not left.closed
 
-    async def test_half_close_of_what_cannot(self, autojump_clock) -> None:
-        """A stream that is still owed its end then is closed."""
+    async def test_half_close_to_a_stream_that_cannot(self, autojump_clock) -> None:
+        """On the timeout, a stream that the end was not passed on to is closed."""
         left, right = ScriptedPeer(b"x"), Plain(then="silence")
         began = trio.current_time()
 
@@ -257,7 +257,7 @@ class TestTimers:
 
     @pytest.mark.parametrize("bound", [None, math.inf])
     async def test_half_close_without_a_bound(self, bound, autojump_clock) -> None:
-        """None and infinity wait for as long as it takes."""
+        """None and infinity disable half_close_timeout."""
         left, right = ScriptedPeer(b"x"), silent()
         async with trio.open_nursery() as nursery:
             results = start(nursery, left, right, half_close_timeout=bound)
@@ -267,7 +267,7 @@ class TestTimers:
         assert results == [RelayResult(1, 0, "left", "eof")]
 
     async def test_idle_after_an_end(self, autojump_clock) -> None:
-        """An end is no byte: the shorter silence comes first."""
+        """An end is not a byte: the shorter timeout ends the relay."""
         left, right = silent(), silent()
         began = trio.current_time()
         async with trio.open_nursery() as nursery:
@@ -279,7 +279,7 @@ class TestTimers:
         assert results == [RelayResult(0, 0, None, "idle")]
 
     async def test_a_part_of_a_chunk_is_a_byte(self, autojump_clock) -> None:
-        """Between sockets a slow reader of one chunk is not taken for silence."""
+        """Between sockets a peer that reads one chunk slowly does not count as silent."""
         (left, client), (right, server) = await make("unix", "unix")
         right.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         got = bytearray()
@@ -294,8 +294,8 @@ class TestTimers:
             nursery.cancel_scope.cancel()
         await close((left, client), (right, server))
 
-    async def test_farewell_is_bounded(self, autojump_clock) -> None:
-        """For a TLS peer that does not take the close_notify it waits 2 seconds."""
+    async def test_close_notify_is_bounded(self, autojump_clock) -> None:
+        """It waits 2 seconds for a TLS peer that does not read the close_notify."""
         left = ScriptedPeer()
         right, _ = await tls_pair(trio.testing.lockstep_stream_pair())
         began = trio.current_time()
@@ -307,15 +307,15 @@ class TestTimers:
 
 
 class TestResets:
-    """A reset is a result, and resets the other side."""
+    """A reset of one side is a result, and resets the other side."""
 
     @pytest.mark.ids("R34", "P4")
-    @pytest.mark.parametrize("who", ["left", "right"])
+    @pytest.mark.parametrize("side", ["left", "right"])
     @pytest.mark.parametrize("kind", ["tcp", "trio-tcp", "upgraded"])
-    async def test_over_tcp(self, kind: str, who: str) -> None:
-        """The other peer gets a reset, too, behind no end; both streams are closed."""
+    async def test_over_tcp(self, kind: str, side: str) -> None:
+        """The other peer gets a reset and no end before it; both streams are closed."""
         (left, client), (right, server) = await make(kind, kind)
-        peer, other = (client, server) if who == "left" else (server, client)
+        peer, other = (client, server) if side == "left" else (server, client)
         async with trio.open_nursery() as nursery:
             results = start(nursery, left, right)
             await peer.send_all(b"x")
@@ -324,7 +324,7 @@ class TestResets:
             await peer.aclose()
 
         (relayed,) = results
-        assert (relayed.ended_by, relayed.cause) == (who, "reset")
+        assert (relayed.ended_by, relayed.cause) == (side, "reset")
         with pytest.raises(trio.BrokenResourceError):
             await other.receive_some()
         for stream in (left, right):
@@ -333,9 +333,9 @@ class TestResets:
         await other.aclose()
 
     async def test_tls_that_was_cut(self) -> None:
-        """TLS that ends without a word is no end, and must not look like one."""
-        bottom, cut = trio.testing.memory_stream_pair()
-        left, client = await tls_pair((bottom, cut))
+        """TLS cut without a close_notify is a reset, and must not look like an end."""
+        near, cut = trio.testing.memory_stream_pair()
+        left, client = await tls_pair((near, cut))
         (right, server) = direct(await tcp_pair())
         async with trio.open_nursery() as nursery:
             results = start(nursery, left, right)
@@ -350,7 +350,7 @@ class TestResets:
 
     @pytest.mark.parametrize("plain", [False, True])
     async def test_while_sending(self, plain: bool) -> None:
-        """Who broke when it was sent to is the one that ended it."""
+        """If a send breaks, ended_by is the side of the sink."""
         left = ScriptedPeer(b"x", then="silence")
         right = Plain(then="reset") if plain else ScriptedPeer(then="reset")
 
@@ -360,7 +360,7 @@ class TestResets:
         assert left.closed
 
     async def test_while_ending(self) -> None:
-        """So it is if the end cannot be passed on."""
+        """If the end cannot be passed on, ended_by is the side of the sink."""
 
         class Broken(trio.abc.HalfCloseableStream, Plain):
             async def send_eof(self) -> None:
@@ -372,8 +372,8 @@ class TestResets:
         assert await relay(ScriptedPeer(), right) == RelayResult(0, 0, "right", "reset")
         assert right.peer.closed
 
-    async def test_of_both_at_once(self) -> None:
-        """Of two resets one is the first."""
+    async def test_of_both_sides(self) -> None:
+        """If both sides are reset at once, one of them counts as the first."""
         left, right = silent(), silent()
         async with trio.open_nursery() as nursery:
             results = start(nursery, left, right)
@@ -384,8 +384,8 @@ class TestResets:
         assert results[0].ended_by in ("left", "right")
         assert results[0].cause == "reset"
 
-    async def test_behind_an_end(self) -> None:
-        """A reset behind the other side's end is the last word."""
+    async def test_after_an_end(self) -> None:
+        """A reset of one side after the end of the other one decides the result."""
         left, right = ScriptedPeer(b"x"), silent()
         async with trio.open_nursery() as nursery:
             results = start(nursery, left, right)
@@ -397,7 +397,7 @@ class TestResets:
 
 
 class TestErrors:
-    """What is not the peer's doing comes out as it is, and leaves the streams alone."""
+    """Errors that are not a peer's come out as they are, and leave the streams open."""
 
     @pytest.mark.parametrize(
         "error",
@@ -411,7 +411,7 @@ class TestErrors:
     )
     @pytest.mark.parametrize("side", [0, 1])
     async def test_bare(self, error: BaseException, side: int) -> None:
-        """It is never wrapped, whichever direction raised it, and keeps its cause."""
+        """An error of either direction is never wrapped, and keeps its cause."""
         cause = OSError("below")
         error.__cause__ = cause
         good = silent()
@@ -427,7 +427,7 @@ class TestErrors:
         assert not good.got_eof
 
     async def test_of_both_directions(self) -> None:
-        """Of two errors at once one comes out, the other is on it as a note."""
+        """Of two errors at the same time one comes out, with the other one as a note."""
         gate = trio.Event()
 
         class Together(Failing):
@@ -450,7 +450,7 @@ class TestErrors:
         assert caught.value.__notes__ == [note]
 
     async def test_together_with_a_cancellation(self) -> None:
-        """A cancellation does not hide it."""
+        """A cancellation at the same time does not hide an error."""
         with pytest.raises(ValueError, match="mine"):
             with trio.CancelScope() as scope:
                 error = ValueError("mine")
@@ -464,7 +464,7 @@ class TestErrors:
                 await relay(Cancelling(error), silent())
 
     async def test_busy_and_closed(self) -> None:
-        """A stream that another task uses, or closes, is no matter of the peers."""
+        """A stream that another task uses or closes is an error, not a result."""
         (left, client), (right, server) = await make("tcp", "tcp")
         async with trio.open_nursery() as nursery:
             nursery.start_soon(relay, left, right)
@@ -479,10 +479,10 @@ class TestErrors:
 
 
 class TestCancellation:
-    """Cancelled, it raises Cancelled, and leaves the streams to their owners."""
+    """A cancelled relay raises Cancelled, and leaves the streams to their owners."""
 
     async def test_bare_with_counts(self) -> None:
-        """It is one Cancelled, no group; the counts are in the progress."""
+        """It raises one Cancelled, not a group; the counts are in the progress."""
         left, right = (ScriptedPeer(data, then="silence") for data in (b"one", b"four"))
         progress = Progress(right_to_left=10)
         async with trio.open_nursery() as nursery:
@@ -500,7 +500,7 @@ class TestCancellation:
         assert not right.closed
 
     async def test_at_every_step(self) -> None:
-        """Whenever it comes, nothing is closed, and what arrived is in order."""
+        """A cancellation at any step closes no stream, and the bytes are in order."""
         for step in range(1, 1000):
             left, right = ScriptedPeer(b"le", b"ft"), ScriptedPeer(b"right")
             instrument = CancelAtStep(step)
@@ -521,7 +521,7 @@ class TestCancellation:
 
 @pytest.mark.parametrize(("idle_timeout", "tasks"), [(None, 1), (10, 2)])
 async def test_tasks(idle_timeout: float | None, tasks: int) -> None:
-    """One task for the other direction, and one only if somebody watches for silence."""
+    """It starts one task for the other direction, and one more for idle_timeout."""
 
     class Spawned(trio.abc.Instrument):
         def __init__(self) -> None:
@@ -539,7 +539,7 @@ async def test_tasks(idle_timeout: float | None, tasks: int) -> None:
     assert all(name.startswith("trio_upgrade relay") for name in instrument.names)
 
 
-async def test_one_transfer_for_many() -> None:
+async def test_one_progress_for_many() -> None:
     """One Progress counts several relays, at the same time as well."""
     progress = Progress()
     run = partial(relay, progress=progress)
@@ -553,7 +553,7 @@ async def test_one_transfer_for_many() -> None:
 def start(
     nursery: trio.Nursery, left: trio.abc.Stream, right: trio.abc.Stream, **options: Any
 ) -> list[RelayResult]:
-    """Relay in a task; return the list into which the result is put."""
+    """Relay in a task; return the list that the result will be added to."""
     results = []
 
     async def run() -> None:

@@ -1,4 +1,4 @@
-"""Splicing by itself; what it shares with the other engines is in test_engine."""
+"""splice() alone; test_engine tests what it has in common with the other engines."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def make_pair() -> tuple[DirectSocketStream, socket.socket]:
 
 
 async def test_sender_beside_it() -> None:
-    """While another task sends on the sink nothing is written between its bytes."""
+    """While another task sends on the sink, nothing is written between its bytes."""
     source, sender = make_pair()
     sink, receiver = make_pair()
     sender.send(b"x" * 100)
@@ -42,7 +42,7 @@ async def test_sender_beside_it() -> None:
 
 
 async def test_dry_and_ended() -> None:
-    """It tells a source that is dry from one that has ended, and holds no pipe then."""
+    """A dry source returns False, an ended one True; no pipe is held after either."""
     source, sender = make_pair()
     sink, receiver = make_pair()
     progress = Progress()
@@ -53,7 +53,7 @@ async def test_dry_and_ended() -> None:
     assert receiver.recv(200) == b"x" * 100
     sender.close()
     assert await splice(source, sink, Tally(progress), size=65536, turns=8)
-    # The sender's is gone.
+    # Only the sender's descriptor is gone.
     assert len(os.listdir("/proc/self/fd")) == before - 1
     assert progress.bytes == 100
     for stream in (source, sink):

@@ -1,4 +1,4 @@
-"""Bounds on what moves, and on how many: bodies, answers, requests, switches."""
+"""Limits on progress and on counts: bodies, responses, requests, switches."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ POST = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
 
 
 class TestBody:
-    """A floor on the progress of a body, not a deadline for its end."""
+    """body_timeout limits the progress of a body; it is no deadline for its end."""
 
     LIMITS = Limits(body_timeout=30, body_progress=1024, linger=0)
 
@@ -47,7 +47,7 @@ class TestBody:
         return Response(200, str(len(body)), {"Connection": "close"})
 
     async def test_slow_and_honest(self, autojump_clock) -> None:
-        """A kilobyte every 29 seconds is slow and lives."""
+        """A client that sends 1 KiB every 29 seconds is slow, and is served."""
         case = TimedCase(self.LIMITS)
         peer = ScriptedPeer(POST % 20_480, then="silence")
 
@@ -55,7 +55,7 @@ class TestBody:
         assert peer.sent.endswith(b"20480")
 
     async def test_many_small_chunks(self, autojump_clock) -> None:
-        """Progress is the same in how ever many chunks it comes."""
+        """Progress is counted in bytes, whatever the number of chunks."""
         case = TimedCase(self.LIMITS)
         head = get("/", "Transfer-Encoding: chunked").replace(b"GET", b"POST")
         peer = ScriptedPeer(head, then="silence")
@@ -68,7 +68,7 @@ class TestBody:
 
     @pytest.mark.ids("R19")
     async def test_dribble(self, autojump_clock) -> None:
-        """A byte every 29 seconds only wants to stay, and gets a 408."""
+        """A client that sends one byte every 29 seconds gets a 408."""
         case = TimedCase(self.LIMITS)
         peer = ScriptedPeer(POST % 10_000, then="silence")
 
@@ -78,7 +78,7 @@ class TestBody:
         assert [record.status for record in case.recorder.requests] == [408]
 
     async def test_the_app_may_catch_it(self, autojump_clock) -> None:
-        """An app can answer something else, or read on."""
+        """An app can catch BodyTimeout, then respond as it likes or read on."""
         got = []
 
         async def app(request: Request) -> Response:
@@ -94,8 +94,8 @@ class TestBody:
         assert got == [b"hello"]
         assert peer.sent.endswith(b"patient")
 
-    async def test_what_the_app_takes_does_not_count(self, autojump_clock) -> None:
-        """Only the time that a reader waits is the client's."""
+    async def test_time_of_the_app_does_not_count(self, autojump_clock) -> None:
+        """Only the time in which the app waits for the body counts."""
 
         async def app(request: Request) -> Response:
             size = 0
@@ -111,8 +111,8 @@ class TestBody:
 
         assert peer.sent.endswith(b"10")
 
-    async def test_body_that_nobody_wants(self, autojump_clock) -> None:
-        """What is read to be dropped, behind an answer, is bounded as well."""
+    async def test_unread_body(self, autojump_clock) -> None:
+        """A body that is only drained, after the response, has the same limit."""
         case = TimedCase(self.LIMITS)
         peer = ScriptedPeer(POST % 100, then="silence")
 
@@ -120,7 +120,7 @@ class TestBody:
         assert peer.sent == okay(b"/")
 
     async def test_none(self, autojump_clock) -> None:
-        """Without a bound it is waited for."""
+        """Without a limit the server waits for the body."""
         case = TimedCase(NONE)
         peer = ScriptedPeer(POST % 2, then="silence")
 
@@ -129,7 +129,7 @@ class TestBody:
 
 
 class TestSending:
-    """Each 64 KiB of an answer has to be taken in time."""
+    """The client has to accept each 64 KiB of a response in time."""
 
     LIMITS = Limits(send_timeout=30, linger=0)
 
@@ -143,7 +143,7 @@ class TestSending:
             got += chunk
 
     async def test_progress_lives(self, autojump_clock) -> None:
-        """A reader that takes a piece now and then gets all of it."""
+        """A client that reads a piece now and then gets the whole response."""
         near, far = trio.testing.lockstep_stream_pair()
         body = bytes(range(256)) * 4096
         got = []
@@ -164,10 +164,10 @@ class TestSending:
 
     @pytest.mark.parametrize("size", [10, 10_000_000])
     @pytest.mark.parametrize("streamed", [False, True])
-    async def test_one_that_does_not_read(
+    async def test_client_that_does_not_read(
         self, size: int, streamed: bool, autojump_clock
     ) -> None:
-        """One that takes nothing is reset and told nothing."""
+        """A client that reads nothing is reset without a response."""
         near, far = await clogged_tcp_pair()
         recorder = Recorder()
 
@@ -195,7 +195,7 @@ class TestSending:
         await far.aclose()
 
     async def test_refusal_that_is_not_read(self, autojump_clock) -> None:
-        """Nor is a refusal waited for longer than that, of which ever kind."""
+        """The server waits no longer than that for a refusal of any kind to be read."""
         for first, seconds in ((b"\x00", 30), (b"", 40)):
             near, far = trio.testing.lockstep_stream_pair()
             limits = Limits(header_timeout=10, send_timeout=30)
@@ -209,11 +209,11 @@ class TestSending:
 
 
 class TestBounds:
-    """Counts rather than seconds."""
+    """Limits on counts, not on seconds."""
 
     @pytest.mark.ids("S17", "R24")
     async def test_requests_per_connection(self) -> None:
-        """The last answer says that it is the last, and what follows is not read."""
+        """The last response says Connection: close, and later requests are not read."""
         case = TimedCase(Limits(requests_per_connection=2, linger=0))
         peer = ScriptedPeer(get("/1") + get("/2") + UP)
         await case.serve(echo_app, peer)
@@ -223,7 +223,7 @@ class TestBounds:
 
     @pytest.mark.ids("S17")
     async def test_switch_as_the_last_request(self) -> None:
-        """The last request may switch."""
+        """The last request of a connection may switch."""
         case = TimedCase(Limits(requests_per_connection=1, linger=0))
         peer = ScriptedPeer(UP + b"HEAD")
         await case.serve(echo_app, peer)
@@ -232,7 +232,7 @@ class TestBounds:
 
     @pytest.mark.ids("R23")
     async def test_upgraded(self) -> None:
-        """Beyond the bound an offer gets a 503, and its connection lives on."""
+        """Over the limit an offer gets a 503, and its connection goes on."""
         (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
         open_one = partial(trio.testing.open_stream_to_socket_listener, listener)
         async with trio.open_nursery() as nursery:
@@ -261,7 +261,7 @@ class TestBounds:
             nursery.cancel_scope.cancel()
 
     async def test_zero_upgraded(self) -> None:
-        """A server that may have none refuses tunnels, too, and says why."""
+        """A limit of 0 also refuses tunnels, and the response says why."""
         case = TimedCase(Limits(upgraded=0, linger=0))
 
         async def app(request: Request) -> None:

@@ -1,4 +1,4 @@
-"""Unix sockets: whose file is replaced, who may connect, and what stays at the end."""
+"""Unix sockets: which file is replaced, who may connect, which file stays at the end."""
 
 from __future__ import annotations
 
@@ -44,17 +44,17 @@ async def check_echo(path: str | bytes | Path) -> None:
 
 
 def leave_stale(path: Path, kind: int = socket.SOCK_STREAM) -> None:
-    """The file of a socket that was never removed."""
+    """Make the file of a socket that is gone."""
     with socket.socket(socket.AF_UNIX, kind) as sock:
         sock.bind(str(path))
 
 
 class TestFile:
-    """What is there before decides, and only ours goes."""
+    """An existing file may be replaced or not; at the end only our file is removed."""
 
     @pytest.mark.parametrize("kind", [str, os.fsencode, lambda path: path])
     async def test_new(self, tmp_path, kind) -> None:
-        """The file is there while connections are accepted, and not afterwards."""
+        """The file exists while connections are accepted, and not afterwards."""
         path = tmp_path / "socket"
         async with trio.open_nursery() as nursery:
             await nursery.start(serve_unix, echo_app, kind(path))
@@ -77,11 +77,13 @@ class TestFile:
         assert not path.exists()
 
     async def test_alive(self, tmp_path) -> None:
-        """A server that listens is left alone and goes on."""
+        """A server that listens on the path is not disturbed."""
         path = tmp_path / "socket"
         async with trio.open_nursery() as nursery:
             await nursery.start(serve_unix, echo_app, path)
-            with pytest.raises(OSError, match="somebody listens there") as caught:
+            with pytest.raises(
+                OSError, match="a server already listens there"
+            ) as caught:
                 await serve_unix(echo_app, path)
             await check_echo(path)
             nursery.cancel_scope.cancel()
@@ -90,7 +92,7 @@ class TestFile:
         assert caught.value.filename == str(path)
 
     async def test_alive_and_busy(self, tmp_path) -> None:
-        """So is one whose backlog is full."""
+        """A server whose backlog is full is not disturbed."""
         path = tmp_path / "socket"
         with (
             socket.socket(socket.AF_UNIX) as busy,
@@ -99,13 +101,13 @@ class TestFile:
             busy.bind(str(path))
             busy.listen(0)
             one.connect(str(path))
-            with pytest.raises(OSError, match="somebody listens there"):
+            with pytest.raises(OSError, match="a server already listens there"):
                 await serve_unix(echo_app, path)
 
         assert path.is_socket()
 
     async def test_alive_with_datagrams(self, tmp_path) -> None:
-        """So is a living socket of another type."""
+        """A datagram socket in use is not replaced."""
         path = tmp_path / "socket"
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
             other.bind(str(path))
@@ -116,7 +118,7 @@ class TestFile:
 
     @pytest.mark.parametrize("what", ["file", "folder", "link", "pipe"])
     async def test_no_socket(self, tmp_path, what: str) -> None:
-        """What is no socket is an error and stays, a link to one included."""
+        """A file that is not a socket is an error and stays, even a link to a socket."""
         path = tmp_path / "socket"
         if what == "file":
             path.write_text("precious")
@@ -136,7 +138,7 @@ class TestFile:
         assert path.lstat() == before
 
     async def test_replaced(self, tmp_path) -> None:
-        """A file that has replaced ours is not ours to remove."""
+        """A file that has replaced ours is not removed."""
         path = tmp_path / "socket"
         async with trio.open_nursery() as successor:
             async with trio.open_nursery() as nursery:
@@ -150,7 +152,7 @@ class TestFile:
         assert not path.exists()
 
     async def test_removed(self, tmp_path) -> None:
-        """That ours has been removed by somebody is no error."""
+        """It is not an error if another process has removed our file."""
         path = tmp_path / "socket"
         async with trio.open_nursery() as nursery:
             await nursery.start(serve_unix, echo_app, path)
@@ -160,9 +162,9 @@ class TestFile:
         assert os.listdir(tmp_path) == []
 
     async def test_closed_twice(self, tmp_path) -> None:
-        """Closed again, a listener leaves the file of its successor alone.
+        """A listener that is closed again leaves the file of its successor.
 
-        Which often gets the inode's number.
+        The successor's file often has the same inode number.
         """
         path = tmp_path / "socket"
         first = await open_unix_listener(path, mode=None, backlog=None)
@@ -172,7 +174,7 @@ class TestFile:
             assert path.is_socket()
 
     async def test_relative(self, tmp_path, monkeypatch) -> None:
-        """A relative path is where it was when the server began."""
+        """A relative path is resolved when the server starts."""
         monkeypatch.chdir(tmp_path)
         async with trio.open_nursery() as nursery:
             server = await nursery.start(serve_unix, echo_app, "socket")
@@ -184,7 +186,7 @@ class TestFile:
         assert os.listdir(tmp_path) == []
 
     async def test_drained(self, tmp_path) -> None:
-        """The name is free as soon as the drain begins, for a successor."""
+        """The path is free for a successor as soon as the drain begins."""
         path = tmp_path / "socket"
         async with trio.open_nursery() as nursery:
             server: Server = await nursery.start(serve_unix, echo_app, path)
@@ -211,7 +213,7 @@ class TestMode:
     @pytest.mark.parametrize("umask", [0o777, 0o022, 0])
     @pytest.mark.parametrize("mode", [0o600, 0o660, 0o666])
     async def test_given(self, tmp_path, umask: int, mode: int) -> None:
-        """The permissions are those asked for, whatever the umask."""
+        """The file has the given permissions, whatever the umask."""
         path = tmp_path / "socket"
         before = os.umask(umask)
         try:
@@ -236,14 +238,14 @@ class TestMode:
 
     @pytest.mark.parametrize("mode", [-1, 0o1000, 660, 777])
     async def test_no_permissions(self, tmp_path, mode: int) -> None:
-        """Decimal numbers that were meant octal are caught before anything is made."""
+        """A decimal number that was meant as octal is a ValueError, and makes no file."""
         with pytest.raises(ValueError, match="at most 0o777"):
             await serve_unix(echo_app, tmp_path / "socket", mode=mode)
 
         assert os.listdir(tmp_path) == []
 
     async def test_no_number(self, tmp_path) -> None:
-        """What is no number at all is, too."""
+        """A mode that is not a number is a TypeError, and makes no file."""
         with pytest.raises(TypeError):
             await serve_unix(
                 echo_app,
@@ -255,25 +257,25 @@ class TestMode:
 
 
 class TestFailure:
-    """Nothing of ours is left."""
+    """After a failure no file of ours is left."""
 
     async def test_path_too_long(self, tmp_path) -> None:
-        """The kernel's bound on the name is an OSError."""
+        """A path over the kernel's limit is an OSError."""
         with pytest.raises(OSError, match="too long"):
             await serve_unix(echo_app, tmp_path / ("x" * 200))
 
     async def test_no_folder(self, tmp_path) -> None:
-        """So is a folder that is not there."""
+        """A missing directory is a FileNotFoundError."""
         with pytest.raises(FileNotFoundError):
             await serve_unix(echo_app, tmp_path / "no" / "socket")
 
     async def test_empty(self) -> None:
-        """An empty path would be a name of the kernel's choice."""
+        """An empty path is a ValueError: the kernel would choose an abstract name."""
         with pytest.raises(ValueError, match="must not be empty"):
             await serve_unix(echo_app, "")
 
     async def test_backlog(self, tmp_path) -> None:
-        """What fails after the file was made takes it away again."""
+        """A failure after the file was made removes the file."""
         with pytest.raises(TypeError):
             await serve_unix(
                 echo_app,
@@ -284,7 +286,7 @@ class TestFailure:
         assert os.listdir(tmp_path) == []
 
     async def test_cancelled(self, tmp_path) -> None:
-        """Cancelled before it began, it makes nothing."""
+        """A call that is cancelled before it begins makes no file."""
         path = tmp_path / "socket"
         leave_stale(path)
         before = path.stat()
@@ -296,7 +298,7 @@ class TestFailure:
         assert path.stat() == before
 
     async def test_no_unix_sockets(self, tmp_path, monkeypatch) -> None:
-        """Where the platform has none, that is what the error says."""
+        """If the platform has no Unix sockets, the error says so."""
         monkeypatch.delattr(socket, "AF_UNIX")
         with pytest.raises(OSError, match="Unix sockets") as caught:
             await serve_unix(echo_app, tmp_path / "socket")
@@ -312,7 +314,7 @@ class TestAbstract:
     )
 
     async def test_echo(self) -> None:
-        """Nothing is made or removed, and a URL names it."""
+        """An abstract name serves without a file, and a URL can contain it."""
         name = f"\0trio_upgrade test {os.getpid()}"
         async with trio.open_nursery() as nursery:
             server = await nursery.start(serve_unix, echo_app, name)
@@ -324,16 +326,16 @@ class TestAbstract:
             nursery.cancel_scope.cancel()
 
     async def test_mode(self) -> None:
-        """Permissions belong to files."""
+        """A mode for an abstract name is a ValueError: it has no permissions."""
         with pytest.raises(ValueError, match="no permissions"):
             await serve_unix(echo_app, "\0trio_upgrade test", mode=0o600)
 
 
 class TestServer:
-    """As every other server."""
+    """It behaves like every other server."""
 
     async def test_url(self, tmp_path) -> None:
-        """The whole path is the host, percent-encoded."""
+        """The host of the URL is the whole path, percent-encoded."""
         async with trio.open_nursery() as nursery:
             path = tmp_path / "a b%.sock"
             server = await nursery.start(serve_unix, echo_app, path)
@@ -342,7 +344,7 @@ class TestServer:
             nursery.cancel_scope.cancel()
 
     async def test_options(self, tmp_path) -> None:
-        """The options reach the server, and strict lets a bug out."""
+        """The options reach the server, and strict=True raises the app's errors."""
 
         async def app(request) -> None:
             raise LookupError("oops")
@@ -364,7 +366,7 @@ class TestServer:
         assert not path.exists()
 
     async def test_tls(self, tmp_path) -> None:
-        """The scheme tells of TLS here, too."""
+        """The scheme of the URL shows TLS over a Unix socket."""
         path = tmp_path / "socket"
         client, server_context = make_tls_contexts()
         inner = await open_unix_listener(path, mode=None, backlog=None)

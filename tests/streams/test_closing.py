@@ -1,4 +1,4 @@
-"""The ways in which a connection ends."""
+"""How a connection ends: in stages, by a reset, or forcefully."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..tls import make_tls_contexts, wrap_tls
 
 
 async def test_stages_in_order() -> None:
-    """Our end is sent first, then input is read and dropped until the peer's end."""
+    """Our end goes first, then input is dropped until the peer's end (RFC 9112 §9.6)."""
     peer = ScriptedPeer(b"unread", then="silence")
     async with trio.open_nursery() as nursery:
         nursery.start_soon(close_in_stages, peer, None)
@@ -31,7 +31,7 @@ async def test_stages_in_order() -> None:
 
 
 async def test_no_stages_after_the_peers_end() -> None:
-    """Where the peer has ended there is nothing to wait for: it is only closed."""
+    """A stream whose peer has ended is only closed: there is nothing to wait for."""
     peer = ScriptedPeer()
     stream = UpgradedStream(peer)
     assert await stream.receive_some() == b""
@@ -43,7 +43,7 @@ async def test_no_stages_after_the_peers_end() -> None:
 
 
 async def test_zero_linger(autojump_clock) -> None:
-    """With linger 0 nobody is waited for."""
+    """With linger 0 the close does not wait for the peer."""
     peer = ScriptedPeer(then="silence")
     started = trio.current_time()
 
@@ -55,7 +55,7 @@ async def test_zero_linger(autojump_clock) -> None:
 
 @pytest.mark.parametrize("then", ["reset", "end"])
 async def test_broken_or_closed_already(then) -> None:
-    """A peer that reset, or a stream that was closed before, is no error."""
+    """A reset by the peer, or a stream that is already closed, is not an error."""
     peer = ScriptedPeer(then=then)
     if then == "end":
         await peer.aclose()
@@ -66,7 +66,7 @@ async def test_broken_or_closed_already(then) -> None:
 
 
 async def test_cancelled_closes() -> None:
-    """Cancelled, it closes at once and the cancellation goes on."""
+    """A cancellation closes the stream forcefully and goes on."""
     peer = ScriptedPeer(then="silence")
     with trio.CancelScope() as scope:
         scope.cancel()
@@ -77,7 +77,7 @@ async def test_cancelled_closes() -> None:
 
 
 async def test_tls_that_is_not_read_is_bounded(autojump_clock) -> None:
-    """A close_notify that does not get out is waited for linger seconds."""
+    """The wait for a close_notify that cannot be sent ends after linger seconds."""
     contexts = make_tls_contexts()
     near, far = wrap_tls(
         trio.testing.lockstep_stream_pair(), contexts, https_compatible=False
@@ -94,8 +94,8 @@ async def test_tls_that_is_not_read_is_bounded(autojump_clock) -> None:
         await near.send_all(b"x")
 
 
-async def test_tls_says_its_end_and_reads_on() -> None:
-    """Over TLS the close_notify goes out first, and what still comes is read below it."""
+async def test_tls_sends_its_end_and_reads_on() -> None:
+    """Over TLS close_notify goes first; then input is read below TLS (RFC 9112 §9.8)."""
     near, far = trio.testing.memory_stream_pair()
     contexts = make_tls_contexts()
     ours, theirs = wrap_tls((near, far), contexts, https_compatible=True)
@@ -106,8 +106,8 @@ async def test_tls_says_its_end_and_reads_on() -> None:
         nursery.start_soon(close_in_stages, UpgradedStream(ours), None)
         await trio.testing.wait_all_tasks_blocked()
 
-        # A close_notify, not the bare end that https_compatible would forgive: after
-        # it the other direction still works.
+        # A close_notify, not the bare end of TCP, which https_compatible would accept:
+        # the other direction still works after it.
         assert await theirs.receive_some() == b""
         await theirs.send_all(b"still talking")
         await trio.testing.wait_all_tasks_blocked()
@@ -118,7 +118,7 @@ async def test_tls_says_its_end_and_reads_on() -> None:
 
 
 async def test_tls_that_the_app_has_unwrapped() -> None:
-    """A transport that was taken from below TLS belongs to whoever took it."""
+    """A transport that the app has unwrapped from TLS is not closed."""
     near, far = trio.testing.memory_stream_pair()
     contexts = make_tls_contexts()
     ours, theirs = wrap_tls((near, far), contexts, https_compatible=False)
@@ -142,7 +142,7 @@ async def test_tls_that_the_app_has_unwrapped() -> None:
 
 
 async def test_clogged_tcp_is_bounded(autojump_clock) -> None:
-    """A peer that neither reads nor ends does not hold the close up."""
+    """A peer that neither reads nor ends delays the close by linger seconds at most."""
     near, far = await clogged_tcp_pair()
     async with far:
         await close_in_stages(near, 5)
@@ -151,7 +151,7 @@ async def test_clogged_tcp_is_bounded(autojump_clock) -> None:
 
 
 class TestReset:
-    """After an error the peer gets a reset, over whatever streams."""
+    """After an error the peer gets a reset, whatever the stack of streams."""
 
     async def check(self, stream: trio.abc.Stream, far: trio.abc.Stream) -> None:
         await end_stream(stream, LookupError("oops"), None)
@@ -161,13 +161,13 @@ class TestReset:
         await far.aclose()
 
     async def test_tcp(self) -> None:
-        """Over TCP, through our own stream."""
+        """An error resets TCP below our own stream."""
         near, far = await tcp_pair()
 
         await self.check(UpgradedStream(near), far)
 
     async def test_tls(self) -> None:
-        """Over TLS, by resetting what is underneath."""
+        """An error resets TCP below TLS."""
         near, far = await tcp_pair()
         tls_near, tls_far = wrap_tls(
             (near, far), make_tls_contexts(), https_compatible=True
@@ -179,7 +179,7 @@ class TestReset:
         await self.check(UpgradedStream(tls_near), far)
 
     async def test_group_of_errors(self) -> None:
-        """A group of nothing but errors is an error."""
+        """A group of errors is an error."""
         near, far = await tcp_pair()
 
         await end_stream(near, ExceptionGroup("", [LookupError()]), None)
@@ -189,7 +189,7 @@ class TestReset:
         await far.aclose()
 
     async def test_error_beside_a_cancellation(self) -> None:
-        """An error is one, also in a group with what is none."""
+        """An error resets, even in a group with a KeyboardInterrupt."""
         near, far = await tcp_pair()
         cause = BaseExceptionGroup("", [KeyboardInterrupt(), LookupError()])
 
@@ -200,7 +200,7 @@ class TestReset:
         await far.aclose()
 
     async def test_not_under_cancellation(self) -> None:
-        """A cancellation closes at once, so what was sent still arrives, then the end."""
+        """A cancellation closes without a reset: the sent bytes arrive, then the end."""
         near, far = await tcp_pair()
         await near.send_all(b"last words")
 
@@ -211,8 +211,8 @@ class TestReset:
         await far.aclose()
 
 
-async def test_close_at_once() -> None:
-    """Only a plain socket whose peer has ended needs no farewell."""
+async def test_close_nowait() -> None:
+    """Only a plain socket whose peer has ended is closed without a wait."""
     near, far = await tcp_pair()
     direct = adopt_stream(near)
     stream = UpgradedStream(direct)

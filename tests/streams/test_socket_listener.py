@@ -29,7 +29,7 @@ async def close(*resources: trio.abc.AsyncResource) -> None:
 
 
 def script(listener: DirectSocketListener, *errors: int | None) -> None:
-    """Let accept(2) say what is written here, then do what it does."""
+    """Let accept(2) raise these errors, None being a success; then it works as usual."""
     accept, left = listener._accept, list(errors)
 
     def scripted() -> tuple[int, object]:
@@ -42,7 +42,7 @@ def script(listener: DirectSocketListener, *errors: int | None) -> None:
 
 
 async def test_batches() -> None:
-    """What is there is accepted together, no more at a time than asked for."""
+    """Waiting connections are accepted together, up to the limit."""
     listener = await listen()
     dialled = await dial(listener, 5)
 
@@ -56,7 +56,7 @@ async def test_batches() -> None:
 
 
 async def test_accept_waits_for_one() -> None:
-    """accept() is Trio's: it waits for a connection and gives it."""
+    """accept() keeps Trio's contract: it waits for one connection and returns it."""
     listener = await listen()
     accepted = []
 
@@ -75,7 +75,7 @@ async def test_accept_waits_for_one() -> None:
 
 
 async def test_options_are_inherited() -> None:
-    """What is accepted has TCP_NODELAY and the low-water mark from its listener."""
+    """Accepted sockets inherit TCP_NODELAY and TCP_NOTSENT_LOWAT from the listener."""
     listener = await listen()
     dialled = await dial(listener, 1)
 
@@ -89,7 +89,7 @@ async def test_options_are_inherited() -> None:
 
 
 async def test_unix(tmp_path) -> None:
-    """Unix sockets are accepted from as well."""
+    """It accepts from a Unix socket as well."""
     sock = socket.socket(socket.AF_UNIX)
     sock.bind(str(tmp_path / "sock"))
     sock.listen()
@@ -105,7 +105,7 @@ async def test_unix(tmp_path) -> None:
 
 
 async def test_gone_before_accepted() -> None:
-    """A connection that is gone by now is passed over, the next one accepted."""
+    """A connection that is already gone is skipped, and the next one is accepted."""
     listener = await listen()
     dialled = await dial(listener, 1)
     script(listener, errno.ECONNABORTED, errno.EPROTO)
@@ -117,7 +117,7 @@ async def test_gone_before_accepted() -> None:
 
 
 async def test_nothing_left_of_the_system() -> None:
-    """EMFILE is the caller's to deal with, and comes behind what was accepted before."""
+    """EMFILE is raised to the caller, after the connections accepted before it."""
     listener = await listen()
     dialled = await dial(listener, 2)
     script(listener, None, errno.EMFILE, errno.EMFILE)
@@ -132,7 +132,7 @@ async def test_nothing_left_of_the_system() -> None:
 
 
 async def test_cancelled_accepts_nothing() -> None:
-    """Cancelled, it leaves the connection for the next call."""
+    """A cancelled call leaves the connection for the next call."""
     listener = await listen()
     dialled = await dial(listener, 1)
     with trio.CancelScope() as scope:
@@ -144,7 +144,7 @@ async def test_cancelled_accepts_nothing() -> None:
 
 
 async def test_closing_wakes() -> None:
-    """Closed by another task, or before, it raises ClosedResourceError."""
+    """accept() raises ClosedResourceError if closed before, or while it waits."""
     listener = await listen()
 
     async def accept() -> None:
@@ -160,7 +160,7 @@ async def test_closing_wakes() -> None:
 
 
 async def test_trio_serves_it() -> None:
-    """trio.serve_listeners takes it, as any other listener."""
+    """trio.serve_listeners takes it like any other listener."""
     listener = await listen()
     (dialled,) = await dial(listener, 1)
 
@@ -173,3 +173,23 @@ async def test_trio_serves_it() -> None:
         assert await dialled.receive_some() == b""
         nursery.cancel_scope.cancel()
     await dialled.aclose()
+
+
+def test_python_socket_accept_wraps_its_private_accept() -> None:
+    """socket.accept() wraps the descriptor from ``_accept()``, which we call ourselves.
+
+    Only the source of socket.accept() documents that method. If this fails on a new
+    Python, DirectSocketListener has to call something else.
+    """
+    assert "_accept" in socket.socket.accept.__code__.co_names
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.setblocking(False)
+        accept = listening._accept  # type: ignore[attr-defined]
+        with pytest.raises(BlockingIOError):
+            accept()
+        with socket.create_connection(listening.getsockname()) as dialled:
+            descriptor, address = accept()
+            assert type(descriptor) is int
+            with socket.socket(fileno=descriptor) as accepted:
+                assert not accepted.get_inheritable()
+                assert address == dialled.getsockname() == accepted.getpeername()

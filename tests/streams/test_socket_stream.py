@@ -25,7 +25,7 @@ PAIRS = {"tcp": (tcp_pair, clogged_tcp_pair), "unix": (unix_pair, clogged_unix_p
 
 @pytest.mark.parametrize("kind", PAIRS)
 async def test_contract(kind: str) -> None:
-    """It is a half-closeable stream as Trio wants it, buffers full or not."""
+    """It keeps Trio's contract of a half-closeable stream, buffers full or not."""
     open_pair, clog_pair = PAIRS[kind]
 
     async def make():
@@ -38,7 +38,7 @@ async def test_contract(kind: str) -> None:
 
 
 async def test_tls_on_top() -> None:
-    """Trio's TLS works on it."""
+    """trio.SSLStream works on it."""
 
     async def make():
         return await tls_pair(direct(await tcp_pair()))
@@ -47,7 +47,7 @@ async def test_tls_on_top() -> None:
 
 
 async def test_more_than_the_kernel_takes() -> None:
-    """What does not fit waits for the peer, and arrives in order, a view as well."""
+    """Data that does not fit waits for the peer and arrives in order, also a view."""
     near, far = direct(await tcp_pair())
     data = bytes(range(256)) * 65536
     got = bytearray()
@@ -62,10 +62,10 @@ async def test_more_than_the_kernel_takes() -> None:
 
 
 class TestConflicts:
-    """A second task is told so at once, and the first one is not disturbed."""
+    """A second task gets BusyResourceError at once; the first one is not disturbed."""
 
     async def test_receiving(self) -> None:
-        """One task receives at a time, also where there is something for both."""
+        """One task receives at a time, even if there are bytes for both."""
         near, far = direct(await tcp_pair())
         await far.send_all(b"xy")
         async with near, far, trio.open_nursery() as nursery:
@@ -82,7 +82,7 @@ class TestConflicts:
         "method", ["send_all", "wait_send_all_might_not_block", "send_eof"]
     )
     async def test_sending(self, method: str) -> None:
-        """One task sends, waits to, or ends the direction at a time."""
+        """One task at a time sends, waits to send, or ends the direction."""
         near, far = direct(await clogged_tcp_pair())
         args = (b"x",) if method == "send_all" else ()
         async with near, far, trio.open_nursery() as nursery:
@@ -93,11 +93,11 @@ class TestConflicts:
             nursery.cancel_scope.cancel()
 
 
-class TestAtOnce:
-    """What is done without a checkpoint, where the library has passed one."""
+class TestNoWait:
+    """Methods without a checkpoint, for code that has one anyway."""
 
     async def test_receive(self) -> None:
-        """Nothing, something, and the end."""
+        """It returns None, bytes, or b"" at the end of the stream."""
         near, far = direct(await tcp_pair())
         assert near.receive_some_nowait(2) is None
         await far.send_all(b"xyz")
@@ -109,7 +109,7 @@ class TestAtOnce:
         await far.aclose()
 
     async def test_errors(self) -> None:
-        """Those of a receive that waits."""
+        """The errors are those of receive_some()."""
         near, far = direct(await tcp_pair())
         async with trio.open_nursery() as nursery:
             nursery.start_soon(near.receive_some)
@@ -127,14 +127,14 @@ class TestAtOnce:
 
 
 class TestClosed:
-    """Closing wakes who waits, and leaves nothing registered with Trio."""
+    """A close wakes waiting tasks, and leaves nothing registered with Trio."""
 
     @pytest.mark.parametrize("asked", [False, True])
     @pytest.mark.parametrize(
         "method", ["receive_some", "send_all", "wait_send_all_might_not_block"]
     )
     async def test_wakes_waiters(self, method: str, asked: bool) -> None:
-        """Whoever waits gets ClosedResourceError, was .socket asked for or not."""
+        """Waiting tasks get ClosedResourceError, whether .socket was used or not."""
         near, far = (adopt_stream(stream) for stream in await clogged_tcp_pair())
         read_dry(near)
         if asked:
@@ -151,8 +151,8 @@ class TestClosed:
             await near.aclose()
             await near.aclose()
 
-    async def test_wakes_who_waits_for_its_socket(self) -> None:
-        """So does a task that waits for the socket with Trio's own means."""
+    async def test_wakes_a_task_that_waits_for_its_socket(self) -> None:
+        """A task in trio.lowlevel.wait_readable() gets ClosedResourceError as well."""
         near, far = direct(await tcp_pair())
 
         async def wait() -> None:
@@ -175,10 +175,10 @@ class TestClosed:
         ],
     )
     @pytest.mark.parametrize("when", ["before", "during the checkpoint"])
-    async def test_is_found_out(
+    async def test_every_method_raises(
         self, method: str, args: tuple[bytes], when: str
     ) -> None:
-        """Every method raises, closed before or in its checkpoint; Trio holds nothing."""
+        """Methods raise, closed before or in their checkpoint; no wait stays in Trio."""
         near, far = direct(await tcp_pair())
         waiting = tasks_waiting()
 
@@ -197,7 +197,7 @@ class TestClosed:
         assert tasks_waiting() == waiting
 
     async def test_nothing_more_after_the_end(self) -> None:
-        """After send_eof nothing can be sent, not even nothing; a second end is none."""
+        """After send_eof no send works, even of b""; a second send_eof does nothing."""
         near, far = direct(await tcp_pair())
         async with near, far:
             await near.send_eof()
@@ -225,7 +225,7 @@ async def test_reset() -> None:
 
 
 async def test_cancelled_loses_nothing() -> None:
-    """Cancelled before its call, a method has done nothing."""
+    """A method that is cancelled before its system call has done nothing."""
     near, far = direct(await tcp_pair())
     await far.send_all(b"data")
     async with near, far:
@@ -246,7 +246,7 @@ async def test_cancelled_loses_nothing() -> None:
 
 @pytest.mark.parametrize("max_bytes", [0, -1])
 async def test_too_little_to_ask_for(max_bytes: int) -> None:
-    """At least one byte has to be asked for."""
+    """max_bytes has to be a positive integer."""
     near, far = direct(await tcp_pair())
     async with near, far:
         with pytest.raises(ValueError, match="max_bytes"):
@@ -256,7 +256,7 @@ async def test_too_little_to_ask_for(max_bytes: int) -> None:
 
 
 async def test_options() -> None:
-    """Options are set and read, and .socket is the same one with Trio's methods."""
+    """Options can be set and read, and .socket is the same socket as a Trio socket."""
     near, far = direct(await tcp_pair())
     async with near, far:
         near.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -267,8 +267,8 @@ async def test_options() -> None:
         assert near.socket.getpeername() == far.socket.getsockname()
 
 
-async def test_taking_trios() -> None:
-    """Trio's stream counts as closed afterwards; its options and its end stay."""
+async def test_adopting_a_trio_stream() -> None:
+    """Trio's stream then counts as closed; the options and the ended direction stay."""
     near, far = await tcp_pair()
     await near.send_eof()
     taken = adopt_stream(near)
@@ -283,20 +283,20 @@ async def test_taking_trios() -> None:
 
 
 def test_options_where_there_are_none() -> None:
-    """A Unix socket has no TCP options, and is left as it is."""
+    """A Unix socket has no TCP options, and set_options() leaves it as it is."""
     near, far = socket.socketpair()
     with near, far:
         set_options(near)
 
 
 def read_dry(stream: DirectSocketStream) -> None:
-    """Read all that is there."""
+    """Read until the kernel has no more bytes."""
     with suppress(BlockingIOError):
         while os.read(stream.fileno(), 65536):
             pass
 
 
 def tasks_waiting() -> int:
-    """How many tasks Trio holds to be waiting for descriptors."""
+    """Return how many tasks Trio has registered as waiting for descriptors."""
     statistics = trio.lowlevel.current_statistics().io_statistics
     return statistics.tasks_waiting_read + statistics.tasks_waiting_write

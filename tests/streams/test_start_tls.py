@@ -1,4 +1,4 @@
-"""Streams that go on in TLS: on either side, with what was read too far below it."""
+"""start_tls(): on either side, with early bytes below TLS."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def contexts() -> Contexts:
 async def start_both(
     near: UpgradedStream, far: UpgradedStream, contexts: Contexts
 ) -> tuple[UpgradedStream, UpgradedStream]:
-    """TLS on both ends of a connection, the first being the client."""
+    """Start TLS on both ends of a connection; the first is the client."""
     ends: list[UpgradedStream] = []
 
     async def start(stream: UpgradedStream, context: ssl.SSLContext, **options) -> None:
@@ -53,10 +53,10 @@ async def start_both(
 
 
 class TestHandshake:
-    """What a stream becomes."""
+    """The new stream, the old one, and failures."""
 
     async def test_both_sides(self, contexts: Contexts) -> None:
-        """What is said then is said in TLS; the counts go on."""
+        """Both ends go on inside TLS, and the counts go on."""
         near, far = map(UpgradedStream, await tcp_pair())
         await near.send_all(b"greeting")
         assert await far.receive_some() == b"greeting"
@@ -73,7 +73,7 @@ class TestHandshake:
         await tls_far.aclose()
 
     async def test_old_object(self, contexts: Contexts) -> None:
-        """The old one counts as detached: it owns nothing any more."""
+        """The old stream counts as detached and no longer owns the connection."""
         near, far = map(UpgradedStream, trio.testing.memory_stream_pair())
         tls_near, tls_far = await start_both(near, far, contexts)
 
@@ -88,7 +88,7 @@ class TestHandshake:
         assert await tls_far.receive_some() == b"x"
 
     async def test_head_goes_below(self, contexts: Contexts) -> None:
-        """However much of the client's hello was read already, TLS gets it all."""
+        """However much of the client's hello is in the head, TLS gets all of it."""
         near, far = trio.testing.memory_stream_pair()
         async with trio.open_nursery() as nursery:
             client = UpgradedStream(near)
@@ -96,12 +96,12 @@ class TestHandshake:
             nursery.start_soon(start, contexts[0])
             wire = bytes(await far.receive_some())
             for cut in {1, 5, len(wire) // 2, len(wire) - 1, len(wire)}:
-                # Replayed once from memory, so that every cut is of one hello.
+                # From memory, so that each cut is made in the same hello.
                 below = ScriptedPeer(wire[cut:], then="end")
                 stream = UpgradedStream(below, wire[:cut])
                 with pytest.raises(trio.BrokenResourceError):
                     await stream.start_tls(contexts[1], server_side=True)
-                # It got so far as to answer.
+                # TLS has read the whole hello: it has answered.
                 assert below.sent.startswith(b"\x16\x03\x03")
             stream = UpgradedStream(UpgradedStream(far, wire[7:]), b"xx" + wire[:7])
             assert await stream.receive_some(2) == b"xx"
@@ -112,14 +112,14 @@ class TestHandshake:
     @pytest.mark.parametrize(
         ("side", "options", "error"),
         [
-            # ssl itself would check no name then.
+            # The ssl module would silently check no name.
             (0, {}, ValueError),
             (0, {"server_side": True}, ssl.SSLError),
             (1, {}, ssl.SSLError),
         ],
     )
     async def test_arguments(self, contexts: Contexts, side, options, error) -> None:
-        """What cannot be is an error, and nothing was done."""
+        """Arguments that do not fit are an error, and nothing was done."""
         peer = ScriptedPeer(b"more")
         stream = UpgradedStream(peer, b"head")
         with pytest.raises(error):
@@ -142,7 +142,7 @@ class TestHandshake:
         assert peer.closed
 
     async def test_cancelled(self, contexts: Contexts) -> None:
-        """Cancelled at any step, the connection is closed."""
+        """A cancellation at any step closes the connection."""
 
         async def run(peer: ScriptedPeer) -> None:
             stream = UpgradedStream(peer)
@@ -153,11 +153,11 @@ class TestHandshake:
 
 
 class TestScopes:
-    """The scope that owned the stream owns what it has become."""
+    """The scope that owned the old stream owns the new one."""
 
     @pytest.mark.parametrize("times", [1, 2])
     async def test_end_to_end(self, contexts: Contexts, times: int) -> None:
-        """The greeting, TLS, the end in both directions; even TLS in TLS."""
+        """A greeting, then TLS, then the end in both directions; even TLS in TLS."""
         ends = []
 
         class Observer:
@@ -203,7 +203,7 @@ class TestScopes:
         assert [(end.received, end.sent) for end in ends] == [(5, 5 * times + 5)]
 
     async def test_client_that_fails_resets(self, contexts: Contexts) -> None:
-        """An error in the client's block is a reset below TLS, too."""
+        """An error in the client's block resets the connection below TLS."""
         outcome = []
 
         async def handler(request, stream, head) -> None:
@@ -229,7 +229,7 @@ class TestScopes:
     async def test_failed_handshake_costs_its_own_connection(
         self, contexts: Contexts, caplog
     ) -> None:
-        """A client that cannot speak TLS is no bug of the app."""
+        """A client that does not speak TLS is not logged as a bug of the app."""
 
         async def handler(request, stream, head) -> None:
             await stream.start_tls(contexts[1], server_side=True)
@@ -241,7 +241,7 @@ class TestScopes:
             server = await nursery.start(partial(serve_tcp, app, 0, host="127.0.0.1"))
             async with await open_upgrade(server.url, "echo") as (_, stream, _):
                 await stream.send_all(b"GET / HTTP/1.1\r\n\r\n")
-                # An alert perhaps, and the end or a reset.
+                # Perhaps an alert, then the end or a reset.
                 with suppress(trio.BrokenResourceError):
                     while await stream.receive_some():
                         pass
@@ -250,7 +250,7 @@ class TestScopes:
         assert not caplog.records
 
     async def test_detached_in_tls(self, contexts: Contexts) -> None:
-        """What is detached from the new stream is left alone by the scope."""
+        """The scope does not close a transport that was detached from the new stream."""
         near, far = map(UpgradedStream, trio.testing.memory_stream_pair())
         tls_near, tls_far = await start_both(near, far, contexts)
         transport, head = tls_near.detach()

@@ -1,4 +1,4 @@
-"""TCP listeners of our own making, and those that a supervisor hands over."""
+"""Listeners on TCP that we open, and those that a supervisor hands over."""
 
 from __future__ import annotations
 
@@ -39,27 +39,28 @@ open_listeners = partial(
 
 
 class TestOpenTCP:
-    """What is set before bind(2)."""
+    """Options set before bind(2), and failures."""
 
     async def test_no_delay(self) -> None:
-        """Accepted sockets send at once, by what the listener says."""
+        """The listener has TCP_NODELAY, which accepted sockets inherit."""
         (listener,) = await open_listeners()
         async with listener:
             sock = listener.socket
             assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
     @pytest.mark.skipif(
-        sys.platform == "win32", reason="has another meaning there: not on Windows"
+        sys.platform == "win32",
+        reason="SO_REUSEADDR has another meaning: not on Windows",
     )
     async def test_restart(self) -> None:
-        """A port can be had again although old connections linger in the kernel."""
+        """A port can be used again although the kernel still has old connections."""
         (listener,) = await open_listeners()
         async with listener:
             sock = listener.socket
             assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR)
 
     async def test_every_address(self) -> None:
-        """Without a host each family that is there has its listener."""
+        """Without a host each available address family has its listener."""
         listeners = await open_listeners(host=None)
         families = {listener.socket.family for listener in listeners}
         for listener in listeners:
@@ -70,7 +71,7 @@ class TestOpenTCP:
         assert len(families) == len(listeners)
 
     async def test_both_families_on_one_port(self) -> None:
-        """The IPv6 listener leaves the port's IPv4 half to the other one."""
+        """The IPv6 listener leaves the port free for an IPv4 listener."""
         (listener,) = await open_listeners(host="0.0.0.0")
         async with listener:
             port = listener.socket.getsockname()[1]
@@ -86,7 +87,7 @@ class TestOpenTCP:
                 assert other.socket.getsockname()[1] == port
 
     async def test_in_use(self) -> None:
-        """A port that is taken is an OSError."""
+        """A port that is in use is an OSError."""
         (listener,) = await open_listeners()
         async with listener:
             port = listener.socket.getsockname()[1]
@@ -98,7 +99,7 @@ class TestOpenTCP:
         assert caught.value.errno == errno.EADDRINUSE
 
     async def test_second_address_in_use(self) -> None:
-        """If one of several addresses fails, those before it are closed."""
+        """If one of several addresses fails, the listeners before it are closed."""
         (taken,) = await open_listeners()
         async with taken:
             port = taken.socket.getsockname()[1]
@@ -107,14 +108,14 @@ class TestOpenTCP:
                 await open_tcp_listeners(
                     port, host="both", backlog=None, reuse_port=False
                 )
-        # The first one can be had again, so it was closed.
+        # The first address can be used again, so its listener was closed.
         (again,) = await open_tcp_listeners(
             port, host="127.0.0.2", backlog=None, reuse_port=False
         )
         await again.aclose()
 
     async def test_family_unsupported(self) -> None:
-        """A family that the kernel lacks is left out, unless nothing is left."""
+        """If the kernel lacks every address family, its error is raised."""
         trio.socket.set_custom_socket_factory(NoIPv4())
         with pytest.raises(OSError, match="no such family") as caught:
             await open_listeners()
@@ -122,7 +123,7 @@ class TestOpenTCP:
         assert caught.value.errno == errno.EAFNOSUPPORT
 
     async def test_family_unsupported_but_another(self) -> None:
-        """The other family serves."""
+        """An address family that the kernel lacks is skipped if another one works."""
         trio.socket.set_custom_socket_factory(NoIPv4(once=True))
         trio.socket.set_custom_hostname_resolver(TwoAddresses())
         (listener,) = await open_listeners(host="both")
@@ -130,7 +131,7 @@ class TestOpenTCP:
             assert listener.socket.getsockname()[0] == HOST
 
     async def test_no_socket(self) -> None:
-        """Any other failure to make one is an error."""
+        """Any other failure to make a socket is raised."""
         trio.socket.set_custom_socket_factory(NoIPv4(errno.EMFILE))
         with pytest.raises(OSError, match="no such family") as caught:
             await open_listeners()
@@ -138,14 +139,14 @@ class TestOpenTCP:
         assert caught.value.errno == errno.EMFILE
 
     def test_backlog(self) -> None:
-        """Larger backlogs than fit into 16 bits are cut."""
+        """A backlog that does not fit into 16 bits is reduced."""
         assert bound_backlog(None) == 0xFFFF
         assert bound_backlog(0x10001) == 0xFFFF
         assert bound_backlog(7) == 7
 
 
 class TwoAddresses(trio.abc.HostnameResolver):
-    """A resolver that knows two loopback addresses of every name."""
+    """A resolver that returns two loopback addresses for every name."""
 
     async def getaddrinfo(self, host, port, family=0, type=0, proto=0, flags=0):  # noqa: A002
         await trio.lowlevel.checkpoint()
@@ -159,7 +160,7 @@ class TwoAddresses(trio.abc.HostnameResolver):
 
 
 class NoIPv4(trio.abc.SocketFactory):
-    """A kernel that lacks IPv4, or the first time only."""
+    """A kernel that lacks IPv4, always or only the first time."""
 
     def __init__(self, code: int = errno.EAFNOSUPPORT, *, once: bool = False) -> None:
         self.code = code
@@ -178,7 +179,7 @@ class TestReusePort:
 
     @needs_reuse_port
     async def test_two_servers(self) -> None:
-        """Each serves if it is asked for by both, TLS or not."""
+        """Servers with reuse_port share a port, with TLS or without."""
         _, context = make_tls_contexts()
         async with trio.open_nursery() as nursery:
             start = partial(serve_tcp, echo_app, host=HOST, reuse_port=True)
@@ -200,7 +201,7 @@ class TestReusePort:
             nursery.cancel_scope.cancel()
 
     async def test_not_asked_for(self) -> None:
-        """A port is nobody else's unless that was asked for."""
+        """A second server fails if the first one did not set reuse_port."""
         async with trio.open_nursery() as nursery:
             first = await nursery.start(partial(serve_tcp, echo_app, 0, host=HOST))
             port = int(first.url.rpartition(":")[2])
@@ -209,7 +210,7 @@ class TestReusePort:
             nursery.cancel_scope.cancel()
 
     async def test_not_to_be_had(self, monkeypatch) -> None:
-        """Where the platform has no such option, that is what the error says."""
+        """If the platform has no SO_REUSEPORT, the error says so."""
         monkeypatch.delattr(socket, "SO_REUSEPORT", raising=False)
         with pytest.raises(OSError, match="needs SO_REUSEPORT") as caught:
             await serve_tcp(echo_app, 0, host=HOST, reuse_port=True)
@@ -217,12 +218,12 @@ class TestReusePort:
         assert caught.value.errno == errno.EOPNOTSUPP
 
 
-# Where the tests have the supervisor's descriptors, since the usual ones are pytest's.
+# The supervisor's first descriptor in these tests, because pytest uses the usual ones.
 FIRST = 200
 
 
 class Supervisor:
-    """Hands files over as a supervisor does: copies of them, counted from FIRST on."""
+    """Hands files over as a supervisor does: as copies, from descriptor FIRST on."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.monkeypatch = monkeypatch
@@ -242,7 +243,7 @@ class Supervisor:
         setenv("LISTEN_PIDFDID", "1")
 
     def close_copies(self) -> None:
-        """Close what nobody has taken over; fails if somebody has closed it."""
+        """Close the copies; fails if one of them has been closed already."""
         for descriptor in self.copies:
             os.close(descriptor)
 
@@ -258,7 +259,7 @@ class TestInherit:
 
     @needs_unix
     async def test_tcp_and_unix(self, tmp_path, supervisor) -> None:
-        """Both kinds serve, in order, and no child gets them."""
+        """Both kinds serve, in order, and child processes do not inherit them."""
         path = str(tmp_path / "socket")
         with (
             socket.create_server((HOST, 0)) as tcp,
@@ -279,18 +280,18 @@ class TestInherit:
                     response = await connection.request("GET", "/a")
                     assert await response.read() == b"/a"
             nursery.cancel_scope.cancel()
-        # The file is the supervisor's.
+        # The file belongs to the supervisor, so it stays.
         assert (tmp_path / "socket").is_socket()
 
     async def test_nothing(self, monkeypatch) -> None:
-        """Without a supervisor there is nothing to take over."""
+        """Without a supervisor the list is empty."""
         monkeypatch.delenv("LISTEN_PID", raising=False)
         monkeypatch.delenv("LISTEN_FDS", raising=False)
 
         assert inherit_listeners() == []
 
     async def test_for_another_process(self, supervisor) -> None:
-        """What is another process's is not touched, and not told of any further."""
+        """Sockets for another process are not used; the variables are removed anyway."""
         supervisor.hand_over(pid="1", count="1")
 
         assert inherit_listeners() == []
@@ -299,14 +300,14 @@ class TestInherit:
     @pytest.mark.parametrize("text", ["", "x", "-1", "1.0", "\u0661"])
     @pytest.mark.parametrize("name", ["pid", "count"])
     async def test_no_number(self, supervisor, name: str, text: str) -> None:
-        """A variable that is no number is an error that names it."""
+        """A variable that is not a number is an error that names the variable."""
         supervisor.hand_over(**{name: text})
         variable = {"pid": "LISTEN_PID", "count": "LISTEN_FDS"}[name]
-        with pytest.raises(ValueError, match=f"{variable} is no number: '{text}'"):
+        with pytest.raises(ValueError, match=f"{variable} is not a number: '{text}'"):
             inherit_listeners()
 
     async def test_not_open(self, supervisor) -> None:
-        """A descriptor that is not open is an error that names it."""
+        """A descriptor that is not open is an error that names the descriptor."""
         supervisor.hand_over(count="1")
         with pytest.raises(OSError, match=f"descriptor {FIRST}") as caught:
             inherit_listeners()
@@ -314,7 +315,7 @@ class TestInherit:
         assert caught.value.errno == errno.EBADF
 
     async def test_no_socket(self, supervisor) -> None:
-        """So is a file that is no socket; those before it stay open."""
+        """A file that is not a socket is an error; the sockets before it stay open."""
         with socket.create_server((HOST, 0)) as good, tempfile.TemporaryFile() as file:
             supervisor.hand_over(good, file)
             with pytest.raises(OSError, match=f"descriptor {FIRST + 1}") as caught:
@@ -326,7 +327,7 @@ class TestInherit:
 
     @pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM])
     async def test_not_listening(self, supervisor, kind: int) -> None:
-        """So is a socket that nobody can connect to."""
+        """A socket that does not listen is an error; the sockets before it stay open."""
         with socket.create_server((HOST, 0)) as good, socket.socket(type=kind) as bad:
             supervisor.hand_over(good, bad)
             with pytest.raises(ValueError, match=rf"descriptor {FIRST + 1}: .* socket"):
@@ -335,7 +336,7 @@ class TestInherit:
         supervisor.close_copies()
 
     async def test_whole_process(self) -> None:
-        """A program that is started with sockets from 3 on finds them there."""
+        """A program that is started with sockets from descriptor 3 on serves on them."""
         launcher = (
             "import os, sys\n"
             "os.dup2(int(sys.argv[1]), 3)\n"
@@ -355,7 +356,7 @@ class TestInherit:
 
     @pytest.mark.peer("systemd-socket-activate")
     async def test_systemd(self, tmp_path) -> None:
-        """So does one that systemd starts, at the first connection."""
+        """A program that systemd starts at the first connection serves it."""
         path = tmp_path / "socket"
         script = [sys.executable, "-X", "dev", "-c", PROGRAM]
         command = ["systemd-socket-activate", f"--listen={path}", *script]
@@ -368,7 +369,7 @@ class TestInherit:
                 await check_activated(program, await trio.open_unix_socket(path))
 
 
-# Serves what it was given, and says what a child would see.
+# Serves on the inherited sockets, and responds with the variables that a child would see.
 PROGRAM = """
 import os, trio
 from trio_upgrade import Response, inherit_listeners, serve_listeners

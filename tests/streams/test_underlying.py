@@ -1,4 +1,4 @@
-"""The kernel socket at the bottom of a stack of streams, and its peer."""
+"""The kernel socket below a stack of streams, and its peer."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ..tls import make_tls_contexts, wrap_tls
 
 
 async def test_find_socket() -> None:
-    """The socket is found under any stack of streams that we know."""
+    """The socket is found below every known kind of stream, until detach()."""
     near, far = await tcp_pair()
     tls, _ = wrap_tls((near, far), make_tls_contexts(), https_compatible=True)
     stream = UpgradedStream(UpgradedStream(tls))
@@ -34,11 +34,11 @@ async def test_find_socket() -> None:
 
 
 class TestAbort:
-    """A close that is a reset."""
+    """A close that sends a reset."""
 
     @pytest.mark.parametrize("wrapped", [False, True])
     async def test_peer_sees_a_reset(self, wrapped: bool) -> None:
-        """The next close is one, whatever stands on the socket."""
+        """The next close sends a reset, whatever streams are on the socket."""
         near, far = await tcp_pair()
         stream = UpgradedStream(near) if wrapped else near
         reset_on_close(stream)
@@ -50,7 +50,7 @@ class TestAbort:
 
     @pytest.mark.parametrize("direct", [False, True])
     async def test_closed_socket_is_left_alone(self, direct: bool) -> None:
-        """A socket that is closed already cannot be told anything."""
+        """A socket that is already closed is not an error."""
         pair = await tcp_pair()
         near = adopt_stream(pair[0]) if direct else pair[0]
         await near.aclose()
@@ -59,7 +59,7 @@ class TestAbort:
         reset_on_close(near)
 
     async def test_no_socket(self) -> None:
-        """Where there is none, nothing is done."""
+        """Without a kernel socket nothing is done."""
         near, far = trio.testing.memory_stream_pair()
         reset_on_close(near)
         await near.aclose()
@@ -68,10 +68,10 @@ class TestAbort:
 
 
 class TestPeer:
-    """The address at the other end."""
+    """The peer's address."""
 
     async def test_tcp(self) -> None:
-        """Host and port, without what else an IPv6 address may have."""
+        """The peer is host and port, without the rest of an IPv6 address."""
         near, far = await tcp_pair()
 
         assert find_peer(near) == far.socket.getsockname()
@@ -80,7 +80,7 @@ class TestPeer:
         await far.aclose()
 
     async def test_unix(self, tmp_path) -> None:
-        """The path of a Unix socket that has one, None otherwise."""
+        """The peer is the path of the Unix socket, None if it has no path."""
         path = str(tmp_path / "socket")
         sock = trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_STREAM)
         await sock.bind(path)
@@ -92,5 +92,5 @@ class TestPeer:
                 assert find_peer(far) is None
 
     def test_no_socket(self) -> None:
-        """None where there is no socket."""
+        """The peer is None if there is no kernel socket."""
         assert find_peer(ScriptedPeer()) is None

@@ -68,11 +68,11 @@ class TestContract:
 
 
 class TestReplay:
-    """What was read too far comes first, once, and whole."""
+    """The early bytes come first, once, and completely."""
 
     @pytest.mark.parametrize("max_bytes", [None, 1, 2, 3, 4, 5, 6, 100])
     async def test_head_then_wire(self, max_bytes: int | None) -> None:
-        """Head and wire come in order, whatever is asked for at a time."""
+        """Head and wire come in order, whatever ``max_bytes`` is."""
         stream = UpgradedStream(ScriptedPeer(b"wire", b"more"), b"heads")
 
         got = bytearray()
@@ -84,7 +84,7 @@ class TestReplay:
         assert stream.peer_ended
 
     async def test_head_is_a_snapshot(self) -> None:
-        """Looking at the head takes nothing, and reading leaves it as it was."""
+        """Reading ``head`` consumes no bytes, and receiving does not change it."""
         stream = UpgradedStream(ScriptedPeer(), b"head")
 
         assert stream.head == b"head"
@@ -93,9 +93,9 @@ class TestReplay:
 
     @pytest.mark.ids("S33")
     async def test_end_comes_after_the_head_however_late(self, autojump_clock) -> None:
-        """The peer's end, read before the switch, stays behind the head for good."""
+        """The peer's end, read before the switch, comes after the head at every read."""
         stream = UpgradedStream(ScriptedPeer(then="silence"), b"head", ended=True)
-        await trio.sleep(3600)  # On the mock clock: nobody is in a hurry to read.
+        await trio.sleep(3600)  # On the mock clock: the app may read late.
 
         assert await stream.receive_some() == b"head"
         assert not stream.peer_ended
@@ -104,7 +104,7 @@ class TestReplay:
         assert stream.peer_ended
 
     async def test_every_replay_is_a_checkpoint(self) -> None:
-        """Bytes that are here already are no reason to skip Trio's checkpoint."""
+        """Every receive is a checkpoint, also if its bytes are already in memory."""
         stream = UpgradedStream(ScriptedPeer(then="silence"), b"head", ended=True)
 
         for expected in (b"head", b"", b""):
@@ -112,7 +112,7 @@ class TestReplay:
                 assert await stream.receive_some() == expected
 
     async def test_cancelled_replay_loses_nothing(self) -> None:
-        """Cancelled means that nothing was taken."""
+        """A cancelled receive has consumed no bytes."""
         stream = UpgradedStream(ScriptedPeer(b"wire"), b"head")
         with trio.CancelScope() as scope:
             scope.cancel()
@@ -133,7 +133,7 @@ class TestReplay:
             await stream.receive_some(1.5)  # type: ignore[arg-type]
 
     async def test_two_readers_conflict(self) -> None:
-        """Two tasks cannot share the head without an order, so the second is told."""
+        """A second task that receives during a replay gets BusyResourceError."""
         stream = UpgradedStream(ScriptedPeer(then="silence"), b"head")
 
         with pytest.RaisesGroup(trio.BusyResourceError):
@@ -142,7 +142,7 @@ class TestReplay:
                 nursery.start_soon(stream.receive_some)
 
     async def test_closed_stream_drops_the_head(self) -> None:
-        """After aclose() reading raises, head or no head."""
+        """After aclose() receiving raises, even if the head was not read."""
         stream = UpgradedStream(ScriptedPeer(), b"head", ended=True)
         await stream.aclose()
 
@@ -150,7 +150,7 @@ class TestReplay:
             await stream.receive_some()
 
     async def test_closed_while_replaying(self) -> None:
-        """A reader that waits in the replay's checkpoint learns of the close."""
+        """A reader that waits in the replay's checkpoint gets ClosedResourceError."""
         for _ in range(30):  # Trio runs the two in either order.
             stream = UpgradedStream(ScriptedPeer(), b"head")
 
@@ -161,7 +161,7 @@ class TestReplay:
 
 
 class TestTransport:
-    """The stream is as capable as what it stands on."""
+    """The stream can do what its transport can do."""
 
     def test_half_closeable_as_its_transport_is(self) -> None:
         """isinstance() and can_send_eof say what the transport can do."""
@@ -178,7 +178,7 @@ class TestTransport:
         assert UpgradedStream(tls).transport is tls
 
     async def test_send_eof_where_there_is_none(self) -> None:
-        """Over TLS send_eof raises; it never turns into a full close silently."""
+        """Over TLS send_eof raises; it never silently closes both directions."""
         tls, _ = wrap_tls(
             trio.testing.memory_stream_pair(),
             make_tls_contexts(),
@@ -198,7 +198,7 @@ class TestTransport:
         ],
     )
     async def test_broken_is_noted(self, method: str, args: tuple[bytes, ...]) -> None:
-        """Whichever call finds the peer gone, the stream remembers and raises."""
+        """Any call that finds the connection broken raises, and sets ``broken``."""
 
         class Broken(trio.abc.HalfCloseableStream):
             async def fail(self, *_: object) -> None:
@@ -216,11 +216,11 @@ class TestTransport:
 
 
 class TestDetach:
-    """detach() gives away exactly what there is."""
+    """detach() returns the transport and the unread bytes."""
 
     @pytest.mark.parametrize("read", [0, 1, 3, 4])
     async def test_transport_and_unread_head(self, read: int) -> None:
-        """The pair is the transport and what was left unread of the head."""
+        """The pair is the transport and the unread part of the head."""
         peer = ScriptedPeer(b"wire")
         stream = UpgradedStream(peer, b"head")
         if read:
@@ -234,7 +234,7 @@ class TestDetach:
         assert stream.detached
 
     async def test_forgets_the_transport(self) -> None:
-        """Afterwards the stream counts as closed, and closing it closes nothing."""
+        """The stream then counts as closed, and aclose() leaves the transport open."""
         peer = ScriptedPeer(then="silence")
         stream = UpgradedStream(peer, b"head", ended=True)
         stream.detach()
@@ -257,7 +257,7 @@ class TestDetach:
         assert not peer.closed
 
     async def test_detached_while_replaying(self) -> None:
-        """A reader that waits in the replay's checkpoint takes no byte with it."""
+        """A reader that waits in the replay's checkpoint consumes no byte."""
         for _ in range(30):  # Trio runs the two in either order.
             stream = UpgradedStream(ScriptedPeer(), b"head")
             heads: list[bytes] = []

@@ -1,1 +1,1 @@
-# Bytes from one stream to another: the engines, one direction, both directions.
+# Bytes from one stream to another: the engines, a copy in one direction, and in both.

@@ -1,58 +1,78 @@
-# Bytes from one stream to another until the first one ends: the ways to do it, and the
-# choice between them.  Any Trio streams are copied by their public methods.  Between two
-# kernel sockets the descriptors are used, and many turns made at a wake-up: Trio's
-# checkpoint for each call is given up there, for a budget.  What keeps flowing is
-# spliced.
+# Bytes from one stream to another until the first one ends.  Any Trio streams are copied
+# by their public methods.  Between two kernel sockets the descriptors are used: a turn
+# reads one chunk and writes it, and one wake-up may make many turns.  Trio's rule of a
+# checkpoint for each call is given up there for a budget, _MAX_TURNS.
 #
-# Tried and left out: one reused bytearray with readv(2), which is no faster than fresh
-# bytes and would have to be held by each idle copy, or be made anew at each wake-up.
+# The states, and what leads from one to the next:
+#
+#   begin ---- a head to replay ----> one chunk by the methods, then begin again
+#     |   ---- not two sockets -----> all chunks by the methods, then ended
+#     v
+#   turn  ---- source is dry -------> wait_readable, then turn again
+#     |   ---- sink is full --------> write the rest, then turn again
+#     |   ---- many full turns -----> splice until the source is dry, then turn again
+#     |   ---- end of stream -------> ended
+#     v
+#   turn again, either at once (after a cancel check) or after a full checkpoint
+#
+# Two heuristics.  Full turns: after _SPLICE_AFTER of them in a row (_full_turns) bulk
+# data is flowing, and splice(2) is worth its pipe.  Patience: after a full turn the copy
+# reads on at once, but after a short turn the source is most likely dry, and a full
+# checkpoint comes first.  Yet a peer on the same core may have answered during the write.
+# So after _patience short turns the copy reads on at once, until the source is dry.  If
+# that found bytes, the next attempt comes after 1 short turn; each time it finds none,
+# _next_patience doubles, up to _MAX_PATIENCE.
+#
+# Tried and left out: one reused bytearray with readv(2).  It is no faster than fresh
+# bytes, and each idle copy would have to hold it, or each wake-up to make it again.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, TypeAlias, final
+from typing import TYPE_CHECKING, final
 
 import trio
 
 from .._streams.socket_stream import RECEIVE_SIZE, DirectSocketStream, translate_error
 from .._streams.upgraded import find_underlying, record_transfer
+from .descriptors import find_descriptor
 from .progress import Progress, Tally
 from .splice import CAN_SPLICE, splice
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
-# Full turns between two checkpoints. With RECEIVE_SIZE this is 512 KiB, about 0.2 ms,
-# and what a checkpoint costs is below a tenth of that.
-_TURNS = 8
-# Full turns one after the other that make it worth to open a pipe.
-_BULK = 16
-# Short turns until the next attempt to read on at once, if those before were in vain: at
-# first and at most.  An attempt costs a fifth of a turn.
-_PATIENCE = 16
-_MOST_PATIENCE = 256
-# On Windows a socket is no file descriptor.
-_DESCRIPTORS = os.name == "posix"
+    from .descriptors import Descriptor
+
+# Turns between two full checkpoints.  With RECEIVE_SIZE this is 512 KiB, about 0.2 ms,
+# and a checkpoint costs less than a tenth of that.
+_MAX_TURNS = 8
+# Full turns in a row after which it is worth opening a pipe for splice(2).
+_SPLICE_AFTER = 16
+# Short turns before an attempt to read on at once: at first, and at most, when attempts
+# have failed.  An attempt costs a fifth of a turn.
+_FIRST_PATIENCE = 16
+_MAX_PATIENCE = 256
 
 
 @final
 class Copier(Tally):
-    """One direction, from a source to a sink; the end itself is not passed on.
+    """A copy in one direction, from a source to a sink; it does not pass on the end.
 
-    Whoever runs it awaits what :meth:`step` returns, again and again, as :meth:`run`
-    does. The work is done between two such waits and not in a coroutine, because each
-    one that waits takes memory, and thousands do.
+    The caller awaits the results of :meth:`step` one after the other, as :meth:`run`
+    does. The work is done between those waits and not in a coroutine, because each
+    waiting coroutine takes memory, and there are thousands of idle copies.
 
     Args:
-        source: Where it comes from.
-        sink: Where it goes.
-        progress: Counts along, if there is one.
-        backward: Whether that is from right to left.
+        source: The stream to receive from.
+        sink: The stream to send to.
+        progress: Counts the bytes; None counts nothing.
+        backward: Whether this direction is from right to left.
     """
 
     __slots__ = (
-        "_before",
+        "_bytes_by_methods",
         "_ended",
-        "_full",
+        "_full_turns",
         "_next_patience",
         "_patience",
         "_sink_fd",
@@ -74,21 +94,21 @@ class Copier(Tally):
         self.source = source
         self.sink = sink
         self._ended = False
-        # The two sockets, while they are copied by descriptor.
+        # The two sockets; None until they are copied by descriptor.
         self._source_fd: Descriptor | None = None
         self._sink_fd: Descriptor | None = None
-        # What was moved by the streams' methods, which count for themselves.
-        self._before = 0
-        # Turns since the last checkpoint, and full ones one after the other.
-        self._turns = self._full = 0
-        # Short turns until the next attempt to read on at once, and how many there will
-        # be if that is in vain.
-        self._patience = self._next_patience = _PATIENCE
+        # Bytes moved by the streams' methods, which the streams have counted themselves.
+        self._bytes_by_methods = 0
+        # Turns since the last full checkpoint, and full turns in a row.
+        self._turns = self._full_turns = 0
+        # Short turns until the next attempt to read on at once, and the number for the
+        # attempt after that if it fails.
+        self._patience = self._next_patience = _FIRST_PATIENCE
 
     async def run(self) -> None:
         """Copy until the source ends.
 
-        Raises what the streams raise; :attr:`Tally.at_sink` tells which it was.
+        Raises the errors of the streams; :attr:`Tally.at_sink` says which stream failed.
         """
         try:
             while (pause := self.step()) is not None:
@@ -99,28 +119,29 @@ class Copier(Tally):
         self.stop()
 
     def step(self) -> Awaitable[object] | None:
-        """Copy what can be copied now: one turn of a chunk at most, by descriptor.
+        """Copy what can be copied now, by descriptor: at most one turn.
 
         Returns:
-            What to await before the next step; None at the end.
+            An awaitable to await before the next step; None at the end of the source.
         """
         source_fd, sink_fd = self._source_fd, self._sink_fd
         if self._ended:
             return None
         if source_fd is None or sink_fd is None:
             return self._begin()
-        if self._full >= _BULK and CAN_SPLICE:
-            self._turns = self._full = 0
+        if self._full_turns >= _SPLICE_AFTER and CAN_SPLICE:
+            self._turns = self._full_turns = 0
             return self._splice(source_fd, sink_fd)
-        # All in this one frame, as each small message comes through here.
+        # The whole turn is in this one frame, because each small message takes it.
         self.at_sink = False
         try:
             chunk = os.read(source_fd.fileno(), RECEIVE_SIZE)
         except BlockingIOError:
             if self._turns:
+                # The attempt to read on at once has failed.
                 self._turns = 0
                 self._patience = self._next_patience
-                self._next_patience = min(2 * self._patience, _MOST_PATIENCE)
+                self._next_patience = min(2 * self._patience, _MAX_PATIENCE)
             return trio.lowlevel.wait_readable(source_fd.fileno())
         except OSError as exc:
             raise translate_error(exc) from exc
@@ -133,7 +154,7 @@ class Copier(Tally):
         if self._turns:
             self._next_patience = 1
         else:
-            # Only where others have run can another one be sending.
+            # Another task can only have begun to send if other tasks have run.
             sink_fd.check_sendable()
         try:
             sent = os.write(sink_fd.fileno(), chunk)
@@ -145,27 +166,26 @@ class Copier(Tally):
             self.bytes += sent
         else:
             self.add(sent)
-        self._full = self._full + 1 if size == RECEIVE_SIZE else 0
+        self._full_turns = self._full_turns + 1 if size == RECEIVE_SIZE else 0
         if sent < size:
             self._turns = 0
             return self._write_rest(sink_fd, chunk, sent)
-        if self._patience and not self._full:
+        if self._patience and not self._full_turns:
             self._patience -= 1
-        elif self._turns < _TURNS - 1:
-            # A peer on the same core may have answered during the write.
+        elif self._turns < _MAX_TURNS - 1:
             self._turns += 1
             return trio.lowlevel.checkpoint_if_cancelled()
-        # After a short read the source is most likely dry. One pass of the scheduler
-        # may bring more, and costs less than to wait for it.
+        # One pass of the scheduler may bring more bytes, and costs less than to register
+        # a wait for them.
         self._turns = 0
         return trio.lowlevel.checkpoint()
 
     def stop(self, exc: BaseException | None = None) -> None:
-        """Tell the streams what was done below them; others may use them again."""
+        """Report the moved bytes to the streams, and let other tasks use them again."""
         source, sink = self.source, self.sink
         if self._source_fd is not None:
             self._source_fd.receiving = False
-            sent = self.bytes - self._before
+            sent = self.bytes - self._bytes_by_methods
             if _is_same(sink, source):
                 record_transfer(sink, received=self.read, sent=sent, ended=self._ended)
             else:
@@ -175,9 +195,10 @@ class Copier(Tally):
             record_transfer(sink if self.at_sink else source, broken=True)
 
     async def pass_end(self) -> None:
-        """End the sink, behind the copy, or close it where that is the way to do it.
+        """End our direction of the sink after the copy.
 
-        A checkpoint only where the stream has one.
+        A sink that cannot be half-closed is closed, unless it is also the source. This is
+        a checkpoint only if the method of the sink is one.
         """
         sink = self.sink
         if isinstance(self._sink_fd, DirectSocketStream):
@@ -192,23 +213,23 @@ class Copier(Tally):
             await sink.aclose()
 
     def _begin(self) -> Awaitable[object]:
-        # The engine for this pair at this moment.
-        sink_fd = _find_descriptor(find_underlying(self.sink, to_receive=False))
+        # Choose the engine for these two streams at this moment.
+        sink_fd = find_descriptor(find_underlying(self.sink, to_receive=False))
         if sink_fd is None:
             return self._copy_chunks(once=False)
         below = find_underlying(self.source, to_receive=True)
         if below is None:
-            # There is a head to be replayed first, and perhaps the end behind it.
+            # A head has to be replayed first, and perhaps an end of stream after it.
             return self._copy_chunks(once=True)
-        source_fd = _find_descriptor(below)
+        source_fd = find_descriptor(below)
         if source_fd is None:
             return self._copy_chunks(once=False)
         if source_fd.receiving:
             raise trio.BusyResourceError("another task is receiving from this stream")
         source_fd.receiving = True
         self._source_fd, self._sink_fd = source_fd, sink_fd
-        self._before = self.bytes
-        # At once there would hardly be anything: this comes right behind the switch.
+        self._bytes_by_methods = self.bytes
+        # A checkpoint first: right after the switch there are hardly any bytes yet.
         return trio.lowlevel.checkpoint()
 
     async def _copy_chunks(self, *, once: bool) -> None:
@@ -223,7 +244,7 @@ class Copier(Tally):
             self.add(0)
             await sink.send_all(chunk)
             self.add(len(chunk))
-            del chunk  # An idle copy holds nothing.
+            del chunk  # An idle copy holds no buffer.
             if once:
                 return
 
@@ -231,7 +252,7 @@ class Copier(Tally):
         try:
             with memoryview(chunk) as view:
                 while sent < len(chunk):
-                    # The stream's own method, so that its guard is ours until we write.
+                    # The stream's own method: no other task can send until we write.
                     await sink_fd.wait_send_all_might_not_block()
                     with view[sent:] as rest:
                         count = _write(sink_fd, rest)
@@ -239,14 +260,14 @@ class Copier(Tally):
                     sent += count
         except OSError as exc:
             raise translate_error(exc) from exc
-        # What was left has gone since the last wait, and counts as well.
+        # The rest was written since the last wait, and counts for the budget.
         await trio.lowlevel.checkpoint()
 
     async def _splice(self, source_fd: Descriptor, sink_fd: Descriptor) -> None:
         await trio.lowlevel.checkpoint()
         try:
             ended = await splice(
-                source_fd, sink_fd, self, size=RECEIVE_SIZE, turns=_TURNS
+                source_fd, sink_fd, self, size=RECEIVE_SIZE, turns=_MAX_TURNS
             )
         except OSError as exc:
             raise translate_error(exc) from exc
@@ -261,43 +282,5 @@ def _write(sink: Descriptor, data: memoryview) -> int:
 
 
 def _is_same(one: object, other: object) -> bool:
-    # Typed wide: checkers hold that a SendStream is never a ReceiveStream.
+    # Typed as object: checkers assume that a SendStream is never a ReceiveStream.
     return one is other
-
-
-@final
-class _TrioDescriptor:
-    # What the loop needs of a trio.SocketStream.
-    __slots__ = ("_stream", "receiving")
-
-    def __init__(self, stream: trio.SocketStream) -> None:
-        self._stream = stream
-        # Trio has no such guard: whoever waits second is told.
-        self.receiving = False
-
-    def fileno(self) -> int:
-        return self._stream.socket.fileno()
-
-    def check_sendable(self) -> None:
-        # Trio's guard is private, and a write past it would land in the middle of what
-        # another task sends. Its own method asks for us: run up to its checkpoint, it
-        # has looked at everything and done nothing.
-        probe = self._stream.send_all(b"")
-        try:
-            probe.send(None)
-        finally:
-            probe.close()
-
-    async def wait_send_all_might_not_block(self) -> None:
-        await self._stream.wait_send_all_might_not_block()
-
-
-Descriptor: TypeAlias = DirectSocketStream | _TrioDescriptor
-
-
-def _find_descriptor(stream: object) -> Descriptor | None:
-    if _DESCRIPTORS and isinstance(stream, DirectSocketStream):
-        return stream
-    if _DESCRIPTORS and isinstance(stream, trio.SocketStream):
-        return _TrioDescriptor(stream)
-    return None

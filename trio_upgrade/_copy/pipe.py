@@ -1,4 +1,4 @@
-# One direction.  Back-pressure is Trio's: the next read waits for the last send.
+# A copy in one direction.  Back-pressure is Trio's: a read waits for the send before it.
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
@@ -20,19 +20,20 @@ async def pipe(
     end: bool = True,
     progress: Progress | None = None,
 ) -> int:
-    """Copy from a stream to another, or back to itself, until the source ends.
+    """Copy from one stream to another, or back to itself, until the source ends.
 
-    ``pipe(stream, stream)`` is an echo, Node's ``socket.pipe(socket)``. One chunk of
-    64 KiB at most is in memory at a time, none while the source is silent. Cancelled
-    while it waits for data, nothing is lost; cancelled while it sends, a part of one
-    chunk may be.
+    ``pipe(stream, stream)`` is an echo, like Node's ``socket.pipe(socket)``. At most one
+    chunk of 64 KiB is in memory at a time, and none while the source is silent. A
+    cancellation while this waits for data loses nothing; a cancellation while it sends
+    may lose a part of one chunk.
 
     Args:
-        source: Read to its end, not closed.
-        sink: Where it goes.
-        end: Whether to pass the end on: by ``send_eof`` where the sink has it, else by
-            closing the sink, unless it is also the source. False leaves the sink open.
-        progress: Counts while this runs, as left to right. None: nothing is reported.
+        source: The stream to receive from. It is read to its end, but not closed.
+        sink: The stream to send to.
+        end: Whether to pass on the end of the source: by ``send_eof`` if the sink has
+            it, otherwise by closing the sink, unless the sink is also the source. False
+            leaves the sink open.
+        progress: Counts the bytes, as left to right, while this runs. None disables it.
 
     Returns:
         The number of bytes copied.
@@ -44,7 +45,7 @@ async def pipe(
             sink.
     """
     copier = Copier(source, sink, progress)
-    # As Copier.run() has it, but with one frame less that waits.
+    # The same as Copier.run(), but with one waiting frame less.
     try:
         while (pause := copier.step()) is not None:
             await pause

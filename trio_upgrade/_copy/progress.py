@@ -1,4 +1,4 @@
-# How far a copy has come: what users see of it, and what the engines note.
+# How far a copy has come: Progress is for users, Tally for the engines.
 from __future__ import annotations
 
 from typing import final
@@ -11,15 +11,15 @@ from .._util import public
 @public
 @final
 class Progress:
-    """How many bytes a copy has moved, while it runs and ever after.
+    """How many bytes a copy has moved, while it runs and afterwards.
 
-    Give it as ``progress=`` and look at it whenever you like; it is also right when the
-    copy has failed or was cancelled. It only ever counts up, so it may be given to
+    Pass it as ``progress=`` and read it at any time; the counts are also right after the
+    copy has failed or was cancelled. They only ever grow, so one object can be passed to
     several copies, one after the other or at the same time, and counts them all.
 
     Attributes:
-        left_to_right: Bytes from left to right; from source to sink, where there is
-            only one direction. They count as soon as the sink has taken them.
+        left_to_right: Bytes from left to right; from source to sink, if there is only
+            one direction. Bytes count as soon as the sink has accepted them.
         right_to_left: Bytes in the other direction.
     """
 
@@ -31,7 +31,7 @@ class Progress:
 
     @property
     def bytes(self) -> int:
-        """Both directions together."""
+        """Bytes in both directions together."""
         return self.left_to_right + self.right_to_left
 
     def __repr__(self) -> str:
@@ -39,14 +39,18 @@ class Progress:
 
 
 class Tally:
-    """What is known of one direction while it is copied.
+    """The counts and times of one direction while it is copied.
+
+    Args:
+        progress: The user's counts, kept up to date; None if there are none.
+        backward: Whether this direction is from right to left.
 
     Attributes:
-        bytes: How many were moved.
-        read: How many were read by descriptor.
-        at_sink: Whether the sink was used last, and not the source.
-        moved_at: When a byte came or went last, on Trio's clock; None until somebody who
-            wants to know has set it.
+        bytes: The number of bytes moved.
+        read: The number of bytes read by descriptor.
+        at_sink: Whether the stream used last was the sink, not the source.
+        moved_at: The time on Trio's clock when bytes were last read or written. It is
+            None, and stays None, until a watcher sets it.
     """
 
     __slots__ = (
@@ -67,7 +71,7 @@ class Tally:
         self.moved_at: float | None = None
 
     def add(self, count: int) -> None:
-        """Count bytes that have gone; 0 says that some have come."""
+        """Count bytes that were written; 0 means that bytes were read."""
         self.bytes += count
         if self.moved_at is not None:
             self.moved_at = trio.current_time()

@@ -1,8 +1,9 @@
-# Both directions between two connections, and when that is over.  The rules are those
-# that Go and Caddy came to the hard way: a clean end ends one direction, errors end both.
+# Copies in both directions between two connections, and when they are over.  The rules
+# are those that Go and Caddy learned from bugs: a clean end ends one direction, an error
+# ends both.
 #
-# Time costs no chunk a deadline: who moves bytes notes when, and only while somebody
-# counts; a watcher sleeps until the time could be up, and looks.
+# No deadline per chunk: the copier records a timestamp, and only while a watcher task
+# needs it.  The watcher sleeps until the timeout could be over, then checks it.
 from __future__ import annotations
 
 from contextlib import suppress
@@ -21,26 +22,26 @@ if TYPE_CHECKING:
 Side: TypeAlias = Literal["left", "right"]
 Cause: TypeAlias = Literal["eof", "reset", "idle", "half_close_timeout"]
 
-# Seconds for the close_notify of a TLS stream that has to be closed to say the end; as
-# Limits.linger.
-_FAREWELL = 2.0
+# Seconds to send the close_notify when a TLS stream is closed to pass on an end; the
+# default of Limits.linger.
+_CLOSE_TIMEOUT = 2.0
 
 
 @public
 @final
 class RelayResult(Record):
-    """How a relay went.
+    """How a relay ended.
 
     Attributes:
-        left_to_right: Bytes taken from left and sent to right.
+        left_to_right: Bytes received from left and sent to right.
         right_to_left: Bytes in the other direction.
-        ended_by: Whose end or reset came first, ``"left"`` or ``"right"``; None if both
-            were only silent.
-        cause: How it ended. ``"eof"``: both sides have ended their directions.
+        ended_by: The side whose end or reset came first, ``"left"`` or ``"right"``; None
+            if both sides were only silent.
+        cause: Why the relay ended. ``"eof"``: both sides have ended their directions.
             ``"reset"``: the connection of :attr:`ended_by` broke, or its TLS was cut
-            without a word. ``"idle"``: no byte moved for ``idle_timeout``.
-            ``"half_close_timeout"``: :attr:`ended_by` had ended its direction, and in
-            the other one no byte moved for that long.
+            without a close_notify. ``"idle"``: no byte moved for ``idle_timeout``.
+            ``"half_close_timeout"``: :attr:`ended_by` had ended its direction, and no
+            byte moved in the other direction for ``half_close_timeout``.
     """
 
     __match_args__ = ("left_to_right", "right_to_left", "ended_by", "cause")
@@ -76,41 +77,43 @@ async def relay(
 ) -> RelayResult:
     """Copy both ways between two connections until both directions have ended.
 
-    An end is passed on as an end, by ``send_eof``, and the other direction goes on. A
-    stream that has no ``send_eof``, TLS say, stays open until the other direction is
-    over, too, and is then closed, which is its way to say the end. A reset of one side
-    is a result, and resets the other: what was cut must not look like an end.
+    An end of stream is passed on by ``send_eof``, and the other direction goes on. A
+    stream without ``send_eof``, for example TLS, stays open until the other direction
+    has ended as well, and is then closed, which is its only way to pass on the end. A
+    reset of one side is a result, and resets the other side, so that a cut does not look
+    like an end.
 
-    Memory is bounded by one chunk of 64 KiB each way, whatever the peers do.
+    Memory is limited to one chunk of 64 KiB each way, whatever the peers do.
 
-    The streams stay the caller's to close, also after an exception or a cancellation,
-    which leave them as they are, perhaps with a part of one chunk each way lost. This
-    closes a stream in two cases: both after a reset, so that nobody can be polite
-    afterwards; and one that cannot be half-closed and is owed an end, when the relay is
-    over, within 2 seconds.
+    The caller must close the streams, also after an exception or a cancellation. Those
+    leave the streams as they are, and may lose a part of one chunk each way. This
+    function closes streams in two cases: both streams after a reset, so that no graceful
+    close can follow; and, when the relay is over, a stream that cannot be half-closed
+    and whose source has ended, within 2 seconds.
 
     Args:
-        left: One connection. No other task may use it meanwhile.
-        right: The other one.
-        idle_timeout: Seconds without a byte in either direction, after which it is over;
-            None for no bound.
-        half_close_timeout: Seconds without a byte after one side has ended, in which
-            the other one has to end or go on; None for no bound.
-        progress: Counts while this runs, and stays right whatever happens. None: nothing
-            is reported.
+        left: One connection. No other task may use it during the relay.
+        right: The other connection. The same holds for it.
+        idle_timeout: Seconds without a byte in either direction after which the relay
+            ends; None disables the limit.
+        half_close_timeout: Seconds without a byte, after one side has ended, after which
+            the relay ends; each byte from the other side starts the time again.
+            None disables the limit.
+        progress: Counts the bytes while this runs, and is right however this ends. None
+            disables it.
 
-    A byte counts for the timeouts when it has come and when the other stream has taken
-    it. A send that takes longer than a timeout is silence, unless both streams are
-    kernel sockets, where each part is seen.
+    For the timeouts, a byte counts when it was received and when the other stream has
+    accepted it. A send that takes longer than a timeout counts as silence, unless both
+    streams are kernel sockets, where each part of it counts.
 
     Returns:
-        The counts, and who ended it how.
+        The counts, the side that ended the relay, and the cause.
 
     Raises:
         trio.ClosedResourceError: A stream was closed on this side.
         trio.BusyResourceError: Another task uses one of the streams.
-        Exception: Whatever else a stream of your own raises; like those above it comes
-            as it is, never in a group.
+        Exception: Any other exception that a stream of your own raises. Like those
+            above, it comes out as it is, never in a group.
     """
     started = _Relay(left, right, half_close_timeout, progress)
     return await started.run(idle_timeout)
@@ -168,7 +171,7 @@ class _Relay:
         except BaseExceptionGroup as group:
             failures = group.exceptions
         if failures:
-            # The nursery's group, and nobody else's, is opened.
+            # Unwrap only the nursery's own group, not one that a stream has raised.
             first, *others = sorted(failures, key=_is_cancelled)
             for exc in others:
                 if not _is_cancelled(exc):
@@ -222,9 +225,9 @@ class _Relay:
         for direction in directions:
             sink = direction.sink
             if direction.ended and not isinstance(sink, trio.abc.HalfCloseableStream):
-                # The peer may have cut its TLS meanwhile: closed all the same.
+                # The peer may have cut its TLS by now; the stream is closed in any case.
                 with suppress(trio.BrokenResourceError):
-                    await close_gracefully(sink, _FAREWELL)
+                    await close_gracefully(sink, _CLOSE_TIMEOUT)
 
 
 def _is_cancelled(exc: BaseException) -> bool:
@@ -232,7 +235,7 @@ def _is_cancelled(exc: BaseException) -> bool:
 
 
 async def _wait_silence(seconds: float, *tallies: Tally) -> None:
-    # Return when no byte has moved for so long, counted from now at the earliest.
+    # Return when no byte has moved for `seconds`, counted from now at the earliest.
     last = trio.current_time()
     for tally in tallies:
         tally.moved_at = tally.moved_at or 0.0

@@ -1,9 +1,10 @@
-# Bulk from one kernel socket to another without a copy through our own memory, by
-# Linux's splice(2).  It takes a pipe in between, two descriptors, which are held only
-# while bytes keep coming: for small messages it is slower, and an idle copy holds none.
+# Bulk data from one kernel socket to another by Linux's splice(2), without a copy in our
+# own memory.  It needs a pipe in between, which is two descriptors.  They are held only
+# while bytes keep coming: splicing is slower for small messages, and an idle copy is to
+# hold no descriptors.
 #
-# A pipe that says EAGAIN is full, or the socket is dry. It is emptied before the next
-# turn, so that it can only be the socket.
+# EAGAIN from a splice into the pipe means that the pipe is full or the socket is dry.
+# The pipe is emptied before each turn, so it can only be the socket.
 from __future__ import annotations
 
 import errno
@@ -15,12 +16,12 @@ from typing import TYPE_CHECKING
 import trio
 
 if TYPE_CHECKING:
-    from .engine import Descriptor
+    from .descriptors import Descriptor
     from .progress import Tally
 
 CAN_SPLICE = sys.platform == "linux"
-# What the pipe is made for, in bytes. One chunk at most is in it, but a packet takes up a
-# page however short it is. Users may be denied so much, or any pipe.
+# Capacity of the pipe in bytes.  At most one chunk is in it, but a packet takes up a page
+# however short it is.  The system may refuse a user this capacity, or any pipe.
 _PIPE_BYTES = 1 << 20
 _F_SETPIPE_SZ = 1031
 
@@ -30,19 +31,25 @@ async def splice(
 ) -> bool:
     """Copy until the source is dry or has ended.
 
-    A full checkpoint comes behind so many turns of so many bytes. Cancelled or failed
-    while it sends, what is left of one turn is lost.
+    If this is cancelled or fails while it sends, the rest of one turn is lost.
+
+    Args:
+        source: The socket to read from.
+        sink: The socket to write to.
+        tally: Counts the bytes and says which socket was used last.
+        size: Bytes per turn, at most.
+        turns: Turns between two full checkpoints.
 
     Returns:
-        Whether it has ended.
+        Whether the source has ended.
 
     Raises:
-        OSError: Of the socket that was used last.
+        OSError: The socket that was used last has failed.
     """
     try:
         reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
-        # No descriptors left: it has to be done without.
+        # No descriptors left: the engine goes on without splice(2).
         return False
     try:
         _enlarge(writer)
@@ -60,7 +67,7 @@ async def splice(
             except OSError as exc:
                 if exc.errno != errno.EINVAL:
                     raise
-                # No kind of socket that can be spliced.
+                # This kind of socket cannot be spliced.
                 return False
             if not left:
                 return True
@@ -88,12 +95,12 @@ async def splice(
         os.close(writer)
 
 
-def _move(source: int, sink: int, most: int) -> int:
-    return os.splice(source, sink, most, flags=os.SPLICE_F_NONBLOCK)
+def _move(source: int, sink: int, size: int) -> int:
+    return os.splice(source, sink, size, flags=os.SPLICE_F_NONBLOCK)
 
 
 def _enlarge(pipe: int) -> None:
-    import fcntl  # Not on every system, and cheap.
+    import fcntl  # Here, because not every system has it; a repeated import is cheap.
 
     with suppress(OSError):
         fcntl.fcntl(pipe, _F_SETPIPE_SZ, _PIPE_BYTES)

@@ -1,2 +1,2 @@
-# Trio streams and listeners on sockets, how they close, and the stream that replays what
-# was read too far.  No HTTP.
+# Trio streams and listeners on sockets, how they close, and the stream that replays bytes
+# which were read too early.  No HTTP.

@@ -1,5 +1,5 @@
-# The ways in which a connection ends: in stages, by a reset, at once.  HTTP connections
-# and upgraded streams end by the same code, on the server and on the client.
+# How a connection ends: in stages, by a reset, or forcefully.  HTTP connections and
+# upgraded streams share this code, on the server and on the client.
 from __future__ import annotations
 
 import math
@@ -13,19 +13,23 @@ from .socket_stream import DirectSocketStream
 from .underlying import reset_on_close
 from .upgraded import UpgradedStream, find_underlying
 
-# What isinstance() cannot tell of a generic class.
+# isinstance() cannot narrow to the parameter of a generic class; cast() needs this.
 _SSLStream: TypeAlias = trio.SSLStream[trio.abc.Stream]
 
 
 async def end_stream(
     stream: trio.abc.Stream, exc: BaseException | None, linger: float | None
 ) -> None:
-    """End a stream the way its scope was left.
+    """End a stream according to how its scope was left.
 
-    Without an exception in stages; after an error, also one in a group with a
-    cancellation, by a reset, so that the peer cannot take the cut for an end; under mere
-    cancellation at once. The stream is closed whatever happens, also when this is
-    cancelled.
+    After a normal return: in stages. After an error, even one that is in a group with a
+    cancellation: by a reset, so that the peer cannot mistake the cut for an end of
+    stream. After a cancellation alone: forcefully.
+
+    Args:
+        stream: Closed on return, also after an error or a cancellation of this call.
+        exc: The exception that left the scope; None after a normal return.
+        linger: Seconds for all the stages; None disables the limit.
     """
     if exc is None:
         await close_in_stages(stream, linger)
@@ -39,11 +43,11 @@ async def end_stream(
 
 
 async def close_forcefully(stream: trio.abc.AsyncResource) -> None:
-    """Close without waiting for anything, as :func:`trio.aclose_forcefully` does.
+    """Close without waiting, as :func:`trio.aclose_forcefully` does.
 
-    That one raises Cancelled where its caller is cancelled already, and so would put it
-    in the place of the exception that is being dealt with. The shield cannot delay
-    anything, since what it shields is cancelled.
+    Trio's function raises Cancelled if its caller is already cancelled, and so would
+    replace the exception that the caller is handling. The shield delays nothing, because
+    the shielded scope is itself cancelled.
     """
     with trio.CancelScope(shield=True) as scope:
         scope.cancel()
@@ -51,10 +55,10 @@ async def close_forcefully(stream: trio.abc.AsyncResource) -> None:
 
 
 async def close_gracefully(stream: trio.abc.Stream, seconds: float | None) -> None:
-    """Close politely, but abruptly after so many seconds; None waits for ever.
+    """Close gracefully, forcefully after ``seconds``; None disables the limit.
 
-    TLS says its end (RFC 9112 §9.8), which a stream that is https_compatible does not do
-    when it is merely closed.
+    A TLS stream sends its close_notify (RFC 9112 §9.8). The ``aclose()`` of an
+    https_compatible one does not.
     """
     if _find_tls(stream) is not None:
         await close_in_stages(stream, seconds)
@@ -64,9 +68,10 @@ async def close_gracefully(stream: trio.abc.Stream, seconds: float | None) -> No
 
 
 def close_nowait(stream: trio.abc.Stream) -> bool:
-    """Close it if that has nothing to wait for, and needs no bound; return if it did.
+    """Close a stream if no wait is needed for that; return whether it was closed.
 
-    So it is with a plain socket whose peer has ended its side: nothing can be unread.
+    No wait is needed for a plain socket whose peer has ended its direction: no input can
+    be unread, so the close cannot send a reset.
     """
     below = find_underlying(stream, to_receive=True)
     if not (
@@ -82,19 +87,19 @@ def close_nowait(stream: trio.abc.Stream) -> bool:
 async def close_in_stages(stream: trio.abc.Stream, linger: float | None) -> None:
     """End our direction, read until the peer ends its own, close (RFC 9112 §9.6).
 
-    A socket closed with unread input sends a reset, which may destroy our last bytes
-    on their way. Over TLS the close_notify is our end, and the reading is done below it.
-    Where one direction cannot be ended alone at all, this only closes.
+    A socket that is closed with unread input sends a reset, which may destroy our last
+    bytes in transit. Over TLS our end is the close_notify, and the reading is done on the
+    stream below TLS. A stream that cannot be half-closed is only closed.
 
     Args:
-        stream: It is closed on return, also after an error or a cancellation.
-        linger: Seconds for all of it, None for as long as it takes.
+        stream: Closed on return, also after an error or a cancellation.
+        linger: Seconds for all the stages; None disables the limit.
     """
     layers = _find_layers(stream)
     try:
         with trio.move_on_after(math.inf if linger is None else linger):
             top = layers[0]
-            # A TLS peer that has said its end still waits for ours.
+            # A TLS peer that has sent its close_notify still waits for ours.
             if layers[1:] or not (isinstance(top, UpgradedStream) and top.peer_ended):
                 await _exchange_ends(layers)
             while layers:
@@ -105,15 +110,16 @@ async def close_in_stages(stream: trio.abc.Stream, linger: float | None) -> None
         trio.ClosedResourceError,
         trio.BusyResourceError,
     ):
-        pass  # The peer or the app was quicker; there is nothing left to be polite to.
+        pass  # The peer or the app has ended the stream first; only the close is left.
     finally:
         for layer in layers:
             await close_forcefully(layer)
 
 
 def _find_layers(stream: trio.abc.Stream) -> list[trio.abc.Stream]:
-    # What is to be closed, from the top: unwrap() takes what is below away from a TLS
-    # stream, so that is closed by itself; it is None if the app has unwrapped it before.
+    # The streams to close, outermost first.  unwrap() detaches a TLS stream from its
+    # transport, so the transport is closed separately; transport_stream is None if the
+    # app has already unwrapped it.
     if isinstance(stream, UpgradedStream):
         stream = stream.outermost
     layers = [stream]
@@ -134,8 +140,8 @@ async def _exchange_ends(layers: list[trio.abc.Stream]) -> None:
     for layer in layers[:-1]:
         tls = _find_tls(layer)
         assert tls is not None
-        # The peer may go on sending, or end without a close_notify: both are a broken
-        # TLS to Trio, and neither matters any more.
+        # Trio raises BrokenResourceError if the peer goes on sending or ends without a
+        # close_notify; neither matters any more.
         with suppress(trio.BrokenResourceError):
             await tls.unwrap()
     bottom = layers[-1]

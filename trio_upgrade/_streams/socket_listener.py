@@ -1,4 +1,4 @@
-# Accepting from a kernel socket, many connections at a wake-up: those that came together
+# A listener that accepts many connections per wake-up.  Connections that arrived together
 # then share the scheduler's passes, which is the largest saving in a handshake.
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from .socket_stream import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# What accept(2) says of a connection that was gone before it was accepted, or that a
-# firewall forbade. The list is Trio's; its source tells where each comes from.
+# Errors of accept(2) for a connection that ended before it was accepted, or that a
+# firewall forbade.  The list is Trio's; its source says which system raises which.
 _GONE_ERRNOS = frozenset(
     getattr(errno, name)
     for name in (
@@ -34,12 +34,12 @@ _GONE_ERRNOS = frozenset(
 
 @final
 class DirectSocketListener(trio.abc.Listener[DirectSocketStream]):
-    """A listening, non-blocking socket of the kernel, TCP or Unix.
+    """A listener on a non-blocking kernel socket, TCP or Unix.
 
-    What it accepts inherits the options that :func:`set_options` sets on it.
+    Accepted sockets inherit the options that :func:`set_options` sets on ``sock``.
 
     Args:
-        sock: It is owned from now on.
+        sock: The listening socket. The listener owns it from now on.
     """
 
     __slots__ = ("_accept", "_kind", "_sock", "socket")
@@ -47,8 +47,9 @@ class DirectSocketListener(trio.abc.Listener[DirectSocketStream]):
     def __init__(self, sock: socket.socket) -> None:
         set_options(sock)
         self._sock = sock
-        # What socket.accept() does, without the enums of family and type that it makes
-        # each time, which take longer than the system call.
+        # socket.accept() calls this private method, then makes enums of family and type
+        # for each connection, which takes longer than the system call.  Only the source
+        # of accept() documents it, so a contract test checks what we rely on.
         self._accept: Callable[[], tuple[int, object]] = cast("Any", sock)._accept
         self._kind = (int(sock.family), int(sock.type), sock.proto)
         self.socket: trio.socket.SocketType = trio.socket.from_stdlib_socket(sock)
@@ -58,27 +59,28 @@ class DirectSocketListener(trio.abc.Listener[DirectSocketStream]):
         (stream,) = await self.accept_some(1)
         return stream
 
-    async def accept_some(self, most: int) -> list[DirectSocketStream]:
-        """Accept the connections that are there, waiting until one is.
+    async def accept_some(self, limit: int) -> list[DirectSocketStream]:
+        """Wait for a connection, then accept all that are in the backlog, up to a limit.
 
-        Those that were gone before they were accepted are passed over. Cancelled, it has
-        accepted nothing.
+        Connections that ended before they were accepted are skipped. If this call is
+        cancelled, no connection has been accepted.
 
         Args:
-            most: How many to accept at a time, so that other tasks get their turn.
+            limit: The most connections to accept, so that other tasks get their turn.
 
         Returns:
-            One stream at least; each is the caller's to close.
+            At least one stream. The caller must close each of them.
 
         Raises:
-            OSError: The system has run out of something, or the like. What was accepted
-                before comes first, and the next call meets the error again.
+            OSError: The system is out of descriptors or memory, for example. If
+                connections were accepted before the error, they are returned, and the
+                next call raises the error.
             trio.ClosedResourceError: The listener was closed.
         """
         await trio.lowlevel.checkpoint()
         while True:
             try:
-                streams = self._accept_ready(most)
+                streams = self._accept_ready(limit)
             except OSError as exc:
                 if exc.errno in CLOSED_ERRNOS:
                     raise translate_error(exc) from exc
@@ -87,9 +89,9 @@ class DirectSocketListener(trio.abc.Listener[DirectSocketStream]):
                 return streams
             await trio.lowlevel.wait_readable(self._sock)
 
-    def _accept_ready(self, most: int) -> list[DirectSocketStream]:
+    def _accept_ready(self, limit: int) -> list[DirectSocketStream]:
         streams: list[DirectSocketStream] = []
-        while len(streams) < most:
+        while len(streams) < limit:
             try:
                 sock = self._accept_one()
             except BlockingIOError:
@@ -110,14 +112,14 @@ class DirectSocketListener(trio.abc.Listener[DirectSocketStream]):
         return sock
 
     async def aclose(self) -> None:
-        """Close it, waking whoever waits for a connection with ClosedResourceError."""
+        """Close the listener; waiting tasks get :exc:`trio.ClosedResourceError`."""
         self.socket.close()
         await trio.lowlevel.checkpoint()
 
 
 def adopt_listener(listener: trio.SocketListener) -> DirectSocketListener:
-    """Make a direct listener of one of Trio's, which counts as closed from now on.
+    """Make a direct listener from one of Trio's, which counts as closed from now on.
 
-    Not to be called while a task uses it.
+    No task may be using Trio's listener during this call.
     """
     return DirectSocketListener(detach_socket(listener.socket))

@@ -1,7 +1,7 @@
-# A stream that calls its kernel socket itself, without trio.socket in between.  Trio's
-# rule for public methods is kept by one full checkpoint before the call, where
-# trio.SocketStream pays two halves round it, and by a wait only when the call would
-# block.
+# A stream that makes its own system calls, without trio.socket in between.  It keeps
+# Trio's rule for public methods with one full checkpoint before the system call, where
+# trio.SocketStream has half a checkpoint before and half after.  It waits only when the
+# call would block.
 from __future__ import annotations
 
 import errno
@@ -12,19 +12,20 @@ from typing import final, overload
 
 import trio
 
-# Bytes to receive at a time when nobody says how many; as Trio has it.
+# Bytes to receive at a time if the caller gives no number; Trio's value.
 RECEIVE_SIZE = 65536
-# As Trio sets it on every stream: a sender waits while so many bytes are not on their
-# way yet, which keeps what is sent last from queueing behind megabytes (Trio #72).
+# TCP_NOTSENT_LOWAT in bytes, as Trio sets it on every stream: a sender waits while more
+# than this is queued and not yet sent, so that later data does not have to wait for
+# megabytes of earlier data (Trio #72).
 _UNSENT_BYTES = 16384
-# What system calls say of a socket that was closed on this side; the second on Windows.
+# Errors of system calls on a socket that was closed on this side; ENOTSOCK on Windows.
 CLOSED_ERRNOS = frozenset({errno.EBADF, errno.ENOTSOCK})
 
 
 def translate_error(
     exc: OSError,
 ) -> trio.BrokenResourceError | trio.ClosedResourceError:
-    """Return what a Trio stream raises in the place of a socket's error."""
+    """Return the exception that a Trio stream raises in place of a socket's error."""
     if exc.errno in CLOSED_ERRNOS:
         return trio.ClosedResourceError("this socket was already closed")
     return trio.BrokenResourceError(f"socket connection broken: {exc}")
@@ -32,19 +33,19 @@ def translate_error(
 
 @final
 class DirectSocketStream(trio.abc.HalfCloseableStream):
-    """A connected, non-blocking stream socket of the kernel, TCP or Unix.
+    """A stream on a connected, non-blocking kernel socket, TCP or Unix.
 
-    It keeps the contract of :class:`trio.SocketStream`. A second task that receives is
-    told so at once, and not only if both have to wait. No option is set: see
-    :func:`set_options`.
+    It keeps the contract of :class:`trio.SocketStream`, and is stricter in one point: a
+    second task that receives always gets BusyResourceError, not only if both tasks have
+    to wait. No socket option is set: see :func:`set_options`.
 
     Args:
-        sock: It is owned from now on.
-        ended: Whether our direction was ended before.
+        sock: The socket. The stream owns it from now on.
+        ended: Whether our direction has already been ended.
 
     Attributes:
-        receiving: Whether a task is receiving. The copy loop holds this, too.
-        sending: Whether a task is sending, waiting to, or ending our direction.
+        receiving: Whether a task is receiving. A copy also sets it while it runs.
+        sending: Whether a task is sending, waiting to send, or ending our direction.
     """
 
     __slots__ = ("_ended", "_sock", "_trio_sock", "receiving", "sending")
@@ -58,20 +59,21 @@ class DirectSocketStream(trio.abc.HalfCloseableStream):
 
     @property
     def socket(self) -> trio.socket.SocketType:
-        """The same socket as Trio has them; made when it is first asked for."""
+        """The same socket as a Trio socket; made on first use."""
         if self._trio_sock is None:
             self._trio_sock = trio.socket.from_stdlib_socket(self._sock)
         return self._trio_sock
 
     def fileno(self) -> int:
-        """Return the descriptor, -1 once it is closed.
+        """Return the descriptor, -1 after the stream was closed.
 
-        Who waits for it would not be woken by a close; who waits for :attr:`socket` is.
+        A close does not wake a task that waits for this number; it wakes one that waits
+        for :attr:`socket`.
         """
         return self._sock.fileno()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        """Receive what is there, at most so many bytes; None means 64 KiB."""
+        """Receive what the kernel has, at most ``max_bytes``; None means 64 KiB."""
         if max_bytes is None:
             max_bytes = RECEIVE_SIZE
         elif operator.index(max_bytes) < 1:
@@ -82,8 +84,8 @@ class DirectSocketStream(trio.abc.HalfCloseableStream):
         try:
             await trio.lowlevel.checkpoint()
             while True:
-                # A closed socket is found out here, before anybody waits for it:
-                # Trio would keep descriptor -1 registered for good.
+                # recv() before wait_readable(), so that a closed socket raises here:
+                # Trio would keep descriptor -1 registered for ever.
                 try:
                     return self._sock.recv(max_bytes)
                 except BlockingIOError:
@@ -95,7 +97,7 @@ class DirectSocketStream(trio.abc.HalfCloseableStream):
             self.receiving = False
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """Send all of it. Cancelled, an unknown part was sent."""
+        """Send all of ``data``. If cancelled, an unknown part of it was sent."""
         self.check_sendable()
         self.sending = True
         try:
@@ -113,14 +115,14 @@ class DirectSocketStream(trio.abc.HalfCloseableStream):
             self.sending = False
 
     def _send(self, data: bytes | bytearray | memoryview) -> int:
-        # Sending nothing, too, finds out that the socket is closed.
+        # Called for empty data as well, so that a closed socket raises.
         try:
             return self._sock.send(data)
         except BlockingIOError:
             return 0
 
     async def wait_send_all_might_not_block(self) -> None:
-        """Wait until the kernel takes some bytes."""
+        """Wait until the kernel can take some bytes."""
         if self.sending:
             raise trio.BusyResourceError("another task is sending on this stream")
         if self._sock.fileno() < 0:
@@ -132,10 +134,10 @@ class DirectSocketStream(trio.abc.HalfCloseableStream):
             self.sending = False
 
     def check_sendable(self) -> None:
-        """Raise what :meth:`send_all` would raise before it does anything.
+        """Raise the errors that :meth:`send_all` raises before it sends anything.
 
         Raises:
-            trio.ClosedResourceError: The stream, or this direction, was closed.
+            trio.ClosedResourceError: The stream, or our direction, was closed.
             trio.BusyResourceError: Another task is sending.
         """
         if self._ended:
@@ -146,7 +148,7 @@ class DirectSocketStream(trio.abc.HalfCloseableStream):
             raise trio.ClosedResourceError("this socket was already closed")
 
     async def send_eof(self) -> None:
-        """End our direction; a second time this does nothing."""
+        """End our direction; a second call does nothing."""
         if self.sending:
             raise trio.BusyResourceError("another task is sending on this stream")
         self.sending = True
@@ -157,14 +159,14 @@ class DirectSocketStream(trio.abc.HalfCloseableStream):
         self.end()
 
     async def aclose(self) -> None:
-        """Close it, waking whoever waits for it with ClosedResourceError."""
+        """Close the stream; waiting tasks get :exc:`trio.ClosedResourceError`."""
         self.close()
         await trio.lowlevel.checkpoint()
 
-    # What the rest of this library does where it passes checkpoints anyway.
+    # Methods without a checkpoint, for code of this library that has one anyway.
 
     def receive_some_nowait(self, max_bytes: int) -> bytes | None:
-        """Receive what is there, at most so many bytes; None if nothing is.
+        """Receive what the kernel has, at most ``max_bytes``; None if it has nothing.
 
         Raises:
             trio.BrokenResourceError: The connection is broken.
@@ -181,11 +183,11 @@ class DirectSocketStream(trio.abc.HalfCloseableStream):
             raise translate_error(exc) from exc
 
     def send_some_nowait(self, data: bytes | bytearray | memoryview) -> int:
-        """Send what the kernel takes now, and return how many bytes that was.
+        """Send the bytes that the kernel takes now, and return their number.
 
         Raises:
             trio.BrokenResourceError: The connection is broken.
-            trio.ClosedResourceError: The stream, or this direction, was closed.
+            trio.ClosedResourceError: The stream, or our direction, was closed.
             trio.BusyResourceError: Another task is sending.
         """
         self.check_sendable()
@@ -199,7 +201,7 @@ class DirectSocketStream(trio.abc.HalfCloseableStream):
         if self.sending:
             raise trio.BusyResourceError("another task is sending on this stream")
         try:
-            # macOS would refuse a second shutdown.
+            # On macOS a second shutdown() raises ENOTCONN.
             if not self._ended:
                 self._sock.shutdown(socket.SHUT_WR)
                 self._ended = True
@@ -209,8 +211,8 @@ class DirectSocketStream(trio.abc.HalfCloseableStream):
     def close(self) -> None:
         """Do what :meth:`aclose` does, without a checkpoint."""
         if self._sock.fileno() >= 0:
-            # Who waits holds a mark, or has got hold of the Trio socket; to wake nobody
-            # costs a system call.
+            # Skip notify_closing() when no task waits: it costs a system call.  A task
+            # that waits has set one of these flags, or waits for the Trio socket.
             if self.receiving or self.sending or self._trio_sock is not None:
                 trio.lowlevel.notify_closing(self._sock)
             self._sock.close()
@@ -218,7 +220,7 @@ class DirectSocketStream(trio.abc.HalfCloseableStream):
     def setsockopt(
         self, level: int, option: int, value: int | bytes | bytearray | memoryview
     ) -> None:
-        """Set an option of the socket; see :meth:`socket.socket.setsockopt`."""
+        """Set a socket option; see :meth:`socket.socket.setsockopt`."""
         self._sock.setsockopt(level, option, value)
 
     @overload
@@ -228,19 +230,19 @@ class DirectSocketStream(trio.abc.HalfCloseableStream):
     def getsockopt(self, level: int, option: int, buffersize: int) -> bytes: ...
 
     def getsockopt(self, level: int, option: int, buffersize: int = 0) -> int | bytes:
-        """Return an option of the socket; see :meth:`socket.socket.getsockopt`."""
+        """Return a socket option; see :meth:`socket.socket.getsockopt`."""
         if buffersize == 0:
             return self._sock.getsockopt(level, option)
         return self._sock.getsockopt(level, option, buffersize)
 
 
 def set_options(sock: socket.socket | trio.socket.SocketType) -> None:
-    """Set on a TCP socket what Trio sets on each of its streams; others are left alone.
+    """Set on a TCP socket the options that Trio sets on its streams.
 
-    On a listener it is enough to do so once: what it accepts inherits it, which saves
-    two system calls a connection.
+    Other sockets are left as they are. On a listening socket one call is enough, because
+    accepted sockets inherit the options; that saves two system calls per connection.
     """
-    # A Unix socket has none of it; what a platform lacks is done without.
+    # OSError: a Unix socket has no such option.  AttributeError: the platform lacks it.
     with suppress(OSError, AttributeError):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(
@@ -249,9 +251,9 @@ def set_options(sock: socket.socket | trio.socket.SocketType) -> None:
 
 
 def adopt_stream(stream: trio.SocketStream) -> DirectSocketStream:
-    """Make a direct stream of one of Trio's, which counts as closed from now on.
+    """Make a direct stream from one of Trio's, which counts as closed from now on.
 
-    Not to be called while a task uses it.
+    No task may be using Trio's stream during this call.
     """
     return DirectSocketStream(
         detach_socket(stream.socket), ended=stream.socket.did_shutdown_SHUT_WR
@@ -259,8 +261,8 @@ def adopt_stream(stream: trio.SocketStream) -> DirectSocketStream:
 
 
 def detach_socket(sock: trio.socket.SocketType) -> socket.socket:
-    """Take the kernel's socket out of Trio's, which counts as closed from now on."""
-    # To say what it is saves two system calls that would find it out.
+    """Take the kernel socket out of Trio's, which counts as closed from now on."""
+    # Giving the kind saves the two system calls with which Python would find it out.
     kind = (sock.family, sock.type, sock.proto)
     taken = socket.socket(*kind, fileno=sock.detach())
     taken.setblocking(False)

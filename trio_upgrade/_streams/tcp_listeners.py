@@ -1,6 +1,5 @@
-# Listening sockets: opened here for TCP, or taken over from a supervisor.  What Trio's
-# own open_tcp_listeners does is done here once more because it has no way to set an
-# option before bind(2).
+# Listening sockets: opened here for TCP, or inherited from a supervisor.  Opening repeats
+# the work of trio.open_tcp_listeners, which cannot set an option before bind(2).
 from __future__ import annotations
 
 import errno
@@ -14,39 +13,39 @@ import trio
 from .._util import public
 from .socket_listener import DirectSocketListener, adopt_listener
 
-# The most that fits where systems keep it in 16 bits; larger ones wrap round
-# (golang/go#5030).  The kernel cuts it to what it is willing to queue.
+# Some systems keep the backlog in 16 bits, and larger values wrap round (golang/go#5030).
+# The kernel reduces it to its own limit.
 _MAX_BACKLOG = 0xFFFF
-# SD_LISTEN_FDS_START of sd_listen_fds(3): behind standard input, output and error.
+# SD_LISTEN_FDS_START of sd_listen_fds(3): after standard input, output and error.
 _FIRST_DESCRIPTOR = 3
-# All that tells of descriptors; LISTEN_FDNAMES and LISTEN_PIDFDID are not read, but
-# would mislead a child as the others do.
+# All variables of socket activation.  LISTEN_FDNAMES and LISTEN_PIDFDID are not used, but
+# are removed with the others, because they would mislead a child process as well.
 _LISTEN_VARIABLES = ("LISTEN_PID", "LISTEN_PIDFDID", "LISTEN_FDS", "LISTEN_FDNAMES")
 
 
 def bound_backlog(backlog: int | None) -> int:
-    """Return what listen(2) gets: None is as many as the kernel is willing to queue."""
+    """Return the number for listen(2); None means the kernel's maximum."""
     return _MAX_BACKLOG if backlog is None else min(backlog, _MAX_BACKLOG)
 
 
 async def open_tcp_listeners(
     port: int, *, host: str | bytes | None, backlog: int | None, reuse_port: bool
 ) -> list[DirectSocketListener]:
-    """Listen on a TCP port, on each address that the host has.
+    """Listen on a TCP port, with one listener for each address of the host.
 
     Args:
-        port: The port, 0 for any free one, which may be another for each address.
+        port: The port; 0 means any free port, which may differ between the addresses.
         host: The address to listen on; None means every address of this machine.
-        backlog: The listen backlog; None means the kernel's most.
-        reuse_port: Whether other processes of this user may listen there, too.
+        backlog: The listen backlog; None means the kernel's maximum.
+        reuse_port: Whether other processes of this user may listen on the port as well.
 
     Raises:
-        OSError: The address cannot be listened on, or ``reuse_port`` is not to be had
-            on this platform. Nothing is left open.
+        OSError: The address cannot be listened on, or the platform does not support
+            ``reuse_port``. Nothing is left open.
     """
     if reuse_port and not hasattr(socket, "SO_REUSEPORT"):
         raise OSError(
-            errno.EOPNOTSUPP, "reuse_port needs SO_REUSEPORT, which is not here"
+            errno.EOPNOTSUPP, "reuse_port needs SO_REUSEPORT, which this platform lacks"
         )
     addresses = await trio.socket.getaddrinfo(
         host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -60,7 +59,7 @@ async def open_tcp_listeners(
             except OSError as exc:
                 if exc.errno != errno.EAFNOSUPPORT:
                     raise
-                # A kernel without IPv6 has a resolver that knows of it all the same.
+                # The resolver returns IPv6 addresses even if the kernel has no IPv6.
                 unsupported = exc
                 continue
             opened.enter_context(sock)
@@ -77,13 +76,13 @@ async def open_tcp_listeners(
 
 
 def _set_options(sock: trio.socket.SocketType, *, reuse_port: bool) -> None:
-    # What Windows calls SO_REUSEADDR takes the port away from its owner.
+    # On Windows SO_REUSEADDR would let another process take the port from its owner.
     if sys.platform != "win32":  # pragma: no branch  (the other one is Windows)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if reuse_port:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     if sock.family == socket.AF_INET6:
-        # IPv4 has a listener of its own, on systems that differ in the default, too.
+        # IPv4 has its own listener.  Systems differ in the default, so set it.
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
 
 
@@ -91,23 +90,25 @@ def _set_options(sock: trio.socket.SocketType, *, reuse_port: bool) -> None:
 def inherit_listeners() -> list[DirectSocketListener]:
     """Take over the listening sockets that a supervisor has opened for this process.
 
-    Socket activation as systemd does it, sd_listen_fds(3): TCP and Unix sockets, from
-    descriptor 3 on, which ``LISTEN_FDS`` counts for the process ``LISTEN_PID``::
+    This is socket activation as systemd does it, sd_listen_fds(3). The sockets, TCP or
+    Unix, start at descriptor 3; ``LISTEN_FDS`` is their number and ``LISTEN_PID`` the
+    process that they are for::
 
         listeners = inherit_listeners() or await trio.open_tcp_listeners(1337)
         await serve_listeners(app, listeners)
 
-    The variables are removed, so that no child takes them for its own, and the sockets
-    are closed in children. To be called once, early, and only by the main program.
+    The variables are removed, so that no child process uses them, and the sockets are
+    closed in child processes. Call this once, early, and only from the main program.
 
     Returns:
-        Listeners for :func:`serve_listeners`, in the supervisor's order; none if
-        nothing was handed over, or if it was meant for another process.
+        Listeners for :func:`serve_listeners`, in the supervisor's order. The list is
+        empty if there are no sockets, or if they are for another process.
 
     Raises:
-        ValueError: A variable is no number, or a descriptor is no listening stream
-            socket. The descriptors stay as they are.
-        OSError: A descriptor is not open, or no socket. Likewise.
+        ValueError: A variable is not a number, or a descriptor is not a listening stream
+            socket. The descriptors stay open and unchanged.
+        OSError: A descriptor is not open, or is not a socket. The other descriptors stay
+            open and unchanged.
     """
     variables = {name: os.environ.pop(name, None) for name in _LISTEN_VARIABLES}
     process = _parse_number("LISTEN_PID", variables["LISTEN_PID"])
@@ -130,11 +131,11 @@ def inherit_listeners() -> list[DirectSocketListener]:
 
 
 def _parse_number(name: str, text: str | None) -> int:
-    # 0 where it is not set, which is neither a process nor a count.
+    # 0 if the variable is not set: no process has this id, and no sockets are counted.
     if text is None:
         return 0
     if not (text.isascii() and text.isdigit()):
-        raise ValueError(f"{name} is no number: {text!r}")
+        raise ValueError(f"{name} is not a number: {text!r}")
     return int(text)
 
 
@@ -142,11 +143,11 @@ def _take_over(descriptor: int, taken: list[socket.socket]) -> DirectSocketListe
     try:
         sock = socket.socket(fileno=descriptor)
     except OSError as exc:
-        # Not open, or no socket.
+        # The descriptor is not open, or is not a socket.
         raise OSError(exc.errno, f"descriptor {descriptor}: {exc.strerror}") from exc
     taken.append(sock)
     try:
-        # Looks if it is a stream socket that listens.
+        # The constructor checks that this is a listening stream socket.
         trio.SocketListener(trio.socket.from_stdlib_socket(sock))
     except ValueError as exc:
         raise ValueError(f"descriptor {descriptor}: {exc}") from exc

@@ -1,5 +1,5 @@
-# Unix sockets to listen on, and their files: which may be replaced, who may connect, and
-# what has to go at the end.
+# Listeners on Unix sockets, and their files: which file may be replaced, which users may
+# connect, and which file is removed at the end.
 from __future__ import annotations
 
 import errno
@@ -19,18 +19,17 @@ if TYPE_CHECKING:
 
 _ALL_PERMISSIONS = 0o777
 
-
-# A name in the file system, and the device and inode of what has it.
+# A path, and the device and inode of the file that has it.
 _File: TypeAlias = tuple[bytes, int, int]
 
 
 @final
 class UnixListener(trio.abc.Listener["DirectSocketStream"]):
-    """A listening Unix socket, whose file goes when it is closed.
+    """A listener on a Unix socket, which removes the socket's file when it is closed.
 
     Args:
-        sock: The socket, not blocking.
-        file: Its file; None if it has none.
+        sock: The socket, non-blocking.
+        file: The socket's file; None if it has none.
     """
 
     def __init__(self, sock: socket.socket, file: _File | None) -> None:
@@ -46,15 +45,15 @@ class UnixListener(trio.abc.Listener["DirectSocketStream"]):
         """Wait for a connection."""
         return await self._listener.accept()
 
-    async def accept_some(self, most: int) -> list[DirectSocketStream]:
+    async def accept_some(self, limit: int) -> list[DirectSocketStream]:
         """Wait for connections; see :meth:`DirectSocketListener.accept_some`."""
-        return await self._listener.accept_some(most)
+        return await self._listener.accept_some(limit)
 
     async def aclose(self) -> None:
-        """Remove the file, unless another one has its name by now, and close."""
+        """Remove the file, unless another file has replaced it, and close."""
         if self._file is not None:
-            # As long as the socket is open its inode is nobody else's, so the number
-            # tells for certain whose the file is.
+            # While the socket is open no other file can get its inode, so the number
+            # proves that the file is ours.
             with suppress(OSError):
                 if _find_file(self._file[0]) == self._file:
                     os.unlink(self._file[0])
@@ -71,19 +70,20 @@ async def open_unix_listener(
     """Listen on a Unix socket.
 
     Args:
-        path: Where its file is to be; with a leading NUL the name of an abstract socket
-            of Linux, which has no file.
-        mode: The file's permissions; None means what the umask leaves.
-        backlog: The listen backlog; None means the kernel's most.
+        path: The path of the socket's file. A leading NUL makes it the name of an
+            abstract socket (Linux), which has no file.
+        mode: The file's permissions; None leaves them to the umask.
+        backlog: The listen backlog; None means the kernel's maximum.
 
     Raises:
-        ValueError: The path is empty, or ``mode`` is not such or not to be had.
-        FileExistsError: Something that is no socket is there. It stays.
-        OSError: Somebody listens there (EADDRINUSE), or the path cannot be used.
-            Nothing of ours is left.
+        ValueError: The path is empty, or ``mode`` is not a set of permissions, or is
+            given for an abstract socket.
+        FileExistsError: The path has a file that is not a socket. The file stays.
+        OSError: A server already listens on the path (EADDRINUSE), or the path cannot
+            be used. No file of ours is left.
     """
     if not hasattr(socket, "AF_UNIX"):
-        raise OSError(errno.EAFNOSUPPORT, "Unix sockets are not to be had here")
+        raise OSError(errno.EAFNOSUPPORT, "this platform has no Unix sockets")
     name = os.fsencode(path)
     if not name:
         # The kernel would pick an abstract name.
@@ -94,7 +94,8 @@ async def open_unix_listener(
         raise ValueError("an abstract socket has no permissions")
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        # File systems can be slow.  The thread's end is waited for, also if cancelled.
+        # In a thread, because file systems can be slow.  A cancellation waits until the
+        # thread has finished.
         file = await trio.to_thread.run_sync(
             _listen, sock, name, mode, bound_backlog(backlog)
         )
@@ -118,8 +119,8 @@ def _listen(
     try:
         file = _find_file(path)
         if mode is not None:
-            # Nobody can connect before listen(2), so whoever does has met these.  A
-            # umask for the moment would be every thread's.
+            # No client can connect before listen(2), so every client is subject to
+            # these permissions.  A temporary umask would apply to all threads.
             os.chmod(path, mode)
         sock.listen(backlog)
     except BaseException:
@@ -130,29 +131,30 @@ def _listen(
 
 
 def _remove_stale(name: bytes, path: bytes) -> None:
-    # Asking is the one way to know whether a socket's file is still somebody's.
+    # To connect is the only way to know whether a server still uses the socket's file.
     try:
         status = os.lstat(path)
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(status.st_mode):
         raise FileExistsError(
-            errno.EEXIST, "no socket, so it has to stay", os.fsdecode(path)
+            errno.EEXIST, "not a socket, so not replaced", os.fsdecode(path)
         )
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)
         try:
-            # By the shorter name: there is only room for some hundred bytes.
+            # By the name as given, which may be shorter: a Unix address has room for only
+            # about a hundred bytes.
             probe.connect(name)
         except (ConnectionRefusedError, FileNotFoundError):
-            # Nobody's, or by now nobody's nor there.
+            # No server uses the file, or another process has just removed it.
             with suppress(FileNotFoundError):
                 os.unlink(path)
             return
         except BlockingIOError:
-            # A server that has its hands full.
+            # A server listens there, and its backlog is full.
             pass
-    raise OSError(errno.EADDRINUSE, "somebody listens there", os.fsdecode(path))
+    raise OSError(errno.EADDRINUSE, "a server already listens there", os.fsdecode(path))
 
 
 def _find_file(path: bytes) -> _File:

@@ -1,8 +1,10 @@
-# The stream that a switch leaves behind: what was read too far comes first, then the
-# wire.  It must not know about HTTP.  Two traps.  A checkpoint comes before the replay
-# moves, so a cancelled read has lost nothing (Trio's rule; httpcore's wrapper has none).
-# And the end that the HTTP reader may already have seen belongs to the replay too: it
-# comes after the head however late somebody asks.
+# The stream that a switch results in: it replays the bytes that were read early (the
+# head), then reads from the transport.  It must not know about HTTP.
+#
+# Two traps.  The checkpoint comes before the replay moves on, so that a cancelled read
+# loses nothing (Trio's rule; httpcore's wrapper has no checkpoint).  And an end of stream
+# that the HTTP reader has already seen is a part of the replay: it comes after the head,
+# however late the app reads.
 from __future__ import annotations
 
 import operator
@@ -19,20 +21,19 @@ if TYPE_CHECKING:
 
 @public
 class UpgradedStream(trio.abc.Stream):
-    """A connection after its switch: any Trio stream, with the bytes read too far first.
+    """A connection after its switch: any Trio stream, with the early bytes first.
 
-    At run time it is a :class:`trio.abc.HalfCloseableStream` exactly when its
-    transport is one; :meth:`send_eof` is there in any case, and :attr:`can_send_eof`
-    tells.
+    At run time it is a :class:`trio.abc.HalfCloseableStream` exactly when its transport
+    is one. :meth:`send_eof` always exists; :attr:`can_send_eof` says whether it works.
 
     Args:
-        transport: The stream that HTTP was spoken on. It is owned from now on.
-        head: Bytes that were already read from it.
-        ended: Whether the peer's end was read, too.
+        transport: The stream that HTTP was spoken on. This stream owns it from now on.
+        head: Bytes that have already been read from the transport.
+        ended: Whether the peer's end of stream has been read as well.
 
     Attributes:
-        received: How many bytes were received from here, head included.
-        sent: How many bytes were sent.
+        received: The number of bytes received from this stream, head included.
+        sent: The number of bytes sent on it.
     """
 
     __slots__ = (
@@ -70,26 +71,26 @@ class UpgradedStream(trio.abc.Stream):
         self._receiving = False
         self._peer_ended = False
         self._broken = False
-        # What start_tls() has put in the place of this.
+        # The stream that start_tls() has made of this one.
         self._successor: UpgradedStream | None = None
         self.received: int = 0
         self.sent: int = 0
 
     @property
     def head(self) -> bytes:
-        """The bytes that had been read when the switch came; often empty.
+        """The bytes that had been read before the switch; often empty.
 
-        A snapshot to look at. They are *still in the stream*, so do not parse or send
-        them as well, and do not take an empty one for a sign: bytes that came a moment
-        later are not in it.
+        This is a snapshot to look at. The bytes are *still in the stream*, so do not
+        parse or send them as well. An empty head does not mean that the peer has sent
+        nothing: bytes that arrived a moment later are not in it.
         """
         return self._head
 
     @property
     def transport(self) -> trio.abc.Stream:
-        """The stream underneath.
+        """The stream below this one.
 
-        Reading it passes by what is left of :attr:`head`; see :meth:`detach`.
+        Reading from it skips the unread part of :attr:`head`; see :meth:`detach`.
 
         Raises:
             trio.ClosedResourceError: It was detached.
@@ -100,14 +101,14 @@ class UpgradedStream(trio.abc.Stream):
 
     @property
     def detached(self) -> bool:
-        """Whether :meth:`detach` was called, or :meth:`start_tls`."""
+        """Whether :meth:`detach` or :meth:`start_tls` was called."""
         return isinstance(self._transport, _Detached)
 
     @property
     def outermost(self) -> UpgradedStream:
         """The stream that :meth:`start_tls` has made of this one, or this one itself.
 
-        It is what the scope of the connection closes.
+        The scope of the connection closes this stream.
         """
         stream = self
         while stream._successor is not None:
@@ -116,12 +117,12 @@ class UpgradedStream(trio.abc.Stream):
 
     @property
     def can_send_eof(self) -> bool:
-        """Whether one direction can be ended alone: on TCP yes, on TLS no."""
+        """Whether :meth:`send_eof` works: over TCP it does, over TLS it does not."""
         return isinstance(self, trio.abc.HalfCloseableStream) and not self.detached
 
     @property
     def peer_ended(self) -> bool:
-        """Whether a read has returned the peer's end of stream."""
+        """Whether a read has met the peer's end of stream."""
         return self._peer_ended
 
     @property
@@ -130,12 +131,13 @@ class UpgradedStream(trio.abc.Stream):
         return self._broken
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        """Receive what is left of the head, then from the transport.
+        """Receive the unread part of the head, then from the transport.
 
-        Cancelled, it has lost nothing. Errors are the transport's.
+        A cancelled call has lost no bytes of the head; otherwise it keeps the contract
+        of the transport, and raises its errors.
 
         Args:
-            max_bytes: The most bytes to return; None leaves it to the stream.
+            max_bytes: The most bytes to return; None leaves the number to the stream.
         """
         if self._position is not None:
             data = await self._replay(max_bytes)
@@ -168,7 +170,7 @@ class UpgradedStream(trio.abc.Stream):
             # Closed or detached by another task during the checkpoint.
             return None
         if start == len(self._head):
-            # Only the end is left, and it stays.
+            # Only the end of stream is left; every further read returns it.
             self._peer_ended = True
             return b""
         stop = len(self._head) if max_bytes is None else start + max_bytes
@@ -180,7 +182,7 @@ class UpgradedStream(trio.abc.Stream):
         return data
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """Send on the transport, whose contract it keeps."""
+        """Send on the transport; its contract applies."""
         try:
             await self._transport.send_all(data)
         except trio.BrokenResourceError:
@@ -189,7 +191,7 @@ class UpgradedStream(trio.abc.Stream):
         self.sent += len(data)
 
     async def wait_send_all_might_not_block(self) -> None:
-        """Wait on the transport, whose contract it keeps."""
+        """Wait on the transport; its contract applies."""
         try:
             await self._transport.wait_send_all_might_not_block()
         except trio.BrokenResourceError:
@@ -197,35 +199,35 @@ class UpgradedStream(trio.abc.Stream):
             raise
 
     async def send_eof(self) -> None:
-        """End our direction, the peer's stays open.
+        """End our direction; the peer's direction stays open.
 
         Raises:
-            HalfCloseUnsupported: The transport cannot; nothing was done.
+            HalfCloseUnsupported: The transport has no half-close. Nothing was done.
         """
         raise HalfCloseUnsupported(
             f"{type(self.transport).__name__} cannot end one direction only"
         )
 
     def detach(self) -> tuple[trio.abc.Stream, bytes]:
-        """Give the transport away and forget it, in the manner of ``SSLStream.unwrap``.
+        """Give the transport away and forget it, like ``SSLStream.unwrap``.
 
         From now on the caller owns the transport, must close it, and must treat the
-        returned bytes as coming before anything read from it. This stream then counts
-        as closed, and nobody else closes the transport. Not to be called while another
-        task uses the stream.
+        returned bytes as coming before any bytes read from it. This stream then counts
+        as closed, and the library no longer closes the transport. No other task may be
+        using the stream during this call.
 
         Returns:
-            The transport, and what was left unread of :attr:`head`. This is the pair
-            that a Node handler gets as ``socket, head``. If the peer's end had been
-            read already, the transport gives it again, as Trio's sockets do.
+            The transport, and the unread part of :attr:`head`. This is the pair that a
+            Node handler gets as ``socket, head``. If the peer's end of stream had
+            already been read, the transport returns it again, as Trio's sockets do.
 
         Raises:
             trio.ClosedResourceError: It was detached before.
         """
-        transport, left = self.transport, self._left
+        transport, unread = self.transport, self._unread_head
         self._forget()
         self._transport = _Detached()
-        return transport, left
+        return transport, unread
 
     async def start_tls(
         self,
@@ -235,35 +237,35 @@ class UpgradedStream(trio.abc.Stream):
         server_side: bool = False,
         https_compatible: bool = False,
     ) -> UpgradedStream:
-        """Go on in TLS: make the handshake and return the stream within it.
+        """Start TLS: make the handshake and return the stream inside TLS.
 
-        What is left of :attr:`head` is taken for the beginning of TLS. From the call on
-        this object counts as detached, and the scope that owned it owns the new stream
-        instead. Not to be called while another task uses the stream.
+        The unread part of :attr:`head` is read as the beginning of TLS. From this call
+        on the old stream counts as detached, and the scope that owned it owns the new
+        stream instead. No other task may be using the stream during this call.
 
-        Failed or cancelled, the connection is closed.
+        If the handshake fails or is cancelled, the connection is closed.
 
         Args:
-            ssl_context: Of whoever is called the client or the server in TLS, which has
-                nothing to do with who was which before.
-            server_hostname: The name that the server's certificate must have; None is
-                for servers, and for contexts that check no name.
-            server_side: Whether we are the server.
-            https_compatible: Whether the peer may end without a close_notify. Then
-                nobody can tell a cut from an end.
+            ssl_context: The context for our role in TLS, which need not be our role in
+                HTTP.
+            server_hostname: The name that the server's certificate must have. None is
+                for servers, and for contexts that do not check the name.
+            server_side: Whether we are the server in TLS.
+            https_compatible: Whether the peer may end without a close_notify. A cut
+                connection then looks like a proper end.
 
         Raises:
-            ValueError: The context does not go with the other arguments: it checks
-                names, say, and there is none. Nothing was done.
-            ssl.SSLError: It is one for the other side. Nothing was done.
-            trio.BrokenResourceError: The handshake failed; the cause tells why.
-            trio.ClosedResourceError: The stream was closed, detached or has gone on in
-                TLS already.
+            ValueError: The context does not fit the other arguments; for example, it
+                checks the name and ``server_hostname`` is missing. Nothing was done.
+            ssl.SSLError: The context is for the other role. Nothing was done.
+            trio.BrokenResourceError: The handshake failed; ``__cause__`` says why.
+            trio.ClosedResourceError: The stream was closed or detached, or TLS was
+                already started.
         """
         if ssl_context.check_hostname and not (server_side or server_hostname):
-            # Without a name ssl checks none, and says nothing.
-            raise ValueError("the context checks names: server_hostname is missing")
-        below = UpgradedStream(self.transport, self._left, ended=self._ended)
+            # Without a name the ssl module silently checks none.
+            raise ValueError("ssl_context checks the name: server_hostname is missing")
+        below = UpgradedStream(self.transport, self._unread_head, ended=self._ended)
         tls = trio.SSLStream(
             below,
             ssl_context,
@@ -272,7 +274,7 @@ class UpgradedStream(trio.abc.Stream):
             https_compatible=https_compatible,
         )
         successor = UpgradedStream(tls)
-        # The counts are the connection's.
+        # The new stream goes on counting the bytes of the connection.
         successor.received, successor.sent = self.received, self.sent
         self._forget()
         self._transport = _Detached()
@@ -286,13 +288,12 @@ class UpgradedStream(trio.abc.Stream):
         return successor
 
     async def aclose(self) -> None:
-        """Close the transport; unread head bytes are dropped."""
+        """Close the transport; the unread part of the head is dropped."""
         self._forget()
         await self._transport.aclose()
 
     @property
-    def _left(self) -> bytes:
-        # Of the head.
+    def _unread_head(self) -> bytes:
         return b"" if self._position is None else self._head[self._position :]
 
     def _forget(self) -> None:
@@ -301,9 +302,10 @@ class UpgradedStream(trio.abc.Stream):
 
     @staticmethod
     def _find_underlying(stream: Any, *, to_receive: bool) -> object:  # noqa: ANN401  see below
-        # Return what is below a stack of these; to receive from there, None until all
-        # that is to be replayed has been.  Not by isinstance(), which is slow for what
-        # has an abstract class above it; what a user makes of these is not looked into.
+        # Return the object below a stack of UpgradedStreams.  For receiving, return None
+        # until every head of the stack has been replayed.  By exact type: isinstance() is
+        # slow for classes with an abstract base, and a user's subclass may override the
+        # methods, so it must not be bypassed.
         while type(stream) in _KINDS:
             if to_receive and stream._position is not None:
                 return None
@@ -319,7 +321,7 @@ class UpgradedStream(trio.abc.Stream):
         ended: bool = False,
         broken: bool = False,
     ) -> None:
-        # Tell a stack of these what was done and met below it.
+        # Tell a stack of UpgradedStreams about the bytes, ends and errors below it.
         while type(stream) in _KINDS:
             stream.received += received
             stream.sent += sent
@@ -328,7 +330,7 @@ class UpgradedStream(trio.abc.Stream):
             stream = stream._transport
 
 
-# For the copy loop, which goes past these streams to the socket below.
+# For the copy engine, which bypasses these streams and uses the socket below.
 find_underlying = UpgradedStream._find_underlying  # pyright: ignore[reportPrivateUsage]
 record_transfer = UpgradedStream._record_transfer  # pyright: ignore[reportPrivateUsage]
 
@@ -352,8 +354,8 @@ _KINDS = frozenset({UpgradedStream, _HalfCloseableUpgradedStream})
 
 @final
 class _Detached(trio.abc.HalfCloseableStream):
-    # What stands in the transport's place after detach(), so that no method of
-    # UpgradedStream has to test for it.
+    # Replaces the transport after detach(), so that no method of UpgradedStream has to
+    # check whether the stream was detached.
     __slots__ = ()
 
     async def receive_some(self, max_bytes: int | None = None) -> NoReturn:  # noqa: ARG002
