@@ -38,8 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from trio_upgrade import Request
-    from trio_upgrade._server.request import App
+    from trio_upgrade import App, Request
 
 # The ways, by name: the proxies, nearest first, and what the server speaks.
 WAYS = {

@@ -10,24 +10,27 @@ import trio
 import trio.testing
 
 from trio_upgrade import EndReason, Limits
+from trio_upgrade._server.connection_task import ConnectionTask
 from trio_upgrade._server.deadlines import Deadlines
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from trio_upgrade._server.deadlines import DeadlineQueue
+    from trio_upgrade._server.connection_task import ConnectionTask
+from trio_upgrade._server.deadlines import DeadlineQueue
 
 LIMITS = Limits(header_timeout=10, keep_alive_timeout=5, response_timeout=20)
 
 
-class Expiring:
+class Expiring(ConnectionTask):
     """Keeps when and why it has expired."""
 
     def __init__(self) -> None:
-        self.expired: list[tuple[float, EndReason]] = []
+        super().__init__(trio.CancelScope())
+        self.history: list[tuple[float, EndReason]] = []
 
     def expire(self, reason: EndReason) -> None:
-        self.expired.append((trio.current_time(), reason))
+        self.history.append((trio.current_time(), reason))
 
 
 @pytest.fixture
@@ -58,7 +61,7 @@ async def test_exact(autojump_clock, deadlines, kind: int) -> None:
 
     await trio.sleep(100)
 
-    assert what.expired == [(0.125 + seconds, reason)]
+    assert what.history == [(0.125 + seconds, reason)]
 
 
 async def test_order(autojump_clock, deadlines) -> None:
@@ -70,7 +73,7 @@ async def test_order(autojump_clock, deadlines) -> None:
 
     await trio.sleep(100)
 
-    assert [what.expired[0][0] for what in whats] == [10, 11, 12]
+    assert [what.history[0][0] for what in whats] == [10, 11, 12]
 
 
 async def test_at_the_same_time(autojump_clock, deadlines) -> None:
@@ -81,7 +84,7 @@ async def test_at_the_same_time(autojump_clock, deadlines) -> None:
 
     await trio.sleep(10.5)
 
-    assert [len(what.expired) for what in whats] == [1, 1, 1]
+    assert [len(what.history) for what in whats] == [1, 1, 1]
 
 
 async def test_an_earlier_one_of_another_kind(autojump_clock, deadlines) -> None:
@@ -93,8 +96,8 @@ async def test_an_earlier_one_of_another_kind(autojump_clock, deadlines) -> None
 
     await trio.sleep(100)
 
-    assert quick.expired == [(6, EndReason.IDLE)]
-    assert slow.expired == [(20, EndReason.SLOW_RESPONSE)]
+    assert quick.history == [(6, EndReason.IDLE)]
+    assert slow.history == [(20, EndReason.SLOW_RESPONSE)]
 
 
 async def test_rearm(autojump_clock, deadlines) -> None:
@@ -107,8 +110,8 @@ async def test_rearm(autojump_clock, deadlines) -> None:
 
     await trio.sleep(100)
 
-    assert second.expired == [(10, EndReason.SLOW_HEADER)]
-    assert first.expired == [(14, EndReason.SLOW_HEADER)]
+    assert second.history == [(10, EndReason.SLOW_HEADER)]
+    assert first.history == [(14, EndReason.SLOW_HEADER)]
 
 
 async def test_disarm(autojump_clock, deadlines) -> None:
@@ -123,7 +126,7 @@ async def test_disarm(autojump_clock, deadlines) -> None:
 
     await trio.sleep(100)
 
-    assert what.expired == []
+    assert what.history == []
 
 
 async def test_disarmed_at_the_last_moment(autojump_clock, deadlines) -> None:
@@ -136,7 +139,7 @@ async def test_disarmed_at_the_last_moment(autojump_clock, deadlines) -> None:
 
     await trio.sleep(9.5)
 
-    assert what.expired == []
+    assert what.history == []
 
 
 @pytest.mark.parametrize("seconds", [None, math.inf])
@@ -156,7 +159,7 @@ async def test_none(seconds: float | None, nursery, autojump_clock) -> None:
 
     await trio.sleep(10_000)
 
-    assert what.expired == []
+    assert what.history == []
     assert deadlines.wakes_at == math.inf
 
 
@@ -169,7 +172,7 @@ async def test_zero(nursery, autojump_clock) -> None:
 
     await trio.testing.wait_all_tasks_blocked()
 
-    assert what.expired == [(0, EndReason.SLOW_HEADER)]
+    assert what.history == [(0, EndReason.SLOW_HEADER)]
 
 
 class TestCost:
@@ -197,7 +200,7 @@ class TestCost:
             deadlines.response.disarm(what)
         trio.lowlevel.remove_instrument(steps)
 
-        assert what.expired == []
+        assert what.history == []
         assert steps.count < 10
 
 
@@ -257,8 +260,8 @@ class TestGrace:
         await trio.sleep(100)
 
         assert ends == [7]
-        assert early.expired == [(5, EndReason.IDLE)]
-        assert late.expired == [(10, EndReason.SLOW_HEADER)]
+        assert early.history == [(5, EndReason.IDLE)]
+        assert late.history == [(10, EndReason.SLOW_HEADER)]
 
 
 async def test_armed_before_it_runs(nursery, autojump_clock) -> None:
@@ -271,4 +274,4 @@ async def test_armed_before_it_runs(nursery, autojump_clock) -> None:
 
     await trio.sleep(100)
 
-    assert what.expired == [(10, EndReason.SLOW_HEADER)]
+    assert what.history == [(10, EndReason.SLOW_HEADER)]
