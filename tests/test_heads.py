@@ -31,7 +31,7 @@ class TestFirstOctet:
         if octet == 0x16:
             with pytest.raises(MalformedMessage) as caught:
                 check_first_octet(octet)
-            assert str(caught.value) == "TLS spoken where plain HTTP was expected"
+            assert str(caught.value) == "a TLS handshake where plain HTTP was expected"
             return
         if is_tchar or octet in b"!#$%&'*+-.^_`|~":
             check_first_octet(octet)
@@ -111,7 +111,9 @@ class TestCheckHead:
     )
     def test_line_end_alone(self, head: bytes) -> None:
         """A CR or LF alone is refused, whatever stands round it (RFC 9112 §2.2)."""
-        with pytest.raises(MalformedMessage, match="a CR or LF alone in the head") as e:
+        with pytest.raises(
+            MalformedMessage, match="a bare CR or LF in the message head"
+        ) as e:
             check_head(head, 128)
 
         assert e.value.status == 400
@@ -145,9 +147,9 @@ class TestCheckHead:
         ]
         is_control = octet < 0x20 or octet == 0x7F
         is_refused = is_control and character != b"\t"
-        text = "a control character in the head"
+        text = "a control character in the message head"
         if character in b"\r\n":
-            text = "a CR or LF alone in the head"
+            text = "a bare CR or LF in the message head"
         for head in heads:
             if is_refused:
                 with pytest.raises(MalformedMessage, match=f"^{text}$") as caught:

@@ -370,7 +370,7 @@ async def test_cancelled_at_any_point(wire: bytes, autojump_clock) -> None:
 @pytest.mark.parametrize(
     ("wire", "match"),
     [
-        (PLAIN.replace(b"\r", b"") + b"\n", "CR or LF alone"),
+        (PLAIN.replace(b"\r", b"") + b"\n", "bare CR or LF"),
         (PLAIN + b"A : b\r\n\r\n", "header"),
         (PLAIN + b"A: b\r\n c\r\n\r\n", "folded"),
         (b"SSH-2.0-OpenSSH_9.2\r\n\r\n", "status line"),
