@@ -75,7 +75,7 @@ def test_keyword_only() -> None:
 
 def test_unknown() -> None:
     """A bound that is misspelt is not passed over."""
-    with pytest.raises(TypeError, match="there is no bound 'lingers'"):
+    with pytest.raises(TypeError, match="there is no limit 'lingers'"):
         Limits(lingers=1)  # type: ignore[call-arg]
 
 
