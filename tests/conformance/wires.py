@@ -1,6 +1,6 @@
-# Apps and clients against bytes, over every kind of stream.  A script is exact about
-# packets, so every split runs there; memory, TCP and TLS show that the stream below makes
-# no difference.
+# Apps and clients against bytes, over every kind of stream.  A scripted stream has exact
+# packets, so it runs every way to cut the bytes.  Memory, TCP and TLS streams show that
+# the kind of stream makes no difference.
 from __future__ import annotations
 
 import ssl
@@ -32,22 +32,22 @@ URL = "http://x/u"
 CONNECT = b"CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n"
 TUNNEL = b"HTTP/1.1 200 OK\r\n" + DATE + b"\r\n"
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-# Longer wires are not sent byte by byte where each byte is a system call.
+# Longer wires are not sent byte by byte if each byte is a system call.
 SHORT = 120
 
 
-async def nobody(request: Request) -> Response:
-    """An app that no request may reach."""
+async def unreachable_app(request: Request) -> Response:
+    """Fail the test: no request may reach this app."""
     raise AssertionError(f"the app was called: {request!r}")
 
 
 def closing(response: bytes) -> bytes:
-    """The same response, with the announcement that the connection ends."""
+    """Return the same response with ``Connection: close``."""
     return response.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n", 1)
 
 
 def with_fields(head: bytes, *fields: str) -> bytes:
-    """The same head with these field lines behind its own."""
+    """Return the same message head with these field lines added at its end."""
     return head[:-2] + "".join(f"{field}\r\n" for field in fields).encode() + b"\r\n"
 
 
@@ -58,7 +58,7 @@ async def read_all(stream: trio.abc.ReceiveStream) -> bytes:
 async def open_ends(
     kind: Kind, contexts: Contexts
 ) -> tuple[trio.abc.Stream, trio.abc.Stream]:
-    """The client's and the server's end of a connection."""
+    """Return the client's and the server's end of a connection."""
     if kind == "memory":
         return trio.testing.memory_stream_pair()
     pair = await tcp_pair()
@@ -66,21 +66,21 @@ async def open_ends(
 
 
 def real_cuts(wire: bytes) -> Iterator[tuple[bytes, ...]]:
-    """Whole, and byte by byte where that is soon done."""
+    """Yield the wire whole, and byte by byte if it is short."""
     yield (wire,)
     if 1 < len(wire) <= SHORT:
         yield tuple(wire[point : point + 1] for point in range(len(wire)))
 
 
 class Serving:
-    """A server on one kind of stream, spoken to in bytes."""
+    """A server on one kind of stream, to which a test sends bytes."""
 
     def __init__(self, kind: Kind, contexts: Contexts) -> None:
         self.kind = kind
         self._contexts = contexts
 
     async def check(self, app, wire: bytes, expected: bytes, limits=None) -> None:
-        """However the wire is cut, the client gets exactly this, and then the end."""
+        """Check that the client gets exactly this and then the end, for all cuts."""
         if self.kind == "script":
             for packets in split_points(wire):
                 peer = await run_script(app, *packets, limits=limits)
@@ -93,12 +93,18 @@ class Serving:
                 assert got == expected
 
     async def check_refusal(
-        self, wire: bytes, status: str, match: bytes = b"", *, app=nobody, limits=None
+        self,
+        wire: bytes,
+        status: str,
+        match: bytes = b"",
+        *,
+        app=unreachable_app,
+        limits=None,
     ) -> None:
-        """However the wire is cut: this status, a text that says why, and the end.
+        """Check that the client gets this status, a text with the reason, and the end.
 
-        Nothing reaches the app, nothing behind the refusal is answered. That a cut makes
-        no difference is shown on the script alone.
+        The request does not reach the app, and no later request is answered. Only the
+        scripted stream runs all cuts.
         """
         if self.kind == "script":
             for packets in split_points(wire):
@@ -131,12 +137,12 @@ class Serving:
         return bytes(got)
 
     async def _finish(self, near: trio.abc.Stream) -> bytes:
-        # End our direction; what else comes until the server ends its own.
+        # Ends our direction; returns what comes until the server ends its own.
         if isinstance(near, trio.abc.HalfCloseableStream):
             await near.send_eof()
             return await read_all(near)
-        # TLS cannot end one direction alone; more data from the server breaks this.  That
-        # it ends with a closure alert is a rule with tests of its own.
+        # TLS cannot end one direction only; unwrap() fails if the server sends more data.
+        # Other tests check that the server ends with a closure alert.
         try:
             bottom, rest = await cast("TLSStream", near).unwrap()
         except trio.BrokenResourceError as exc:
@@ -148,7 +154,7 @@ class Serving:
 
 
 def check_closing_text(got: bytes, status: str, match: bytes = b"") -> None:
-    """It is one response with a plain text, which announces the end."""
+    """Check that this is one response with a plain text and ``Connection: close``."""
     head, blank, text = got.partition(b"\r\n\r\n")
     line, *fields = head.split(b"\r\n")
 
@@ -174,12 +180,12 @@ class Dialling:
         wire: bytes,
         sent: bytes | None = None,
     ) -> Result:
-        """However the server's bytes are cut, the client does its job and closes.
+        """Run the client for all cuts of the server's bytes; check that it closes.
 
         Args:
             use: The client's side; it closes the stream.
-            wire: What the server says.
-            sent: What the client has to have said.
+            wire: The bytes that the server sends.
+            sent: The bytes that the client must send, None for any.
         """
         if self.kind == "script":
             for packets in split_points(wire):
@@ -219,7 +225,7 @@ class Dialling:
     async def check_switch(
         self, wire: bytes, stream_bytes: bytes, sent: bytes | None = None, **options
     ) -> None:
-        """The switch is taken, and its stream has these bytes, then the end."""
+        """Check that the client switches and its stream has these bytes, then the end."""
 
         async def use(stream: trio.abc.Stream) -> None:
             upgraded = await open_upgrade(URL, "echo", stream=stream, **options)
@@ -233,7 +239,7 @@ class Dialling:
     async def check_failure(
         self, wire: bytes, error: type[OpenError], match: str = "", **options
     ) -> OpenError:
-        """Opening fails with this error, and nothing is left open."""
+        """Check that opening fails with this error and leaves nothing open."""
 
         async def use(stream: trio.abc.Stream) -> OpenError:
             with pytest.raises(error, match=match) as caught:
