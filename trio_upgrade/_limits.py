@@ -44,39 +44,39 @@ class Limits(_CheckedLimits):
     """
 
     header_bytes: int = 32 * 1024
-    """The longest message head in bytes, from the start-line to the blank line; also the
-    longest chunk header and the longest trailer section. Always enforced. Browsers with
-    large cookies send up to 16 KiB; this is twice as much. A longer request head gets a
-    431, or a 414 if the request line alone is too long."""
+    """The longest message head in bytes, from the start-line to the blank line; also
+    the longest chunk header and the longest trailer section. Cannot be None. Browsers
+    with large cookies send up to 16 KiB; this is twice as much. A longer request head
+    gets a 431, or a 414 if the request line alone is too long."""
 
     header_fields: int = 128
-    """The largest number of fields in one header section or trailer section. Always
-    enforced. No legitimate message is known to have 100. A request with more fields
-    gets a 431."""
+    """The largest number of fields in one header section or trailer section. Cannot be
+    None. No legitimate message is known to have 100. A request with more fields gets a
+    431."""
 
     body_bytes: int = 1024 * 1024
     """The largest body in bytes that ``read()`` holds in memory, if the call gives no
-    limit of its own. Always enforced. nginx accepts bodies of up to 1 MiB by default,
+    limit of its own. Cannot be None. nginx accepts bodies of up to 1 MiB by default,
     too. A body that is streamed has no limit."""
 
     drain_body: int = 64 * 1024
     """How many bytes of a body that the app did not read are read and dropped, so that
-    the connection can go on or switch. Always enforced. 64 KiB is one receive, which
+    the connection can go on or switch. Cannot be None. 64 KiB is one receive, which
     costs less than a new connection."""
 
     refusal_body: int = 64 * 1024
     """How many bytes of the body of a refusal are kept when ``open_upgrade`` or
-    ``open_tunnel`` fails; a longer body is cut. Always enforced. 64 KiB is one receive,
+    ``open_tunnel`` fails; a longer body is cut. Cannot be None. 64 KiB is one receive,
     and enough for the text of an error."""
 
     informational: int = 16
     """The largest number of 1xx responses that a client accepts before the final
-    response. Always enforced. RFC 9110 §15.2 sets no number; a server that sends more
+    response. Cannot be None. RFC 9110 §15.2 sets no number; a server that sends more
     than 16 will not stop by itself."""
 
     read_ahead: int = 64 * 1024
     """How many bytes ``Request.wait_disconnect`` reads and keeps while it waits for the
-    client to disconnect. Always enforced. 64 KiB is one receive; if a client sends more
+    client to disconnect. Cannot be None. 64 KiB is one receive; if a client sends more
     than that ahead of its turn, its disconnect is not noticed any more."""
 
     connections: int | None = 10_000
@@ -92,7 +92,8 @@ class Limits(_CheckedLimits):
     requests_per_connection: int | None = None
     """The largest number of requests on one connection; the last response says that the
     connection ends. None disables it, and is the default because the limit has only one
-    use: clients connect again, and so spread over all servers behind a load balancer."""
+    use: clients connect again, and so spread over all servers behind a load
+    balancer."""
 
     header_timeout: float | None = 10.0
     """Seconds to receive a whole request head. The time of the first one starts at
@@ -106,14 +107,15 @@ class Limits(_CheckedLimits):
     without a response. None disables it. Node has 5 seconds, too."""
 
     body_timeout: float | None = 30.0
-    """Seconds that the reader of a body waits for the next ``body_progress`` bytes; then
-    it raises ``BodyTimeout``, which becomes a 408. The time between two reads of the app
-    does not count. None disables it. nginx allows 60 seconds for a single byte."""
+    """Seconds that the reader of a body waits for the next ``body_progress`` bytes;
+    then it raises ``BodyTimeout``, which becomes a 408. The time between two reads of
+    the app does not count. None disables it. nginx allows 60 seconds for a single
+    byte."""
 
     body_progress: int = 1024
-    """How many bytes of a body must come within ``body_timeout`` seconds. Always
-    enforced. Even a modem sends 1 KiB in that time; a client that sends a byte now and
-    then only wants to hold the connection."""
+    """How many bytes of a body must come within ``body_timeout`` seconds. Cannot be
+    None. Even a modem sends 1 KiB in that time; a client that sends a byte now and then
+    only wants to hold the connection."""
 
     response_timeout: float | None = None
     """Seconds from the complete request head to the start of the app's response,
@@ -129,12 +131,12 @@ class Limits(_CheckedLimits):
 
     continue_timeout: float = 1.0
     """Seconds that a client waits for a 100 before it sends the body anyway, if the
-    request has ``Expect: 100-continue``. Cannot be disabled: a server that does not know
-    the expectation must not make the client wait for ever (RFC 9110 §10.1.1). curl waits
-    1 second, too."""
+    request has ``Expect: 100-continue``. Cannot be None: a server that does not know
+    the expectation must not make the client wait for ever (RFC 9110 §10.1.1). curl
+    waits 1 second, too."""
 
     linger: float | None = 2.0
-    """Seconds that a closing connection still reads, so that the peer gets our last bytes
-    and not a reset (RFC 9112 §9.6). 0 does not wait; None disables the limit, so that
-    the close waits until the peer has closed as well. Apache's SECONDS_TO_LINGER is 2,
-    too."""
+    """Seconds that a closing connection still reads, so that the peer gets our last
+    bytes and not a reset (RFC 9112 §9.6). 0 does not wait; None disables the limit, so
+    that the close waits until the peer has closed as well. Apache's SECONDS_TO_LINGER
+    is 2, too."""
