@@ -1,4 +1,4 @@
-"""A body, read once from the wire: bounds, and what a cut read leaves behind."""
+"""Message bodies: limits, and the state after a read that failed or was cancelled."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from trio_upgrade._body import Body
 
 
 class Wire:
-    """Gives pieces in order; an event in their place holds the reader back."""
+    """Returns pieces in order; an event among them makes the reader wait."""
 
     def __init__(self, *pieces: bytes | Exception | trio.Event) -> None:
         self.left = deque(pieces)
@@ -37,7 +37,7 @@ class Wire:
         return Body(self.receive, length, limit)
 
     def trailers(self) -> Headers:
-        """What only the end of the body makes known."""
+        """Return trailers; fail before the end of the body."""
         assert not self.left
         return Headers([(b"X-Sum", b"%d" % self.asked)])
 
@@ -47,7 +47,7 @@ async def collect(body: Body) -> list[bytes]:
 
 
 class TestRead:
-    """The whole body in memory."""
+    """Reading the whole body into memory."""
 
     @pytest.mark.parametrize("length", [None, 6])
     @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ class TestRead:
         assert wire.asked == len(pieces) + 1
 
     async def test_no_body(self) -> None:
-        """Of a body that has no bytes nothing is received."""
+        """For a body of length 0 nothing is received."""
         wire = Wire(b"the next message")
         body = wire.body(length=0)
 
@@ -81,7 +81,7 @@ class TestRead:
     async def test_limit(
         self, own: int | None, limit: int, bound: int, length: int | None
     ) -> None:
-        """The reader's own limit goes before the general one, in bytes."""
+        """The limit given to read() replaces the limit of the body."""
         body = Wire(b"abc", b"def").body(length, limit)
         if bound >= 6:
             assert await body.read(own) == b"abcdef"
@@ -92,7 +92,7 @@ class TestRead:
         assert caught.value.limit == bound
 
     async def test_known_length_over_limit(self) -> None:
-        """A length that is announced is refused before any of it is received."""
+        """A body whose length is over the limit is refused before it is received."""
         wire = Wire(b"abcdef")
         body = wire.body(length=6)
         with pytest.raises(BodyTooLarge):
@@ -104,7 +104,7 @@ class TestRead:
             await body.read(5)
 
     async def test_unknown_length_over_limit(self) -> None:
-        """No more than needed is received, and a larger limit goes on from there."""
+        """Reading stops over the limit; a read with a larger limit continues there."""
         wire = Wire(b"ab", b"cd", b"ef")
         body = wire.body()
         with pytest.raises(BodyTooLarge):
@@ -117,14 +117,14 @@ class TestRead:
         assert await body.read(6) == b"abcdef"
 
     async def test_exact_limit(self) -> None:
-        """A body as long as the limit is not longer: its end is waited for."""
+        """A body exactly as long as the limit is accepted, once its end has come."""
         wire = Wire(b"abc")
 
         assert await wire.body().read(3) == b"abc"
         assert wire.asked == 2
 
     async def test_cancelled(self) -> None:
-        """A cancelled read has lost nothing; the next one goes on."""
+        """A cancelled read loses nothing, and the next read continues."""
         hold = trio.Event()
         body = Wire(b"abc", hold, b"def").body()
         with trio.CancelScope() as scope:
@@ -145,7 +145,7 @@ class TestRead:
         assert await body.read(None) == b"abcdef"
 
     async def test_broken(self) -> None:
-        """What the wire raises comes out, each time anew."""
+        """An error of the wire is raised; a later read raises the next error."""
         body = Wire(b"abc", BadBody("one"), BadBody("two")).body()
 
         with pytest.raises(BadBody, match="one"):
@@ -154,7 +154,7 @@ class TestRead:
             await body.read(None)
 
     async def test_checkpoint(self) -> None:
-        """Read to its end or over the limit, a read is a checkpoint all the same."""
+        """read() is a checkpoint even if nothing has to be received."""
         body = Wire(b"abc").body()
         await body.read(None)
         with trio.testing.assert_checkpoints():
@@ -165,10 +165,10 @@ class TestRead:
 
 
 class TestStream:
-    """The body as it comes."""
+    """Iterating over a body as it comes."""
 
     async def test_pieces(self) -> None:
-        """Each piece comes by itself, however long the whole is; the last is the end."""
+        """Each piece is returned by itself, and the limit does not apply."""
         wire = Wire(b"abc", b"def")
         body = wire.body(limit=1)
 
@@ -177,14 +177,14 @@ class TestStream:
         assert wire.asked == 3
 
     async def test_not_kept(self) -> None:
-        """What was iterated over is not kept for a read."""
+        """Pieces returned by an iteration are not kept for read()."""
         body = Wire(b"abc", b"def", b"ghi").body()
         assert await anext(body.stream()) == b"abc"
 
         assert await body.read(None) == b"defghi"
 
     async def test_after_a_read_over_the_limit(self) -> None:
-        """What a failed read has gathered comes first."""
+        """The bytes gathered by a failed read come first."""
         body = Wire(b"ab", b"cd", b"ef").body()
         with pytest.raises(BodyTooLarge):
             await body.read(3)
@@ -192,7 +192,7 @@ class TestStream:
         assert await collect(body) == [b"abcd", b"ef"]
 
     async def test_after_a_read(self) -> None:
-        """What was read whole comes in one piece, and again for the next one."""
+        """A body that read() has returned is one piece, for each iteration."""
         wire = Wire(b"ab", b"cd")
         body = wire.body()
         await body.read(None)
@@ -202,7 +202,7 @@ class TestStream:
         assert wire.asked == 3
 
     async def test_checkpoints(self) -> None:
-        """What was gathered, and an end that is known, come behind a checkpoint."""
+        """Gathered bytes and a known end are returned after a checkpoint."""
         body = Wire(b"ab").body()
         await body.read(None)
         stream = body.stream()
@@ -214,7 +214,7 @@ class TestStream:
             assert await body.receive_some() == b""
 
     async def test_cancelled(self) -> None:
-        """A cancelled iteration has lost nothing, and can itself go on."""
+        """A cancelled iteration loses nothing and can be continued."""
         body = Wire(b"ab", b"cd", b"ef").body()
         with pytest.raises(BodyTooLarge):
             await body.read(1)
@@ -227,7 +227,7 @@ class TestStream:
             assert await anext(stream) == expected
 
     async def test_broken(self) -> None:
-        """What the wire raises comes out of the iteration."""
+        """An error of the wire is raised by the iteration."""
         body = Wire(b"abc", BadBody("cut")).body()
         stream = body.stream()
 
@@ -237,7 +237,7 @@ class TestStream:
 
 
 class TestReadBeginning:
-    """The beginning of the body."""
+    """Reading the beginning of a body."""
 
     @pytest.mark.parametrize(
         ("limit", "expected", "asked"),
@@ -253,14 +253,14 @@ class TestReadBeginning:
     async def test_limit(
         self, limit: int, expected: tuple[bytes, bool], asked: int
     ) -> None:
-        """No more is received than tells whether something was cut off."""
+        """Reading stops as soon as it is known whether the body is longer."""
         wire = Wire(b"ab", b"cd", b"ef")
 
         assert await wire.body().read_beginning(limit) == expected
         assert wire.asked == asked
 
     async def test_rest_stays(self) -> None:
-        """What was kept is not lost for a read of the whole."""
+        """The beginning is still part of the whole body."""
         body = Wire(b"ab", b"cd", b"ef").body()
 
         assert await body.read_beginning(1) == (b"a", True)
@@ -269,7 +269,7 @@ class TestReadBeginning:
         assert await body.read_beginning(6) == (b"abcdef", False)
 
     async def test_broken(self) -> None:
-        """What came before the break can still be looked at."""
+        """The bytes before an error can still be peeked at."""
         body = Wire(b"ab", BadBody("cut")).body()
         with pytest.raises(BadBody, match="cut"):
             await body.read_beginning(9)
@@ -280,11 +280,11 @@ class TestReadBeginning:
 
 
 class TestTrailers:
-    """The fields behind it."""
+    """The trailer fields of a body."""
 
     @pytest.mark.parametrize("streamed", [True, False])
     async def test_at_the_end(self, streamed: bool) -> None:
-        """They are asked for when the end has come, once, and none before."""
+        """Trailers are there after the end was read, and are taken only once."""
         wire = Wire(b"ab", b"cd")
         body = Body(wire.receive, None, 100, wire.trailers)
         assert body.trailers.raw == ()
@@ -299,7 +299,7 @@ class TestTrailers:
             assert await body.receive_some() == b""
 
     async def test_none(self) -> None:
-        """A body without bytes has none, nor has one that cannot have any."""
+        """A body of length 0, and one without a source of trailers, has none."""
         wire = Wire()
         body = Body(wire.receive, 0, 100, wire.trailers)
         await body.read(None)

@@ -1,4 +1,4 @@
-"""The exceptions: whose kind they are, what they say and what they carry."""
+"""The exceptions: their base classes, messages and attributes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from trio_upgrade._body import Body
 
 def make_response(status: int, reason: str) -> ClientResponse:
     async def receive() -> bytes:
-        raise AssertionError("nobody reads here")
+        raise AssertionError("the body was read")
 
     head = ResponseHead(status, reason, "1.1", Headers())
     return ClientResponse(head, (), Body(receive, 0, 0))
@@ -56,7 +56,7 @@ def make_response(status: int, reason: str) -> ClientResponse:
     ],
 )
 def test_tree(kind: type[Exception], bases: tuple[type, ...]) -> None:
-    """What an ``except`` clause catches is a promise."""
+    """The base classes are part of the API, since ``except`` clauses use them."""
     assert kind.__bases__ == bases
 
 
@@ -81,10 +81,8 @@ def test_tree(kind: type[Exception], bases: tuple[type, ...]) -> None:
         (MalformedMessage("why", status=414), "why", {"status": 414}),
     ],
 )
-def test_what_they_carry(
-    error: Exception, text: str, attributes: dict[str, object]
-) -> None:
-    """Nobody has to parse a message; the status is the one for the peer."""
+def test_attributes(error: Exception, text: str, attributes: dict[str, object]) -> None:
+    """Attributes carry the facts, so that no caller has to parse a message."""
     assert str(error) == text
     assert {name: getattr(error, name) for name in attributes} == attributes
 
@@ -94,7 +92,7 @@ def test_what_they_carry(
     [(403, "Forbidden", "refused with 403 Forbidden"), (299, "", "refused with 299 ")],
 )
 def test_refused(status: int, reason: str, text: str) -> None:
-    """A refusal has the response itself, the body to be read from it."""
+    """A refusal carries the response, from which the body can be read."""
     response = make_response(status, reason)
     error = UpgradeRefused(response)
 

@@ -1,4 +1,4 @@
-"""Exceptions in groups: errors are told from what must go on its way."""
+"""Exception groups: errors are separated from exceptions that must propagate."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ INTERRUPT = KeyboardInterrupt()
 
 
 def shape(exc: BaseException | None) -> object:
-    """An exception as itself, a group as the list of what is in it."""
+    """Return an exception as itself, and a group as a list of its contents."""
     if isinstance(exc, BaseExceptionGroup):
         return [shape(inner) for inner in exc.exceptions]
     return exc
@@ -35,7 +35,7 @@ def shape(exc: BaseException | None) -> object:
     ],
 )
 def test_split_errors(exc: BaseException, errors: object, rest: object) -> None:
-    """Errors on one side, Cancelled and its like on the other, none of them lost."""
+    """Errors and other exceptions, like Cancelled, are separated; none is lost."""
     found = split_errors(exc)
 
     assert isinstance(found[0], Exception | None)
@@ -43,7 +43,7 @@ def test_split_errors(exc: BaseException, errors: object, rest: object) -> None:
 
 
 def test_find_leaves() -> None:
-    """However deep the groups are, what is in them is found in order."""
+    """All exceptions inside nested groups are returned in order."""
     group = ExceptionGroup("", [ExceptionGroup("", [VALUE]), LOOKUP])
 
     assert find_leaves(group) == [VALUE, LOOKUP]

@@ -1,4 +1,4 @@
-"""What stays as it was made, and how it is compared and shown."""
+"""Immutable objects: how they are compared, shown and copied."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import pytest
 
 from trio_upgrade import Limits, Proxy, RelayResult
 
-RELAYED = RelayResult(1, 2, "left", "eof")
+RESULT = RelayResult(1, 2, "left", "eof")
 
 
-@pytest.mark.parametrize("frozen", [Limits(), RELAYED, Proxy("http://proxy")])
+@pytest.mark.parametrize("frozen", [Limits(), RESULT, Proxy("http://proxy")])
 def test_immutable(frozen: object) -> None:
-    """Nothing is set, replaced or taken away."""
+    """No attribute can be added, replaced or deleted."""
     for name in (*vars(frozen), "new"):
         with pytest.raises(FrozenInstanceError, match=f"assign to field '{name}'"):
             setattr(frozen, name, 1)
@@ -24,14 +24,14 @@ def test_immutable(frozen: object) -> None:
 
 
 def test_equality() -> None:
-    """Records of one kind with equal attributes are equal, and stand for each other."""
-    assert {RELAYED: 1}[RelayResult(1, 2, "left", "eof")] == 1
+    """Records of one class are equal, and hash equal, if their attributes are equal."""
+    assert {RESULT: 1}[RelayResult(1, 2, "left", "eof")] == 1
     for other in (RelayResult(1, 2, "left", "reset"), Limits(), (1, 2, "left", "eof")):
-        assert other != RELAYED
+        assert other != RESULT
 
 
 def test_identity() -> None:
-    """A proxy equals itself alone, whatever its fields are."""
+    """A proxy equals only itself, even if another one has the same fields."""
     proxy = Proxy("http://proxy", {"A": "b"})
 
     assert {proxy: 1}[proxy] == 1
@@ -39,25 +39,25 @@ def test_identity() -> None:
 
 
 def test_repr() -> None:
-    """A record shows what would make it anew."""
+    """The repr of a record is an expression that makes an equal one."""
     shown = (
         "RelayResult(left_to_right=1, right_to_left=2, ended_by='left', cause='eof')"
     )
 
-    assert repr(RELAYED) == shown
+    assert repr(RESULT) == shown
     assert eval(repr(Limits(linger=3))) == Limits(linger=3)
 
 
-@pytest.mark.parametrize("record", [Limits(linger=3), RELAYED])
+@pytest.mark.parametrize("record", [Limits(linger=3), RESULT])
 def test_copies(record: object) -> None:
-    """Copied and pickled, it is the same."""
+    """A copied or pickled record equals the original."""
     for other in (copy.deepcopy(record), pickle.loads(pickle.dumps(record))):
         assert other == record
         assert hash(other) == hash(record)
 
 
 def test_pattern() -> None:
-    """The outcome of a relay is matched by place, too."""
-    match RELAYED:
+    """A RelayResult can be matched by position."""
+    match RESULT:
         case RelayResult(1, 2, side, cause):
             assert (side, cause) == ("left", "eof")

@@ -1,4 +1,4 @@
-"""The bounds: their defaults, which are documentation, and what they may be."""
+"""The limits: their defaults, and the values that they accept."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ NAMES = list(vars(Limits()))
 
 
 def test_defaults() -> None:
-    """The defaults are a promise to whoever reads the documentation."""
+    """The defaults are documented, so a change of one is a decision."""
     assert vars(Limits()) == {
         "header_bytes": 32768,
         "header_fields": 128,
@@ -37,8 +37,8 @@ def test_defaults() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_bound_negative(name: str) -> None:
-    """No bound is negative; zero is one."""
+def test_negative(name: str) -> None:
+    """A limit may be zero but not negative."""
     with pytest.raises(ValueError, match="must not be negative") as caught:
         Limits(**{name: -1})
 
@@ -48,15 +48,15 @@ def test_bound_negative(name: str) -> None:
         Limits(**{name: -0.5})  # type: ignore[arg-type]
 
 
-def test_linger_unbounded() -> None:
-    """Lingering may be without bound, said in either way."""
+def test_linger_without_limit() -> None:
+    """None and infinity both disable the limit on lingering."""
     assert Limits(linger=None).linger is None
     assert Limits(linger=math.inf).linger == math.inf
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_immutable(name: str) -> None:
-    """One object serves any number of connections, so nobody can change it."""
+    """One object is shared by many connections, so it cannot be changed."""
     limits = Limits()
     with pytest.raises(FrozenInstanceError):
         setattr(limits, name, 1)
@@ -68,21 +68,21 @@ def test_immutable(name: str) -> None:
 
 
 def test_keyword_only() -> None:
-    """Bare numbers would tell a reader nothing."""
+    """Limits are given by name: positional numbers would say nothing to a reader."""
     with pytest.raises(TypeError):
         Limits(1)  # type: ignore[call-arg]
 
 
 def test_unknown() -> None:
-    """A bound that is misspelt is not passed over."""
-    with pytest.raises(TypeError, match="there is no bound 'lingers'"):
+    """A misspelt limit is refused."""
+    with pytest.raises(TypeError, match="there is no limit 'lingers'"):
         Limits(lingers=1)  # type: ignore[call-arg]
 
 
 @pytest.mark.parametrize(
-    "bounds", [{"header_bytes": None}, {"body_bytes": "1"}, {"linger": "2"}]
+    "limits", [{"header_bytes": None}, {"body_bytes": "1"}, {"linger": "2"}]
 )
-def test_no_number(bounds) -> None:
-    """None where it means nothing, and what is no number, are refused at once."""
-    with pytest.raises(TypeError, match=f"{next(iter(bounds))} must be a number"):
-        Limits(**bounds)
+def test_not_a_number(limits) -> None:
+    """None for a limit that cannot be disabled, and other types, are refused."""
+    with pytest.raises(TypeError, match=f"{next(iter(limits))} must be a number"):
+        Limits(**limits)

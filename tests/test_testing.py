@@ -1,4 +1,4 @@
-"""trio_upgrade.testing: what users test with has to be right itself."""
+"""trio_upgrade.testing: the helpers that users test with."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from .apps import echo_app
 
 
 class TestSplitPoints:
-    """Every cut that matters, each joining to the same bytes."""
+    """The ways to cut bytes into packets."""
 
     @pytest.mark.parametrize("data", [b"a", b"ab", b"abcd"])
     def test_all_cuts(self, data: bytes) -> None:
-        """Whole, in two at every point, byte by byte."""
+        """The data is cut not at all, at each point, and byte by byte."""
         ways = list(split_points(data))
 
         assert ways[0] == (data,)
@@ -30,10 +30,10 @@ class TestSplitPoints:
 
 
 class TestScriptedPeer:
-    """Packets in, bytes out, and the ends."""
+    """Scripted packets, recorded bytes, and how the connection ends."""
 
     async def test_packets_keep_their_boundaries(self) -> None:
-        """One receive gives one packet, in parts if asked for less; then the end."""
+        """Each receive returns one packet, or a part of it; then the end."""
         peer = ScriptedPeer(b"one", b"", b"three")
 
         assert await peer.receive_some() == b"one"
@@ -44,7 +44,7 @@ class TestScriptedPeer:
             await peer.receive_some(0)
 
     async def test_reset(self) -> None:
-        """A reset comes behind the packets, for the reader and for the sender."""
+        """A reset comes after the packets, for the reader and for the sender."""
         peer = ScriptedPeer(b"one", then="reset")
 
         await peer.send_all(b"early enough")
@@ -55,7 +55,7 @@ class TestScriptedPeer:
             await peer.send_all(b"x")
 
     async def test_feed_wakes_a_reader(self) -> None:
-        """Packets can be added while somebody waits for them."""
+        """Packets can be added while a task waits for them."""
         peer = ScriptedPeer(then="silence")
         async with trio.open_nursery() as nursery:
 
@@ -70,7 +70,7 @@ class TestScriptedPeer:
             peer.finish()
 
     async def test_hold_until_sent(self) -> None:
-        """A script that waits for an answer gives nothing before it."""
+        """A script that waits for a marker sends nothing before it."""
         peer = ScriptedPeer(b"reply").hold_until_sent(b"hello")
         async with trio.open_nursery() as nursery:
 
@@ -85,8 +85,8 @@ class TestScriptedPeer:
             assert peer.packets_left == 1
             await peer.send_all(b"lo")
 
-    async def test_waiting_for_what_is_never_sent(self) -> None:
-        """wait_sent raises once the other side has closed without sending it."""
+    async def test_wait_sent_until_closed(self) -> None:
+        """wait_sent raises when the stream is closed without sending the marker."""
         peer = ScriptedPeer()
         async with trio.open_nursery() as nursery:
 
@@ -101,7 +101,7 @@ class TestScriptedPeer:
             await peer.aclose()
 
     async def test_closed(self) -> None:
-        """After aclose every call raises, as Trio's streams do."""
+        """After aclose every call raises, as with Trio's streams."""
         peer = ScriptedPeer(b"x")
         await peer.wait_send_all_might_not_block()
         await peer.send_eof()
@@ -119,7 +119,7 @@ class TestScriptedPeer:
             await peer.send_all(b"x")
 
     async def test_every_call_is_a_checkpoint(self) -> None:
-        """The fake keeps Trio's first rule, so that it hides no missing checkpoint."""
+        """Each method is a checkpoint, so that a test finds a missing one elsewhere."""
         peer = ScriptedPeer(b"x")
         for call in (
             peer.receive_some,
@@ -135,10 +135,10 @@ class TestScriptedPeer:
 
 
 class TestOpenPair:
-    """The shortest way to an app's tests."""
+    """A client connected to an app."""
 
     async def test_strict_by_default(self) -> None:
-        """A bug of the app's fails the test."""
+        """A bug in the app fails the test."""
 
         async def app(request) -> Response:
             raise LookupError("oops")
@@ -152,7 +152,7 @@ class TestOpenPair:
         assert caught.group_contains(LookupError, match="oops", depth=1)
 
     async def test_limits_on_both_sides(self) -> None:
-        """One Limits bounds both ends."""
+        """The limits apply to both sides."""
 
         async def app(request) -> Response:
             return Response(200, b"x" * len(await request.read()))
@@ -166,7 +166,7 @@ class TestOpenPair:
                 assert response.status == 413
 
     async def test_request_and_upgrade(self) -> None:
-        """One connection: a request, a refused offer, an accepted one."""
+        """One connection can make a request and then upgrade."""
         async with trio.open_nursery() as nursery:
             async with await open_pair(nursery, echo_app) as connection:
                 response = await connection.request("GET", "/a")

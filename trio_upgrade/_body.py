@@ -1,4 +1,8 @@
-# A message body, read once from the wire, on either side.
+# A message body, of a request or of a response, which is read from the wire only once.
+#
+# read() and read_beginning() gather pieces in memory and keep them; receive_some() and
+# the iteration give pieces away and keep nothing.  So a read that was cancelled, or
+# that went over its limit, can be followed by any other read without losing a byte.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
@@ -17,17 +21,17 @@ if TYPE_CHECKING:
 class Body:
     """The body of the message that is being read.
 
-    What was gathered stays when a read is cancelled or over its limit, so the next one
-    goes on from there.
+    If a read is cancelled or fails because of its limit, the gathered bytes are kept,
+    and the next read continues from there.
 
     Args:
-        receive: Gives the next piece, empty at the end.
-        length: The number of bytes to come, None if unknown.
-        limit: The most bytes that :meth:`read` gathers unless told otherwise.
-        get_trailers: Gives the fields behind the body when that has ended.
+        receive: Receives the next piece; empty at the end of the body.
+        length: The length of the body in bytes, None if unknown.
+        limit: The most bytes that :meth:`read` gathers if it is given no limit.
+        get_trailers: Returns the trailer fields; called once, at the end of the body.
 
     Attributes:
-        trailers: Those fields; none before the end was read.
+        trailers: The trailer fields; empty until the end of the body has been read.
     """
 
     __slots__ = (
@@ -56,64 +60,74 @@ class Body:
         self._ended = length == 0
 
     async def read(self, limit: int | None) -> bytes:
-        """Gather the whole body, or raise BodyTooLarge."""
-        bound = self._limit if limit is None else limit
+        """Return the whole body.
+
+        Args:
+            limit: The most bytes to gather, None for the limit of the body.
+
+        Raises:
+            BodyTooLarge: The body is longer; what was gathered is kept.
+        """
+        if limit is None:
+            limit = self._limit
         await trio.lowlevel.checkpoint()
-        if not self._ended and self._length is not None and self._length > bound:
-            raise BodyTooLarge(bound)
-        if not await self._gather(bound):
-            raise BodyTooLarge(bound)
+        if not self._ended and self._length is not None and self._length > limit:
+            raise BodyTooLarge(limit)
+        if not await self._gather(limit):
+            raise BodyTooLarge(limit)
         return bytes(self._gathered)
 
     async def read_beginning(self, limit: int) -> tuple[bytes, bool]:
-        """Return the first bytes, and whether there are more."""
-        whole = await self._gather(limit)
-        return self.peek(limit), not whole
+        """Return the first ``limit`` bytes of the body, and whether there are more."""
+        complete = await self._gather(limit)
+        return self.peek(limit), not complete
 
     def peek(self, limit: int) -> bytes:
-        """Return what was gathered so far."""
+        """Return the first ``limit`` bytes of what was gathered so far."""
         return bytes(self._gathered[:limit])
 
     def get_gathered(self, start: int) -> bytes:
-        """Return what was gathered from there on."""
+        """Return the bytes gathered so far, from this index on."""
         return bytes(self._gathered[start:])
 
     async def _gather(self, limit: int) -> bool:
-        # Whether the whole body is within the limit.
+        # Returns whether the whole body is within the limit.
         while not self._ended and len(self._gathered) <= limit:
-            self._gathered += await self._take()
+            self._gathered += await self._receive_piece()
         return len(self._gathered) <= limit
 
     async def receive_some(self) -> bytes:
-        """Return the next piece, which is not gathered; empty at the end."""
+        """Return the next piece without gathering it; empty at the end of the body."""
         if self._ended:
             await trio.lowlevel.checkpoint()
             return b""
-        return await self._take()
+        return await self._receive_piece()
 
-    async def _take(self) -> bytes:
-        chunk = await self._receive()
-        if not chunk:
+    async def _receive_piece(self) -> bytes:
+        piece = await self._receive()
+        if not piece:
             self._ended = True
             self.trailers = self._get_trailers()
-        return chunk
+        return piece
 
     def stream(self) -> BodyStream:
-        """Iterate over the body: what was gathered first, then piece by piece."""
+        """Iterate over the body: first the gathered bytes, then piece by piece."""
         return BodyStream(self)
 
 
 @final
 class BodyStream(AsyncIterator[bytes]):
-    """The pieces of a body, as they come; from ``stream()``.
+    """The pieces of a body as they come; returned by ``stream()``.
 
-    No generator, so that leaving the loop early leaves nothing to be closed.
+    Not an async generator, since that would have to be closed if a loop over it ends
+    early.
     """
 
     __slots__ = ("_body", "_replayed")
 
     def __init__(self, body: Body) -> None:
         self._body = body
+        # How many of the gathered bytes this iterator has returned.
         self._replayed = 0
 
     async def __anext__(self) -> bytes:
@@ -122,16 +136,16 @@ class BodyStream(AsyncIterator[bytes]):
             await trio.lowlevel.checkpoint()
             self._replayed += len(gathered)
             return gathered
-        chunk = await self._body.receive_some()
-        if not chunk:
+        piece = await self._body.receive_some()
+        if not piece:
             raise StopAsyncIteration
-        return chunk
+        return piece
 
 
-async def _receive_nothing() -> bytes:  # pragma: no cover  (no bytes end at once)
+async def _receive_nothing() -> bytes:  # pragma: no cover  (a length of 0 has ended)
     await trio.lowlevel.checkpoint()
     return b""
 
 
-# What has none shares this: it never changes.
+# Shared by all messages without a body; it never changes.
 NO_BODY = Body(_receive_nothing, 0, 0)

@@ -1,29 +1,33 @@
-# The exception tree.  Split by what the reader can do about it, not by where it was
-# found.  Trio's own resource errors are not in it: they pass through untouched and keep
-# their meaning (Broken: the peer or the network; Closed: this side; Busy: two tasks).
+# The exception tree.  It is split by what the caller can do about an error, not by where
+# the error was found.  Trio's own resource errors are not in it: they pass through
+# unchanged and keep their meaning (Broken: the peer or the network; Closed: this side;
+# Busy: two tasks).
 """Every exception that trio_upgrade raises.
 
 ::
 
     TrioUpgradeError
-    ├── OpenError               a client exchange gave no response or no switch
+    ├── OpenError               a client exchange brought no response or no switch
     │   ├── Refused             the server answered with an ordinary response
-    │   │   ├── UpgradeRefused  to an offer
-    │   │   └── TunnelRefused   to a CONNECT
+    │   │   ├── UpgradeRefused  the answer to an offer
+    │   │   └── TunnelRefused   the answer to a CONNECT
     │   ├── SocksRefused        the SOCKS proxy opened no tunnel
-    │   ├── TLSFailed           no TLS could be agreed on
-    │   ├── IllegalSwitch       the server switched in a way the RFC forbids
-    │   ├── BadResponse         the server's answer is not HTTP
-    │   └── PeerGone            the server went away before its answer was complete
+    │   ├── TLSFailed           the TLS handshake failed
+    │   ├── IllegalSwitch       the server switched in a way that the RFC forbids
+    │   ├── BadResponse         the server's answer is not valid HTTP
+    │   └── PeerGone            the connection ended before the answer was complete
     ├── BodyError               reading a message body failed
-    │   ├── BadBody             its framing is broken, or the peer left in the middle
+    │   ├── BadBody             its framing is broken, or it is incomplete
     │   ├── BodyTimeout         it came too slowly
     │   └── BodyTooLarge        it is longer than the reader's limit
     ├── NotOffered              the app accepted a protocol that was not offered
-    ├── Unavailable             the server takes no more switches now
-    ├── MalformedMessage        what came is not an HTTP/1.1 message we can accept
-    ├── HalfCloseUnsupported    the transport has no way to end one direction only
-    └── UsageError              a call that the state of its object does not permit
+    ├── Unavailable             the server accepts no more switches now
+    ├── MalformedMessage        the peer sent no HTTP/1.1 message that we accept
+    ├── HalfCloseUnsupported    the transport cannot end one direction only
+    └── UsageError              the state of the object does not allow the call
+
+``Refused`` and its two subclasses carry a :class:`ClientResponse`; therefore they are
+defined beside it, in ``_client/response.py``.
 """
 
 from __future__ import annotations
@@ -33,26 +37,27 @@ from ._util import public
 
 @public
 class TrioUpgradeError(Exception):
-    """The root of every exception that is trio_upgrade's own."""
+    """The base class of all exceptions that trio_upgrade defines."""
 
 
 @public
 class OpenError(TrioUpgradeError):
-    """A client exchange ended without the response or the switch it was made for.
+    """A client exchange ended without the response or the switch that it asked for.
 
-    Whatever its kind, nothing is left open by it when it comes out of
-    :func:`open_upgrade`.
+    If :func:`open_upgrade`, :func:`open_tunnel` or :func:`open_connection` raises it,
+    nothing is left open.
     """
 
 
 @public
 class SocksRefused(OpenError):
-    """A SOCKS proxy opened no tunnel, or what it said is not SOCKS5.
+    """A SOCKS proxy opened no tunnel, or its reply is not SOCKS5.
 
     Attributes:
-        proxy: ``host:port`` of that proxy, which may be any of a chain.
-        code: The reply code (RFC 1928 §6): 2 forbidden, 4 host unreachable, 5 refused
-            and so on; None where it did not get so far, for want of credentials say.
+        proxy: ``host:port`` of that proxy, which may be any proxy of a chain.
+        code: The reply code (RFC 1928 §6), for example 2 forbidden, 4 host unreachable,
+            5 connection refused. None if there was no reply to the request, for example
+            because the credentials were wrong.
     """
 
     def __init__(self, reason: str, proxy: str, code: int | None) -> None:
@@ -63,11 +68,11 @@ class SocksRefused(OpenError):
 
 @public
 class TLSFailed(OpenError):
-    """TLS could not be agreed on; the connection is closed.
+    """The TLS handshake failed; the connection is closed.
 
-    The certificate is not trusted or of another name, the other side does not speak
-    TLS, no version or protocol is spoken by both. The :exc:`ssl.SSLError`, where there
-    is one, is the ``__cause__``.
+    Reasons: the certificate is not trusted or has another name, the peer does not speak
+    TLS, or the two sides have no TLS version or protocol in common. The
+    :exc:`ssl.SSLError`, if there is one, is the ``__cause__``.
     """
 
 
@@ -93,7 +98,7 @@ class BadResponse(OpenError):
 class PeerGone(OpenError):
     """The server ended or reset the connection before its answer was complete.
 
-    The transport's own error, where there was one, is the ``__cause__``.
+    The error of the transport, if there was one, is the ``__cause__``.
     """
 
 
@@ -101,12 +106,12 @@ class PeerGone(OpenError):
 class BodyError(TrioUpgradeError):
     """Reading a message body failed.
 
-    Of the app's own request and left uncaught it is no bug: the server answers with
-    :attr:`status`, and closes the connection if what follows cannot be told from the
-    body any more.
+    An app need not catch it for its own request, and it is not logged as a bug: the
+    server answers with :attr:`status`, and closes the connection if it cannot find the
+    end of the body any more.
 
     Attributes:
-        status: The status code that tells the peer.
+        status: The status code for the peer.
     """
 
     status = 400
@@ -114,7 +119,7 @@ class BodyError(TrioUpgradeError):
 
 @public
 class BadBody(BodyError):
-    """The body's framing is broken, or the peer left in the middle of it (400)."""
+    """The framing of the body is broken, or the connection ended inside it (400)."""
 
 
 @public
@@ -129,10 +134,10 @@ class BodyTimeout(BodyError):
 
 @public
 class BodyTooLarge(BodyError):
-    """The body is longer than the limit of whoever reads it (413).
+    """The body is longer than its reader allows (413).
 
     Attributes:
-        limit: That limit, in bytes.
+        limit: The limit of the reader, in bytes.
     """
 
     status = 413
@@ -146,8 +151,9 @@ class BodyTooLarge(BodyError):
 class NotOffered(TrioUpgradeError):
     """The app accepted a protocol that the request did not offer (RFC 9110 §7.8).
 
-    Nothing was sent. Left uncaught in an app it is no bug: the server answers with
-    a 426 that names the protocol (RFC 9110 §15.5.22) and the connection goes on.
+    Nothing was sent. An app need not catch it, and it is not logged as a bug: the server
+    answers with a 426 that names the protocol (RFC 9110 §15.5.22), and the connection
+    goes on.
 
     Attributes:
         protocol: The protocol that the app named.
@@ -160,18 +166,19 @@ class NotOffered(TrioUpgradeError):
 
 @public
 class Unavailable(TrioUpgradeError):
-    """The server takes no more switches: it drains, or has as many as it may.
+    """The server accepts no more switches now.
 
-    Nothing was sent. Left uncaught in an app it is no bug: the client gets a 503.
+    Either it is draining, or ``Limits.upgraded`` is reached. Nothing was sent. An app
+    need not catch it, and it is not logged as a bug: the client gets a 503.
     """
 
 
 @public
 class MalformedMessage(TrioUpgradeError):
-    """What the peer sent is not an HTTP/1.1 message that we accept.
+    """The peer sent bytes that are not an HTTP/1.1 message, or one that we refuse.
 
     Attributes:
-        status: The status code that tells a client so.
+        status: The status code for a client.
     """
 
     def __init__(self, reason: str, status: int = 400) -> None:
@@ -181,15 +188,15 @@ class MalformedMessage(TrioUpgradeError):
 
 @public
 class HalfCloseUnsupported(TrioUpgradeError):
-    """``send_eof`` on a stream whose transport cannot end one direction only.
+    """``send_eof`` was called on a stream whose transport cannot end one direction only.
 
-    TLS is the usual case. Nothing was done; ``aclose`` ends both directions.
+    The usual case is TLS. The call did nothing; ``aclose`` ends both directions.
     """
 
 
 @public
 class UsageError(TrioUpgradeError, RuntimeError):
-    """A call that the state of its object does not permit, a second accept say.
+    """The state of an object does not allow the call, for example a second accept.
 
-    It is a bug of the caller's, and the call did nothing.
+    It is a bug in the calling code. The call did nothing.
     """

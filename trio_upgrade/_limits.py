@@ -1,5 +1,5 @@
-# Every bound that a user may want to move, in one place.  A field exists only where
-# something enforces it.
+# All limits that a user can change, in one place.  A field exists only if some code
+# enforces it.
 from __future__ import annotations
 
 from typing import dataclass_transform, final
@@ -8,14 +8,14 @@ from ._util import Record, public
 
 
 @dataclass_transform(kw_only_default=True, frozen_default=True)
-class _Bounds(Record):
-    # Apart from Limits, so that checkers take the arguments from its fields.
-    def __init__(self, **bounds: float | None) -> None:
+class _CheckedLimits(Record):
+    # A base class, so that type checkers take the arguments of Limits from its fields.
+    def __init__(self, **values: float | None) -> None:
         kind = type(self)
         types = kind.__annotations__
-        for name, value in bounds.items():
+        for name, value in values.items():
             if name not in types:
-                raise TypeError(f"there is no bound {name!r}")
+                raise TypeError(f"there is no limit {name!r}")
             if value is None and "None" in types[name]:
                 continue
             if not isinstance(value, int | float):
@@ -23,96 +23,120 @@ class _Bounds(Record):
             if not value >= 0:
                 raise ValueError(f"{name} must not be negative, not {value!r}")
         for name in types:
-            # Not into vars(): an object that was never asked for it is read faster.
-            object.__setattr__(self, name, bounds.get(name, getattr(kind, name)))
+            # Not by vars(): attributes are read faster if no __dict__ was ever made.
+            object.__setattr__(self, name, values.get(name, getattr(kind, name)))
 
 
 @public
 @final
-class Limits(_Bounds):
-    """The bounds of a server or a client connection: bytes, counts and seconds.
+class Limits(_CheckedLimits):
+    """The limits of a server or of a client connection: bytes, counts and seconds.
 
-    Immutable, so one object can serve any number of connections.
+    Immutable, so one object can be shared by any number of connections.
+
+    None disables a limit. Only the fields whose type allows None take it. No time limit
+    of HTTP applies to a stream after the switch; only ``linger`` does.
 
     Raises:
-        ValueError: A bound is negative.
-        TypeError: A bound is no number, or None where that means nothing; or there is
-            no such bound.
+        ValueError: A value is negative.
+        TypeError: A value is not a number, or None for a field that cannot be disabled;
+            or there is no limit of that name.
     """
 
     header_bytes: int = 32 * 1024
-    """The longest message head, in bytes, first line to blank line; also the longest
-    chunk header or trailer block. Browsers with large cookies send up to 16 KiB."""
+    """The longest message head in bytes, from the start-line to the blank line; also
+    the longest chunk header and the longest trailer section. Cannot be None. Browsers
+    with large cookies send up to 16 KiB; this is twice as much. A longer request head
+    gets a 431, or a 414 if the request line alone is too long."""
 
     header_fields: int = 128
-    """The most fields in one head. Nothing legitimate is known to send 100."""
+    """The largest number of fields in one header section or trailer section. Cannot be
+    None. No legitimate message is known to have 100. A request with more fields gets a
+    431."""
 
     body_bytes: int = 1024 * 1024
-    """The most body bytes that ``read()`` gathers in memory when it is called without
-    a limit of its own. A body that is streamed has no such bound."""
+    """The largest body in bytes that ``read()`` holds in memory, if the call gives no
+    limit of its own. Cannot be None. nginx accepts bodies of up to 1 MiB by default,
+    too. A body that is streamed has no limit."""
 
     drain_body: int = 64 * 1024
-    """The most body bytes that are read and dropped when the app did not want them,
-    so that the connection can go on or switch. One receive's worth: it costs less
-    than a new connection."""
+    """How many bytes of a body that the app did not read are read and dropped, so that
+    the connection can go on or switch. Cannot be None. 64 KiB is one receive, which
+    costs less than a new connection."""
 
     refusal_body: int = 64 * 1024
-    """The most bytes of a refusal's body that a failed ``open_upgrade`` keeps."""
+    """How many bytes of the body of a refusal are kept when ``open_upgrade`` or
+    ``open_tunnel`` fails; a longer body is cut. Cannot be None. 64 KiB is one receive,
+    and enough for the text of an error."""
 
     informational: int = 16
-    """The most 1xx responses that a client takes before the final one. A server that
-    sends more is not going to stop (RFC 9110 §15.2 sets no number)."""
+    """The largest number of 1xx responses that a client accepts before the final
+    response. Cannot be None. RFC 9110 §15.2 sets no number; a server that sends more
+    than 16 will not stop by itself."""
 
     read_ahead: int = 64 * 1024
-    """The most bytes that ``Request.wait_disconnect`` reads and keeps while it watches
-    for the client's end. A client that sends more than a whole receive ahead is not
-    watched any further."""
+    """How many bytes ``Request.wait_disconnect`` reads and keeps while it waits for the
+    client to disconnect. Cannot be None. 64 KiB is one receive; if a client sends more
+    than that ahead of its turn, its disconnect is not noticed any more."""
 
     connections: int | None = 10_000
-    """The most connections that are served at a time; further ones wait in the kernel's
-    backlog, and nobody is turned away. An idle one takes a few KiB here."""
+    """The largest number of connections served at the same time. Further connections
+    wait in the kernel's backlog and are not refused. None disables it. An idle
+    connection takes a few KiB in this process."""
 
     upgraded: int | None = None
-    """The most connections that have switched at a time; further offers get a 503. How
-    many are too many only the protocol knows."""
+    """The largest number of switched connections at the same time; further offers get a
+    503. None disables it, and is the default because the right number depends on the
+    protocol."""
 
     requests_per_connection: int | None = None
-    """The most requests on one connection; the last answer says that it ends. It spreads
-    clients anew over the servers behind a balancer, and is of no other use."""
+    """The largest number of requests on one connection; the last response says that the
+    connection ends. None disables it, and is the default because the limit has only one
+    use: clients connect again, and so spread over all servers behind a load
+    balancer."""
 
     header_timeout: float | None = 10.0
-    """Seconds for a whole head: for the first from accept on, TLS handshake included,
-    for later ones from their first byte. 408 if something of it has come. As nginx and
-    Go's guides have it within a factor of six; a head is one packet."""
+    """Seconds to receive a whole request head. The time of the first one starts at
+    accept and includes the TLS handshake; the time of a later one starts at its first
+    byte. Then a 408 is sent if a part has come, and the connection is closed. None
+    disables it. A request head is usually one packet; nginx allows 60 seconds, and the
+    values in guides for Go are within a factor of six, too."""
 
     keep_alive_timeout: float | None = 5.0
-    """Seconds that a connection may lie idle between two requests; then it is closed
-    without a word. As Node."""
+    """Seconds that a connection may be idle between two requests; then it is closed
+    without a response. None disables it. Node has 5 seconds, too."""
 
     body_timeout: float | None = 30.0
-    """Seconds that the reader of a body waits for the next ``body_progress`` bytes.
-    The time that an app takes between two reads does not count. 408."""
+    """Seconds that the reader of a body waits for the next ``body_progress`` bytes;
+    then it raises ``BodyTimeout``, which becomes a 408. The time between two reads of
+    the app does not count. None disables it. nginx allows 60 seconds for a single
+    byte."""
 
     body_progress: int = 1024
-    """The bytes of a body that must come within ``body_timeout``. A modem is faster; who
-    sends a byte now and then only wants to stay."""
+    """How many bytes of a body must come within ``body_timeout`` seconds. Cannot be
+    None. Even a modem sends 1 KiB in that time; a client that sends a byte now and then
+    only wants to hold the connection."""
 
     response_timeout: float | None = None
-    """Seconds that the app may take from a whole head to the beginning of its answer,
-    the body included; then it is cancelled and a 503 sent. It ends with the switch.
-    None, since apps that hold a request open are as legitimate as fast ones."""
+    """Seconds from the complete request head to the start of the app's response,
+    including the time to read the body; then the app is cancelled and a 503 is sent. It
+    ends at the switch. None disables it, and is the default because an app that holds a
+    request open is as legitimate as a fast one."""
 
     send_timeout: float | None = 30.0
-    """Seconds within which the peer must take each 64 KiB of an answer; then it is
-    reset. An app that is sending is not cancelled: to it the connection is broken. 0 is
-    for what need not wait at all. It ends with the switch, like all the others."""
+    """Seconds within which the peer must accept each 64 KiB of a response; then the
+    connection is reset. An app that is sending is not cancelled: for it the connection
+    is broken. 0 allows only a send that need not wait. It ends at the switch. None
+    disables it. nginx allows 60 seconds between two writes."""
 
     continue_timeout: float = 1.0
-    """Seconds that a client waits for a 100 before it sends the body all the same, if
-    the request says ``Expect: 100-continue``. As curl; a server that knows nothing of
-    it must not make the client wait for ever (RFC 9110 §10.1.1)."""
+    """Seconds that a client waits for a 100 before it sends the body anyway, if the
+    request has ``Expect: 100-continue``. Cannot be None: a server that does not know
+    the expectation must not make the client wait for ever (RFC 9110 §10.1.1). curl
+    waits 1 second, too."""
 
     linger: float | None = 2.0
-    """Seconds that a closing connection goes on reading, so that the peer gets our
-    last bytes and not a reset (RFC 9112 §9.6). 0 does not wait; None waits until the
-    peer has closed too."""
+    """Seconds that a closing connection still reads, so that the peer gets our last
+    bytes and not a reset (RFC 9112 §9.6). 0 does not wait; None disables the limit, so
+    that the close waits until the peer has closed as well. Apache's SECONDS_TO_LINGER
+    is 2, too."""

@@ -1,4 +1,5 @@
-# Objects that never change, and what is in an exception group.
+# Helpers for every package: the public path of names, immutable objects, exception
+# groups.
 from __future__ import annotations
 
 from dataclasses import FrozenInstanceError
@@ -8,18 +9,18 @@ T = TypeVar("T")
 
 
 def public(thing: T) -> T:
-    """Let a class or function say that it is of ``trio_upgrade``, where users find it.
+    """Set ``__module__`` of a class or function to ``trio_upgrade``, where users find it.
 
-    So tracebacks, ``repr`` and ``help`` show no private module; Trio does the same. By a
-    decorator, and not when ``__init__`` hands a name out: an exception may be raised
-    before its name was ever asked for.
+    Then tracebacks, ``repr`` and ``help`` show no private module, as in Trio. This is a
+    decorator, because ``__init__`` imports each name at its first use, and an exception
+    may be raised before that.
     """
     cast("Any", thing).__module__ = "trio_upgrade"
     return thing
 
 
 class Frozen:
-    """An object that stays as its ``__init__`` makes it, past ``__setattr__``."""
+    """An immutable object. Its ``__init__`` sets attributes past ``__setattr__``."""
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
         raise FrozenInstanceError(f"cannot assign to field {name!r}")
@@ -29,7 +30,7 @@ class Frozen:
 
 
 class Record(Frozen):
-    """One that is compared, hashed and shown by its attributes."""
+    """A frozen object that is compared, hashed and shown by its attributes."""
 
     def __eq__(self, other: object) -> bool:
         if type(self) is not type(other):
@@ -47,14 +48,14 @@ class Record(Frozen):
 def split_errors(
     exc: BaseException,
 ) -> tuple[Exception | None, BaseException | None]:
-    """Split what left a scope into errors and the rest.
+    """Split an exception that left a scope into errors and the rest.
 
-    ``except Exception`` is not enough: a group of a ValueError and a Cancelled passes
-    it by and takes the server along.
+    ``except Exception`` is not enough: it does not catch a group of a ValueError and a
+    Cancelled, which would then end the whole server.
 
     Returns:
-        The errors and what must go on its way (Cancelled, KeyboardInterrupt,
-        SystemExit), each None where there is none of it.
+        The errors, and the exceptions that must propagate (Cancelled, KeyboardInterrupt,
+        SystemExit). Each is None if there are none.
     """
     if isinstance(exc, BaseExceptionGroup):
         return cast("BaseExceptionGroup[BaseException]", exc).split(Exception)
@@ -64,7 +65,7 @@ def split_errors(
 
 
 def find_leaves(exc: BaseException) -> list[BaseException]:
-    """Return the exceptions in a group of groups, or the one given."""
+    """Return all exceptions inside nested groups; a single exception as a list of one."""
     if isinstance(exc, BaseExceptionGroup):
         group = cast("BaseExceptionGroup[BaseException]", exc)
         return [leaf for inner in group.exceptions for leaf in find_leaves(inner)]

@@ -1,6 +1,6 @@
-# Helpers for the tests of programs that use trio_upgrade, and for our own.  No pytest
-# here: they work under any test runner.
-"""Test apps and clients without a socket, byte for byte."""
+# Helpers for tests of programs that use trio_upgrade, and for our own tests.  They do not
+# use pytest, so they work with any test runner.
+"""Test apps and clients without sockets, with exact bytes and packets."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal, final
 import trio
 import trio.testing
 
-# As a user's program would: an add-on has no way in that others have not.
+# Only public names, as in a user's program: an add-on gets no private access.
 from . import Limits, open_connection, serve_stream
 
 if TYPE_CHECKING:
@@ -39,21 +39,26 @@ async def open_pair(
                 ...
 
     Args:
-        nursery: Runs the server's side, which ends with the connection.
-        app: What is tested.
-        limits: The bounds of both sides.
-        strict: Whether the app's exceptions come out of the nursery.
+        nursery: Runs the task of the server, which ends with the connection.
+        app: The app to test.
+        limits: The limits of both sides.
+        strict: Whether exceptions of the app leave the nursery; if not, they are logged.
+
+    Returns:
+        The connection of the client, to be used in ``async with``.
     """
-    near, far = trio.testing.memory_stream_pair()
-    nursery.start_soon(partial(serve_stream, app, far, limits=limits, strict=strict))
-    return await open_connection("http://testserver", limits=limits, stream=near)
+    client_end, server_end = trio.testing.memory_stream_pair()
+    nursery.start_soon(
+        partial(serve_stream, app, server_end, limits=limits, strict=strict)
+    )
+    return await open_connection("http://testserver", limits=limits, stream=client_end)
 
 
 def split_points(data: bytes) -> Iterator[tuple[bytes, ...]]:
-    """Yield every way that matters to cut bytes into packets.
+    """Yield the ways to cut bytes into packets that a test should try.
 
-    Whole, in two at every point, and byte by byte. Whatever reads a wire has to give
-    the same result for each.
+    They are: one packet, two packets cut at each point, and one packet for each byte.
+    A parser must give the same result for all of them.
     """
     yield (data,)
     for point in range(1, len(data)):
@@ -64,20 +69,21 @@ def split_points(data: bytes) -> Iterator[tuple[bytes, ...]]:
 
 @final
 class ScriptedPeer(trio.abc.HalfCloseableStream):
-    """The near end of a connection whose far end follows a script.
+    """A stream to a peer that follows a script.
 
-    It is a stream: give it to :func:`serve_stream`, or to a client as ``stream=``. Each
-    ``receive_some`` returns one packet of the script, which makes packet boundaries
-    exact; what is sent is recorded.
+    Give it to :func:`serve_stream`, or to a client as ``stream=``. Each
+    ``receive_some`` returns one packet of the script, so packet boundaries are exact.
+    What is sent to the peer is recorded.
 
     Args:
-        script: Packets, in order.
-        then: What follows them: the peer's ``"end"``, a ``"reset"``, or ``"silence"``.
+        script: The packets that the peer sends, in order.
+        then: What the peer does after the last packet: ``"end"`` its direction,
+            ``"reset"`` the connection, or ``"silence"``.
 
     Attributes:
-        sent: Everything that was sent to the peer.
-        got_eof: Whether our direction was ended.
-        closed: Whether this end was closed.
+        sent: All bytes that were sent to the peer.
+        got_eof: Whether ``send_eof`` was called.
+        closed: Whether this stream was closed.
     """
 
     def __init__(
@@ -93,21 +99,21 @@ class ScriptedPeer(trio.abc.HalfCloseableStream):
 
     @property
     def packets_left(self) -> int:
-        """How many packets of the script were not received yet."""
+        """How many packets of the script have not been received yet."""
         return len(self._script)
 
     def hold_until_sent(self, marker: bytes) -> ScriptedPeer:
-        """Hold the script back until :attr:`sent` contains ``marker``; return self."""
+        """Delay the script until :attr:`sent` contains ``marker``; return ``self``."""
         self._held_until = marker
         return self
 
     def feed(self, *packets: bytes) -> None:
-        """Add packets to the script while it runs."""
+        """Add packets to the end of the script, also while a task waits for them."""
         self._script.extend(packet for packet in packets if packet)
         self._wake()
 
     def finish(self, then: Literal["end", "reset"] = "end") -> None:
-        """Let the peer end, or reset, the connection behind its packets."""
+        """Let the peer end or reset the connection after its last packet."""
         self._then = then
         self._wake()
 
@@ -115,7 +121,7 @@ class ScriptedPeer(trio.abc.HalfCloseableStream):
         """Wait until :attr:`sent` contains ``marker``.
 
         Raises:
-            trio.ClosedResourceError: The connection was closed, so it never will.
+            trio.ClosedResourceError: The stream was closed, so nothing more is sent.
         """
         await trio.lowlevel.checkpoint()
         while marker not in self.sent:
@@ -124,13 +130,13 @@ class ScriptedPeer(trio.abc.HalfCloseableStream):
             await self._changed.wait()
 
     async def wait_closed(self) -> None:
-        """Wait until this end is closed."""
+        """Wait until this stream is closed."""
         await trio.lowlevel.checkpoint()
         while not self.closed:
             await self._changed.wait()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        """Return the script's next packet, in parts if it is longer than asked for."""
+        """Return the next packet of the script, or its first ``max_bytes`` bytes."""
         if max_bytes is not None and operator.index(max_bytes) < 1:
             raise ValueError("max_bytes must be >= 1")
         await trio.lowlevel.checkpoint()
@@ -150,7 +156,7 @@ class ScriptedPeer(trio.abc.HalfCloseableStream):
             await self._changed.wait()
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """Record what is sent."""
+        """Record the data in :attr:`sent`."""
         await trio.lowlevel.checkpoint()
         self._check_open()
         if self.got_eof:
@@ -161,26 +167,26 @@ class ScriptedPeer(trio.abc.HalfCloseableStream):
         self._wake()
 
     async def wait_send_all_might_not_block(self) -> None:
-        """Return at once: the peer always reads."""
+        """Return after a checkpoint: the peer always reads."""
         await trio.lowlevel.checkpoint()
         self._check_open()
 
     async def send_eof(self) -> None:
-        """Record the end of our direction."""
+        """Record the end of our direction in :attr:`got_eof`."""
         await trio.lowlevel.checkpoint()
         self._check_open()
         self.got_eof = True
         self._wake()
 
     async def aclose(self) -> None:
-        """Record the close."""
+        """Record the close in :attr:`closed`."""
         self.closed = True
         self._wake()
         await trio.lowlevel.checkpoint()
 
     def _check_open(self) -> None:
         if self.closed:
-            raise trio.ClosedResourceError("this end was closed")
+            raise trio.ClosedResourceError("this stream was closed")
 
     def _wake(self) -> None:
         self._changed.set()

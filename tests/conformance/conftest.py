@@ -1,4 +1,4 @@
-# Fixtures that run each wire test over every kind of stream.
+# The kinds of stream over which each wire test runs.
 from __future__ import annotations
 
 import pytest
@@ -14,11 +14,11 @@ def tls_contexts() -> Contexts:
 
 @pytest.fixture(params=KINDS)
 def serving(request: pytest.FixtureRequest, tls_contexts: Contexts) -> Serving:
-    """A server to send bytes to."""
+    """A server to which a test sends bytes."""
     return Serving(request.param, tls_contexts)
 
 
 @pytest.fixture(params=KINDS)
 def dialling(request: pytest.FixtureRequest, tls_contexts: Contexts) -> Dialling:
-    """A client whose server sends scripted bytes."""
+    """A client, and a server that sends the bytes of a test."""
     return Dialling(request.param, tls_contexts)

@@ -11,7 +11,7 @@ MUTANTS = {
         "map(check_protocol, protocols)",
         "map(check_protocol, sorted(protocols))",
     ),
-    "U02": Mutant("ServerExchange.answer", "self._last", "bool(self.request.upgrades)"),
+    "U02": Mutant("Exchange.answer", "self._last", "bool(self.request.upgrades)"),
     "U03": Mutant(
         "fold_protocol", "name.lower() + slash + version", "name + slash + version"
     ),
@@ -39,16 +39,16 @@ MUTANTS = {
     "U10": Mutant("serve", "handler(request, ..., ...)", "handler(None, ..., ...)"),
     "U12": Mutant("switch_fields", '(b"Connection", b"Upgrade")'),
     "U15": Mutant(
-        "ServerExchange.accept_upgrade",
-        "if codec.continue_owed: ...",
-        "if codec.client_waits: ...",
+        "Exchange._complete_request",
+        "if http.continue_owed: ...",
+        "if http.client_waits: ...",
     ),
     "U16": Mutant(
-        "ServerExchange._hand_over",
+        "Exchange._switch_to",
         "UpgradedStream(..., rest, ended=ended)",
         "UpgradedStream(..., rest.lstrip(), ended=ended)",
     ),
-    "U17": Mutant("_receive_body", "http.codec.client_waits", "http.codec.body_left"),
+    "U17": Mutant("_receive_body", "http.client_waits", "http.body_left"),
     "U21": Mutant("offer_fields", '["Upgrade", *options]', '["Upgrade"]'),
     "U24": Mutant(
         "advertise",
@@ -57,7 +57,7 @@ MUTANTS = {
     ),
     "U29": Mutant("_is_value", "re.compile(...).fullmatch", "re.compile(...).match"),
     "U34": Mutant(
-        "frame_response",
+        "ServerCodec.write_response",
         "status not in (_NO_CONTENT, _NOT_MODIFIED)",
         "status != _NOT_MODIFIED",
     ),
@@ -72,21 +72,21 @@ MUTANTS = {
         "must_close", "if unread == 0: return False", "if unread == 0: return True"
     ),
     # Bodies
-    "U31": Mutant("_receive_body", "http.codec.client_waits", "False"),
-    "U32": Mutant("client_waits", "not self._buffer"),
+    "U31": Mutant("_receive_body", "http.client_waits", "False"),
+    "U32": Mutant("ServerCodec.client_waits", "not self._buffer"),
     "M07": Mutant(
-        "_check_body",
+        "_check_body_length",
         'codings[-1:] != ["chunked"] or codings.count("chunked") > 1',
         "not codings",
     ),
-    "M10": Mutant("ServerExchange.answer", "await self._drain_body(http)"),
+    "M10": Mutant("Exchange.answer", "await self._drain_body(http)"),
     # CONNECT
     "C01": Mutant("parse_connect_authority", "not authority.port"),
     "C02": Mutant("_MAX_PORT", "65535", "99999"),
     "C03": Mutant(
         "opens_tunnel", "status < _MULTIPLE_CHOICES", "status <= _MULTIPLE_CHOICES + 2"
     ),
-    "C06": Mutant("parse_response", "raw = drop_framing(raw)"),
+    "C06": Mutant("ClientCodec.parse_response", "raw = drop_framing(raw)"),
     "C07": Mutant("check_request", 'head.startswith(b"CONNECT ")', "False"),
     "C08": Mutant(
         "ClientConnection.connect",
@@ -100,16 +100,20 @@ MUTANTS = {
         'if method == "CONNECT": return False',
     ),
     "O03": Mutant(
-        "ServerExchange.answer",
+        "Exchange.answer",
         "self.request.method",
         '"user-agent" in self.request.headers or self.request.method',
     ),
     # Strict reading
     "M01": Mutant("_check_host", "check_authority(values[0])"),
-    "M03": Mutant("start_exchange", "self._role is h11.SERVER", "False"),
+    "M03": Mutant(
+        "ServerCodec._start_exchange",
+        "self._skip_blank = True",
+        "self._skip_blank = False",
+    ),
     "M04": Mutant("check_head", r'head.count(b"\n") != lines'),
     "M06": Mutant(
-        "_check_body",
+        "_check_body_length",
         'raise MalformedMessage("both Content-Length and Transfer-Encoding")',
         "return",
     ),
@@ -117,25 +121,25 @@ MUTANTS = {
     # The client
     "U14": Mutant("RequestSender.take_in", "await self._done.wait()"),
     "U18": Mutant(
-        "HTTPCodec.hand_over", "bytes(self._buffer)", "bytes(self._buffer[3:])"
+        "MessageCodec.detach", "bytes(self._buffer)", "bytes(self._buffer[3:])"
     ),
     "U19": Mutant("connection._LAST_INFORMATIONAL", "199", "100"),
     "U30": Mutant("complete_fields", "not body and expects_anything(fields)", "False"),
     "M02": Mutant(
-        "RequestSender._send",
-        "head + http.codec.write_end()",
-        r'head + http.codec.write_end() + b"\r\n"',
+        "ClientHTTP.send_end",
+        "head + self._codec.write_end()",
+        r'head + self._codec.write_end() + b"\r\n"',
     ),
     "M08": Mutant("ClientConnection._claim", "await http.has_unasked_input()", "False"),
     "M12": Mutant(
         "ClientConnection._claim",
-        "self._spent or http.ended or not http.reusable",
+        "self._spent or http.ended or not http.is_reusable",
         "self._spent",
     ),
     # Ends
     "M09": Mutant("ServerHTTP.send_response", "await self.send_short(head + body)"),
     "M13": Mutant(
-        "ServerExchange.answer",
+        "Exchange.answer",
         "if http.closes: return False",
         "if http.closes: return True",
     ),
@@ -144,5 +148,5 @@ MUTANTS = {
     "M16": Mutant(
         "close_in_stages", "math.inf if linger is None else linger", "math.inf"
     ),
-    "M18": Mutant("frame_response", "close and not closing", "False"),
+    "M18": Mutant("ServerCodec.write_response", "close and not closing", "False"),
 }

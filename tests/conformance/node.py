@@ -1,5 +1,5 @@
-# Wire cases that Node.js was measured on (20, 24 and 26), and what we do with them.
-# docs/node.md is made from this and from the marks of all tests.
+# Cases with which Node.js 20, 24 and 26 were tested, and what we do.  docs/node.md is
+# made from this and from the marks of all tests.
 from __future__ import annotations
 
 from typing import NamedTuple
@@ -9,10 +9,10 @@ class Case(NamedTuple):
     """A row.
 
     Attributes:
-        given: What comes in; UP is an offer of echo, 101 the legal answer.
+        given: What is received; UP is an offer of echo, 101 the legal answer.
         ours: What we do.
-        node: What Node does instead; empty where it does the same.
-        why_untested: For a row that no test can have.
+        node: What Node does instead; empty if it does the same.
+        why_untested: Why the row cannot have a test.
     """
 
     given: str
@@ -24,16 +24,19 @@ class Case(NamedTuple):
 CASES = {
     "S1": Case(
         "UP and bytes in one packet",
-        "they are the first bytes of the stream; `head` shows them",
-        "they are in `head` only: a pipe from the socket never sees them",
+        "the bytes are first in the stream; `head` shows them",
+        "they are only in `head`: a pipe from the socket never gets them",
     ),
     "S2": Case("UP, then bytes one by one", "the same stream; `head` may be empty"),
-    "S3": Case("UP and 300,000 bytes", "`head` has what one read took, 64 KiB with UP"),
+    "S3": Case(
+        "UP and 300,000 bytes",
+        "`head` has what one receive returned: 64 KiB, including UP",
+    ),
     "S4": Case(
         "half an offer: one field, a wrong option, an empty list", "an ordinary request"
     ),
     "S5": Case("options and names in any case, order and number of lines", "an offer"),
-    "S6": Case("`Connection: close, upgrade`", "an offer; the close is HTTP's"),
+    "S6": Case("`Connection: close, upgrade`", "an offer; the close is ignored"),
     "S7": Case("two Upgrade lines", "one list, in order, in `request.upgrades`"),
     "S8": Case(
         "the offer in HTTP/1.0, 0.9, 2.0",
@@ -58,7 +61,7 @@ CASES = {
     ),
     "S13": Case(
         "a refused offer and the next request in one packet",
-        "both are answered, in order, also behind a body",
+        "both are answered, in order, also after a body",
         "the second request is lost",
     ),
     "S14": Case(
@@ -73,18 +76,18 @@ CASES = {
         "the response is lost, a bare 400 comes",
     ),
     "S17": Case(
-        "a GET, then UP, on a connection that may carry one request",
+        "a GET, then UP, on a connection limited to one request",
         "the response with `Connection: close`, then the end",
-        "the offer is accepted all the same",
+        "the offer is accepted anyway",
     ),
     "S18": Case(
-        "length with coding, two lengths, NUL, blank before the colon, fold, LF alone, "
+        "length with coding, two lengths, NUL, blank before the colon, fold, bare LF, "
         "HTTP/1.2",
         "400, close",
     ),
     "S19": Case(
         "an offer with `Transfer-Encoding: gzip`",
-        "400 (501 below chunked), close",
+        "400 (501 before chunked), close",
         "switches; the body is stream data",
     ),
     "S20": Case(
@@ -94,15 +97,15 @@ CASES = {
     ),
     "S21": Case(
         "an offer whose body stalls",
-        "no 101 before its end, no HTTP behind a 101",
-        "may write a 408 behind the 101",
+        "no 101 before its end, no HTTP after a 101",
+        "may write a 408 after the 101",
     ),
     "S22": Case(
         "an offer with garbled chunks",
         "the body's reader raises; 400, no 101",
         "hangs without an error",
     ),
-    "S23": Case("an offer whose body nobody reads", "it is dropped, then the 101"),
+    "S23": Case("an offer whose body is not read", "it is dropped, then the 101"),
     "S24": Case(
         "CONNECT to an app that has no tunnels",
         "a response, then the end",
@@ -112,12 +115,14 @@ CASES = {
     "S26": Case("CONNECT with upgrade fields", "a CONNECT; it offers nothing"),
     "S27": Case("the HTTP/2 preface", "505, close", "closes"),
     "S28": Case(
-        "an offer that nobody wants, h2c say",
+        "an offer that the app ignores, for example h2c",
         "an ordinary request, its body with it",
-        "waits for ever once any listener is there",
+        "waits for ever if there is an `upgrade` listener",
     ),
-    "S29": Case("a head that stalls", "408 at `Limits.header_timeout`, not later"),
-    "S30": Case("a head over the limits", "431, or 414 within the target; close"),
+    "S29": Case("a request head that stalls", "408 exactly at `Limits.header_timeout`"),
+    "S30": Case(
+        "a request head over the limits", "431, or 414 within the target; close"
+    ),
     "S31": Case("a switched connection that idles", "stays open"),
     "S32": Case("UP, then the end", "101, echo, our end"),
     "S33": Case(
@@ -128,7 +133,7 @@ CASES = {
     "S34": Case("UP, a handler that reads late, bytes meanwhile", "nothing is lost"),
     "S35": Case(
         "a handler that does nothing, then the client's end",
-        "closed with the handler",
+        "closed when the handler returns",
         "the socket leaks",
     ),
     "S36": Case(
@@ -136,14 +141,14 @@ CASES = {
         "that connection ends",
         "the process dies",
     ),
-    "S37": Case("a flood that nobody reads", "the client waits"),
+    "S37": Case("a flood that the handler does not read", "the client waits"),
     "S38": Case(
         "a refusal with a text", "any response; the connection goes on", "always closes"
     ),
     "S39": Case(
         "a listener that is added during a request",
         "one app serves from the start",
-        "the first offer misses it",
+        "it misses the first offer",
         "there are no listeners to add",
     ),
     "S40": Case(
@@ -165,16 +170,16 @@ CASES = {
         "`IllegalSwitch`, closed",
         "the socket is destroyed without an error",
     ),
-    "C4": Case("the same, and somebody listens", "the same", "switches"),
+    "C4": Case("the same, with an `upgrade` listener", "the same", "switches"),
     "C5": Case("101 to a protocol not offered", "`IllegalSwitch`, closed", "switches"),
     "C6": Case("`HTTP/1.0 101`", "`IllegalSwitch`, closed", "switches"),
     "C7": Case(
         "101 without Upgrade or its option",
-        "`IllegalSwitch`, closed; the option can be forgiven by name",
+        "`IllegalSwitch`, closed; a missing option can be tolerated",
         "an ordinary response, and the connection is used again",
     ),
-    "C8": Case("101 with a length or a coding", "taken; the fields frame nothing"),
-    "C9": Case("100, 103, then 101", "taken; the first two are in `informational`"),
+    "C8": Case("101 with a length or a coding", "accepted; the fields are ignored"),
+    "C9": Case("100, 103, then 101", "accepted; the first two are in `informational`"),
     "C10": Case("200, 403, 426 instead", "`UpgradeRefused` with the response"),
     "C11": Case("200 that advertises", "`UpgradeRefused` with the response"),
     "C12": Case(
@@ -183,14 +188,16 @@ CASES = {
         "before 24 both",
     ),
     "C13": Case("two 101s", "the second is stream data"),
-    "C14": Case("an end or a reset before the answer is whole", "`PeerGone`"),
+    "C14": Case("an end or a reset before the answer is complete", "`PeerGone`"),
     "C15": Case(
         "101, then the end",
         "end of stream; our direction stays open",
         "ends our direction, too",
     ),
     "C16": Case(
-        "101, then a reset", "raises in the reader", "kills the process if unheard"
+        "101, then a reset",
+        "raises in the reader",
+        "ends the process if there is no listener",
     ),
     "C17": Case(
         "no answer, and a timeout",
@@ -200,7 +207,7 @@ CASES = {
     "C18": Case(
         "101 in the middle of the request's body",
         "`IllegalSwitch`, closed",
-        "switches; the rest of the body vanishes",
+        "switches; the rest of the body is lost",
     ),
     "C19": Case(
         "the request is cancelled after its 101",
@@ -217,24 +224,24 @@ CASES = {
         "the tunnel; the 100 is in `informational`",
         "a tunnel at the 100, the 200 in `head`",
     ),
-    "C22": Case("CONNECT: 200 with a length", "the tunnel; it frames nothing"),
+    "C22": Case("CONNECT: 200 with a length", "the tunnel; the length is ignored"),
     "C23": Case(
-        "CONNECT: 200, nobody listens",
+        "CONNECT: 200, no listener",
         "cannot happen",
         "the socket is destroyed",
-        "the caller is who waits for it",
+        "the caller waits for it",
     ),
-    "C24": Case("no HTTP, or a head over the limit", "`BadResponse`"),
-    "C25": Case("a status line without a reason", "taken"),
+    "C24": Case("no HTTP, or a response head over the limit", "`BadResponse`"),
+    "C25": Case("a status line without a reason", "accepted"),
     "C26": Case("an offer on a used connection", "switches as on a new one"),
     "C27": Case(
-        "a switch while others wait for a pool's connection",
+        "a switch while requests wait for a connection of a pool",
         "there is no pool",
         "",
         "there is no pool",
     ),
 }
-# Where Node fails, a test of ours has to show that we do not.
+# Node fails in these; a test must show that we do not.
 BETTER_THAN_NODE = (
     *(
         "S1",

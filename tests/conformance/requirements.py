@@ -1,24 +1,25 @@
-# The rules for an HTTP/1.1 server, client or recipient that can switch: one row each, and
-# what we do about it.  docs/conformance.md is made from this and from the tests' marks.
+# The rules for an HTTP/1.1 server, client or recipient that can switch: one row for each
+# rule, with what we do.  docs/conformance.md is made from this and from the marks of the
+# tests.
 from __future__ import annotations
 
 from typing import NamedTuple
 
-# What a role's letter stands for in the table.
+# The letters of the roles in the table.
 ROLES = {
     "S": "server",
     "C": "client",
     "I": "intermediary",
     "R": "recipient",
     "X": "sender",
-    "all": "everybody",
+    "all": "every role",
 }
-# Rows of intermediaries, which a reverse proxy will have to keep; no test yet.
+# Marks the rules for intermediaries, for a future reverse proxy.  They have no tests yet.
 PROXY = "proxy"
 
 
 class Requirement(NamedTuple):
-    """A row: where the rule stands, whose it is, how strong, and what we do."""
+    """A row: where the rule is, for which role, its level, and what we do."""
 
     where: str
     role: str
@@ -35,7 +36,7 @@ REQUIREMENTS = {
         "9110 §7.8", "C", "MAY", "offers one or more protocols, in the caller's order"
     ),
     "U02": _row(
-        "9110 §7.8", "S", "MAY", "an offer that the app leaves is an ordinary request"
+        "9110 §7.8", "S", "MAY", "an offer that the app ignores is an ordinary request"
     ),
     "U03": _row(
         "9110 §7.8", "R", "SHOULD", "names compare without case, versions exactly"
@@ -44,7 +45,7 @@ REQUIREMENTS = {
         "9110 §7.8, §15.2.2",
         "S, R",
         "MUST",
-        "a 101 names its protocol; the client takes none that does not",
+        "a 101 names its protocol; the client refuses one that does not",
     ),
     "U05": _row(
         "9110 §7.8",
@@ -58,12 +59,12 @@ REQUIREMENTS = {
         "MUST NOT",
         "a protocol that was not offered gets 426; the client refuses such a 101",
     ),
-    "U07": _row("9110 §7.8", "S", "MAY", "any of the offers can be taken"),
+    "U07": _row("9110 §7.8", "S", "MAY", "the app can accept any of the offers"),
     "U08": _row(
         "9110 §7.8, §15.5.22",
         "S",
         "MUST",
-        "a 426 names what is required; one without is a ValueError",
+        "a 426 names what is required; without it Response raises ValueError",
     ),
     "U09": _row(
         "9110 §7.8",
@@ -72,7 +73,7 @@ REQUIREMENTS = {
         "any response can advertise; only a 101 switches",
     ),
     "U10": _row(
-        "9110 §7.8", "S", "desc", "the handler has the request that it has to answer"
+        "9110 §7.8", "S", "desc", "the handler gets the request that it must answer"
     ),
     "U11": _row(
         "9110 §7.8",
@@ -84,7 +85,7 @@ REQUIREMENTS = {
         "9110 §7.8",
         "X",
         "MUST",
-        "writes the option beside every Upgrade field, and counts none without it",
+        "sends the option with every Upgrade field, and ignores a field without it",
     ),
     "U13": _row(
         "9110 §7.8",
@@ -102,30 +103,33 @@ REQUIREMENTS = {
         "9110 §7.8",
         "S",
         "MUST",
-        "an expected 100 goes out before the 101, an unexpected never",
+        "an expected 100 is sent before the 101, an unexpected one never",
     ),
     "U16": _row(
-        "9110 §7.8", "all", "desc", "the switch is of this connection, at the next byte"
+        "9110 §7.8",
+        "all",
+        "desc",
+        "the switch applies to this connection, from the next byte on",
     ),
     "U17": _row("9110 §15.2", "S", "MUST NOT", "HTTP/1.0 gets final responses only"),
     "U18": _row(
         "9110 §15.2, 9112 §6.3",
         "R",
         "desc",
-        "a 1xx ends at its blank line, framing or not",
+        "a 1xx ends at its blank line, whatever its framing fields",
     ),
     "U19": _row(
         "9110 §15.2",
         "C",
         "MUST",
-        "takes 1xx up to `Limits.informational` and keeps them with the answer",
+        "accepts up to `Limits.informational` 1xx and keeps them with the answer",
     ),
     "U20": _row("9110 §15.2", "I", "MUST", PROXY),
     "U21": _row(
         "9110 §7.6.1",
         "X",
         "MUST",
-        "connection fields are the library's; the user's options are kept beside ours",
+        "the library sends the connection fields; the user's options are kept",
     ),
     "U22": _row("9110 §7.6.1", "I", "MUST", PROXY),
     "U23": _row("9110 §7.6.1", "I", "SHOULD", PROXY),
@@ -133,7 +137,7 @@ REQUIREMENTS = {
         "9110 §7.6.1",
         "X",
         "MUST NOT",
-        "writes the options Upgrade and close, no others",
+        "sends no other options than Upgrade and close",
     ),
     "U25": _row(
         "9110 §7.6.1",
@@ -147,13 +151,13 @@ REQUIREMENTS = {
         "9110 §5.6.1",
         "X, R",
         "MUST (NOT)",
-        "lines are one list and empty elements skipped; none is sent",
+        "lines form one list; empty elements are skipped and never sent",
     ),
     "U29": _row(
         "9110 §5.5",
         "R, X",
         "MUST",
-        "control characters are refused, in what comes and in what is given",
+        "control characters are refused, from the peer and from the user",
     ),
     "U30": _row(
         "9110 §10.1.1",
@@ -165,7 +169,7 @@ REQUIREMENTS = {
         "9110 §10.1.1",
         "S",
         "MUST",
-        "the 100 goes out when the body is asked for; ignored from HTTP/1.0, else 417",
+        "the 100 is sent when the app reads; ignored in HTTP/1.0; others: 417",
     ),
     "U32": _row(
         "9110 §10.1.1", "S", "MAY", "no 100 once the body is coming, or without one"
@@ -185,7 +189,7 @@ REQUIREMENTS = {
         "9110 §9.3.6",
         "S, C",
         "desc",
-        "2xx and nothing else opens a tunnel, behind its head",
+        "only a 2xx opens a tunnel, right after its blank line",
     ),
     "C04": _row("9110 §9.3.6", "I", "MUST", PROXY),
     "C05": _row("9110 §9.3.6", "I", "SHOULD", PROXY),
@@ -193,7 +197,7 @@ REQUIREMENTS = {
         "9110 §9.3.6, 9112 §6.3",
         "C",
         "MUST",
-        "framing fields on a tunnel's 2xx frame nothing",
+        "framing fields of a 2xx to CONNECT are ignored",
     ),
     "C07": _row(
         "9110 §9.3.6", "S, C", "desc", "content on CONNECT is a 400; none is sent"
@@ -202,32 +206,32 @@ REQUIREMENTS = {
         "9112 §3.2.3",
         "C",
         "MUST",
-        "CONNECT has host:port alone, and is no other request's",
+        "only connect() sends a CONNECT, with host:port as target",
     ),
     "C09": _row("9110 §15.5.8, §11.7", "I", "MUST", PROXY),
     "M01": _row(
         "9112 §3.2",
         "C, S",
         "MUST",
-        "sends Host first; none, two or a malformed one are a 400",
+        "sends Host first; no Host, two or a malformed one: 400",
     ),
     "M02": _row(
         "9112 §2.2",
         "C",
         "MUST NOT",
-        "protocol data stand right behind the body's last byte",
+        "protocol data comes right after the last byte of the body",
     ),
     "M03": _row(
         "9112 §2.2",
         "S",
         "SHOULD",
-        "skips one blank line; TLS, HTTP/2 and noise are refused in HTTP/1.1",
+        "skips one blank line; TLS, HTTP/2 and noise get an error in HTTP/1.1",
     ),
     "M04": _row(
         "9112 §2.2, §5.1",
         "S",
         "MUST",
-        "CR or LF alone, a fold, a blank before the colon: 400",
+        "a bare CR or LF, a fold, a blank before the colon: 400",
     ),
     "M05": _row("9112 §2.3", "I", "MUST", PROXY),
     "M06": _row(
@@ -240,10 +244,13 @@ REQUIREMENTS = {
         "9112 §6.3",
         "S",
         "MUST",
-        "bad length, chunk or last coding: 400, close; codings below chunked: 501",
+        "bad length, chunk or last coding: 400, close; codings before chunked: 501",
     ),
     "M08": _row(
-        "9112 §9.2", "C", "MUST NOT", "bytes that answer nothing close the connection"
+        "9112 §9.2",
+        "C",
+        "MUST NOT",
+        "bytes that answer no request close the connection",
     ),
     "M09": _row(
         "9112 §9.2, §9.3.2",
@@ -255,43 +262,46 @@ REQUIREMENTS = {
         "9112 §9.3",
         "S, C",
         "MUST",
-        "skips `Limits.drain_body` bytes at most, else closes; answers are read first",
+        "drains `Limits.drain_body` bytes at most, else closes; answers are read first",
     ),
     "M11": _row("9112 §9.3", "I", "MUST NOT", PROXY),
     "M12": _row(
-        "9112 §9.6", "C", "MUST (NOT)", "no request behind a close, whoever said it"
+        "9112 §9.6", "C", "MUST (NOT)", "no request after a close, of either side"
     ),
     "M13": _row(
-        "9112 §9.6", "S", "MUST (NOT)", "answers, closes, and processes nothing behind"
+        "9112 §9.6",
+        "S",
+        "MUST (NOT)",
+        "answers, closes, and processes nothing after a close",
     ),
     "M14": _row(
         "9112 §9.6",
         "S, C",
         "desc",
-        "ends its direction, reads to the peer's end, closes",
+        "half-closes, reads to the peer's end, closes",
     ),
     "M15": _row("9112 §9.8", "C, S", "MUST", "ends TLS by a closure alert"),
     "M16": _row(
         "9112 §9.5",
         "S, C",
         "SHOULD",
-        "waits `Limits.linger` for the end, and sees the peer's",
+        "waits `Limits.linger` for the peer's end, and notices it",
     ),
     "M17": _row(
         "9112 §3.2.2",
         "S",
         "MUST",
-        "takes absolute targets, whose authority overrides Host",
+        "accepts absolute targets, whose authority overrides Host",
     ),
     "M18": _row(
-        "9112 §9.3", "S", "MUST", "the last response says close, a 101 never does"
+        "9112 §9.3", "S", "MUST", "the last response has close, a 101 never has"
     ),
     "O01": _row(
-        "9931 §8", "C", "MUST", "the tunnel's stream exists only behind the 2xx"
+        "9931 §8", "C", "MUST", "the tunnel's stream exists only after the 2xx"
     ),
     "O02": _row(
-        "9931 §8", "S", "MUST", "whatever answers a CONNECT but a tunnel closes it"
+        "9931 §8", "S", "MUST", "any answer to CONNECT other than a tunnel closes"
     ),
-    "O03": _row("9931 §8", "S", "MAY", "not used: every client is treated alike"),
+    "O03": _row("9931 §8", "S", "MAY", "not used: all clients are treated alike"),
     "O05": _row("9931 §5", "S", "desc", "a refused offer keeps the connection"),
 }

@@ -1,4 +1,4 @@
-"""The 101: what it has, what it never has, and what comes before it."""
+"""The 101: its fields, and what is sent before it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ HOP_BY_HOP = [
 
 @pytest.mark.ids("U04", "U12", "U34")
 async def test_101_on_the_wire(serving: Serving) -> None:
-    """Both fields, the app's own behind them, and nothing else (RFC 9110 §7.8)."""
+    """A 101 has both fields, then those of the app, and no others (RFC 9110 §7.8)."""
 
     async def app(request: Request) -> Upgrade:
         return Upgrade("Echo", echo, {"X-Room": "7"}, reason="Go ahead")
@@ -39,7 +39,7 @@ async def test_101_on_the_wire(serving: Serving) -> None:
 
 @pytest.mark.ids("U04", "U12")
 async def test_101_from_within_the_app(serving: Serving) -> None:
-    """accept_upgrade writes the same 101 (RFC 9110 §7.8)."""
+    """accept_upgrade sends the same 101 (RFC 9110 §7.8)."""
 
     async def app(request: Request) -> None:
         stream, head = await request.accept_upgrade("echo")
@@ -51,7 +51,7 @@ async def test_101_from_within_the_app(serving: Serving) -> None:
 @pytest.mark.ids("U05")
 @pytest.mark.parametrize("layers", ["TLS/1.3, HTTP/1.1", "HTTP/1.1,TLS/1.3"])
 async def test_one_layer_at_a_time(layers: str) -> None:
-    """A switch names one protocol, so no order can be wrong (RFC 9110 §7.8)."""
+    """A 101 names one protocol, so the order cannot be wrong (RFC 9110 §7.8)."""
     with pytest.raises(ValueError, match=r"protocol name\[/version\]"):
         Upgrade(layers, echo)
 
@@ -70,7 +70,7 @@ async def test_one_layer_at_a_time(layers: str) -> None:
 @pytest.mark.ids("U06")
 @pytest.mark.parametrize("offer", ["other", "echo/2", "xecho", "echo2"])
 async def test_nothing_but_an_offer(serving: Serving, offer: str) -> None:
-    """What this request did not offer is never switched to (RFC 9110 §7.8)."""
+    """The server never switches to a protocol not offered (RFC 9110 §7.8)."""
 
     async def app(request: Request) -> Upgrade | Response:
         if request.path == "/1":
@@ -92,7 +92,7 @@ async def test_nothing_but_an_offer(serving: Serving, offer: str) -> None:
 
 @pytest.mark.ids("U10")
 async def test_request_is_answered_in_the_new_protocol(serving: Serving) -> None:
-    """Behind the 101 the handler owes the answer, and has the request (§7.8)."""
+    """The handler has the request, which it answers after the 101 (RFC 9110 §7.8)."""
 
     async def handler(request: Request, stream: UpgradedStream, head: bytes) -> None:
         answer = f"{request.method} {request.path}?{request.query}"
@@ -108,7 +108,7 @@ async def test_request_is_answered_in_the_new_protocol(serving: Serving) -> None
 
 @pytest.mark.ids("U15", "S10")
 async def test_100_before_the_101(serving: Serving) -> None:
-    """Where a 100 is expected it comes first, with a body or without (§7.8)."""
+    """An expected 100 is sent before the 101, even without a body (RFC 9110 §7.8)."""
     wire = with_fields(UP, "Expect: 100-continue")
 
     await serving.check(echo_app, wire + b"HEAD", CONTINUE + SWITCHED + b"HEAD")
@@ -119,8 +119,8 @@ async def test_100_before_the_101(serving: Serving) -> None:
 
 
 @pytest.mark.ids("U15")
-async def test_no_100_that_nobody_expects(serving: Serving) -> None:
-    """An offer with a body but without Expect gets its 101 first (RFC 9110 §15.2)."""
+async def test_no_100_without_expectation(serving: Serving) -> None:
+    """An offer with a body but without Expect gets no 100 (RFC 9110 §15.2)."""
     wire = with_fields(UP, "Content-Length: 4").replace(b"GET", b"POST") + b"body"
 
     await serving.check(echo_app, wire + b"HEAD", SWITCHED + b"HEAD")
@@ -128,7 +128,7 @@ async def test_no_100_that_nobody_expects(serving: Serving) -> None:
 
 @pytest.mark.ids("U16", "S1", "S2")
 async def test_same_connection_at_the_next_byte(serving: Serving) -> None:
-    """A switch moves nothing: it goes on where the head ended (RFC 9110 §7.8)."""
+    """The stream begins at the byte after the request (RFC 9110 §7.8)."""
     transports = []
 
     async def handler(request: Request, stream: UpgradedStream, head: bytes) -> None:
@@ -147,7 +147,7 @@ async def test_same_connection_at_the_next_byte(serving: Serving) -> None:
 
 @pytest.mark.ids("U17")
 async def test_no_1xx_to_http_1_0(serving: Serving) -> None:
-    """An HTTP/1.0 client gets one final response, whatever it asked for (§15.2)."""
+    """An HTTP/1.0 client gets only a final response (RFC 9110 §15.2)."""
 
     async def app(request: Request) -> Upgrade | Response:
         if request.upgrades:
@@ -163,7 +163,7 @@ async def test_no_1xx_to_http_1_0(serving: Serving) -> None:
 @pytest.mark.ids("U21", "U34")
 @pytest.mark.parametrize("field", [*HOP_BY_HOP, ("Transfer-Encoding", "chunked")])
 async def test_no_connection_field_without_its_option(field: tuple[str, str]) -> None:
-    """A 101 has no field about this connection but its own two (RFC 9110 §7.6.1)."""
+    """A 101 has no other hop-by-hop field than its own two (RFC 9110 §7.6.1)."""
     with pytest.raises(ValueError, match="written by the library"):
         Upgrade("echo", echo, [field])
 
@@ -180,7 +180,7 @@ async def test_no_connection_field_without_its_option(field: tuple[str, str]) ->
 
 @pytest.mark.ids("U24")
 async def test_no_end_to_end_field_is_an_option(serving: Serving) -> None:
-    """The only options that we write are Upgrade and close (RFC 9110 §7.6.1)."""
+    """The library writes only the options Upgrade and close (RFC 9110 §7.6.1)."""
 
     async def app(request: Request) -> Upgrade | Response:
         if request.path == "/1":
@@ -200,7 +200,7 @@ async def test_no_end_to_end_field_is_an_option(serving: Serving) -> None:
 @pytest.mark.ids("U29")
 @pytest.mark.parametrize("text", ["a\r\nB: c", "a\nb", "a\rb", "a\x00b", "a\x7fb"])
 async def test_no_injection_through_a_field(text: str) -> None:
-    """CR, LF, NUL and other controls do not come into a value (RFC 9110 §5.5)."""
+    """CR, LF, NUL and other controls are refused in a value (RFC 9110 §5.5)."""
     for make in (
         lambda: Upgrade("echo", echo, {"X-A": text}),
         lambda: Upgrade("echo", echo, reason=text),
@@ -215,7 +215,7 @@ async def test_no_injection_through_a_field(text: str) -> None:
 
 @pytest.mark.ids("M09", "S14", "S15")
 async def test_101_waits_for_every_earlier_response() -> None:
-    """Answers keep the requests' order, the switch among them (RFC 9112 §9.3.2)."""
+    """The 101 is sent after all earlier responses (RFC 9112 §9.3.2)."""
     slow = b"POST /slow HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nslow"
     for packets in split_points(slow + UP + b"EARLY"):
         may_answer = trio.Event()
@@ -245,7 +245,7 @@ async def test_101_waits_for_every_earlier_response() -> None:
 
 @pytest.mark.ids("M09", "S14")
 async def test_pipelined_answers_keep_their_order(serving: Serving) -> None:
-    """Two answers, then the 101, then the stream (RFC 9112 §9.3.2)."""
+    """Pipelined requests and an offer are answered in order (RFC 9112 §9.3.2)."""
     wire = get("/1") + get("/2") + UP + b"x"
 
     await serving.check(echo_app, wire, okay(b"/1") + okay(b"/2") + SWITCHED + b"x")

@@ -1,4 +1,4 @@
-"""Bodies of requests: read, dropped or refused before anything else becomes of them."""
+"""Bodies of requests: they are read, dropped or refused before any switch."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ POST = UP.replace(b"GET", b"POST")
 CHUNKED = b"5\r\nhello\r\n3;x=y\r\nyou\r\n0\r\nX-T: 1\r\n\r\n"
 
 
-async def tell_body(request: Request) -> Response:
-    """Answer with the body of the request."""
+async def answer_with_body(request: Request) -> Response:
+    """Respond with the body of the request."""
     return Response(200, await request.read())
 
 
@@ -42,7 +42,7 @@ async def tell_body(request: Request) -> Response:
 async def test_body_then_stream(
     serving: Serving, framing: str, body: bytes, whole: bytes
 ) -> None:
-    """The body is the request's, to the byte; what follows is the stream's (§7.8)."""
+    """The body ends at the exact byte; later bytes are the stream's (RFC 9110 §7.8)."""
 
     async def handler(request: Request, stream: UpgradedStream, head: bytes) -> None:
         await stream.send_all(await request.read())
@@ -65,7 +65,7 @@ async def test_body_then_stream(
 async def test_unread_body_never_becomes_protocol_data(
     serving: Serving, framing: str, body: bytes
 ) -> None:
-    """A body that nobody read is dropped before the 101 (RFC 9110 §7.8)."""
+    """A body that the app did not read is dropped before the 101 (RFC 9110 §7.8)."""
     wire = with_fields(POST, framing) + body + b"HEAD"
 
     await serving.check(echo_app, wire, SWITCHED + b"HEAD")
@@ -79,15 +79,15 @@ async def test_unread_body_never_becomes_protocol_data(
 async def test_body_is_read_to_its_end(
     serving: Serving, framing: str, body: bytes
 ) -> None:
-    """A body left by the app is skipped before the next request (RFC 9112 §9.3)."""
+    """A body not read by the app is dropped before the next request (RFC 9112 §9.3)."""
     head = b"POST /1 HTTP/1.1\r\nHost: x\r\n" + framing.encode() + b"\r\n\r\n"
 
     await serving.check(echo_app, head + body + get("/2"), okay(b"/1") + okay(b"/2"))
 
 
 @pytest.mark.ids("M10", "M18")
-async def test_or_the_connection_ends(serving: Serving) -> None:
-    """One too long to skip ends the connection, announced (RFC 9112 §9.3)."""
+async def test_body_too_long_to_drain(serving: Serving) -> None:
+    """A body too long to drain ends the connection, announced (RFC 9112 §9.3)."""
     wire = b"POST /1 HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello" + get("/2")
 
     await serving.check(echo_app, wire, closing(okay(b"/1")), Limits(drain_body=4))
@@ -95,14 +95,14 @@ async def test_or_the_connection_ends(serving: Serving) -> None:
 
 @pytest.mark.ids("U31")
 async def test_100_as_soon_as_the_body_is_asked_for(autojump_clock) -> None:
-    """Whoever reads a body that is waited with sends the 100 (RFC 9110 §10.1.1)."""
+    """The 100 is sent when the app reads the body (RFC 9110 §10.1.1)."""
     wire = (
         b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nExpect: 100-continue\r\n"
     )
     for packets in split_points(wire + b"\r\n"):
         peer = ScriptedPeer(*packets, then="silence")
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(serve_stream, tell_body, peer)
+            nursery.start_soon(serve_stream, answer_with_body, peer)
             await peer.wait_sent(CONTINUE)
             peer.feed(b"hello")
             peer.finish()
@@ -112,7 +112,7 @@ async def test_100_as_soon_as_the_body_is_asked_for(autojump_clock) -> None:
 
 @pytest.mark.ids("U31", "M10")
 async def test_final_answer_instead_of_the_100(autojump_clock) -> None:
-    """An app that does not read answers at once, and the connection ends (§10.1.1)."""
+    """A response without reading replaces the 100 and closes (RFC 9110 §10.1.1)."""
     wire = (
         b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nExpect: 100-continue\r\n"
     )
@@ -129,12 +129,12 @@ async def test_final_answer_instead_of_the_100(autojump_clock) -> None:
 
 @pytest.mark.ids("U31")
 async def test_expectation_of_http_1_0_is_ignored(autojump_clock) -> None:
-    """An HTTP/1.0 client is not waiting, so nothing comes before the end (§10.1.1)."""
+    """An HTTP/1.0 client gets no 100 (RFC 9110 §10.1.1)."""
     wire = b"POST / HTTP/1.0\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n"
     for packets in split_points(wire):
         peer = ScriptedPeer(*packets, then="silence")
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(serve_stream, tell_body, peer)
+            nursery.start_soon(serve_stream, answer_with_body, peer)
             await trio.testing.wait_all_tasks_blocked()
             assert not peer.sent
             peer.feed(b"hello")
@@ -145,13 +145,13 @@ async def test_expectation_of_http_1_0_is_ignored(autojump_clock) -> None:
 
 @pytest.mark.ids("U32")
 async def test_no_100_when_the_body_is_here() -> None:
-    """A client that did not wait, or has nothing to send, gets none (§10.1.1)."""
+    """No 100 is sent if the body is coming, or if there is none (RFC 9110 §10.1.1)."""
     wire = (
         b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nExpect: 100-continue\r\n"
     )
     for size in range(1, 6):
         peer = await run_script(
-            tell_body, wire + b"\r\nhello"[: 2 + size], b"hello"[size:]
+            answer_with_body, wire + b"\r\nhello"[: 2 + size], b"hello"[size:]
         )
 
         assert peer.sent == okay(b"hello")
@@ -159,7 +159,7 @@ async def test_no_100_when_the_body_is_here() -> None:
     wire = get("/", "Expect: 100-continue")
 
     for packets in split_points(wire + get("/2")):
-        peer = await run_script(tell_body, *packets)
+        peer = await run_script(answer_with_body, *packets)
 
         assert peer.sent == okay(b"") * 2
 
@@ -175,7 +175,7 @@ async def test_no_100_when_the_body_is_here() -> None:
     ],
 )
 async def test_broken_body_raises_in_its_reader(framing: str, body: bytes) -> None:
-    """Cut or garbled, it raises, and while HTTP is spoken it is a 400 (§6.3)."""
+    """A cut or garbled body raises in read(), and becomes a 400 (RFC 9112 §6.3)."""
     for packets in split_points(with_fields(POST, framing) + body):
         raised: list[BadBody] = []
 
@@ -185,7 +185,7 @@ async def test_broken_body_raises_in_its_reader(framing: str, body: bytes) -> No
             except BadBody as exc:
                 raised.append(exc)
                 raise
-            raise AssertionError("the body was taken for whole")
+            raise AssertionError("the body was accepted as complete")
 
         peer = await run_script(app, *packets)
 
@@ -203,7 +203,7 @@ async def test_broken_body_raises_in_its_reader(framing: str, body: bytes) -> No
     ],
 )
 async def test_broken_body_gets_no_101(framing: str, body: bytes, then: str) -> None:
-    """An app that just accepts is told the same, and nothing has switched (§7.8)."""
+    """An offer with a broken body is not switched (RFC 9110 §7.8)."""
 
     async def never(request: Request, stream: UpgradedStream, head: bytes) -> None:
         raise AssertionError("called")
@@ -221,8 +221,8 @@ async def test_broken_body_gets_no_101(framing: str, body: bytes, then: str) -> 
 
 
 @pytest.mark.ids("S21", "S40")
-async def test_no_http_behind_the_101(caplog) -> None:
-    """A body that stalls holds up the 101; behind a 101 no HTTP is ever sent (§7.8)."""
+async def test_no_http_after_the_101(caplog) -> None:
+    """The 101 waits for the body; no HTTP is sent after it (RFC 9110 §7.8)."""
 
     async def fail(request: Request, stream: UpgradedStream, head: bytes) -> None:
         raise LookupError("oops")

@@ -1,4 +1,4 @@
-"""The client: what it says, what it takes for an answer, what it never does."""
+"""The client: what it sends, and which answers it accepts."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ HINTS = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
 
 @pytest.mark.ids("U01", "U12", "M01", "M02")
 async def test_offer_on_the_wire(dialling: Dialling) -> None:
-    """Host, both fields, nothing before or behind (RFC 9110 §7.8, RFC 9112 §2.2)."""
+    """An offer has Host and both fields, and no extra bytes (RFC 9110 §7.8)."""
     await dialling.check_switch(SWITCHED, b"", sent=OFFER)
 
 
 @pytest.mark.ids("U01")
 async def test_most_wanted_first(dialling: Dialling) -> None:
-    """Protocols are offered in the caller's order, versions too (RFC 9110 §7.8)."""
+    """Protocols and versions are offered in the caller's order (RFC 9110 §7.8)."""
 
     async def use(stream: trio.abc.Stream) -> None:
         await (await open_upgrade(URL, "z", "b/2", "echo", stream=stream)).aclose()
@@ -45,7 +45,7 @@ async def test_most_wanted_first(dialling: Dialling) -> None:
 
 @pytest.mark.ids("U21", "U24", "U12")
 async def test_options_beside_upgrade(dialling: Dialling) -> None:
-    """A connection field of the user's keeps its option beside ours (§7.6.1)."""
+    """The user's connection options are kept beside Upgrade (RFC 9110 §7.6.1)."""
     headers = [("HTTP2-Settings", "AAMA"), ("Connection", "HTTP2-Settings, upgrade")]
     sent = OFFER.replace(b"Connection: Upgrade", b"Connection: upgrade, HTTP2-Settings")
 
@@ -75,7 +75,7 @@ async def test_options_beside_upgrade(dialling: Dialling) -> None:
     ],
 )
 async def test_nothing_malformed_is_sent(arguments: list[str], options) -> None:
-    """What would not be the request that was meant is not sent (RFC 9110 §5.5)."""
+    """A malformed request is not sent (RFC 9110 §5.5)."""
     peer = ScriptedPeer(SWITCHED)
     with pytest.raises(ValueError, match=r"\S"):
         await open_upgrade(*arguments, stream=peer, **options)
@@ -85,8 +85,8 @@ async def test_nothing_malformed_is_sent(arguments: list[str], options) -> None:
 
 
 @pytest.mark.ids("M02", "U14")
-async def test_protocol_data_right_behind_the_body(dialling: Dialling) -> None:
-    """Between body and protocol nothing is added (RFC 9112 §2.2, RFC 9110 §7.8)."""
+async def test_protocol_data_right_after_the_body(dialling: Dialling) -> None:
+    """No byte is added between body and protocol data (RFC 9112 §2.2)."""
 
     async def use(stream: trio.abc.Stream) -> None:
         upgraded = await open_upgrade(
@@ -109,7 +109,7 @@ async def test_protocol_data_right_behind_the_body(dialling: Dialling) -> None:
     ],
 )
 async def test_legal_101(dialling: Dialling, fields: bytes) -> None:
-    """Case, order, lines and empty elements do not matter; then all is stream (§7.8)."""
+    """A 101 may differ in case, order, lines and empty elements (RFC 9110 §7.8)."""
     rest = b"HEAD" + SWITCHED
 
     await dialling.check_switch(PLAIN + fields + b"\r\n" + rest, rest)
@@ -117,7 +117,7 @@ async def test_legal_101(dialling: Dialling, fields: bytes) -> None:
 
 @pytest.mark.ids("U05")
 async def test_layers_in_the_servers_order(dialling: Dialling) -> None:
-    """A 101 may name several of the offers; their order is kept (RFC 9110 §7.8)."""
+    """A 101 may name several offers; their order is kept (RFC 9110 §7.8)."""
 
     async def use(stream: trio.abc.Stream) -> None:
         upgraded = await open_upgrade(URL, "HTTP/2.0", "TLS/1.3", stream=stream)
@@ -143,7 +143,7 @@ async def test_layers_in_the_servers_order(dialling: Dialling) -> None:
     ],
 )
 async def test_illegal_101(dialling: Dialling, head: bytes, defect: str) -> None:
-    """The error names the defect; the connection is closed (RFC 9110 §7.8)."""
+    """An illegal 101 raises with its defect, and closes (RFC 9110 §7.8)."""
     error = await dialling.check_failure(head + b"HEAD", IllegalSwitch, defect)
 
     assert isinstance(error, IllegalSwitch)
@@ -151,8 +151,8 @@ async def test_illegal_101(dialling: Dialling, head: bytes, defect: str) -> None
 
 
 @pytest.mark.ids("U04", "C3", "C4")
-async def test_101_that_nobody_asked_for(dialling: Dialling) -> None:
-    """To an ordinary request it is an error, and the end (RFC 9110 §15.2.2)."""
+async def test_101_without_an_offer(dialling: Dialling) -> None:
+    """A 101 to an ordinary request is an error, and closes (RFC 9110 §15.2.2)."""
 
     async def use(stream: trio.abc.Stream) -> None:
         async with await open_connection(URL, stream=stream) as connection:
@@ -165,11 +165,11 @@ async def test_101_that_nobody_asked_for(dialling: Dialling) -> None:
 
 
 @pytest.mark.ids("U14", "C18")
-async def test_101_before_the_request_is_through() -> None:
-    """A server cannot switch in the middle of the body (RFC 9110 §7.8)."""
+async def test_101_before_the_request_is_sent() -> None:
+    """A 101 before the whole body was sent is illegal (RFC 9110 §7.8)."""
 
     class Early(trio.abc.Stream):
-        # Takes nothing, and has answered already.
+        # Accepts no data, and has answered already.
         answer = SWITCHED
         closed = False
 
@@ -199,7 +199,7 @@ async def test_101_before_the_request_is_through() -> None:
 @pytest.mark.ids("U18", "C8")
 @pytest.mark.parametrize("framing", ["Content-Length: 3", "Transfer-Encoding: chunked"])
 async def test_1xx_has_no_content(dialling: Dialling, framing: str) -> None:
-    """It ends at its blank line, whatever its fields say (RFC 9112 §6.3)."""
+    """A 1xx ends at its blank line, with any framing fields (RFC 9112 §6.3)."""
     early = with_fields(HINTS, framing)
     raw = b"\x80\r\nraw"
 
@@ -208,7 +208,7 @@ async def test_1xx_has_no_content(dialling: Dialling, framing: str) -> None:
 
 @pytest.mark.ids("U19", "C9")
 async def test_1xx_before_the_final_response(dialling: Dialling) -> None:
-    """Any number up to a bound is taken, and kept to look at (RFC 9110 §15.2)."""
+    """1xx responses up to a limit are accepted and kept (RFC 9110 §15.2)."""
     early = CONTINUE + HINTS + HINTS.replace(b"103", b"199")
 
     async def switch(stream: trio.abc.Stream) -> None:
@@ -233,7 +233,7 @@ async def test_1xx_before_the_final_response(dialling: Dialling) -> None:
 @pytest.mark.ids("U09", "C10", "C11")
 @pytest.mark.parametrize("status", ["200 OK", "426 Upgrade Required"])
 async def test_advertising_is_no_switch(dialling: Dialling, status: str) -> None:
-    """Only a 101 switches; the fields on others just tell (RFC 9110 §7.8)."""
+    """Only a 101 switches; other responses may only advertise (RFC 9110 §7.8)."""
     fields = ("Upgrade: echo", "Connection: upgrade")
 
     error = await dialling.check_failure(
@@ -246,14 +246,14 @@ async def test_advertising_is_no_switch(dialling: Dialling, status: str) -> None
 
 
 @pytest.mark.ids("M08", "C12")
-async def test_bytes_that_nobody_asked_for(dialling: Dialling) -> None:
-    """What comes behind a response answers nothing, and ends the rest (§9.2)."""
+async def test_bytes_after_the_response(dialling: Dialling) -> None:
+    """Bytes after a response answer no request, and close (RFC 9112 §9.2)."""
 
     async def use(stream: trio.abc.Stream) -> str:
         async with await open_connection(URL, stream=stream) as connection:
             response = await connection.request("GET", "/u")
             assert await response.read() == b"1"
-            # Where the bytes have not come yet the client cannot know.
+            # If the bytes have not come yet, the client takes them for the next response.
             with pytest.raises((BadResponse, IllegalSwitch)) as caught:
                 await connection.request("GET", "/u")
             with pytest.raises(trio.ClosedResourceError):
@@ -273,7 +273,7 @@ async def test_bytes_that_nobody_asked_for(dialling: Dialling) -> None:
 
 @pytest.mark.ids("M09")
 async def test_one_request_at_a_time(dialling: Dialling) -> None:
-    """The next is made when the last is answered, to the end (RFC 9112 §9.3.2)."""
+    """A request needs the last response to be read to its end (RFC 9112 §9.3.2)."""
 
     async def use(stream: trio.abc.Stream) -> None:
         async with await open_connection(URL, stream=stream) as connection:
@@ -295,8 +295,8 @@ async def test_one_request_at_a_time(dialling: Dialling) -> None:
     ],
     ids=["close", "http-1.0", "until the end"],
 )
-async def test_no_request_behind_a_close(dialling: Dialling, answer: bytes) -> None:
-    """A response that is the last one is the last one (RFC 9112 §9.6)."""
+async def test_no_request_after_a_close(dialling: Dialling, answer: bytes) -> None:
+    """No request is sent after the last response (RFC 9112 §9.6)."""
 
     async def use(stream: trio.abc.Stream) -> None:
         async with await open_connection(URL, stream=stream) as connection:
@@ -309,8 +309,8 @@ async def test_no_request_behind_a_close(dialling: Dialling, answer: bytes) -> N
 
 
 @pytest.mark.ids("M12")
-async def test_no_request_behind_our_own_close(dialling: Dialling) -> None:
-    """Nor is one made behind a request that said close (RFC 9112 §9.6)."""
+async def test_no_request_after_our_own_close(dialling: Dialling) -> None:
+    """No request is sent after a request with close (RFC 9112 §9.6)."""
 
     async def use(stream: trio.abc.Stream) -> None:
         async with await open_connection(URL, stream=stream) as connection:
@@ -328,7 +328,7 @@ async def test_no_request_behind_our_own_close(dialling: Dialling) -> None:
 
 @pytest.mark.ids("C26", "R45")
 async def test_switch_of_a_used_connection(dialling: Dialling) -> None:
-    """A connection may switch after requests, and after a refusal (RFC 9110 §7.8)."""
+    """A connection may switch after requests and refusals (RFC 9110 §7.8)."""
     refused = okay(b"no", status="403 Forbidden")
     for packets in split_points(SWITCHED + b"HEAD"):
         peer = ScriptedPeer(okay(b"1"), refused, *packets)
@@ -346,14 +346,14 @@ async def test_switch_of_a_used_connection(dialling: Dialling) -> None:
 @pytest.mark.ids("C14")
 @pytest.mark.parametrize("wire", [b"", b"HTTP/1.1 1", SWITCHED[:-2], HINTS])
 async def test_server_that_leaves(dialling: Dialling, wire: bytes) -> None:
-    """An end before the answer is whole is told from every answer (RFC 9112 §8)."""
+    """An end before the response is complete is a PeerGone (RFC 9112 §8)."""
     await dialling.check_failure(wire, PeerGone, "ended the connection")
 
 
 @pytest.mark.ids("C17", "C19")
 @pytest.mark.parametrize("wire", [b"", HINTS, SWITCHED[:-2], SWITCHED])
 async def test_cancelled_at_any_point(wire: bytes, autojump_clock) -> None:
-    """A timeout round opening or session closes the stream, at once."""
+    """A timeout around the opening or the session closes the stream at once."""
     for packets in split_points(wire) if wire else [()]:
         peer = ScriptedPeer(*packets, then="silence")
         started = trio.current_time()
@@ -370,7 +370,7 @@ async def test_cancelled_at_any_point(wire: bytes, autojump_clock) -> None:
 @pytest.mark.parametrize(
     ("wire", "match"),
     [
-        (PLAIN.replace(b"\r", b"") + b"\n", "CR or LF alone"),
+        (PLAIN.replace(b"\r", b"") + b"\n", "bare CR or LF"),
         (PLAIN + b"A : b\r\n\r\n", "header"),
         (PLAIN + b"A: b\r\n c\r\n\r\n", "folded"),
         (b"SSH-2.0-OpenSSH_9.2\r\n\r\n", "status line"),
@@ -378,8 +378,6 @@ async def test_cancelled_at_any_point(wire: bytes, autojump_clock) -> None:
         (b"\x15\x03\x01\x00\x02\x02\x46", "0x15"),
     ],
 )
-async def test_answer_that_is_no_http(
-    dialling: Dialling, wire: bytes, match: str
-) -> None:
-    """It is read as strictly as a request, and no more is read (RFC 9112 §2.2)."""
+async def test_answer_not_http(dialling: Dialling, wire: bytes, match: str) -> None:
+    """A response is parsed as strictly as a request (RFC 9112 §2.2)."""
     await dialling.check_failure(wire, BadResponse, match)

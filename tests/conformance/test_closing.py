@@ -1,4 +1,4 @@
-"""How connections end: when they have to, in which order, and with what said."""
+"""How connections end: when they must, in which order, and how it is announced."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ async def bye_app(request: Request) -> Upgrade:
 
 @pytest.mark.ids("M13", "S16")
 @pytest.mark.parametrize("option", ["close", "Close", "keep-alive, CLOSE"])
-async def test_nothing_behind_a_close(serving: Serving, option: str) -> None:
-    """Behind a request that says close nothing is processed (RFC 9112 §9.6)."""
+async def test_nothing_after_a_close(serving: Serving, option: str) -> None:
+    """After a request with close no other is processed (RFC 9112 §9.6)."""
     wire = get("/1", f"Connection: {option}") + UP
 
     await serving.check(echo_app, wire, closing(okay(b"/1")))
 
 
 @pytest.mark.ids("M13")
-async def test_nothing_behind_our_close(serving: Serving) -> None:
-    """Nor behind a response that says it (RFC 9112 §9.6)."""
+async def test_nothing_after_our_close(serving: Serving) -> None:
+    """After a response with close no request is processed (RFC 9112 §9.6)."""
 
     async def app(request: Request) -> Response:
         assert request.path == "/1"
@@ -55,7 +55,7 @@ async def test_nothing_behind_our_close(serving: Serving) -> None:
 
 @pytest.mark.ids("M13", "S6")
 async def test_switch_of_a_request_that_says_close(serving: Serving) -> None:
-    """A close beside the offer is about HTTP, and the switch ends that (§7.8)."""
+    """A close beside an offer is ignored: a switch ends HTTP (RFC 9110 §7.8)."""
     wire = get("/", "Connection: close, upgrade", "Upgrade: echo")
 
     await serving.check(echo_app, wire + b"HEAD", SWITCHED + b"HEAD")
@@ -63,7 +63,7 @@ async def test_switch_of_a_request_that_says_close(serving: Serving) -> None:
 
 @pytest.mark.ids("M18")
 async def test_last_response_says_close(serving: Serving) -> None:
-    """Where we do not go on, every final response says so, no 1xx (RFC 9112 §9.3)."""
+    """The last final response says close, a 101 does not (RFC 9112 §9.3)."""
     one = b"GET /1 HTTP/1.0\r\n\r\n"
     bad = b"GET /1 HTTP/1.1\r\nHost: x\r\nA : b\r\n\r\n"
     long = b"POST /1 HTTP/1.1\r\nHost: x\r\nContent-Length: 70000\r\n\r\n"
@@ -76,7 +76,7 @@ async def test_last_response_says_close(serving: Serving) -> None:
 
 @pytest.mark.ids("M14", "R58")
 async def test_end_in_stages() -> None:
-    """Our end first, then the client's is waited for, then close (RFC 9112 §9.6)."""
+    """The server ends its side, waits for the client's end, closes (RFC 9112 §9.6)."""
     for app, sent in ((bye_app, SWITCHED + b"bye"), (echo_app, closing(okay(b"/u")))):
         wire = UP if app is bye_app else UP.replace(b"Upgrade\r\n", b"close\r\n", 1)
         for packets in split_points(wire):
@@ -103,8 +103,9 @@ async def test_end_in_stages() -> None:
 
 @pytest.mark.ids("M14")
 async def test_refusal_survives_what_is_still_coming() -> None:
-    """A socket closed with unread input would reset our answer away (RFC 9112 §9.6)."""
+    """The client gets the whole response while it still sends (RFC 9112 §9.6)."""
     near, far = await tcp_pair()
+    # A socket closed with unread input sends a reset, which would lose the response.
     body = b"x" * 3_000_000
     wire = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3000000\r\n\r\n" + body
     async with trio.open_nursery() as nursery:
@@ -117,7 +118,7 @@ async def test_refusal_survives_what_is_still_coming() -> None:
 @pytest.mark.ids("M14")
 @pytest.mark.parametrize("wire", [SWITCHED, SWITCHED + b"unread"])
 async def test_client_ends_in_stages(wire: bytes) -> None:
-    """The client does the same when its block is left (RFC 9112 §9.6)."""
+    """The client ends in stages when its block is left (RFC 9112 §9.6)."""
     for packets in split_points(wire):
         peer = ScriptedPeer(*packets)
         async with await open_upgrade("http://x/", "echo", stream=peer) as switched:
@@ -134,7 +135,7 @@ async def test_client_ends_in_stages(wire: bytes) -> None:
 async def test_server_sends_the_closure_alert(
     wire: bytes, tls_contexts: Contexts
 ) -> None:
-    """Over TLS the end is a close_notify, so no cut looks like it (RFC 9112 §9.8)."""
+    """Over TLS the server ends with a close_notify (RFC 9112 §9.8)."""
     near, far = await tls_ends(tls_contexts, strict="client")
     async with trio.open_nursery() as nursery:
         nursery.start_soon(serve_stream, bye_app if wire == UP else echo_app, far)
@@ -151,8 +152,8 @@ async def test_server_sends_the_closure_alert(
 async def test_client_sends_the_closure_alert(
     switch: bool, tls_contexts: Contexts
 ) -> None:
-    """The client ends with one as well, switched or not (RFC 9112 §9.8)."""
-    # Unswitched it is closed as the caller's own stream is.
+    """The client ends with a close_notify, switched or not (RFC 9112 §9.8)."""
+    # Without a switch the client closes the stream as it was given.
     near, far = await tls_ends(tls_contexts, strict="server" if switch else "both")
     got: list[bytes] = []
 
@@ -176,7 +177,7 @@ async def test_client_sends_the_closure_alert(
 async def tls_ends(
     contexts: Contexts, *, strict: Literal["client", "server", "both"]
 ) -> tuple[TLSStream, TLSStream]:
-    """TLS whose strict ends take an end without an alert for the cut that it may be."""
+    """Return TLS ends; to strict ones an end without an alert is an error."""
     near, far = await tcp_pair()
     client = trio.SSLStream[trio.abc.Stream](
         near,
@@ -193,7 +194,7 @@ async def tls_ends(
 @pytest.mark.ids("S35", "S36")
 @pytest.mark.parametrize("then", ["end", "reset"])
 async def test_handler_that_does_nothing(then, caplog) -> None:
-    """A stream that nobody touches is closed with its handler, whatever comes."""
+    """A stream that the handler does not use is closed when it returns."""
 
     async def handler(request: Request, stream: UpgradedStream, head: bytes) -> None:
         pass
@@ -215,7 +216,7 @@ async def test_handler_that_does_nothing(then, caplog) -> None:
 
 @pytest.mark.ids("S33", "S34")
 async def test_head_then_end_at_any_time(autojump_clock) -> None:
-    """Head, later bytes and the end are there however late somebody asks."""
+    """The head, later bytes and the end are kept for a handler that reads late."""
 
     async def handler(request: Request, stream: UpgradedStream, head: bytes) -> None:
         await trio.sleep(3600)  # On the mock clock.
@@ -234,10 +235,10 @@ async def test_head_then_end_at_any_time(autojump_clock) -> None:
 
 @pytest.mark.ids("M15")
 @pytest.mark.parametrize("compatible", [True, False])
-async def test_closure_alert_behind_the_peers(
+async def test_closure_alert_after_the_peers(
     compatible: bool, tls_contexts: Contexts
 ) -> None:
-    """A client that ended first gets our alert all the same (RFC 9112 §9.8)."""
+    """A client that ended first gets our alert, too (RFC 9112 §9.8)."""
     strict: Literal["client", "both"] = "client" if compatible else "both"
     near, far = await tls_ends(tls_contexts, strict=strict)
     async with trio.open_nursery() as nursery:
@@ -253,7 +254,7 @@ async def test_closure_alert_behind_the_peers(
 
 @pytest.mark.ids("M15")
 async def test_closure_alert_of_an_unswitched_client(tls_contexts: Contexts) -> None:
-    """A client's connection that is closed says so below HTTP, too (RFC 9112 §9.8)."""
+    """A client that closes without a switch sends the alert (RFC 9112 §9.8)."""
     near, far = await tls_ends(tls_contexts, strict="server")
     got: list[bytes] = []
 

@@ -1,4 +1,4 @@
-"""CONNECT: a tunnel right behind the head, or the end."""
+"""CONNECT: a tunnel right after the request, or a response and a close."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ OLD = b"CONNECT a:1 HTTP/1.0\r\n\r\n"
 
 
 async def tunnel_app(request: Request) -> Tunnel | Response:
-    """Make a tunnel that echoes of every CONNECT."""
+    """Answer every CONNECT with a tunnel that echoes."""
     return Tunnel(echo) if request.method == "CONNECT" else Response(200, request.path)
 
 
 async def plain_app(request: Request) -> Response:
-    """Know of no tunnels."""
+    """Refuse every request."""
     return Response(405, b"no", {"Allow": "GET"})
 
 
@@ -37,8 +37,8 @@ async def no_tunnel(request: Request, stream: UpgradedStream, head: bytes) -> No
 
 
 @pytest.mark.ids("C03", "U34", "S26")
-async def test_tunnel_right_behind_the_head(serving: Serving) -> None:
-    """The 200 has no framing; the next byte is the tunnel's (RFC 9110 §9.3.6)."""
+async def test_tunnel_right_after_the_request(serving: Serving) -> None:
+    """The 200 has no framing; the tunnel begins at the next byte (RFC 9110 §9.3.6)."""
     head = with_fields(CONNECT, "Connection: Upgrade", "Upgrade: echo")
 
     await serving.check(tunnel_app, CONNECT + b"\r\nHEAD", TUNNEL + b"\r\nHEAD")
@@ -51,7 +51,7 @@ async def test_tunnel_right_behind_the_head(serving: Serving) -> None:
 @pytest.mark.ids("C03", "U13")
 @pytest.mark.parametrize("host", [b"", b"Host: a:1\r\n", b"Host: other\r\n"])
 async def test_tunnel_for_http_1_0(serving: Serving, host: bytes) -> None:
-    """ncat, socat, nc and openssl say HTTP/1.0 without Host, and are served."""
+    """CONNECT in HTTP/1.0 without Host is served: ncat, socat, nc, openssl."""
     wire = OLD[:-2] + host + b"\r\n"
 
     await serving.check(tunnel_app, wire + b"HEAD", TUNNEL + b"HEAD")
@@ -59,7 +59,7 @@ async def test_tunnel_for_http_1_0(serving: Serving, host: bytes) -> None:
 
 @pytest.mark.ids("C03", "U34")
 async def test_tunnel_from_within_the_app(serving: Serving) -> None:
-    """accept_connect says the 200 when the other end is there (RFC 9110 §9.3.6)."""
+    """accept_connect sends the 200 when the app is ready (RFC 9110 §9.3.6)."""
 
     async def app(request: Request) -> None:
         assert request.authority == ("::1", 443)
@@ -84,7 +84,7 @@ async def test_tunnel_from_within_the_app(serving: Serving) -> None:
     ],
 )
 async def test_no_framing_in_the_200(field: tuple[str, str]) -> None:
-    """Neither length nor coding nor option can be put there (RFC 9110 §8.6)."""
+    """The 200 to CONNECT takes no length, coding or option (RFC 9110 §8.6)."""
     with pytest.raises(ValueError, match="written by the library"):
         Tunnel(echo, [field])
 
@@ -102,7 +102,7 @@ async def test_no_framing_in_the_200(field: tuple[str, str]) -> None:
 @pytest.mark.ids("U34")
 @pytest.mark.parametrize("status", ["204 No Content", "304 Not Modified"])
 async def test_no_framing_without_content(serving: Serving, status: str) -> None:
-    """A 204 says nothing about a length, nor do we for a 304 (RFC 9110 §8.6)."""
+    """A 204 and a 304 have no Content-Length (RFC 9110 §8.6)."""
 
     async def app(request: Request) -> Response:
         return Response(int(status[:3]))
@@ -114,7 +114,7 @@ async def test_no_framing_without_content(serving: Serving, status: str) -> None
 
 @pytest.mark.ids("O02", "S24")
 async def test_refused_connect_closes(serving: Serving) -> None:
-    """Behind a CONNECT without a tunnel nothing is processed (RFC 9931 §8)."""
+    """After a refused CONNECT nothing is processed (RFC 9931 §8)."""
     refused = closing(okay(b"no", "Allow: GET", status="405 Method Not Allowed"))
 
     for head in (CONNECT, with_fields(CONNECT, "Connection: keep-alive"), OLD):
@@ -123,10 +123,10 @@ async def test_refused_connect_closes(serving: Serving) -> None:
 
 @pytest.mark.ids("O03")
 @pytest.mark.parametrize("agent", ["curl/8.5.0", "ncat", "Go-http-client/1.1"])
-async def test_refused_connect_closes_for_everybody(
+async def test_refused_connect_closes_for_every_client(
     serving: Serving, agent: str
 ) -> None:
-    """Clients known to wait are treated like the others (RFC 9931 §8)."""
+    """A client known to wait for the 2xx is treated like the others (RFC 9931 §8)."""
     head = with_fields(CONNECT, f"User-Agent: {agent}", "Proxy-Connection: keep-alive")
     refused = closing(okay(b"no", "Allow: GET", status="405 Method Not Allowed"))
 
@@ -136,7 +136,7 @@ async def test_refused_connect_closes_for_everybody(
 @pytest.mark.ids("O02", "M18")
 @pytest.mark.parametrize("answer", ["200", "upgrade", "none", "error"])
 async def test_no_tunnel_by_mistake(answer: str, caplog) -> None:
-    """A 2xx or an Upgrade by mistake is a 500 and the end (RFC 9110 §9.3.6)."""
+    """A 2xx or an Upgrade by mistake is a 500 and a close (RFC 9110 §9.3.6)."""
 
     async def app(request: Request) -> Response | Upgrade | None:
         if answer == "200":
@@ -160,7 +160,7 @@ async def test_no_tunnel_by_mistake(answer: str, caplog) -> None:
 
 @pytest.mark.ids("C03")
 async def test_tunnel_needs_a_connect(caplog) -> None:
-    """No other method can become a tunnel (RFC 9110 §9.3.6)."""
+    """Only a CONNECT can become a tunnel (RFC 9110 §9.3.6)."""
 
     async def returned(request: Request) -> Tunnel:
         return Tunnel(no_tunnel)
@@ -197,7 +197,7 @@ async def test_tunnel_needs_a_connect(caplog) -> None:
     ],
 )
 async def test_connect_without_a_port(serving: Serving, target: bytes) -> None:
-    """Anything but host:port is a 400 (RFC 9110 §9.3.6)."""
+    """A CONNECT target other than host:port is a 400 (RFC 9110 §9.3.6)."""
     wire = CONNECT.replace(b"CONNECT a:1", b"CONNECT " + target)
 
     await serving.check_refusal(wire + get("/2"), "400 Bad Request")
@@ -214,7 +214,7 @@ async def test_connect_without_a_port(serving: Serving, target: bytes) -> None:
     ],
 )
 async def test_authority(serving: Serving, target: bytes, host: str, port: int) -> None:
-    """The app gets host and port apart (RFC 9110 §9.3.6)."""
+    """The app gets host and port separately (RFC 9110 §9.3.6)."""
 
     async def app(request: Request) -> Tunnel:
         assert request.authority == (host, port)
@@ -231,7 +231,7 @@ async def test_authority(serving: Serving, target: bytes, host: str, port: int) 
     "framing", ["Content-Length: 2", "Content-Length: 02", "Transfer-Encoding: chunked"]
 )
 async def test_content_on_connect(serving: Serving, framing: str) -> None:
-    """CONNECT has none; what follows could be read in two ways (RFC 9110 §9.3.6)."""
+    """CONNECT with content is a 400: its end is ambiguous (RFC 9110 §9.3.6)."""
     wire = with_fields(CONNECT, framing) + b"HDmore"
 
     await serving.check_refusal(wire, "400 Bad Request", b"CONNECT has no content")
@@ -239,7 +239,7 @@ async def test_content_on_connect(serving: Serving, framing: str) -> None:
 
 @pytest.mark.ids("C07")
 async def test_no_content_is_none(serving: Serving) -> None:
-    """A length of 0 says just that (RFC 9110 §9.3.6)."""
+    """CONNECT may have a Content-Length of 0 (RFC 9110 §9.3.6)."""
     wire = with_fields(CONNECT, "Content-Length: 0") + b"HEAD"
 
     await serving.check(tunnel_app, wire, TUNNEL + b"HEAD")
@@ -247,7 +247,7 @@ async def test_no_content_is_none(serving: Serving) -> None:
 
 @pytest.mark.ids("C03")
 async def test_second_answer_to_a_connect() -> None:
-    """A tunnel is accepted once (RFC 9110 §9.3.6)."""
+    """A tunnel can be accepted only once (RFC 9110 §9.3.6)."""
 
     async def app(request: Request) -> None:
         stream, head = await request.accept_connect()

@@ -1,4 +1,4 @@
-"""What is an offer: both fields, HTTP/1.1, in any spelling the grammar allows."""
+"""Offers: both fields, in HTTP/1.1, in any spelling that the grammar allows."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from .wires import Serving, closing
 
 
 async def see_offers(request: Request) -> Response:
-    """Answer every request with the offers that it makes."""
+    """Answer a request with its offers."""
     return Response(200, "|".join(request.upgrades))
 
 
 @pytest.mark.ids("U03", "S5")
 @pytest.mark.parametrize("spelling", ["ECHO", "Echo", "eCHo"])
 async def test_names_compare_without_case(serving: Serving, spelling: str) -> None:
-    """A name is offered in whatever case, and the 101 has ours (RFC 9110 §7.8)."""
+    """A name is offered in any case; the 101 has the app's (RFC 9110 §7.8)."""
     wire = get("/", "Connection: Upgrade", f"Upgrade: {spelling}")
 
     await serving.check(echo_app, wire + b"HEAD", SWITCHED + b"HEAD")
@@ -27,7 +27,7 @@ async def test_names_compare_without_case(serving: Serving, spelling: str) -> No
 
 @pytest.mark.ids("U03")
 async def test_versions_compare_exactly(serving: Serving) -> None:
-    """A version is no name: another one, or one in another case, was not offered."""
+    """Versions compare with case, and a missing one is another (RFC 9110 §7.8)."""
 
     async def app(request: Request) -> Response:
         taken = [name for name in ("A/x", "a/X", "a") if name in request.upgrades]
@@ -50,8 +50,8 @@ async def test_versions_compare_exactly(serving: Serving) -> None:
         ["Connection: Upgrade", "Upgrade: ,"],
     ],
 )
-async def test_half_an_offer_is_none(serving: Serving, fields: list[str]) -> None:
-    """Without both fields the request is an ordinary one (RFC 9110 §7.8)."""
+async def test_incomplete_offer(serving: Serving, fields: list[str]) -> None:
+    """Without both fields a request is an ordinary one (RFC 9110 §7.8)."""
     wire = get("/1", *fields) + get("/2")
 
     await serving.check(see_offers, wire, okay(b"") + okay(b""))
@@ -59,7 +59,7 @@ async def test_half_an_offer_is_none(serving: Serving, fields: list[str]) -> Non
 
 @pytest.mark.ids("U13", "S8")
 async def test_offer_of_http_1_0_is_ignored(serving: Serving) -> None:
-    """An Upgrade in an HTTP/1.0 request is as if it were not there (RFC 9110 §7.8)."""
+    """The Upgrade field of an HTTP/1.0 request is ignored (RFC 9110 §7.8)."""
     wire = UP.replace(b"HTTP/1.1", b"HTTP/1.0")
 
     await serving.check(see_offers, wire, closing(okay(b"")))
@@ -68,7 +68,7 @@ async def test_offer_of_http_1_0_is_ignored(serving: Serving) -> None:
 @pytest.mark.ids("U25", "S5")
 @pytest.mark.parametrize("option", ["Upgrade", "upgrade", "uPGRADE"])
 async def test_options_compare_without_case(serving: Serving, option: str) -> None:
-    """A connection option is found in any case (RFC 9110 §7.6.1)."""
+    """The connection option may be in any case (RFC 9110 §7.6.1)."""
     wire = get("/", f"Connection: keep-alive, {option}", "Upgrade: echo")
 
     await serving.check(echo_app, wire, SWITCHED)
@@ -76,7 +76,7 @@ async def test_options_compare_without_case(serving: Serving, option: str) -> No
 
 @pytest.mark.ids("U25", "S4")
 async def test_field_without_its_option_is_ignored(serving: Serving) -> None:
-    """It was forwarded by mistake, and means nothing (RFC 9110 §7.6.1)."""
+    """An Upgrade field without its option is ignored (RFC 9110 §7.6.1)."""
     wire = get("/", "Connection: close", "Upgrade: echo")
 
     await serving.check(echo_app, wire, closing(okay(b"/")))
@@ -95,13 +95,13 @@ async def test_field_without_its_option_is_ignored(serving: Serving) -> None:
 async def test_lists_are_lists(
     serving: Serving, fields: list[str], offers: bytes
 ) -> None:
-    """Lines are one list, empty elements do not count (RFC 9110 §5.6.1)."""
+    """Lines form one list without its empty elements (RFC 9110 §5.6.1)."""
     await serving.check(see_offers, get("/", *fields), okay(offers))
 
 
 @pytest.mark.ids("U07")
 async def test_app_chooses_against_the_clients_order(serving: Serving) -> None:
-    """Any of the offers may be taken, not only the first (RFC 9110 §7.8)."""
+    """The app may accept any of the offers (RFC 9110 §7.8)."""
 
     async def app(request: Request) -> Upgrade:
         assert list(request.upgrades) == ["a", "b/2", "echo"]
@@ -114,7 +114,7 @@ async def test_app_chooses_against_the_clients_order(serving: Serving) -> None:
 
 @pytest.mark.ids("U02", "S28")
 async def test_offer_can_be_ignored(serving: Serving) -> None:
-    """Nobody has to switch: the answer is HTTP, the connection goes on (§7.8)."""
+    """An offer may be ignored; HTTP goes on (RFC 9110 §7.8)."""
     h2c = get(
         "/1",
         "Connection: Upgrade, HTTP2-Settings",
@@ -127,11 +127,12 @@ async def test_offer_can_be_ignored(serving: Serving) -> None:
 
 @pytest.mark.ids("U02", "S28")
 async def test_ignored_offer_keeps_its_body(serving: Serving) -> None:
-    """So do POSTs with a body, which Java and curl send with an h2c offer (§7.8)."""
+    """A POST with an ignored offer keeps its body (RFC 9110 §7.8)."""
 
     async def app(request: Request) -> Response:
         return Response(200, await request.read())
 
+    # Java and curl send such requests.
     head = get("/", "Connection: Upgrade", "Upgrade: h2c", "Content-Length: 5")
     wire = head.replace(b"GET", b"POST") + b"hello" + get("/2")
 
@@ -143,7 +144,7 @@ async def test_ignored_offer_keeps_its_body(serving: Serving) -> None:
 async def test_app_decides_whether_the_method_can_be_honoured(
     serving: Serving, method: str
 ) -> None:
-    """Every method can carry an offer, and the app sees which (RFC 9110 §7.8)."""
+    """Every method can carry an offer, and the app decides (RFC 9110 §7.8)."""
 
     async def app(request: Request) -> Response | Upgrade:
         if request.method == "PUT":

@@ -1,4 +1,4 @@
-"""Arbitrary messages, cuts and mutilations: one result, no illegal switch, no escape."""
+"""Arbitrary messages, cuts and corruptions: the same result, and no illegal switch."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 VALUE = r"[\t\x20-\x7e\x80-\xff]*"
 FIELDS = rf"((?:{TOKEN}:{VALUE}\r\n)*)\r\n"
-# A target in origin form, the only one that few changes make of "/u".
+# Only origin-form: a few changes cannot turn "/u" into another form.
 match_request = re.compile(
     rf"(?:\r\n)?({TOKEN}) /[\x21\x22\x24-\x7e]* HTTP/1\.1\r\n{FIELDS}"
 ).match
@@ -52,7 +52,7 @@ values = st.text('abc,;=/ \t\x80\xff"()', max_size=12).map(
     lambda text: text.strip(" \t")
 )
 bodies = st.binary(max_size=200)
-# What tells where bytes are cut; what is beyond their end does not count.
+# Indexes at which bytes are cut; those beyond their end are ignored.
 cuts = st.sets(st.integers(1, 400), max_size=6)
 
 
@@ -62,7 +62,7 @@ def cut(wire: bytes, points: set[int]) -> list[bytes]:
 
 
 def run(job: Callable[[], Awaitable[Result]]) -> Result:
-    """Run it on a clock that jumps as soon as everybody waits: a hang is an error."""
+    """Run a job on a clock that jumps when all tasks wait: a hang is an error."""
 
     async def bounded() -> Result:
         with trio.fail_after(1_000_000):
@@ -72,7 +72,7 @@ def run(job: Callable[[], Awaitable[Result]]) -> Result:
 
 
 def serve(app, *packets: bytes) -> bytes:
-    """Serve an app on a script; nothing but what is sent may come out."""
+    """Serve an app on a script and return what it sends; no exception may come out."""
     peer = ScriptedPeer(*packets)
     run(partial(serve_stream, app, peer, strict=True))
 
@@ -82,7 +82,7 @@ def serve(app, *packets: bytes) -> bytes:
 
 @st.composite
 def framed_bodies(draw: st.DrawFn) -> tuple[bytes, bytes, bytes]:
-    """A framing field, a body on the wire, and what that is."""
+    """Draw a framing field, a body as sent, and its content."""
     body = draw(bodies)
     if draw(st.booleans()):
         return b"Content-Length: %d\r\n" % len(body), body, body
@@ -97,7 +97,7 @@ def framed_bodies(draw: st.DrawFn) -> tuple[bytes, bytes, bytes]:
 
 
 def field_lines(fields: list[tuple[str, str]]) -> bytes:
-    # The prefix keeps them from being fields with a meaning.
+    # With the prefix no field has a meaning.
     lines = [f"x-{name}: {value}\r\n" for name, value in fields]
     return "".join(lines).encode("latin-1")
 
@@ -117,7 +117,7 @@ async def describe(request: Request) -> bytes:
     st.binary(max_size=20),
 )
 def test_cut_anywhere(method, fields, framed, points, switch, early) -> None:
-    """A head and a body, however cut, give what they give whole: the body, then us."""
+    """A request gives the same result for any cuts, and so do the bytes after it."""
     framing, wire_body, body = framed
 
     async def handler(request: Request, stream: UpgradedStream, head: bytes) -> None:
@@ -146,16 +146,16 @@ def test_cut_anywhere(method, fields, framed, points, switch, early) -> None:
 @given(st.binary(max_size=300), cuts)
 @example(b"\r\n", set())
 @example(b"GET / HTTP/1.1\r\n\r\n", {71})
-def test_bytes_behind_the_head(data: bytes, points: set[int]) -> None:
-    """Whatever follows an offer comes back from the echo, and nothing else."""
+def test_bytes_after_the_request(data: bytes, points: set[int]) -> None:
+    """All bytes after an offer come back from the echo, and no others."""
     assert serve(echo_app, *cut(UP + data, points)) == SWITCHED + data
 
 
 @examples
 @given(st.binary(max_size=300), cuts)
 @example(SWITCHED, set())
-def test_bytes_behind_the_101(data: bytes, points: set[int]) -> None:
-    """Whatever follows a 101 is in the client's stream, and nothing else."""
+def test_bytes_after_the_101(data: bytes, points: set[int]) -> None:
+    """All bytes after a 101 are in the client's stream, and no others."""
 
     async def dial() -> bytes:
         peer = ScriptedPeer(*cut(CONTINUE + SWITCHED + data, points))
@@ -168,7 +168,7 @@ def test_bytes_behind_the_101(data: bytes, points: set[int]) -> None:
 @examples
 @given(st.lists(st.tuples(tokens, values), max_size=3), framed_bodies(), cuts)
 def test_response_cut_anywhere(fields, framed, points) -> None:
-    """A response, however cut, is the same one, and so is the next."""
+    """A response is the same for any cuts, and so is the next one."""
     framing, wire_body, body = framed
     answer = (
         b"HTTP/1.1 200 OK\r\n" + field_lines(fields) + framing + b"\r\n" + wire_body
@@ -189,7 +189,7 @@ def test_response_cut_anywhere(fields, framed, points) -> None:
 
 
 ################################################################
-# Mutilations
+# Corrupted messages
 ################################################################
 
 changes = st.lists(
@@ -205,7 +205,7 @@ changes = st.lists(
 )
 
 
-def mutilate(wire: bytes, edits: list[tuple[str, int, int]]) -> bytes:
+def corrupt(wire: bytes, edits: list[tuple[str, int, int]]) -> bytes:
     data = bytearray(wire)
     for kind, place, octet in edits:
         at = place % len(data)
@@ -238,7 +238,7 @@ def names_echo(element: str) -> bool:
 
 
 def is_legal_offer(wire: bytes) -> bool:
-    """Tell, by other means than ours, if this begins with an offer of echo."""
+    """Return whether this begins with an offer of echo, without using our code."""
     match = match_request(wire.decode("latin-1"))
     if match is None or match[1] == "CONNECT":
         return False
@@ -254,7 +254,7 @@ def is_legal_offer(wire: bytes) -> bool:
 
 
 def is_legal_switch(wire: bytes) -> bool:
-    """Tell, by other means, if this begins with a 101 to an offer of echo."""
+    """Return whether this begins with a 101 to an offer of echo, without our code."""
     match = match_switch(wire.decode("latin-1"))
     if match is None:
         return False
@@ -269,9 +269,9 @@ def is_legal_switch(wire: bytes) -> bool:
 @example([("replace", 4, 0x2A)], set())
 @example([("insert", 0, 0x0A), ("insert", 0, 0x0D)], set())
 @example([("replace", 24, 0x5B)], set())
-def test_mutilated_offer(edits: list[tuple[str, int, int]], points: set[int]) -> None:
-    """A 101 is given to what is still a legal offer, to nothing else."""
-    wire = mutilate(UP, edits) + b"HEAD"
+def test_corrupted_offer(edits: list[tuple[str, int, int]], points: set[int]) -> None:
+    """A corrupted offer gets a 101 exactly if it is still a legal offer."""
+    wire = corrupt(UP, edits) + b"HEAD"
     sent = serve(echo_app, *cut(wire, points))
 
     if is_legal_offer(wire):
@@ -284,9 +284,9 @@ def test_mutilated_offer(edits: list[tuple[str, int, int]], points: set[int]) ->
 @given(changes, cuts)
 @example([("delete", 8, 0)], set())
 @example([("replace", 11, 0x32)], set())
-def test_mutilated_101(edits: list[tuple[str, int, int]], points: set[int]) -> None:
-    """Only a legal 101 switches; what else comes is an OpenError, and the end."""
-    wire = mutilate(SWITCHED, edits) + b"HEAD"
+def test_corrupted_101(edits: list[tuple[str, int, int]], points: set[int]) -> None:
+    """A corrupted 101 switches exactly if it is legal; else it is an OpenError."""
+    wire = corrupt(SWITCHED, edits) + b"HEAD"
     peer = ScriptedPeer(*cut(wire, points))
 
     async def dial() -> bool:
@@ -304,7 +304,7 @@ def test_mutilated_101(edits: list[tuple[str, int, int]], points: set[int]) -> N
 @settings(examples, max_examples=200)
 @given(st.binary(max_size=200), cuts, st.booleans())
 def test_noise(noise: bytes, points: set[int], headed: bool) -> None:
-    """Bytes without a sense are answered once, if at all, and left."""
+    """Random bytes get at most one response, and the connection closes."""
     wire = (b"GET / HTTP/1.1\r\n" if headed else b"") + noise
     sent = serve(echo_app, *cut(wire, points))
 

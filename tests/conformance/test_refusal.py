@@ -1,4 +1,4 @@
-"""An offer that is not taken: the answer is HTTP, and HTTP goes on."""
+"""A refused offer: the answer is HTTP, and HTTP goes on."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .wires import Serving, closing, with_fields
 
 
 async def refuse(request: Request) -> Response:
-    """Refuse every offer, tell of every other request."""
+    """Refuse every offer, answer every other request."""
     return Response(403 if request.upgrades else 200, request.path)
 
 
@@ -31,7 +31,7 @@ FORBIDDEN = okay(b"/u", status="403 Forbidden")
 
 @pytest.mark.ids("O05", "S13", "S38")
 async def test_refused_offer_keeps_the_connection(serving: Serving) -> None:
-    """What was pipelined behind it is answered, from the exact byte (RFC 9931 §5)."""
+    """Requests pipelined after a refused offer are answered (RFC 9931 §5)."""
     wire = UP + get("/2") + UP + get("/3")
 
     await serving.check(refuse, wire, FORBIDDEN + okay(b"/2") + FORBIDDEN + okay(b"/3"))
@@ -48,7 +48,7 @@ async def test_refused_offer_keeps_the_connection(serving: Serving) -> None:
 async def test_refused_offer_with_a_body(
     serving: Serving, framing: str, body: bytes
 ) -> None:
-    """So it is behind a body that nobody read (RFC 9931 §5)."""
+    """The same holds if the refused offer has an unread body (RFC 9931 §5)."""
     wire = with_fields(UP.replace(b"GET", b"POST"), framing) + body + get("/2")
 
     await serving.check(refuse, wire, FORBIDDEN + okay(b"/2"))
@@ -56,7 +56,7 @@ async def test_refused_offer_with_a_body(
 
 @pytest.mark.ids("U08")
 async def test_426_names_what_is_required(serving: Serving) -> None:
-    """A required protocol that was not offered is named in a 426 (§15.5.22)."""
+    """A 426 names the protocol that was not offered (RFC 9110 §15.5.22)."""
 
     async def app(request: Request) -> Upgrade:
         return Upgrade("echo", echo)
@@ -66,7 +66,7 @@ async def test_426_names_what_is_required(serving: Serving) -> None:
 
 @pytest.mark.ids("U08")
 async def test_426_from_within_the_app(serving: Serving) -> None:
-    """The same, where accept_upgrade was asked for it (RFC 9110 §15.5.22)."""
+    """An uncaught NotOffered becomes the same 426 (RFC 9110 §15.5.22)."""
 
     async def app(request: Request) -> None:
         with pytest.raises(NotOffered) as caught:
@@ -77,8 +77,8 @@ async def test_426_from_within_the_app(serving: Serving) -> None:
 
 
 @pytest.mark.ids("U08")
-async def test_426_of_the_apps(serving: Serving) -> None:
-    """A 426 lists what is acceptable, in the app's order (RFC 9110 §15.5.22)."""
+async def test_426_from_the_app(serving: Serving) -> None:
+    """A 426 lists protocols in the app's order (RFC 9110 §15.5.22)."""
 
     async def app(request: Request) -> Response:
         return Response(426, b"no", {"Upgrade": "b/2, a"})
@@ -95,7 +95,7 @@ async def test_426_of_the_apps(serving: Serving) -> None:
 
 @pytest.mark.ids("U09", "U12")
 async def test_any_response_may_advertise(serving: Serving) -> None:
-    """An Upgrade field elsewhere gets its option, and is no switch (§7.8)."""
+    """Upgrade in another response gets its option and does not switch (RFC 9110 §7.8)."""
 
     async def app(request: Request) -> Response:
         return Response(200, request.path, {"Upgrade": "b/2, a"})
@@ -108,8 +108,8 @@ async def test_any_response_may_advertise(serving: Serving) -> None:
 
 
 @pytest.mark.ids("S38")
-async def test_then_another_offer_is_taken(serving: Serving) -> None:
-    """After a refusal the same connection may still switch (RFC 9110 §7.8)."""
+async def test_offer_after_a_refusal(serving: Serving) -> None:
+    """After a refusal the connection may still switch (RFC 9110 §7.8)."""
     other = UP.replace(b": echo", b": other")
 
     await serving.check(
@@ -118,13 +118,13 @@ async def test_then_another_offer_is_taken(serving: Serving) -> None:
 
 
 @pytest.mark.ids("O05", "R11")
-async def test_early_bytes_can_end_it() -> None:
-    """Closing instead is for those who ask for it, and for early bytes only."""
+async def test_close_on_optimistic_data() -> None:
+    """With close_on_optimistic_data, early bytes after a refused offer close."""
     for packets in split_points(UP + get("/2")):
         peer = ScriptedPeer(*packets)
         await serve_stream(refuse, peer, close_on_optimistic_data=True, strict=True)
 
-        # Where nothing had come behind the head, nothing was taken for granted.
+        # Without bytes after the request there is no optimistic data.
         ends = itertools.accumulate(map(len, packets))
         early = next(end for end in ends if end >= len(UP)) > len(UP)
         expected = closing(FORBIDDEN) if early else FORBIDDEN + okay(b"/2")
@@ -137,8 +137,8 @@ async def test_early_bytes_can_end_it() -> None:
 
 
 @pytest.mark.ids("S41", "R48")
-async def test_http_again_behind_a_switch(serving: Serving) -> None:
-    """A switched stream can be served as HTTP again, its head with it."""
+async def test_http_again_after_a_switch(serving: Serving) -> None:
+    """A switched stream, with its head, can be served as HTTP again."""
 
     async def handler(request: Request, stream: UpgradedStream, head: bytes) -> None:
         await serve_stream(echo_app, stream, strict=True)

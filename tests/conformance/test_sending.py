@@ -1,4 +1,4 @@
-"""A client's body on its way: what it waits for, and who answers before its end."""
+"""Sending the body of a request: the wait for a 100, and early answers."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ OFFER = (
 REQUEST = (
     b"POST /u HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n"
 )
-# More than any buffer between two ends takes.
+# More than all buffers between the two ends can hold.
 LONG = b"x" * 20_000_000
 
 
 @pytest.mark.ids("U30")
 async def test_no_expectation_without_content() -> None:
-    """Without a body there is nothing to wait with (RFC 9110 §10.1.1)."""
+    """A request without a body cannot expect a 100 (RFC 9110 §10.1.1)."""
     peer = ScriptedPeer(SWITCHED)
     with pytest.raises(ValueError, match="Expect: there is no body"):
         await open_upgrade(URL, "echo", headers=EXPECT, stream=peer)
@@ -47,7 +47,7 @@ async def test_no_expectation_without_content() -> None:
 
 @pytest.mark.ids("U30", "U14")
 async def test_body_waits_for_the_100(autojump_clock) -> None:
-    """The body goes out when the 100 is here, not before (RFC 9110 §10.1.1)."""
+    """The body is sent when the 100 has come, not before (RFC 9110 §10.1.1)."""
     for packets in split_points(CONTINUE):
         peer = ScriptedPeer(then="silence")
         started = trio.current_time()
@@ -80,7 +80,7 @@ async def test_body_waits_for_the_100(autojump_clock) -> None:
 
 @pytest.mark.ids("U30")
 async def test_body_does_not_wait_for_ever(autojump_clock) -> None:
-    """After Limits.continue_timeout seconds it goes out all the same (§10.1.1)."""
+    """The body is sent after Limits.continue_timeout anyway (RFC 9110 §10.1.1)."""
     peer = ScriptedPeer(then="silence")
     limits = Limits(continue_timeout=3)
     async with trio.open_nursery() as nursery:
@@ -103,7 +103,7 @@ async def test_body_does_not_wait_for_ever(autojump_clock) -> None:
 
 @pytest.mark.ids("U30", "M10", "M12")
 async def test_final_answer_instead_of_the_100(dialling: Dialling) -> None:
-    """A body that was not asked for is not sent, and nothing behind it (§10.1.1)."""
+    """After a final response the body is not sent (RFC 9110 §10.1.1)."""
 
     async def use(stream: trio.abc.Stream) -> None:
         limits = Limits(continue_timeout=60)
@@ -119,7 +119,7 @@ async def test_final_answer_instead_of_the_100(dialling: Dialling) -> None:
 
 @pytest.mark.ids("U14", "C18")
 async def test_101_instead_of_the_100() -> None:
-    """A server that skips the 100 gets the body before anything switches (§7.8)."""
+    """A 101 without the 100: the body is sent before the switch (RFC 9110 §7.8)."""
     for packets in split_points(SWITCHED + b"HEAD"):
         peer = ScriptedPeer(*packets)
         upgraded = await open_upgrade(
@@ -133,7 +133,7 @@ async def test_101_instead_of_the_100() -> None:
 @pytest.mark.ids("U14", "M12", "C18")
 @pytest.mark.parametrize("kind", ["answer", "offer"])
 async def test_final_answer_before_the_end_of_the_body(kind: str) -> None:
-    """A server that has heard enough is heard; what is cut ends the rest (§9.3)."""
+    """An early response is returned; the cut request closes (RFC 9112 §9.3)."""
     near, far = trio.testing.lockstep_stream_pair()
     async with trio.open_nursery() as nursery:
 
@@ -157,7 +157,7 @@ async def test_final_answer_before_the_end_of_the_body(kind: str) -> None:
 
 @pytest.mark.ids("U14", "C18")
 async def test_101_before_the_end_of_the_body() -> None:
-    """One that switches meanwhile is waited for with the body, and loses (§7.8)."""
+    """A 101 while the body is still sent is never accepted (RFC 9110 §7.8)."""
     near, far = trio.testing.lockstep_stream_pair()
     with pytest.raises((IllegalSwitch, PeerGone)):
         async with trio.open_nursery() as nursery:
@@ -179,7 +179,7 @@ async def test_101_before_the_end_of_the_body() -> None:
 
 @pytest.mark.ids("C7", "U12")
 async def test_option_that_a_101_may_lack(dialling: Dialling) -> None:
-    """Only a Connection field that is missing can be forgiven, by name (§7.8)."""
+    """Only a missing Connection field of a 101 can be tolerated (RFC 9110 §7.8)."""
     bare = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: echo\r\n\r\n"
     other = with_fields(bare, "Connection: keep-alive")
 

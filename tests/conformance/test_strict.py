@@ -1,4 +1,4 @@
-"""What is refused before an app sees it, the same with an offer and without."""
+"""Requests that the app never sees: the same rules with and without an offer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .wires import Serving, check_closing_text, closing, unreachable_app, with_f
 
 BAD = "400 Bad Request"
 PLAIN = get("/u")
-# Every rule holds on both.
+# Each rule holds for both.
 heads = pytest.mark.parametrize("head", [PLAIN, UP], ids=["plain", "offer"])
 
 
@@ -35,15 +35,15 @@ heads = pytest.mark.parametrize("head", [PLAIN, UP], ids=["plain", "offer"])
 async def test_host_is_one_and_valid(
     serving: Serving, head: bytes, host: bytes
 ) -> None:
-    """Missing, repeated or malformed it is a 400 (RFC 9112 §3.2)."""
+    """A missing, repeated or malformed Host is a 400 (RFC 9112 §3.2)."""
     wire = head.replace(b"Host: x\r\n", host)
 
     await serving.check_refusal(wire + PLAIN, BAD)
 
 
 @pytest.mark.ids("M01")
-async def test_host_that_is_taken(serving: Serving) -> None:
-    """An empty Host is one, and HTTP/1.0 needs none (RFC 9112 §3.2)."""
+async def test_host_accepted(serving: Serving) -> None:
+    """Host may be empty, and HTTP/1.0 needs none (RFC 9112 §3.2)."""
     old = b"GET /2 HTTP/1.0\r\n\r\n"
 
     for host in (b"Host:", b"Host: x:", b"Host: [::1]:8080", b"host:\tX.y:1\t"):
@@ -56,7 +56,7 @@ async def test_host_that_is_taken(serving: Serving) -> None:
 @pytest.mark.ids("M03", "S42")
 @heads
 async def test_one_blank_line_is_skipped(serving: Serving, head: bytes) -> None:
-    """One before a request is forgiven, a second is not (RFC 9112 §2.2)."""
+    """One blank line before a request is skipped, a second is a 400 (RFC 9112 §2.2)."""
     first, second = get("/1"), b"\r\n" + head
     expected = okay(b"/1") + (SWITCHED if head is UP else okay(b"/u"))
 
@@ -78,7 +78,7 @@ async def test_one_blank_line_is_skipped(serving: Serving, head: bytes) -> None:
     ids=["tls", "nul", "text", "http-0.9", "ssh", "http-2"],
 )
 async def test_other_protocols(serving: Serving, wire: bytes, status: str) -> None:
-    """What is no HTTP/1.1 is told so in HTTP/1.1, and left (RFC 9112 §2.2)."""
+    """Other protocols get an error in HTTP/1.1 and a close (RFC 9112 §2.2)."""
     await serving.check_refusal(wire, status)
 
 
@@ -97,7 +97,7 @@ async def test_other_protocols(serving: Serving, wire: bytes, status: str) -> No
 async def test_versions(
     serving: Serving, head: bytes, version: bytes, status: str
 ) -> None:
-    """Only HTTP/1.1 and HTTP/1.0 are spoken (RFC 9110 §15.6.6)."""
+    """Only HTTP/1.1 and HTTP/1.0 are supported (RFC 9110 §15.6.6)."""
     await serving.check_refusal(head.replace(b"HTTP/1.1", version), status)
 
 
@@ -119,7 +119,7 @@ async def test_versions(
     ],
 )
 async def test_lines(serving: Serving, head: bytes, line: bytes) -> None:
-    """A CR or LF alone, a blank before the colon, a fold: 400 (RFC 9112 §2.2, §5)."""
+    """A bare CR or LF, a blank before the colon, a fold: 400 (RFC 9112 §2.2, §5)."""
     wire = head.replace(b"Host: x\r\n", b"Host: x\r\n" + line)
 
     await serving.check_refusal(wire + PLAIN, BAD)
@@ -127,7 +127,7 @@ async def test_lines(serving: Serving, head: bytes, line: bytes) -> None:
 
 @pytest.mark.ids("M04")
 async def test_bare_lf_everywhere(serving: Serving) -> None:
-    """A head whose lines all end in a mere LF is none of ours (RFC 9112 §2.2)."""
+    """A request whose lines all end in a bare LF is a 400 (RFC 9112 §2.2)."""
     await serving.check_refusal(UP.replace(b"\r\n", b"\n"), BAD)
 
 
@@ -135,7 +135,7 @@ async def test_bare_lf_everywhere(serving: Serving) -> None:
 @heads
 @pytest.mark.parametrize("octet", [0x00, 0x01, 0x0B, 0x1F, 0x7F])
 async def test_control_characters(serving: Serving, head: bytes, octet: int) -> None:
-    """One in a field value is refused, none is handed on (RFC 9110 §5.5)."""
+    """A control character in a field value is a 400 (RFC 9110 §5.5)."""
     wire = head.replace(b"Host: x\r\n", b"Host: x\r\nA: b%cc\r\n" % octet)
 
     await serving.check_refusal(wire, BAD)
@@ -143,7 +143,7 @@ async def test_control_characters(serving: Serving, head: bytes, octet: int) -> 
 
 @pytest.mark.ids("U29")
 async def test_obs_text_is_kept(serving: Serving) -> None:
-    """Tabs and octets above 0x7F are no controls (RFC 9110 §5.5)."""
+    """Tabs and octets above 0x7F are allowed and kept (RFC 9110 §5.5)."""
 
     async def app(request: Request) -> Response:
         return Response(200, request.headers["a"].encode("latin-1"))
@@ -166,13 +166,13 @@ async def test_obs_text_is_kept(serving: Serving) -> None:
 async def test_length_and_coding(
     serving: Serving, head: bytes, fields: tuple[str, ...]
 ) -> None:
-    """With both nobody knows where the body ends: 400, close (RFC 9112 §6.1)."""
+    """A length and a coding make the end ambiguous: 400, close (RFC 9112 §6.1)."""
     await serving.check_refusal(with_fields(head, *fields) + b"0\r\n\r\n" + PLAIN, BAD)
 
 
 @pytest.mark.ids("M06")
 async def test_coding_in_http_1_0(serving: Serving) -> None:
-    """HTTP/1.0 knows no transfer codings, so its framing is broken (RFC 9112 §6.1)."""
+    """A transfer coding in HTTP/1.0 is broken framing: 400 (RFC 9112 §6.1)."""
     wire = with_fields(PLAIN, "Transfer-Encoding: chunked") + b"0\r\n\r\n"
 
     await serving.check_refusal(wire.replace(b"HTTP/1.1", b"HTTP/1.0", 1), BAD)
@@ -196,7 +196,7 @@ async def test_coding_in_http_1_0(serving: Serving) -> None:
 async def test_codings(
     serving: Serving, head: bytes, codings: list[str], status: str
 ) -> None:
-    """A body that is not chunked last has no end: 400, close (RFC 9112 §6.3)."""
+    """Without chunked as last coding a body has no end: 400, close (RFC 9112 §6.3)."""
     fields = [f"Transfer-Encoding: {coding}" for coding in codings]
 
     await serving.check_refusal(with_fields(head, *fields) + b"0\r\n\r\n", status)
@@ -234,7 +234,7 @@ async def test_lengths(serving: Serving, head: bytes, lengths: list[str]) -> Non
     ],
 )
 async def test_chunks(body: bytes) -> None:
-    """Chunk headers and trailers are read as strictly as a head (RFC 9112 §7.1)."""
+    """Chunk headers and trailers are parsed as strictly as fields (RFC 9112 §7.1)."""
     wire = with_fields(UP, "Transfer-Encoding: chunked") + body
     for packets in split_points(wire + PLAIN):
         whole: list[bytes] = []
@@ -253,7 +253,7 @@ async def test_chunks(body: bytes) -> None:
 @pytest.mark.ids("S10", "U31")
 @heads
 async def test_unknown_expectation(serving: Serving, head: bytes) -> None:
-    """What we cannot meet is a 417, also beside what we can (RFC 9110 §10.1.1)."""
+    """An unknown expectation is a 417, even beside a known one (RFC 9110 §10.1.1)."""
     for expectation in ("200-ok", "100-continue, x"):
         wire = with_fields(head, f"Expect: {expectation}")
 
@@ -262,7 +262,7 @@ async def test_unknown_expectation(serving: Serving, head: bytes) -> None:
 
 @pytest.mark.ids("S30")
 @heads
-async def test_heads_have_bounds(serving: Serving, head: bytes) -> None:
+async def test_request_head_over_a_limit(serving: Serving, head: bytes) -> None:
     """Too many bytes or too many fields are a 431 (RFC 6585 §5)."""
     long = with_fields(head, "A: " + "b" * 100)
     many = with_fields(head, *["A: b"] * 8)
@@ -294,7 +294,7 @@ async def test_heads_have_bounds(serving: Serving, head: bytes) -> None:
 async def test_absolute_form_overrides_host(
     serving: Serving, target: bytes, host: str, path: str
 ) -> None:
-    """The authority in the target counts, not Host beside it (RFC 9112 §3.2.2)."""
+    """The authority in the target replaces Host (RFC 9112 §3.2.2)."""
 
     async def app(request: Request) -> Response:
         assert request.query == "a=b"
@@ -324,19 +324,19 @@ async def test_absolute_form_overrides_host(
     ],
 )
 async def test_targets_of_no_form(serving: Serving, line: bytes) -> None:
-    """A target has one of four forms, each for its methods (RFC 9112 §3.2)."""
+    """A target in none of the forms for its method is a 400 (RFC 9112 §3.2)."""
     await serving.check_refusal(UP.replace(b"GET /u", line), BAD)
 
 
-async def test_nobody_is_never_called() -> None:
-    """The app of the refusals lets a request that reaches it fail the test."""
+async def test_unreachable_app() -> None:
+    """The app of these tests fails the test if a request reaches it."""
     with pytest.raises(AssertionError, match="the app was called"):
         await run_script(unreachable_app, PLAIN)
 
 
 @pytest.mark.ids("S30")
-async def test_target_over_the_bound(serving: Serving) -> None:
-    """A request line alone over the bound is a 414, however it comes (§15.5.15)."""
+async def test_target_over_the_limit(serving: Serving) -> None:
+    """A request line over the limit is a 414 (RFC 9110 §15.5.15)."""
     wire = b"GET /" + b"u" * 60 + b" HTTP/1.1\r\nHost: x\r\n\r\n"
 
     await serving.check_refusal(

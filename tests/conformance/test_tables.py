@@ -1,4 +1,4 @@
-"""The tables in docs name the tests that prove each row; no provable row lacks one."""
+"""The tables in docs are up to date, and each row that can have a test has one."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .tables import (
 HERE = Path(__file__).parent
 MARKS = find_marks()
 FRESHEN = "run: nox -s tables"
-# The rows that the table has to have.
+# The rows that must be there.
 LISTED = [
     *(f"U{number:02}" for number in range(1, 35)),
     *(f"C{number:02}" for number in range(1, 10)),
@@ -37,12 +37,12 @@ INTERMEDIARIES = {
 
 
 def test_conformance_page_is_fresh() -> None:
-    """docs/conformance.md is what the tables and the marks of today give."""
+    """docs/conformance.md has the current rows and tests."""
     assert CONFORMANCE.read_text() == conformance_page(MARKS), FRESHEN
 
 
 def test_node_page_is_fresh() -> None:
-    """docs/node.md is what the tables and the marks of today give."""
+    """docs/node.md has the current rows and tests."""
     assert NODE.read_text() == node_page(MARKS), FRESHEN
 
 
@@ -51,7 +51,7 @@ def test_page_without_a_test_is_stale(page) -> None:
     """Removing or renaming a test changes the pages that name it."""
     fresh = page(MARKS)
     tables = {*REQUIREMENTS} if page is conformance_page else {*CASES}
-    # Only the last mark of each row: the others differ in nothing that matters here.
+    # Only the last test of each row: the others are handled alike.
     for mark in {mark.id: mark for mark in MARKS if mark.path.parent == HERE}.values():
         if mark.id in tables:
             rest = [other for other in MARKS if other is not mark]
@@ -62,7 +62,7 @@ def test_page_without_a_test_is_stale(page) -> None:
 
 
 def test_every_row_is_there() -> None:
-    """The tables have exactly the rows that they have to have."""
+    """No row is missing, and there is no other row."""
     assert list(REQUIREMENTS) == LISTED
     assert list(CASES) == [
         *(f"S{number}" for number in range(1, 44)),
@@ -72,7 +72,7 @@ def test_every_row_is_there() -> None:
 
 @pytest.mark.parametrize("row_id", LISTED)
 def test_every_requirement_is_proved(row_id: str) -> None:
-    """Each row has a test here; only rows about intermediaries have none yet."""
+    """Each row has a test here, except those of intermediaries, which say so."""
     tests = [mark for mark in MARKS if mark.id == row_id and mark.path.parent == HERE]
     row = REQUIREMENTS[row_id]
 
@@ -83,7 +83,7 @@ def test_every_requirement_is_proved(row_id: str) -> None:
 
 @pytest.mark.parametrize("row_id", CASES)
 def test_every_case_is_proved(row_id: str) -> None:
-    """Each wire case has a test, or a reason why no test is possible."""
+    """Each case has a test, or says why it cannot have one."""
     tests = [mark for mark in MARKS if mark.id == row_id]
 
     assert bool(tests) != bool(CASES[row_id].why_untested)
@@ -91,27 +91,27 @@ def test_every_case_is_proved(row_id: str) -> None:
 
 @pytest.mark.parametrize("row_id", BETTER_THAN_NODE)
 def test_what_node_fails_we_pass(row_id: str) -> None:
-    """Where Node fails and we must not, the row says how Node fails, and has a test."""
+    """Where we must do better than Node, the row says what Node does, and has a test."""
     assert CASES[row_id].node
     assert any(mark.id == row_id for mark in MARKS)
 
 
 def test_every_mark_is_known() -> None:
-    """Each id is that of a row, or a reference to a document or issue elsewhere."""
+    """Each id is that of a row, or a reference to something outside."""
     for mark in MARKS:
         known = mark.id in REQUIREMENTS or mark.id in CASES or is_reference(mark.id)
         assert known, mark
 
 
 def test_no_mark_twice() -> None:
-    """No test is marked with an id twice."""
+    """A test has each id only once."""
     counts = Counter(MARKS)
 
     assert not [mark for mark, count in counts.items() if count > 1]
 
 
 def test_marks_of_functions_and_methods(tmp_path: Path) -> None:
-    """Marks are found on functions and on methods of classes, in their order."""
+    """Marks of functions and methods are found, in order."""
     (tmp_path / "tests" / "inner").mkdir(parents=True)
     path = tmp_path / "tests" / "inner" / "test_it.py"
     path.write_text(
@@ -133,8 +133,8 @@ def test_marks_of_functions_and_methods(tmp_path: Path) -> None:
     assert find_marks(tmp_path)[0].name == "test_it::TestA::test_b"
 
 
-def test_no_mark_out_of_sight() -> None:
-    """Each mark is on a function or method, where it is found, and never elsewhere."""
+def test_no_mark_elsewhere() -> None:
+    """All marks are on functions and methods, where they are found."""
     for path in (ROOT / "tests").rglob("*.py"):
         written = re.findall(r"^ *@pytest\.mark\.ids\(", path.read_text(), re.MULTILINE)
         found = {mark.test for mark in MARKS if mark.path == path}

@@ -1,4 +1,4 @@
-"""The client of a proxy: what it asks for, and what it takes for a tunnel."""
+"""The client of a proxy: what it sends, and which answers open a tunnel."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ async def check_tunnel(
 
 @pytest.mark.ids("C08", "C01", "C07", "M01", "M02", "C03")
 async def test_connect_on_the_wire(dialling: Dialling) -> None:
-    """Host and port as target and as Host, no content, then the tunnel (§3.2.3)."""
+    """A CONNECT has host:port as target and Host, no content (RFC 9112 §3.2.3)."""
     await check_tunnel(dialling, TUNNEL + b"\r\nHEAD", b"\r\nHEAD", CONNECT)
 
 
@@ -55,7 +55,7 @@ async def test_connect_on_the_wire(dialling: Dialling) -> None:
 async def test_framing_of_a_2xx_is_ignored(
     dialling: Dialling, fields: list[str], line: bytes
 ) -> None:
-    """Any 2xx is a tunnel; its framing fields frame nothing (RFC 9110 §9.3.6)."""
+    """Any 2xx opens a tunnel; its framing fields are ignored (RFC 9110 §9.3.6)."""
     wire = with_fields(line + b"\r\n\r\n", *fields) + b"\x80raw"
 
     await check_tunnel(dialling, wire, b"\x80raw", CONNECT)
@@ -63,7 +63,7 @@ async def test_framing_of_a_2xx_is_ignored(
 
 @pytest.mark.ids("C03", "U19", "C21")
 async def test_1xx_is_no_tunnel(dialling: Dialling) -> None:
-    """A 100 before the 200 is no tunnel yet (RFC 9110 §9.3.6)."""
+    """A 100 before the 200 does not open a tunnel (RFC 9110 §9.3.6)."""
 
     async def use(stream: trio.abc.Stream) -> None:
         tunnel = await open_tunnel(URL, "a:1", stream=stream)
@@ -79,7 +79,7 @@ async def test_1xx_is_no_tunnel(dialling: Dialling) -> None:
     "status", ["407 Proxy Authentication Required", "302 Found", "501 Not Implemented"]
 )
 async def test_refused_tunnel(dialling: Dialling, status: str) -> None:
-    """Anything else is a response, which can be read (RFC 9110 §9.3.6)."""
+    """Another status is a refusal, whose body can be read (RFC 9110 §9.3.6)."""
 
     async def use(stream: trio.abc.Stream) -> None:
         with pytest.raises(TunnelRefused, match=status) as caught:
@@ -103,8 +103,10 @@ async def test_refused_tunnel(dialling: Dialling, status: str) -> None:
         (b"", PeerGone),
     ],
 )
-async def test_answer_that_is_none(dialling: Dialling, wire: bytes, error) -> None:
-    """What is no response, or not a whole one, is no tunnel (RFC 9110 §9.3.6)."""
+async def test_malformed_or_incomplete_answer(
+    dialling: Dialling, wire: bytes, error
+) -> None:
+    """A malformed or incomplete response opens no tunnel (RFC 9110 §9.3.6)."""
 
     async def use(stream: trio.abc.Stream) -> None:
         with pytest.raises(error):
@@ -114,8 +116,8 @@ async def test_answer_that_is_none(dialling: Dialling, wire: bytes, error) -> No
 
 
 @pytest.mark.ids("O02", "M12")
-async def test_nothing_is_asked_behind_a_refusal(dialling: Dialling) -> None:
-    """Who may have had tunnel bytes already gets no request (RFC 9931 §8)."""
+async def test_no_request_after_a_refusal(dialling: Dialling) -> None:
+    """No request is sent after a refused CONNECT (RFC 9931 §8)."""
 
     async def use(stream: trio.abc.Stream) -> None:
         async with await open_connection(URL, stream=stream) as connection:
@@ -133,7 +135,7 @@ async def test_nothing_is_asked_behind_a_refusal(dialling: Dialling) -> None:
     "authority", ["a", "a:", "a:0", "a:x", ":1", "::1", "a:1/b", ""]
 )
 async def test_tunnel_needs_a_port(authority: str) -> None:
-    """Without one nothing is sent: CONNECT has no default (RFC 9110 §9.3.6)."""
+    """Without a port nothing is sent: CONNECT has no default (RFC 9110 §9.3.6)."""
     peer = ScriptedPeer(TUNNEL)
     with pytest.raises(ValueError, match=r"port|host"):
         await open_tunnel(URL, authority, stream=peer)
@@ -143,8 +145,8 @@ async def test_tunnel_needs_a_port(authority: str) -> None:
 
 
 @pytest.mark.ids("C07", "C08")
-async def test_connect_is_connects_alone() -> None:
-    """CONNECT is no method of requests and offers, and carries no fields of theirs."""
+async def test_connect_only_by_connect() -> None:
+    """Only connect() sends a CONNECT, and without content, Upgrade or Expect."""
     peer = ScriptedPeer(TUNNEL)
     connection = await open_connection(URL, stream=peer)
     for call in (
@@ -162,7 +164,7 @@ async def test_connect_is_connects_alone() -> None:
 
 @pytest.mark.ids("O01")
 async def test_payload_waits_for_the_2xx() -> None:
-    """There is no stream to write to before the tunnel is there (RFC 9931 §8)."""
+    """There is no stream to send on before the 2xx (RFC 9931 §8)."""
     for packets in split_points(CONTINUE + TUNNEL):
         peer = ScriptedPeer(*packets[:-1], then="silence")
         async with trio.open_nursery() as nursery:
@@ -182,7 +184,7 @@ async def test_payload_waits_for_the_2xx() -> None:
 
 @pytest.mark.ids("C03", "U04")
 async def test_101_to_a_connect(dialling: Dialling) -> None:
-    """It is no answer to CONNECT, which asks for no switch (RFC 9110 §15.2.2)."""
+    """A 101 to a CONNECT is illegal (RFC 9110 §15.2.2)."""
 
     async def use(stream: trio.abc.Stream) -> None:
         with pytest.raises(IllegalSwitch, match="asked for no switch"):

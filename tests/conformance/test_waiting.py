@@ -1,4 +1,4 @@
-"""How long a peer is waited for, at each point of a connection."""
+"""How long we wait for a peer at each point of a connection."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ async def bye_app(request: Request) -> Upgrade:
 
 
 async def serve_silent(app, *packets: bytes, limits: Limits) -> tuple[bytes, float]:
-    """Serve a client that falls silent; return what it got, and our end's time."""
+    """Serve a client that stops sending; return what it got, and when we ended."""
     peer = ScriptedPeer(*packets, then="silence")
     started = trio.current_time()
     await serve_stream(app, peer, limits=limits, strict=True)
 
     assert peer.closed
     assert peer.got_eof
-    # Behind our end the client's is waited for.
+    # After our end the server waits for the client's end.
     assert limits.linger is not None
     return bytes(peer.sent), trio.current_time() - started - limits.linger
 
 
 @pytest.mark.ids("M16", "S29")
-async def test_head_that_does_not_come(autojump_clock) -> None:
-    """Half a head is a 408 after Limits.header_timeout, none a close (RFC 9112 §9.5)."""
+async def test_request_that_does_not_come(autojump_clock) -> None:
+    """After Limits.header_timeout: 408 for a part, else a close (RFC 9112 §9.5)."""
     limits = Limits(header_timeout=3, linger=1)
     for packets in split_points(UP[:-1]):
         sent, seconds = await serve_silent(echo_app, *packets, limits=limits)
@@ -74,7 +74,7 @@ async def test_next_request_that_does_not_come(autojump_clock) -> None:
 
 @pytest.mark.ids("M16", "S21")
 async def test_body_that_does_not_come(autojump_clock) -> None:
-    """A body that stalls is a 408, and nothing has switched (RFC 9110 §15.5.9)."""
+    """A body that stalls is a 408, and no switch (RFC 9110 §15.5.9)."""
 
     async def never(request: Request, stream: UpgradedStream, head: bytes) -> None:
         raise AssertionError("called")
@@ -99,8 +99,8 @@ async def test_body_that_does_not_come(autojump_clock) -> None:
 
 @pytest.mark.ids("M16", "S35")
 @pytest.mark.parametrize("app", [bye_app, echo_app])
-async def test_peer_that_never_ends_is_left(app, autojump_clock) -> None:
-    """The client's end is waited for so long and no longer (RFC 9112 §9.5)."""
+async def test_peer_that_never_ends(app, autojump_clock) -> None:
+    """The server waits Limits.linger for the client's end (RFC 9112 §9.5)."""
     wire = UP if app is bye_app else get("/", "Connection: close")
     for packets in split_points(wire):
         peer = ScriptedPeer(*packets, then="silence")
@@ -114,8 +114,8 @@ async def test_peer_that_never_ends_is_left(app, autojump_clock) -> None:
 
 @pytest.mark.ids("M16")
 @pytest.mark.parametrize("wire", [b"", get("/1"), get("/1") + b"GET /2 HT"])
-async def test_peer_that_ends_is_noticed(wire: bytes, autojump_clock) -> None:
-    """A client's end between requests, or within one, ends the rest (RFC 9112 §9.5)."""
+async def test_peer_that_ends(wire: bytes, autojump_clock) -> None:
+    """A client's end between or within requests closes (RFC 9112 §9.5)."""
     for packets in split_points(wire):
         peer = ScriptedPeer(*packets)
         started = trio.current_time()
@@ -128,8 +128,8 @@ async def test_peer_that_ends_is_noticed(wire: bytes, autojump_clock) -> None:
 
 
 @pytest.mark.ids("S17")
-async def test_connection_that_has_carried_enough() -> None:
-    """The last request is answered with a close, an offer is no way past it."""
+async def test_requests_per_connection() -> None:
+    """The last response closes, even if an offer follows (RFC 9112 §9.6)."""
     limits = Limits(requests_per_connection=2)
     for packets in split_points(get("/1") + get("/2") + UP):
         peer = ScriptedPeer(*packets)
@@ -140,7 +140,7 @@ async def test_connection_that_has_carried_enough() -> None:
 
 @pytest.mark.ids("S31")
 async def test_switched_and_idle(autojump_clock) -> None:
-    """No deadline of HTTP's reaches into a stream that has switched (§7.8)."""
+    """No deadline of HTTP applies to a switched stream (RFC 9110 §7.8)."""
     for packets in split_points(UP):
         peer = ScriptedPeer(*packets, then="silence")
         async with trio.open_nursery() as nursery:

@@ -1,4 +1,4 @@
-"""The framing lines of a chunked body: what h11 lets through, and what is its own."""
+"""The framing lines of a chunked body: those that we refuse, those that h11 refuses."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ LEGAL = [
     b"a\r\n0123456789\r\nA\r\n0123456789\r\n0\r\n\r\n",
     b'5;name;other=value;quoted="a\tb"\r\nhello\r\n0;last\r\n\r\n',
     b"5 \t\r\nhello\r\n0 \r\n\r\n",
-    # Data is data: line ends and control characters, and what looks like the end.
+    # Data may contain line ends, control characters, and what looks like the end.
     b"b\r\n\r\n0\r\n\r\n\n\r\0\x7f\r\n0\r\n\r\n",
     b"1\r\n\r\r\n1\r\n\n\r\n0\r\n\r\n",
     b"0\r\nA: b\r\nC:\td\r\n\r\n",
     b"0\r\nA:\r\nB: \r\nC: \xff\r\n\r\n",
 ]
 BROKEN = [
-    # A reader that ends lines at a CR, or at any LF, sees other chunks.
+    # A reader that ends lines at a bare CR or a bare LF sees other chunks.
     (b"5;a\rb\r\nhello\r\n0\r\n\r\n", CONTROL),
     (b"5\r\r\nhello\r\n0\r\n\r\n", CONTROL),
     (b"5;a\nb\r\nhello\r\n0\r\n\r\n", CONTROL),
@@ -85,39 +85,39 @@ def read_body(*packets: bytes, limits: Limits | None = None) -> tuple[bytes, byt
 
 
 class TestGuard:
-    """The walk beside h11, alone."""
+    """The guard alone."""
 
     @pytest.mark.parametrize("wire", LEGAL)
     def test_legal(self, wire: bytes) -> None:
-        """Sizes, extensions, data and trailers as RFC 9112 §7.1 has them."""
+        """Legal sizes, extensions, data and trailers are accepted (RFC 9112 §7.1)."""
         for packets in split_points(wire):
             check(packets)
 
     @pytest.mark.parametrize(("wire", "fault"), BROKEN)
     def test_broken(self, wire: bytes, fault: str) -> None:
-        """A line that two readers can see differently is refused (RFC 9112 §2.2)."""
+        """A line that readers may understand differently is refused (RFC 9112 §2.2)."""
         for packets in split_points(wire):
             with pytest.raises(BadBody, match=f"^{fault}$"):
                 check(packets)
 
     @pytest.mark.parametrize(
-        "behind", [b"\n", b"GET / HTTP/1.1\r\n\r\n", b"\0" * 200, b" a\r\n" * 9]
+        "rest", [b"\n", b"GET / HTTP/1.1\r\n\r\n", b"\0" * 200, b" a\r\n" * 9]
     )
-    def test_what_follows(self, behind: bytes) -> None:
-        """What is behind the last chunk's blank line is not the body's (§7.1)."""
-        for packets in split_points(b"3\r\nabc\r\n0\r\nA: b\r\n\r\n" + behind):
+    def test_bytes_after_the_body(self, rest: bytes) -> None:
+        """Bytes after the blank line of the last chunk are ignored (RFC 9112 §7.1)."""
+        for packets in split_points(b"3\r\nabc\r\n0\r\nA: b\r\n\r\n" + rest):
             check(packets)
 
     @pytest.mark.parametrize("size", ["-1", "-ff", "+3", "0x3", "1_0", " 3", "-0"])
     def test_odd_sizes_are_left_to_h11(self, size: str) -> None:
-        """What Python calls a number and RFC 9112 §7.1 does not, h11 refuses."""
+        """h11 refuses sizes that int() accepts and RFC 9112 §7.1 does not allow."""
         wire = size.encode() + b"\r\nabc\r\n0\r\n\r\n"
         check((wire,))
         with pytest.raises(BadBody, match="illegal chunk header"):
             read_body(wire)
 
     def test_long_line(self) -> None:
-        """A line may have as many bytes as the bound says, its CRLF counted in."""
+        """The limit on a line includes its CRLF."""
         for line in (b"1;%s\r\na\r\n0\r\n\r\n", b"0\r\nA:%s\r\n\r\n"):
             for packets in split_points(line % (b"x" * 16)):
                 check(packets, line_bytes=20)
@@ -126,19 +126,19 @@ class TestGuard:
                     check(packets, line_bytes=20)
 
     def test_line_that_never_ends(self) -> None:
-        """One that is over the bound is refused before its end comes."""
+        """A line over the limit is refused before its end comes."""
         guard = ChunkGuard(20, 3)
         guard.check(b"1;" + b"x" * 18)
         with pytest.raises(BadBody, match=f"^{LONG_LINE}$"):
             guard.check(b"x")
 
     def test_long_data_is_no_line(self) -> None:
-        """The bound is not about data."""
+        """The limit on lines does not apply to data."""
         for packets in split_points(b"40\r\n" + b"x" * 64 + b"\r\n0\r\n\r\n"):
             check(packets, line_bytes=8)
 
     def test_long_trailer_section(self) -> None:
-        """The lines of a trailer section count together, its blank line does not."""
+        """All trailer lines count together; the blank line does not count."""
         for packets in split_points(b"0\r\nA: b\r\nC: de\r\n\r\n"):
             check(packets, line_bytes=13)
             with pytest.raises(BadBody, match=f"^{LONG_SECTION}$"):
@@ -146,7 +146,7 @@ class TestGuard:
 
     @pytest.mark.parametrize("fields", [0, 1, 3])
     def test_many_trailers(self, fields: int) -> None:
-        """As many trailer fields as the bound says, and not one more."""
+        """One trailer field more than the limit is refused."""
         for packets in split_points(b"0\r\n" + b"A: b\r\n" * fields + b"\r\n"):
             check(packets, fields=fields)
         for packets in split_points(b"0\r\n" + b"A: b\r\n" * (fields + 1) + b"\r\n"):
@@ -154,7 +154,7 @@ class TestGuard:
                 check(packets, fields=fields)
 
     def test_stays_broken(self) -> None:
-        """Behind a fault nothing is a line any more, so nothing else is taken."""
+        """After the first error every call raises it again: the lines are lost."""
         guard = ChunkGuard(100, 3)
         for data in (b"5;a\rb\r\n", b"0\r\n\r\n", b""):
             with pytest.raises(BadBody, match=f"^{CONTROL}$"):
@@ -162,21 +162,21 @@ class TestGuard:
 
 
 class TestWithCodec:
-    """The same walk with h11 behind it."""
+    """The guard together with h11."""
 
     @pytest.mark.parametrize("wire", LEGAL)
     def test_legal(self, wire: bytes) -> None:
-        """What follows a legal body is there to the byte, however it came."""
-        behind = b"\x80\n next"
-        bodies = {read_body(*packets) for packets in split_points(wire + behind)}
+        """The bytes after a legal body are exact, however the packets are cut."""
+        rest = b"\x80\n next"
+        bodies = {read_body(*packets) for packets in split_points(wire + rest)}
 
         assert len(bodies) == 1
-        assert bodies.pop()[1] == behind
+        assert bodies.pop()[1] == rest
 
     @pytest.mark.ids("M04")
     @pytest.mark.parametrize(("wire", "fault"), BROKEN)
     def test_broken(self, wire: bytes, fault: str) -> None:
-        """The guard is asked first, however the bytes come (RFC 9112 §7.1)."""
+        """The guard sees the bytes before h11, however they are cut (RFC 9112 §7.1)."""
         for packets in split_points(wire):
             with pytest.raises(BadBody, match=f"^{fault}$"):
                 read_body(*packets)
@@ -194,13 +194,13 @@ class TestWithCodec:
         ],
     )
     def test_what_h11_refuses(self, wire: bytes) -> None:
-        """What is no line of the framing's own stays h11's to refuse."""
+        """h11 refuses the rest: wrong sizes, missing line ends, bad trailer fields."""
         for packets in split_points(wire):
             with pytest.raises(BadBody):
                 read_body(*packets)
 
-    def test_bounds_are_the_heads(self) -> None:
-        """Limits.header_bytes and header_fields bound chunk headers and trailers, too."""
+    def test_limits_of_the_header_section(self) -> None:
+        """header_bytes and header_fields limit chunk headers and trailers, too."""
         limits = Limits(header_bytes=60, header_fields=3)
         read_body(b"0\r\n" + b"A: b\r\n" * 3 + b"\r\n", limits=limits)
         read_body(b"0;%s\r\n\r\n" % (b"x" * 56), limits=limits)
@@ -227,13 +227,13 @@ class TestWithCodec:
         chunks: list[bytes],
         form: str,
         trailers: list[tuple[str, str]],
-        behind: bytes,
+        rest: bytes,
         step: int,
     ) -> None:
-        """Of any legal body both see the same content and the same end (§7.1)."""
+        """The guard and h11 see the same end of any legal body (RFC 9112 §7.1)."""
         parts = [(form % len(c)).encode() + b"\r\n" + c + b"\r\n" for c in chunks]
         section = "".join(f"{name}: {value}\r\n" for name, value in trailers)
-        wire = b"".join(parts) + b"0\r\n" + section.encode() + b"\r\n" + behind
+        wire = b"".join(parts) + b"0\r\n" + section.encode() + b"\r\n" + rest
         packets = [wire[at : at + step] for at in range(0, len(wire), step)]
         parser = h11.Connection(h11.SERVER)
         parser.receive_data(HEAD + wire)
@@ -243,14 +243,14 @@ class TestWithCodec:
             body += event.data
         assert isinstance(event, h11.EndOfMessage)
 
-        assert read_body(*packets) == (b"".join(chunks), behind) == (body, behind)
+        assert read_body(*packets) == (b"".join(chunks), rest) == (body, rest)
 
 
 class TestServer:
-    """What an app and its client see of it."""
+    """A broken body as an app and its client see it."""
 
     async def test_answered_with_400(self) -> None:
-        """Uncaught it is a 400 that says why, and the end (RFC 9112 §7.1)."""
+        """An uncaught BadBody becomes a 400 with the reason, and a close (§7.1)."""
 
         async def app(request: Request) -> Response:
             return Response(200, await request.read())
@@ -263,7 +263,7 @@ class TestServer:
             assert peer.sent.endswith(b"\r\n\r\n" + CONTROL.encode() + b"\n")
 
     async def test_caught(self) -> None:
-        """An app that catches it gets it again, and nothing that follows is read."""
+        """A BadBody that is caught is raised again; the next request is not read."""
         errors: list[str] = []
 
         async def app(request: Request) -> Response:
@@ -282,7 +282,7 @@ class TestServer:
         assert set(errors) == {CONTROL}
 
     async def test_trailers(self) -> None:
-        """The fields behind a body are there once it is read to its end (§7.1.2)."""
+        """Trailers are available after the end of the body is read (RFC 9112 §7.1.2)."""
         seen: list[tuple[object, ...]] = []
 
         async def app(request: Request) -> Response:
@@ -307,8 +307,8 @@ class TestServer:
         assert seen == [((), b"abc", (), 2), ((), b"", (), 1)]
 
 
-def test_faults_are_told_apart() -> None:
-    """The texts that the tests match mean one thing each."""
+def test_error_texts_are_distinct() -> None:
+    """No error text that these tests match is matched by another one."""
     faults = [CONTROL, NO_SIZE, FOLDED, LONG_LINE, LONG_SECTION]
 
     assert not any(re.fullmatch(a, b) for a in faults for b in faults if a is not b)

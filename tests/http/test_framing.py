@@ -1,4 +1,4 @@
-"""What a head must agree on with itself: its version, its Host, and its body's end."""
+"""The version of a message, its Host field, and the fields that end its body."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ..wire import get, okay
 BOTH = "both Content-Length and Transfer-Encoding"
 REPEATED = "more than one Content-Length"
 OLD_CODING = "a transfer coding in HTTP/1.0"
-NOT_CHUNKED = "the transfer coding does not end in one chunked"
+NOT_CHUNKED = "chunked is not the last transfer coding, or is repeated"
 OTHER_CODING = "a transfer coding other than chunked"
 
 
@@ -47,11 +47,11 @@ def check_refused(head: bytes, text: str, status: int = 400) -> None:
 
 
 class TestVersion:
-    """Which versions are spoken."""
+    """The versions that are supported."""
 
     @pytest.mark.parametrize("version", ["1.0", "1.1"])
-    def test_spoken(self, version: str) -> None:
-        """HTTP/1.0 and HTTP/1.1 (RFC 9112 §2.3)."""
+    def test_supported(self, version: str) -> None:
+        """HTTP/1.0 and HTTP/1.1 are accepted (RFC 9112 §2.3)."""
         check_request(make_request(line=f"GET / HTTP/{version}"))
         check_response(make_response(line=f"HTTP/{version} 200 OK"), has_body=True)
         check_response(make_response(line=f"HTTP/{version} 200"), has_body=True)
@@ -67,9 +67,9 @@ class TestVersion:
             ("1.9", 400),
         ],
     )
-    def test_not_spoken(self, version: str, status: int) -> None:
-        """Another major version is a 505 (RFC 9110 §15.6.6), another minor one a 400."""
-        text = f"HTTP/{version} is not spoken here"
+    def test_not_supported(self, version: str, status: int) -> None:
+        """Another major version is a 505 (RFC 9110 §15.6.6), a minor one a 400."""
+        text = f"HTTP/{version} is not supported"
         check_refused(make_request(line=f"GET / HTTP/{version}"), text, status)
         for line in (f"HTTP/{version} 200 OK", f"HTTP/{version} 101"):
             for has_body in (True, False):
@@ -80,16 +80,16 @@ class TestVersion:
         "line", ["GET /", "GET / HTTP/11", "GET / HTTP/1.11", "GET / http/2.0", "G"]
     )
     def test_none(self, line: str) -> None:
-        """Where no version stands, h11 says what is wrong with the line."""
+        """A request line without a version is left to h11, which refuses it."""
         check_request(make_request(line=line))
 
     @pytest.mark.parametrize("line", ["SSH-2.0-x", "http/2.0 200 OK", "HTTP/2.01 200"])
     def test_none_in_a_response(self, line: str) -> None:
-        """So it does with a status line."""
+        """A status line without a version is left to h11, too."""
         check_response(make_response(line=line), has_body=True)
 
     def test_only_the_first_line_counts(self) -> None:
-        """A version in a field, or in the target, is not the message's."""
+        """A version in a field or in the target is not the version of the message."""
         for field in ("A: b HTTP/2.0", "A: HTTP/1.0", "HTTP/2.0: x"):
             check_request(make_request(field))
             check_response(make_response(field), has_body=True)
@@ -98,7 +98,7 @@ class TestVersion:
         check_response(make_response(line="HTTP/1.1 200 HTTP/2.0"), has_body=True)
 
     async def test_on_the_wire(self) -> None:
-        """A 505 in HTTP/1.1, and the end (RFC 9110 §15.6.6)."""
+        """The HTTP/2 preface gets a 505 in HTTP/1.1, and a close (RFC 9110 §15.6.6)."""
 
         async def app(_: Request) -> None:
             raise AssertionError("called")
@@ -108,11 +108,11 @@ class TestVersion:
 
             assert peer.sent.startswith(b"HTTP/1.1 505 HTTP Version Not Supported\r\n")
             assert b"\r\nConnection: close\r\n" in peer.sent
-            assert peer.sent.endswith(b"\r\n\r\nHTTP/2.0 is not spoken here\n")
+            assert peer.sent.endswith(b"\r\n\r\nHTTP/2.0 is not supported\n")
 
 
 class TestHost:
-    """The one Host field."""
+    """The Host field."""
 
     @pytest.mark.ids("M01")
     @pytest.mark.parametrize(
@@ -126,17 +126,17 @@ class TestHost:
             "Host: [::ffff:127.0.0.1]:443",
             "Host: 127.0.0.1:0",
             "Host: a_b~c%20",
-            # A comma is a sub-delim (RFC 3986 §3.2.2): odd, but a name.
+            # A comma is a sub-delim (RFC 3986 §3.2.2): strange, but a name.
             "Host: a,b",
             "Host: x:",
-            # As Go's clients say it over Unix sockets.
+            # Go's clients send this over Unix sockets.
             "Host:",
             "Host: ",
             "Host: \t",
         ],
     )
     def test_well_formed(self, host: str) -> None:
-        """A host, perhaps a port; an empty one is one (RFC 9112 §3.2)."""
+        """Host is a host with an optional port, or empty (RFC 9112 §3.2)."""
         check_request(make_request(host=host))
         check_request(make_request(host=host, line="GET / HTTP/1.0"))
 
@@ -165,7 +165,7 @@ class TestHost:
         ],
     )
     def test_malformed(self, host: str) -> None:
-        """Anything else is a 400, in HTTP/1.0 too (RFC 9112 §3.2)."""
+        """A malformed Host is a 400, also in HTTP/1.0 (RFC 9112 §3.2)."""
         for line in ("GET / HTTP/1.1", "GET / HTTP/1.0"):
             head = make_request(host=f"Host: {host}", line=line)
             with pytest.raises(MalformedMessage) as caught:
@@ -179,19 +179,19 @@ class TestHost:
     @pytest.mark.ids("M01")
     @pytest.mark.parametrize("second", ["Host: x", "host: y", "HOST:", "hOsT: a b"])
     def test_repeated(self, second: str) -> None:
-        """Two are a 400, equal ones and in HTTP/1.0 too (RFC 9112 §3.2)."""
+        """Two Host fields are a 400, even if equal or in HTTP/1.0 (RFC 9112 §3.2)."""
         for line in ("GET / HTTP/1.1", "GET / HTTP/1.0"):
             check_refused(make_request(second, line=line), "more than one Host field")
 
     @pytest.mark.ids("M01")
     def test_missing(self) -> None:
-        """HTTP/1.1 has one, HTTP/1.0 need not (RFC 9112 §3.2)."""
+        """HTTP/1.1 needs a Host field, HTTP/1.0 does not (RFC 9112 §3.2)."""
         check_refused(make_request(host=""), "no Host field")
         check_refused(
             make_request(host="", line="CONNECT a:1 HTTP/1.1"), "no Host field"
         )
         check_request(make_request(host="", line="GET / HTTP/1.0"))
-        # As ncat, socat and OpenBSD's nc say it.
+        # ncat, socat and OpenBSD's nc send this.
         check_request(make_request(host="", line="CONNECT a:1 HTTP/1.0"))
 
     @pytest.mark.parametrize(
@@ -199,17 +199,17 @@ class TestHost:
         ["Hosts: a b", "X-Host: a b", "A: Host: a b", "A: \tHost: y", "Host-: a b"],
     )
     def test_looks_alike(self, field: str) -> None:
-        """Only the name counts, and the whole of it."""
+        """Only a field whose whole name is Host counts."""
         check_request(make_request(field))
         check_refused(make_request(field, host=""), "no Host field")
 
     def test_in_a_response(self) -> None:
-        """In a response it means nothing."""
+        """Host fields in a response are not checked."""
         check_response(make_response("Host: a b", "Host: x"), has_body=True)
 
 
 class TestRequestBody:
-    """Where a request ends."""
+    """The end of a request body."""
 
     @pytest.mark.parametrize(
         "fields",
@@ -222,7 +222,7 @@ class TestRequestBody:
             ["transfer-ENCODING:CHUNKED"],
             ["Transfer-Encoding: , chunked,"],
             ["Transfer-Encoding:", "Transfer-Encoding: chunked"],
-            # Others of a similar name, and values that look like fields.
+            # Fields with similar names, and values that look like fields.
             ["X-Content-Length: 4", "Content-Length: 5", "Content-Length-X: 6"],
             ["X-Transfer-Encoding: gzip", "Content-Length: 5"],
             ["Transfer-Encoding: chunked", "Transfer-Encodings: gzip"],
@@ -230,7 +230,7 @@ class TestRequestBody:
         ],
     )
     def test_unambiguous(self, fields: list[str]) -> None:
-        """One length, or one chunked; names without case (RFC 9112 §6.3)."""
+        """One length, or chunked once, in any case, is accepted (RFC 9112 §6.3)."""
         check_request(make_request(*fields))
 
     @pytest.mark.parametrize(
@@ -246,7 +246,7 @@ class TestRequestBody:
         ],
     )
     def test_repeated_length(self, fields: list[str]) -> None:
-        """More than one length is a 400, equal ones too (RFC 9112 §6.3)."""
+        """More than one length is a 400, even if they are equal (RFC 9112 §6.3)."""
         check_refused(make_request(*fields), REPEATED)
         check_refused(make_request(*fields, line="POST / HTTP/1.0"), REPEATED)
 
@@ -254,7 +254,7 @@ class TestRequestBody:
     @pytest.mark.parametrize("length", ["5", "0", "", "x"])
     @pytest.mark.parametrize("coding", ["chunked", "gzip", ""])
     def test_length_and_coding(self, length: str, coding: str) -> None:
-        """Both together are a 400, whatever they say (RFC 9112 §6.1)."""
+        """A length together with a coding is a 400, with any values (RFC 9112 §6.1)."""
         fields = [f"Content-Length: {length}", f"Transfer-Encoding: {coding}"]
         for line in ("POST / HTTP/1.1", "POST / HTTP/1.0", "CONNECT a:1 HTTP/1.1"):
             check_refused(make_request(*fields, line=line), BOTH)
@@ -263,7 +263,7 @@ class TestRequestBody:
     @pytest.mark.ids("M06")
     @pytest.mark.parametrize("coding", ["chunked", "gzip", "", "gzip, chunked"])
     def test_coding_in_http_1_0(self, coding: str) -> None:
-        """In HTTP/1.0 a coding is broken framing (RFC 9112 §6.1)."""
+        """A transfer coding in HTTP/1.0 is a 400 (RFC 9112 §6.1)."""
         head = make_request(f"Transfer-Encoding: {coding}", line="POST / HTTP/1.0")
         check_refused(head, OLD_CODING)
 
@@ -289,7 +289,7 @@ class TestRequestBody:
         ],
     )
     def test_not_chunked_last(self, fields: list[str]) -> None:
-        """Where chunked is not the last, and once, nobody sees the end (§6.3): 400."""
+        """Codings other than one final chunked hide the end: 400 (RFC 9112 §6.3)."""
         head = make_request(*(f"Transfer-Encoding: {field}" for field in fields))
         check_refused(head, NOT_CHUNKED)
 
@@ -303,13 +303,13 @@ class TestRequestBody:
         ],
     )
     def test_other_coding(self, fields: list[str]) -> None:
-        """Its end can be seen, its content not understood (RFC 9112 §6.1): 501."""
+        """A coding before chunked is a 501: the end is known (RFC 9112 §6.1)."""
         head = make_request(*(f"Transfer-Encoding: {field}" for field in fields))
         check_refused(head, OTHER_CODING, 501)
 
 
 class TestConnect:
-    """A CONNECT has no content."""
+    """A CONNECT and its content."""
 
     @pytest.mark.ids("C07")
     @pytest.mark.parametrize(
@@ -323,26 +323,26 @@ class TestConnect:
         ],
     )
     def test_content(self, field: str) -> None:
-        """With one it is a 400 (RFC 9110 §9.3.6)."""
+        """A CONNECT with content is a 400 (RFC 9110 §9.3.6)."""
         head = make_request(field, line="CONNECT a:1 HTTP/1.1")
         check_refused(head, "a CONNECT has no content")
 
     @pytest.mark.ids("C07")
     @pytest.mark.parametrize("length", ["0", " 0 ", "00", "\t0"])
     def test_no_content(self, length: str) -> None:
-        """That there is none may be said."""
+        """A CONNECT may have a Content-Length of 0 (RFC 9110 §9.3.6)."""
         for version in ("1.0", "1.1"):
             line = f"CONNECT a:1 HTTP/{version}"
             check_request(make_request(f"Content-Length: {length}", line=line))
 
     @pytest.mark.parametrize("method", ["CONNECTX", "connect", "XCONNECT"])
     def test_other_methods(self, method: str) -> None:
-        """Methods have case (RFC 9110 §9.1); of another one this says nothing."""
+        """Other methods may have content; methods are case-sensitive (RFC 9110 §9.1)."""
         check_request(make_request("Content-Length: 5", line=f"{method} / HTTP/1.1"))
 
 
 class TestExpect:
-    """The one expectation that there is."""
+    """The Expect field of a request."""
 
     @pytest.mark.parametrize(
         "fields",
@@ -355,7 +355,7 @@ class TestExpect:
         ],
     )
     def test_known(self, fields: list[str]) -> None:
-        """A 100-continue, without case (RFC 9110 §10.1.1)."""
+        """100-continue is accepted in any case (RFC 9110 §10.1.1)."""
         check_request(make_request(*fields))
 
     @pytest.mark.parametrize(
@@ -368,12 +368,12 @@ class TestExpect:
         ],
     )
     def test_unknown(self, fields: list[str]) -> None:
-        """Anything else cannot be met: 417, but HTTP/1.0 has none (§10.1.1)."""
+        """Another expectation is a 417; in HTTP/1.0 it is ignored (RFC 9110 §10.1.1)."""
         check_refused(make_request(*fields), "an unknown expectation", 417)
         check_request(make_request(*fields, line="POST / HTTP/1.0"))
 
     async def test_on_the_wire(self) -> None:
-        """The app is not asked, the answer is a 417 (RFC 9110 §15.5.18)."""
+        """Another expectation does not reach the app (RFC 9110 §15.5.18)."""
         peer = await run_script(None, get("/", "Expect: x"))
 
         assert peer.sent.startswith(b"HTTP/1.1 417 ")
@@ -381,7 +381,7 @@ class TestExpect:
 
 
 class TestResponseBody:
-    """Where a response ends."""
+    """The end of a response body."""
 
     @pytest.mark.parametrize(
         "fields",
@@ -396,7 +396,7 @@ class TestResponseBody:
         ],
     )
     def test_unambiguous(self, fields: list[str]) -> None:
-        """One length, or one chunked; equal lengths are one (RFC 9110 §8.6)."""
+        """One length, equal lengths, or chunked once are accepted (RFC 9110 §8.6)."""
         check_response(make_response(*fields), has_body=True)
 
     @pytest.mark.ids("M07")
@@ -412,13 +412,13 @@ class TestResponseBody:
         ],
     )
     def test_ambiguous(self, fields: list[str], text: str, version: str) -> None:
-        """Two ways to read its end are one too many (RFC 9112 §6.1, §6.3)."""
+        """A response whose end is ambiguous is refused (RFC 9112 §6.1, §6.3)."""
         head = make_response(*fields, line=f"HTTP/{version} 200 OK")
         with pytest.raises(MalformedMessage, match=f"^{text}$"):
             check_response(head, has_body=True)
 
     def test_without_a_body(self) -> None:
-        """Where the fields mean nothing they are not looked at (RFC 9112 §6.3)."""
+        """Framing fields are not checked if there can be no body (RFC 9112 §6.3)."""
         head = make_response("Content-Length: 5", "Transfer-Encoding: x")
         check_response(head, has_body=False)
 
@@ -426,7 +426,7 @@ class TestResponseBody:
         "informational", [b"", b"HTTP/1.1 103 Hints\r\nTE: x\r\n\r\n"]
     )
     async def test_on_the_wire(self, informational: bytes) -> None:
-        """A client takes none of it for an answer."""
+        """A client refuses such a response and closes the connection (RFC 9112 §6.3)."""
         head = make_response("Content-Length: 5", "Transfer-Encoding: chunked")
         for packets in split_points(informational + head + b"0\r\n\r\n"):
             peer = ScriptedPeer(*packets)
@@ -438,7 +438,7 @@ class TestResponseBody:
 
 
 class TestDropFraming:
-    """What a 2xx to CONNECT must not be read by."""
+    """Removing the framing fields of a 2xx to CONNECT."""
 
     @pytest.mark.ids("C06")
     @pytest.mark.parametrize(
@@ -457,7 +457,7 @@ class TestDropFraming:
         ],
     )
     def test_fields(self, fields: list[str], left: list[str]) -> None:
-        """Both go, malformed and repeated ones too, all else stays (RFC 9110 §9.3.6)."""
+        """All framing fields are removed, other fields stay (RFC 9110 §9.3.6)."""
         assert drop_framing(make_response(*fields)) == make_response(*left)
 
 
@@ -470,7 +470,7 @@ FIELDS += ["Transfer-Encoding: chunked", "transfer-encoding: x", "Expect: 100-co
     st.sampled_from(["POST / HTTP/1.1", "POST / HTTP/1.0", "CONNECT a:1 HTTP/1.1"]),
 )
 def test_accepted_requests_end_in_one_place(fields: list[str], line: str) -> None:
-    """Whatever is accepted has at most one Host, and one field that says its end."""
+    """An accepted request has at most one Host and at most one framing field."""
     head = make_request(*fields, line=line, host="")
     try:
         check_request(head)
@@ -483,7 +483,7 @@ def test_accepted_requests_end_in_one_place(fields: list[str], line: str) -> Non
 
 
 async def test_no_false_alarm() -> None:
-    """An ordinary request with all the look-alikes is served."""
+    """An ordinary request with fields that look similar is served."""
 
     async def app(request: Request) -> Response:
         return Response(200, await request.read())

@@ -1,4 +1,4 @@
-"""What a head must be before it is parsed."""
+"""The checks of a message head before h11 parses it."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ START = b"GET / HTTP/1.1\r\n"
 
 
 class TestFirstOctet:
-    """The check that needs one octet only."""
+    """The check that needs only the first octet."""
 
     @pytest.mark.ids("M03")
     @pytest.mark.parametrize("octet", range(0x100), ids="0x{:02x}".format)
     def test_every_octet(self, octet: int) -> None:
-        """A start-line begins with a tchar; all else is no HTTP (RFC 9112 §2.2)."""
-        # RFC 9110 §5.6.2: alphanumeric, or of these.
+        """A start-line begins with a tchar; anything else is not HTTP (RFC 9112 §2.2)."""
+        # RFC 9110 §5.6.2: a letter, a digit, or one of the characters below.
         character = chr(octet)
         is_tchar = character.isascii() and character.isalnum()
         if octet == 0x16:
             with pytest.raises(MalformedMessage) as caught:
                 check_first_octet(octet)
-            assert str(caught.value) == "TLS spoken where plain HTTP was expected"
+            assert str(caught.value) == "a TLS handshake where plain HTTP was expected"
             return
         if is_tchar or octet in b"!#$%&'*+-.^_`|~":
             check_first_octet(octet)
@@ -44,7 +44,7 @@ class TestFirstOctet:
 
 
 class TestFindEnd:
-    """Where a head ends."""
+    """Finding the end of a message head."""
 
     @pytest.mark.parametrize(
         ("data", "end"),
@@ -56,19 +56,19 @@ class TestFindEnd:
             (b"a\r\r", -1),
             (b"a\r\n\r\n", 5),
             (b"a\r\nb: c\r\n\r\nrest\r\n\r\n", 11),
-            # Found, so that check_head can refuse them: h11 would end the head there.
+            # Found, so that check_head() can refuse them: h11 would end the head there.
             (b"a\n\n", 3),
             (b"a\r\n\nrest", 4),
             (b"a\n\r\nrest", 4),
         ],
     )
     def test_end(self, data: bytes, end: int) -> None:
-        """A head ends at its first blank line, the sloppy ones too (RFC 9112 §2.2)."""
+        """The head ends at its first empty line, even without a CR (RFC 9112 §2.2)."""
         assert find_head_end(data, 0) == end
 
     @given(st.text("a\r\n", max_size=12), st.integers(0, 12))
     def test_first_of_both(self, text: str, start: int) -> None:
-        """It is the first empty line from there on, with or without a CR."""
+        """The first empty line after ``start`` is found, with or without a CR."""
         data = text.encode()
         match = re.compile(rb"\n\r?\n").search(data, start)
 
@@ -76,7 +76,7 @@ class TestFindEnd:
 
 
 class TestCheckHead:
-    """The check of one whole head."""
+    """The check of a whole message head."""
 
     @pytest.mark.parametrize(
         "head",
@@ -88,7 +88,7 @@ class TestCheckHead:
         ],
     )
     def test_accepted(self, head: bytes) -> None:
-        """Lines that end in CRLF, none of them folded (RFC 9112 §2.1)."""
+        """Lines that end in CRLF and are not folded are accepted (RFC 9112 §2.1)."""
         check_head(head, 3)
 
     @pytest.mark.ids("M04")
@@ -104,14 +104,16 @@ class TestCheckHead:
             START + b"A: b\r\r\n\r\n",
             START + b"A: \rb\r\n\r\n",
             b"GET /\r HTTP/1.1\r\n\r\n",
-            # As many of the one as of the other.
+            # As many CRs as LFs.
             START + b"A: b\rC\nD: e\r\n\r\n",
             START + b"A: b\n\rC: d\r\n\r\n",
         ],
     )
     def test_line_end_alone(self, head: bytes) -> None:
-        """A CR or LF alone is refused, whatever stands round it (RFC 9112 §2.2)."""
-        with pytest.raises(MalformedMessage, match="a CR or LF alone in the head") as e:
+        """A bare CR or LF is refused anywhere in the head (RFC 9112 §2.2)."""
+        with pytest.raises(
+            MalformedMessage, match="a bare CR or LF in the message head"
+        ) as e:
             check_head(head, 128)
 
         assert e.value.status == 400
@@ -127,7 +129,7 @@ class TestCheckHead:
         ],
     )
     def test_folded_line(self, head: bytes) -> None:
-        """A folded line, or a blank before the first field (RFC 9112 §2.2, §5.2)."""
+        """Folded lines and leading blanks are refused (RFC 9112 §2.2, §5.2)."""
         with pytest.raises(MalformedMessage, match="a folded field line") as caught:
             check_head(head, 128)
 
@@ -136,7 +138,7 @@ class TestCheckHead:
     @pytest.mark.ids("U29")
     @pytest.mark.parametrize("octet", range(0x100), ids="0x{:02x}".format)
     def test_every_octet(self, octet: int) -> None:
-        """Of the control characters only a tab has a place in a line (RFC 9110 §5.5)."""
+        """HTAB is the only control character allowed in a line (RFC 9110 §5.5)."""
         character = bytes([octet])
         heads = [
             START + b"A: b" + character + b"c\r\n\r\n",
@@ -145,9 +147,9 @@ class TestCheckHead:
         ]
         is_control = octet < 0x20 or octet == 0x7F
         is_refused = is_control and character != b"\t"
-        text = "a control character in the head"
+        text = "a control character in the message head"
         if character in b"\r\n":
-            text = "a CR or LF alone in the head"
+            text = "a bare CR or LF in the message head"
         for head in heads:
             if is_refused:
                 with pytest.raises(MalformedMessage, match=f"^{text}$") as caught:
@@ -162,7 +164,7 @@ class TestCheckHead:
 
     @pytest.mark.parametrize("fields", [0, 1, 2, 128])
     def test_too_many_fields(self, fields: int) -> None:
-        """The limit counts fields, and one more is a 431 (RFC 6585 §5)."""
+        """One field more than the limit is a 431 (RFC 6585 §5)."""
         head = START + b"A: b\r\n" * fields
         check_head(head + b"\r\n", fields)
         with pytest.raises(MalformedMessage) as caught:
@@ -173,7 +175,7 @@ class TestCheckHead:
 
     @given(st.lists(st.sampled_from([b"\r", b"\n", b"\r\n", b" ", b"a"])))
     def test_what_is_accepted(self, parts: list[bytes]) -> None:
-        """Whatever is accepted splits into the same lines at CRLF and at LF."""
+        """An accepted head has the same lines whether it is split at CRLF or at LF."""
         head = START + b"".join(parts)
         try:
             check_head(head, 128)

@@ -1,4 +1,4 @@
-"""Fields: what a reader gets, and the choke point that every sent field passes."""
+"""Fields: how received fields are read, and how fields to send are checked."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ names = st.text(
     "!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz",
     min_size=1,
 )
-# RFC 9110 §5.5, written out a second time on purpose.
+# RFC 9110 §5.5, written out again on purpose: the tests do not trust the code.
 VALUE_OCTETS = {0x09, *range(0x20, 0x7F), *range(0x80, 0x100)}
 values = st.lists(st.sampled_from(sorted(VALUE_OCTETS))).map(bytes)
 
@@ -48,7 +48,7 @@ class TestHeaders:
         ],
     )
     def test_present(self, name: str, value: str, lines: list[str]) -> None:
-        """Names compare without case; lines are joined in order (RFC 9110 §5.3)."""
+        """Names compare without case, and lines are joined in order (RFC 9110 §5.3)."""
         headers = Headers(RAW)
 
         assert headers[name] == value
@@ -58,7 +58,7 @@ class TestHeaders:
 
     @pytest.mark.parametrize("name", ["", "hos", "host ", "x", "h\u014dst", "\u20ac"])
     def test_absent(self, name: str) -> None:
-        """A field that is not there is a KeyError, a default or an empty list."""
+        """For an absent field there is a KeyError, a default or an empty list."""
         headers = Headers(RAW)
 
         assert name not in headers
@@ -71,18 +71,18 @@ class TestHeaders:
 
     @pytest.mark.parametrize("thing", [None, 4, b"host", ("host",)])
     def test_other_types_are_absent(self, thing: object) -> None:
-        """``in`` is a question that anything may be asked about."""
+        """``in`` accepts an object of any type."""
         assert thing not in Headers(RAW)
 
     def test_present_but_empty(self) -> None:
-        """A field without a value is present all the same (RFC 9110 §5.5)."""
+        """A field with an empty value is present (RFC 9110 §5.5)."""
         headers = Headers([(b"Accept", b"")])
 
         assert "accept" in headers
         assert headers["Accept"] == ""
 
     def test_iteration(self) -> None:
-        """Iterated, each name comes once, in lower case, in order of appearance."""
+        """Iteration gives each name once, in lower case, in order of appearance."""
         headers = Headers(RAW)
 
         assert list(headers) == ["host", "set-cookie", "x-twice", "obs"]
@@ -95,14 +95,14 @@ class TestHeaders:
         }
 
     def test_raw(self) -> None:
-        """The pairs are as they came: order, repetition and case (RFC 9110 §5.3)."""
+        """The raw pairs keep order, repetition and case (RFC 9110 §5.3)."""
         headers = Headers(iter(RAW))
 
         assert headers.raw == RAW
         assert repr(headers) == f"Headers({list(RAW)!r})"
 
     def test_empty(self) -> None:
-        """A message may have no fields at all."""
+        """A message may have no fields."""
         headers = Headers()
 
         assert not headers
@@ -111,7 +111,7 @@ class TestHeaders:
         assert headers.end_to_end() == []
 
     def test_read_only(self) -> None:
-        """Nobody can change a received message under somebody else's hands."""
+        """Headers cannot be changed, since several readers share them."""
         headers = Headers(RAW)
 
         with pytest.raises(TypeError):
@@ -123,7 +123,7 @@ class TestHeaders:
 
     @given(st.lists(st.tuples(names.map(str.encode), st.binary())))
     def test_arbitrary_values(self, raw: list[tuple[bytes, bytes]]) -> None:
-        """Whatever the peer sends, reading it raises nothing and loses nothing."""
+        """Any bytes that a peer sends can be read, and none are lost."""
         headers = Headers(raw)
 
         assert len(headers) == len(list(headers))
@@ -136,11 +136,11 @@ class TestHeaders:
 
 
 class TestEndToEnd:
-    """What a proxy may forward."""
+    """The fields that a proxy may forward."""
 
     @pytest.mark.ids("U22", "U23")
     def test_hop_by_hop_fields(self) -> None:
-        """The fields of one connection are dropped, named or not (RFC 9110 §7.6.1)."""
+        """Hop-by-hop fields are dropped, named or not (RFC 9110 §7.6.1)."""
         kept = [(b"Host", b"x"), (b"Trailer", b"T"), (b"Content-Length", b"0")]
         hop = [
             (b"Connection", b"close"),
@@ -157,7 +157,7 @@ class TestEndToEnd:
 
     @pytest.mark.ids("U22", "U25", "U28")
     def test_named_fields(self) -> None:
-        """Fields that any Connection line names are dropped (RFC 9110 §7.6.1)."""
+        """A field that any Connection line names is dropped (RFC 9110 §7.6.1)."""
         headers = Headers(
             [
                 (b"Connection", b"x-one, ,X-TWO"),
@@ -175,17 +175,17 @@ class TestEndToEnd:
 
     @pytest.mark.ids("U22")
     def test_named_octets(self) -> None:
-        """An option that is no token names nothing and breaks nothing."""
+        """A connection option that is not a token drops no field and raises nothing."""
         headers = Headers([(b"Connection", b"caf\xc9, \x00"), (b"Host", b"x")])
 
         assert headers.end_to_end() == [(b"Host", b"x")]
 
 
 class TestFieldValues:
-    """The reader that the rooms above share."""
+    """Reading the lines of one field."""
 
     def test_lines(self) -> None:
-        """The lines of one field, from Headers or from pairs, never decoded."""
+        """The lines come from Headers or from pairs, as bytes."""
         for fields in (Headers(RAW), RAW, iter(RAW)):
             assert field_values(fields, b"set-cookie") == [b"a=1, b", b"c=2"]
         assert field_values(RAW, b"set") == []
@@ -193,7 +193,7 @@ class TestFieldValues:
 
 
 class TestEncodeFields:
-    """The choke point."""
+    """The check of all fields to send."""
 
     @pytest.mark.parametrize(
         ("headers", "expected"),
@@ -213,7 +213,7 @@ class TestEncodeFields:
         ],
     )
     def test_accepted(self, headers, expected) -> None:
-        """Order, case and repetition stay, blanks round a value go (RFC 9110 §5.5)."""
+        """Only the blanks around a value are dropped (RFC 9110 §5.5)."""
         assert encode_fields(headers) == expected
 
     @pytest.mark.ids("U29", "CVE-2026-1527")
@@ -223,19 +223,19 @@ class TestEncodeFields:
         "octet", sorted(set(range(0x100)) - VALUE_OCTETS), ids="0x{:02x}".format
     )
     def test_control_character(self, octet: int, position: str, as_bytes: bool) -> None:
-        """CR, LF, NUL and their kin are refused anywhere in a value (RFC 9110 §5.5)."""
+        """CR, LF, NUL and the like are refused anywhere in a value (RFC 9110 §5.5)."""
         text = {"start": "{}a", "middle": "a{}b", "end": "a{}"}[position]
         value = text.format(chr(octet))
         with pytest.raises(ValueError, match="X-Field: control characters") as caught:
             encode_fields({"X-Field": value.encode("latin-1") if as_bytes else value})
 
-        # The value is not shown: it may be a secret.
+        # The message does not show the value: it may be a secret.
         assert str(caught.value) == "X-Field: control characters in the value"
 
     @pytest.mark.ids("U29")
     @pytest.mark.parametrize("value", ["a\r\nEvil: 1", "a\n b", "\r\n\r\nGET /"])
     def test_injection(self, value: str) -> None:
-        """No value ends its line (RFC 9110 §5.5); the good fields do not help it."""
+        """A value with a line end is refused, also among good fields (RFC 9110 §5.5)."""
         with pytest.raises(ValueError, match=r"^X-Bad: control characters"):
             encode_fields([("X-Good", "1"), ("X-Bad", value)])
 
@@ -246,14 +246,14 @@ class TestEncodeFields:
         ["", "A\r\nEvil", "A\n", "\0", "A B", " A", "A:", "A\t", "\xe9", "A/B", '"A"'],
     )
     def test_bad_name(self, name: str, as_bytes: bool) -> None:
-        """A name is a token (RFC 9110 §5.1); the error names it, escaped."""
+        """A name must be a token (RFC 9110 §5.1); the error quotes it with escapes."""
         with pytest.raises(ValueError, match="not a token") as caught:
             encode_fields([(name.encode("latin-1") if as_bytes else name, "v")])
 
         assert str(caught.value) == f"not a token: {name!r}"
 
     def test_not_latin_1(self) -> None:
-        """Text that no octets stand for is refused by the field's name."""
+        """A value outside Latin-1 is refused; the error names the field."""
         with pytest.raises(ValueError, match=r"^X-Field: not Latin-1") as caught:
             encode_fields({"X-Field": "\u20ac"})
 
@@ -265,7 +265,7 @@ class TestEncodeFields:
         "name", ["Content-Length", "content-length", b"CONTENT-Length"]
     )
     def test_forbidden(self, name: str | bytes) -> None:
-        """What the library writes cannot be given, whatever its case."""
+        """A field that the library writes cannot be given, in any case."""
         shown = name.decode() if isinstance(name, bytes) else name
         with pytest.raises(ValueError, match="is written by the library") as caught:
             encode_fields([("A", "b"), (name, "0")], forbidden=FRAMING_FIELDS)
@@ -275,7 +275,7 @@ class TestEncodeFields:
 
     @given(st.lists(st.tuples(names, values)))
     def test_round_trip(self, fields: list[tuple[str, bytes]]) -> None:
-        """What is encoded reads back the same, but for blanks round a value."""
+        """Encoded fields read back the same, except for blanks around a value."""
         headers = Headers(encode_fields(fields))
 
         assert headers.raw == tuple(
@@ -285,7 +285,7 @@ class TestEncodeFields:
 
     @given(st.lists(st.tuples(st.text() | st.binary(), st.text() | st.binary())))
     def test_arbitrary_fields(self, fields) -> None:
-        """Only ValueError comes out, and only clean octets come through."""
+        """Encoding raises ValueError or returns only allowed octets."""
         try:
             encoded = encode_fields(fields)
         except ValueError:
@@ -298,6 +298,6 @@ class TestEncodeFields:
 
 @pytest.mark.parametrize("value", [5, None, [b"a"]])
 def test_value_of_another_type(value: object) -> None:
-    """A value is str or bytes; bytes(5) would have been five NULs."""
+    """A value is str or bytes; bytes(5) would be five NULs."""
     with pytest.raises(TypeError, match="X: neither str nor bytes"):
         encode_fields([("X", value)])  # type: ignore[list-item]

@@ -1,4 +1,4 @@
-"""The rules of the switch: what is an offer, what is a legal 101, when to close."""
+"""The rules of the switch: offers, legal 101s, and when to close."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def upgrade(value: bytes) -> tuple[bytes, bytes]:
 
 
 class TestFindOffers:
-    """What a request offers to switch to."""
+    """The protocols that a request offers."""
 
     @pytest.mark.ids("U01", "U12", "U25", "U28")
     @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ class TestFindOffers:
             ([(b"Connection", b"te"), CONNECTION, upgrade(b"a")], ["a"]),
             ([CONNECTION, upgrade(b"b, a"), upgrade(b"c/1")], ["b", "a", "c/1"]),
             ([(b"Connection", b",, upgrade"), upgrade(b",a,,")], ["a"]),
-            # What is malformed is no offer, and spoils no other.
+            # A malformed element is left out, the others stay.
             ([CONNECTION, upgrade(b"a b, c, d/")], ["c"]),
             ([CONNECTION, upgrade(b"")], []),
             ([CONNECTION], []),
@@ -51,7 +51,7 @@ class TestFindOffers:
     def test_offers(
         self, fields: list[tuple[bytes, bytes]], expected: list[str]
     ) -> None:
-        """The lines of Upgrade are one list, in order (RFC 9110 §7.8, §5.6.1)."""
+        """The lines of Upgrade form one list, in order (RFC 9110 §7.8, §5.6.1)."""
         offers = find_offers("GET", "1.1", Headers([(b"Host", b"x"), *fields]))
 
         assert list(offers) == expected
@@ -72,7 +72,7 @@ class TestFindOffers:
         ],
     )
     def test_option_missing(self, options: bytes | None) -> None:
-        """Without its Connection option an Upgrade field is ignored (RFC 9110 §7.6.1)."""
+        """Upgrade without its connection option is ignored (RFC 9110 §7.6.1)."""
         connection = [] if options is None else [(b"Connection", options)]
         offers = find_offers("GET", "1.1", Headers([*connection, upgrade(b"echo")]))
 
@@ -81,7 +81,7 @@ class TestFindOffers:
     @pytest.mark.ids("U13")
     @pytest.mark.parametrize("version", ["1.0", "0.9", "2.0"])
     def test_http_version(self, version: str) -> None:
-        """The offer of an HTTP/1.0 request is ignored (RFC 9110 §7.8)."""
+        """An offer in another version than HTTP/1.1 is ignored (RFC 9110 §7.8)."""
         headers = Headers([CONNECTION, upgrade(b"echo")])
 
         assert list(find_offers("GET", version, headers)) == []
@@ -104,7 +104,7 @@ class TestFindOffers:
 
 
 class TestOfferFields:
-    """The fields that a client's offer is made of."""
+    """The fields of a client's offer."""
 
     @pytest.mark.ids("U01", "U12", "U21", "go#36381")
     @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ class TestOfferFields:
         ],
     )
     def test_fields(self, protocols, headers, expected) -> None:
-        """Upgrade never comes without its option (RFC 9110 §7.8), nor in its place."""
+        """Upgrade has its option, and the user's options are kept (RFC 9110 §7.8)."""
         assert offer_fields(protocols, headers) == expected
 
     @pytest.mark.parametrize(
@@ -154,14 +154,14 @@ class TestOfferFields:
         ],
     )
     def test_forbidden(self, name: str) -> None:
-        """Framing and the switch are the library's to write, and the error says what."""
+        """Fields of framing and of the switch are refused; the error names the field."""
         with pytest.raises(ValueError, match=f"^{name} is written by the library"):
             offer_fields(["a"], {name: "1"})
 
     @pytest.mark.ids("U29", "CVE-2026-1527", "CVE-2022-31150")
     @pytest.mark.parametrize("text", INJECTIONS)
     def test_injection(self, text: str) -> None:
-        """Nothing is injected by protocol, name, value or option (RFC 9110 §5.5)."""
+        """Nothing is injected by a protocol, name, value or option (RFC 9110 §5.5)."""
         with pytest.raises(ValueError, match="not a protocol"):
             offer_fields([text], {})
         with pytest.raises(ValueError, match="not a token"):
@@ -172,13 +172,13 @@ class TestOfferFields:
             offer_fields(["a"], {"Connection": text})
 
     def test_malformed_option(self) -> None:
-        """An option is a token (RFC 9110 §7.6.1)."""
+        """A connection option must be a token (RFC 9110 §7.6.1)."""
         with pytest.raises(ValueError, match="not a token: 'a b'"):
             offer_fields(["a"], {"Connection": "close, a b"})
 
 
 class TestSwitchFields:
-    """The fields of our own 101."""
+    """The fields of the 101 that our server sends."""
 
     @pytest.mark.ids("U04", "U12")
     @pytest.mark.parametrize(
@@ -200,7 +200,7 @@ class TestSwitchFields:
         ],
     )
     def test_fields(self, protocol, headers, expected) -> None:
-        """A 101 names what is in force after it, and the option (RFC 9110 §7.8)."""
+        """A 101 has the new protocol and the Upgrade option (RFC 9110 §7.8)."""
         assert list(switch_fields(protocol, headers)) == expected
 
     @pytest.mark.ids("U21", "U34")
@@ -217,7 +217,7 @@ class TestSwitchFields:
         ],
     )
     def test_forbidden(self, name: str) -> None:
-        """No length and nothing hop-by-hop in a 101 (RFC 9110 §8.6, §7.6.1)."""
+        """A 101 has no length and no other hop-by-hop field (RFC 9110 §8.6, §7.6.1)."""
         with pytest.raises(ValueError, match=f"^{name} is written by the library"):
             switch_fields("a", {name: "1"})
 
@@ -242,7 +242,7 @@ class TestTunnelFields:
     """The fields of the 200 that opens a tunnel."""
 
     def test_fields(self) -> None:
-        """The app's own, as they are; none is needed."""
+        """The fields of the app are unchanged, and none is needed (RFC 9110 §9.3.6)."""
         assert tunnel_fields({}) == ()
         assert tunnel_fields([("Via", "x"), (b"via", b"y")]) == (
             (b"Via", b"x"),
@@ -263,7 +263,7 @@ class TestTunnelFields:
         ],
     )
     def test_forbidden(self, name: str) -> None:
-        """No length and nothing hop-by-hop in a 2xx to CONNECT (RFC 9110 §8.6)."""
+        """A 2xx to CONNECT has no length and no hop-by-hop field (RFC 9110 §8.6)."""
         with pytest.raises(ValueError, match=f"^{name} is written by the library"):
             tunnel_fields({name: "1"})
 
@@ -273,7 +273,7 @@ class TestConnectFields:
 
     @pytest.mark.ids("C08")
     def test_fields(self) -> None:
-        """Host is the authority and first (RFC 9112 §3.2.3), the rest as it is given."""
+        """Host is the authority and comes first, others follow (RFC 9112 §3.2.3)."""
         given = [("Proxy-Authorization", "Basic x"), ("Connection", "close")]
 
         assert connect_fields("[::1]:22", given) == [
@@ -286,13 +286,13 @@ class TestConnectFields:
         "name", ["Content-Length", "transfer-encoding", "Upgrade", "HOST", "Expect"]
     )
     def test_forbidden(self, name: str) -> None:
-        """No content, no offer, no other Host (RFC 9110 §9.3.6)."""
+        """A CONNECT has no content, no offer and no other Host (RFC 9110 §9.3.6)."""
         with pytest.raises(ValueError, match=f"^{name} is written by the library"):
             connect_fields("a:1", {name: "1"})
 
 
 class TestAdvertise:
-    """Upgrade in a response that is no switch."""
+    """The Upgrade field of a response that does not switch."""
 
     @pytest.mark.ids("U08", "U09", "U12")
     @pytest.mark.parametrize(
@@ -307,12 +307,12 @@ class TestAdvertise:
         ],
     )
     def test_fields(self, fields, added) -> None:
-        """The option is added where it is missing, and only there (RFC 9110 §7.8)."""
+        """The Upgrade option is added if it is missing (RFC 9110 §7.8)."""
         assert advertise(fields) == fields + added
 
 
 class TestFindSwitchDefect:
-    """What makes a 101 illegal."""
+    """The defects that make a 101 illegal."""
 
     OFFERS = Offers(["Echo", "foo/1A", "bar"])
 
@@ -331,7 +331,7 @@ class TestFindSwitchDefect:
         ],
     )
     def test_legal(self, fields: list[tuple[bytes, bytes]]) -> None:
-        """A 101 that names only what was offered, and the option (RFC 9110 §7.8)."""
+        """A 101 is legal if it names only offers, and the option (RFC 9110 §7.8)."""
         assert find_switch_defect(self.OFFERS, "1.1", Headers(fields)) is None
 
     @pytest.mark.ids("U04", "U06", "U12", "CVE-2026-43974", "CVE-2026-59898")
@@ -378,12 +378,12 @@ class TestFindSwitchDefect:
         ],
     )
     def test_illegal(self, fields: list[tuple[bytes, bytes]], defect: str) -> None:
-        """Each defect is told as a clause (RFC 9110 §7.8, §15.2.2)."""
+        """Each defect is reported as a short clause (RFC 9110 §7.8, §15.2.2)."""
         assert find_switch_defect(self.OFFERS, "1.1", Headers(fields)) == defect
 
     @pytest.mark.ids("U06", "CVE-2026-43974")
     def test_not_asked_for(self) -> None:
-        """A 101 that nobody asked for is illegal, perfect as it may be."""
+        """A 101 to a request without an offer is illegal (RFC 9110 §7.8)."""
         headers = Headers([CONNECTION, upgrade(b"echo")])
 
         assert find_switch_defect(Offers(), "1.1", headers) == (
@@ -393,7 +393,7 @@ class TestFindSwitchDefect:
     @pytest.mark.ids("U13", "U17")
     @pytest.mark.parametrize("version", ["1.0", "0.9"])
     def test_http_version(self, version: str) -> None:
-        """HTTP/1.0 has no 1xx, hence no 101 (RFC 9110 §15.2)."""
+        """A 101 in HTTP/1.0 is illegal: it has no 1xx (RFC 9110 §15.2)."""
         headers = Headers([CONNECTION, upgrade(b"echo")])
 
         assert find_switch_defect(self.OFFERS, version, headers) == (
@@ -414,7 +414,7 @@ class TestFindSwitchDefect:
     def test_tolerance(
         self, fields: list[tuple[bytes, bytes]], strict: bool, tolerant: bool
     ) -> None:
-        """A Connection field may be missing if that is wanted, and not be wrong."""
+        """A missing Connection field can be tolerated, a wrong one cannot."""
         for tolerate, legal in ((False, strict), (True, tolerant)):
             headers = Headers([upgrade(b"echo"), *fields])
             defect = find_switch_defect(
@@ -427,7 +427,7 @@ class TestFindSwitchDefect:
         "fields", [[], [upgrade(b"other")], [upgrade(b"e cho")], [upgrade(b"")]]
     )
     def test_tolerance_of_nothing_else(self, fields) -> None:
-        """All the other rules hold (RFC 9110 §7.8)."""
+        """The tolerance changes no other rule (RFC 9110 §7.8)."""
         defects = {
             find_switch_defect(
                 self.OFFERS,
@@ -449,7 +449,7 @@ class TestFindSwitchDefect:
         )
     )
     def test_arbitrary_bytes(self, fields: list[tuple[bytes, bytes]]) -> None:
-        """No bytes raise anything; what is legal would be an offer, and was offered."""
+        """Any bytes are accepted, and a legal 101 names only offered protocols."""
         headers = Headers(fields)
         defect = find_switch_defect(self.OFFERS, "1.1", headers)
         named = find_offers("GET", "1.1", headers)
@@ -462,7 +462,7 @@ class TestFindSwitchDefect:
     @pytest.mark.ids("U04", "U06")
     @pytest.mark.parametrize("protocol", ["echo", "FOO/1A", "Bar"])
     def test_our_own(self, protocol: str) -> None:
-        """The 101 that we write is one that we take, and so is the offer."""
+        """Our client accepts our server's 101, and our server our client's offer."""
         offered = find_offers("GET", "1.1", Headers(offer_fields([protocol], {})))
         switch = Headers(switch_fields(protocol, {}))
 
@@ -491,7 +491,7 @@ class TestExpectsContinue:
     def test_expectation(
         self, version: str, lines: list[bytes], expected: bool
     ) -> None:
-        """It compares without case, and HTTP/1.0 has none (RFC 9110 §10.1.1)."""
+        """It compares without case, and is ignored in HTTP/1.0 (RFC 9110 §10.1.1)."""
         headers = Headers([(b"Expect", line) for line in lines])
 
         assert expects_continue(version, headers) is expected
@@ -509,7 +509,7 @@ class TestExpectsContinue:
     def test_of_our_own(
         self, fields: list[tuple[bytes, bytes]], expected: bool
     ) -> None:
-        """Whatever a client of ours expects, it waits for it (RFC 9110 §10.1.1)."""
+        """Our client waits for any expectation that it sends (RFC 9110 §10.1.1)."""
         assert expects_anything(fields) is expected
 
 
@@ -537,7 +537,7 @@ class TestMustClose:
     def test_table(
         self, method: str, client_waits: bool, unread: int | None, expected: bool
     ) -> None:
-        """What cannot be skipped ends it (RFC 9112 §9.3), CONNECT always (9931 §8)."""
+        """A body too long to drain, or a CONNECT, closes (RFC 9112 §9.3, RFC 9931 §8)."""
         closes = must_close(
             method, client_waits=client_waits, unread=unread, drain_body=10
         )

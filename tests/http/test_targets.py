@@ -1,4 +1,4 @@
-"""Request targets and authorities: each form whole, and what is none of them."""
+"""Request targets and authorities: each form, and strings that have none."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ports = st.none() | st.integers(0, 65535)
 
 
 class TestAuthority:
-    """host[:port], RFC 3986 §3.2 without userinfo."""
+    """host[:port]: RFC 3986 §3.2 without userinfo."""
 
     @pytest.mark.parametrize(
         ("text", "host", "port", "shown"),
@@ -46,7 +46,7 @@ class TestAuthority:
         ],
     )
     def test_accepted(self, text: str, host: str, port: int | None, shown: str) -> None:
-        """Hosts are in lower case, addresses canonical and without brackets."""
+        """Hosts are in lower case; addresses are canonical and have no brackets."""
         authority = parse_authority(text)
 
         assert authority == (host, port)
@@ -58,7 +58,7 @@ class TestAuthority:
         | st.tuples(hosts, st.integers(-1, 100_000)).map("%s:%s".__mod__)
     )
     def test_checked_alike(self, text: str) -> None:
-        """What is only checked is taken or refused for the same reason."""
+        """check_authority() accepts and refuses the same as parse_authority()."""
 
         def outcome(function, argument) -> str | None:
             try:
@@ -73,7 +73,7 @@ class TestAuthority:
         )
 
     def test_mapped_ipv4(self) -> None:
-        """The dots of an IPv4 address are accepted where RFC 3986 §3.2.2 has them."""
+        """An IPv6 address may end in an IPv4 address with dots (RFC 3986 §3.2.2)."""
         # Python 3.13 keeps the dots, earlier ones write them in hexadecimal.
         assert parse_authority("[::ffff:1.2.3.4]:9") == parse_authority(
             "[::ffff:102:304]:9"
@@ -121,7 +121,7 @@ class TestAuthority:
         ],
     )
     def test_refused(self, text: str) -> None:
-        """Anything else is no authority (RFC 3986 §3.2)."""
+        """Anything else is not an authority (RFC 3986 §3.2)."""
         with pytest.raises(ValueError):  # noqa: PT011  ipaddress's message is its own
             parse_authority(text)
         with pytest.raises(ValueError):  # noqa: PT011  likewise
@@ -130,7 +130,7 @@ class TestAuthority:
     @pytest.mark.ids("C02")
     @pytest.mark.parametrize("port", ["65536", "99999"])
     def test_port_too_large(self, port: str) -> None:
-        """A port has sixteen bits."""
+        """A port has 16 bits."""
         with pytest.raises(ValueError, match="a port above 65535"):
             parse_authority(f"host:{port}")
         with pytest.raises(ValueError, match="a port above 65535"):
@@ -138,7 +138,7 @@ class TestAuthority:
 
     @given(hosts, ports)
     def test_round_trip(self, host: str, port: int | None) -> None:
-        """What is shown parses to the same authority."""
+        """The str of an authority parses to the same authority."""
         authority = parse_authority(host if port is None else f"{host}:{port}")
 
         assert authority.port == port
@@ -147,7 +147,7 @@ class TestAuthority:
 
     @given(st.text() | visible)
     def test_arbitrary_text(self, text: str) -> None:
-        """Only ValueError comes out."""
+        """Parsing returns or raises ValueError."""
         try:
             authority = parse_authority(text)
         except ValueError:
@@ -156,7 +156,7 @@ class TestAuthority:
 
 
 class TestTarget:
-    """The four forms of RFC 9112 §3.2."""
+    """The four forms of a request target (RFC 9112 §3.2)."""
 
     @pytest.mark.parametrize(
         ("method", "target", "expected"),
@@ -180,7 +180,7 @@ class TestTarget:
         ],
     )
     def test_accepted(self, method: str, target: str, expected: Target) -> None:
-        """Each form comes apart as it stands (RFC 9112 §3.2.1, §3.2.3, §3.2.4)."""
+        """Each form is split without changes (RFC 9112 §3.2.1, §3.2.3, §3.2.4)."""
         assert parse_target(method, target) == expected
 
     @pytest.mark.ids("M17")
@@ -229,7 +229,7 @@ class TestTarget:
         ],
     )
     def test_no_form(self, method: str, target: str) -> None:
-        """What has no form of the method's is refused (RFC 9112 §3.2)."""
+        """A target in no form that its method allows is refused (RFC 9112 §3.2)."""
         with pytest.raises(ValueError, match="a target of no known form"):
             parse_target(method, target)
 
@@ -247,7 +247,7 @@ class TestTarget:
     )
     def test_bad_authority(self, target: str) -> None:
         """Userinfo and malformed authorities are refused (RFC 9110 §4.2.4)."""
-        with pytest.raises(ValueError) as caught:  # noqa: PT011  urllib's, in parts
+        with pytest.raises(ValueError) as caught:  # noqa: PT011  some are urllib's
             parse_target("GET", target)
 
         assert "secret" not in str(caught.value)
@@ -258,7 +258,7 @@ class TestTarget:
         ["*", "host", "host:", "host:0", "host:00", ":80", "", "[::1]", "[::1]:0"],
     )
     def test_connect_without_port(self, target: str) -> None:
-        """CONNECT needs a host and a port, none is assumed (RFC 9110 §9.3.6)."""
+        """CONNECT needs a host and a port; there is no default (RFC 9110 §9.3.6)."""
         with pytest.raises(ValueError, match="CONNECT needs host:port"):
             parse_target("CONNECT", target)
 
@@ -268,14 +268,14 @@ class TestTarget:
         ["/", "http://h:80/", "h:80/", "u@h:80", "h:80?", "h:80#", "h:80:80"],
     )
     def test_connect_takes_one_form(self, target: str) -> None:
-        """CONNECT takes authority-form only (RFC 9112 §3.2.3)."""
+        """CONNECT accepts only authority-form (RFC 9112 §3.2.3)."""
         with pytest.raises(ValueError, match=r"not a host\[:port\]"):
             parse_target("CONNECT", target)
 
     @pytest.mark.ids("CVE-2026-126344")
     @given(visible)
     def test_origin_form_has_no_authority(self, rest: str) -> None:
-        """Whatever follows a slash, it names no host (RFC 9112 §3.2.1)."""
+        """A target that begins with a slash never names a host (RFC 9112 §3.2.1)."""
         target = "/" + rest.replace("#", "")
         path, _, query = target.partition("?")
 
@@ -283,7 +283,7 @@ class TestTarget:
 
     @given(st.sampled_from(["GET", "OPTIONS", "CONNECT"]), st.text() | visible)
     def test_arbitrary_text(self, method: str, target: str) -> None:
-        """Only ValueError comes out."""
+        """Parsing returns or raises ValueError."""
         for text in (target, f"http://{target}"):
             try:
                 parsed = parse_target(method, text)

@@ -1,4 +1,4 @@
-"""The grammar of the two list fields: splitting, comparing, checking, writing."""
+"""The grammar of Connection and Upgrade: splitting, comparing, checking, writing."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from trio_upgrade._http.tokens import (
     split_list,
 )
 
-# RFC 9110 §5.6.2, written out a second time on purpose.
+# RFC 9110 §5.6.2, written out again on purpose: the tests do not trust the code.
 TCHARS = "!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
 tokens = st.text(TCHARS, min_size=1, max_size=12)
 protocols = tokens | st.builds("{}/{}".format, tokens, tokens)
 
-# What no token may have, beside what is no tchar at all: injections first.
+# Strings that are not tokens: injections first, then other characters.
 NOT_TOKENS = [
     "",
     "a\r\nX: y",
@@ -53,7 +53,7 @@ NOT_TOKENS = [
 
 
 class TestSplitList:
-    """Lists as they are received."""
+    """Received lists."""
 
     @pytest.mark.ids("U28")
     @pytest.mark.parametrize(
@@ -70,33 +70,33 @@ class TestSplitList:
             ([b"a,", b",b"], ["a", "b"]),
             ([b"A b;q=1"], ["A b;q=1"]),
             ([b"\xe9\xff"], ["\xe9\xff"]),
-            # Blanks are SP and HTAB, nothing else that Python calls space.
+            # Blanks are SP and HTAB only; str.strip() would also strip others.
             ([b"\x0ba\xa0"], ["\x0ba\xa0"]),
         ],
     )
     def test_elements(self, lines: list[bytes], expected: list[str]) -> None:
-        """Lines are one list, empty elements are dropped (RFC 9110 §5.6.1)."""
+        """All lines form one list, and empty elements are dropped (RFC 9110 §5.6.1)."""
         got = list(split_list(lines))
 
         assert got == expected
 
     @pytest.mark.ids("U28", "CVE-2021-32640")
     def test_commas_without_end(self) -> None:
-        """A megabyte of commas and blanks is an empty list, in linear time."""
+        """A megabyte of commas and blanks is split in linear time."""
         assert list(split_list([b"," * 1_000_000])) == []
         assert list(split_list([b" " * 1_000_000])) == []
         assert list(split_list([b", \t" * 333_333 + b"a"])) == ["a"]
 
     @given(st.lists(st.lists(tokens)))
     def test_round_trip(self, lines: list[list[str]]) -> None:
-        """What is joined by commas comes apart again, whatever the lines."""
+        """Joined tokens are split into the same tokens, on any number of lines."""
         raw = [" , ".join(line).encode() for line in lines]
 
         assert list(split_list(raw)) == [token for line in lines for token in line]
 
 
 class TestConnectionOptions:
-    """The set that Connection names."""
+    """The set of connection options."""
 
     @pytest.mark.ids("U25", "U28")
     @pytest.mark.parametrize(
@@ -112,12 +112,12 @@ class TestConnectionOptions:
         ],
     )
     def test_options(self, lines: list[bytes], expected: set[str]) -> None:
-        """Options compare without case, as whole elements (RFC 9110 §7.6.1)."""
+        """Options compare as whole elements and without case (RFC 9110 §7.6.1)."""
         assert connection_options(lines) == expected
 
 
 class TestOffers:
-    """The sequence that a request offers."""
+    """The sequence of the protocols that a request offers."""
 
     OFFERS = Offers(["WebSocket", "h2c", "Foo/1.0A", "h2c", "foo/2"])
 
@@ -145,7 +145,7 @@ class TestOffers:
         ["web", "websocket/13", "foo", "foo/", "foo/1.0a", "foo/1.0", "foo/3", "", "/"],
     )
     def test_not_offered(self, protocol: str) -> None:
-        """Versions compare exactly, and a missing one is none (RFC 9110 §7.8)."""
+        """Versions compare exactly; a missing one matches none (RFC 9110 §7.8)."""
         assert protocol not in self.OFFERS
         assert self.OFFERS.count(protocol) == 0
 
@@ -154,12 +154,12 @@ class TestOffers:
 
     @pytest.mark.parametrize("thing", [None, 1, b"h2c", ("h2c",)])
     def test_other_types_are_not_offered(self, thing: object) -> None:
-        """``in`` is a question that anything may be asked about."""
+        """``in`` accepts an object of any type."""
         assert thing not in self.OFFERS
 
     @pytest.mark.ids("U01")
     def test_sequence(self) -> None:
-        """Order and spelling are the client's (RFC 9110 §7.8)."""
+        """The offers keep the client's order and spelling (RFC 9110 §7.8)."""
         offers = self.OFFERS
 
         assert len(offers) == 5
@@ -174,7 +174,7 @@ class TestOffers:
             offers[5]
 
     def test_index_within_bounds(self) -> None:
-        """index() takes Python's start and stop."""
+        """index() takes start and stop, as other sequences do."""
         assert self.OFFERS.index("h2c", 2) == 3
         assert self.OFFERS.index("h2c", 0, 2) == 1
         assert self.OFFERS.index("foo/2", -1) == 4
@@ -184,7 +184,7 @@ class TestOffers:
             self.OFFERS.index("websocket", 1)
 
     def test_empty(self) -> None:
-        """No offer is false, any offer is true."""
+        """Empty offers are false, others are true."""
         assert not Offers()
         assert Offers(["a"])
         assert repr(Offers()) == "Offers([])"
@@ -192,13 +192,13 @@ class TestOffers:
     @pytest.mark.ids("U03")
     @given(tokens, tokens)
     def test_fold(self, name: str, version: str) -> None:
-        """Folding lowers the name and touches nothing else (RFC 9110 §7.8)."""
+        """Folding changes the name to lower case and nothing else (RFC 9110 §7.8)."""
         assert fold_protocol(name) == name.lower()
         assert fold_protocol(f"{name}/{version}") == f"{name.lower()}/{version}"
 
 
 class TestParseProtocols:
-    """The Upgrade lines of whoever is at the other end."""
+    """The Upgrade lines that a peer sends."""
 
     @pytest.mark.ids("U01", "U28")
     @pytest.mark.parametrize(
@@ -224,27 +224,27 @@ class TestParseProtocols:
     def test_lines(
         self, lines: list[bytes], expected: list[str], well_formed: bool
     ) -> None:
-        """A malformed element is no offer and spoils no other (RFC 9110 §7.8)."""
+        """A malformed element is left out, the others stay (RFC 9110 §7.8)."""
         assert list(parse_protocols(lines)) == expected
         assert is_protocol_list(lines) is well_formed
 
     @given(st.lists(st.binary()))
     def test_arbitrary_bytes(self, lines: list[bytes]) -> None:
-        """No bytes raise anything, and what is taken for a protocol is one."""
+        """Any bytes are accepted, and each protocol that is returned is well formed."""
         offers = parse_protocols(lines)
         options = connection_options(lines)
 
         assert all(check_protocol(protocol) in offers for protocol in offers)
         assert is_protocol_list(lines) is (len(offers) == len(list(split_list(lines))))
-        # Of tokens, which are ASCII; nothing else is looked for.
+        # Only ASCII has to be in lower case: the options we look for are tokens.
         assert not any(set(option) & set(ascii_uppercase) for option in options)
 
 
 class TestCheck:
-    """What may be written."""
+    """Tokens and protocols that may be sent."""
 
     def test_token_alphabet(self) -> None:
-        """Each character is a token if it is a tchar, and else not (RFC 9110 §5.6.2)."""
+        """A single character is a token exactly if it is a tchar (RFC 9110 §5.6.2)."""
         for code in range(0x200):
             character = chr(code)
             if character in TCHARS:
@@ -258,7 +258,7 @@ class TestCheck:
     @pytest.mark.ids("CVE-2026-1527")
     @pytest.mark.parametrize("text", [*NOT_TOKENS, "a/b"])
     def test_bad_token(self, text: str) -> None:
-        """Nothing can be injected through a token; the error quotes it, escaped."""
+        """Nothing can be injected through a token; the error quotes it escaped."""
         with pytest.raises(ValueError, match=r"^not a token: ") as caught:
             check_token(text)
 
@@ -271,7 +271,7 @@ class TestCheck:
         [*NOT_TOKENS, "/", "a/", "/1", "a//1", "a/1/2", "a/1\r\nX: y", "a /1", "a/1\n"],
     )
     def test_bad_protocol(self, text: str) -> None:
-        """Nothing can be injected through a protocol; the error quotes it, escaped."""
+        """Nothing can be injected through a protocol; the error quotes it escaped."""
         with pytest.raises(ValueError, match=r"^not a protocol") as caught:
             check_protocol(text)
 
@@ -279,7 +279,7 @@ class TestCheck:
 
     @given(st.text())
     def test_arbitrary_text(self, text: str) -> None:
-        """A check returns its argument or raises ValueError, nothing else."""
+        """A check returns its argument or raises ValueError."""
         for check, alphabet in ((check_token, TCHARS), (check_protocol, TCHARS + "/")):
             try:
                 assert check(text) == text
@@ -289,7 +289,7 @@ class TestCheck:
 
 
 class TestFormat:
-    """Lists as they are sent."""
+    """Lists to send."""
 
     @pytest.mark.ids("U01", "U28")
     @pytest.mark.parametrize(
@@ -302,13 +302,13 @@ class TestFormat:
         ],
     )
     def test_upgrade(self, given_protocols: list[str], expected: bytes) -> None:
-        """Protocols are sent in the order and spelling given (RFC 9110 §7.8)."""
+        """Protocols are sent in the given order and spelling (RFC 9110 §7.8)."""
         assert format_upgrade(given_protocols) == expected
 
     @pytest.mark.ids("U28", "CVE-2026-1527")
     @pytest.mark.parametrize("bad", NOT_TOKENS)
     def test_bad_element(self, bad: str) -> None:
-        """One malformed element, the empty one too, refuses the whole list."""
+        """A list with a malformed or empty element is refused."""
         with pytest.raises(ValueError, match=r"^not a protocol"):
             format_upgrade(["good", bad])
         with pytest.raises(ValueError, match=r"^not a token"):
@@ -326,13 +326,13 @@ class TestFormat:
         ],
     )
     def test_connection(self, options: list[str], expected: bytes) -> None:
-        """An option is sent once, however it is spelled (RFC 9110 §7.6.1)."""
+        """An option given in two spellings is sent once (RFC 9110 §7.6.1)."""
         assert format_connection(options) == expected
 
     @pytest.mark.ids("U01")
     @given(st.lists(protocols))
     def test_upgrade_round_trip(self, offered: list[str]) -> None:
-        """What is formatted parses to the same protocols (RFC 9110 §7.8)."""
+        """A formatted Upgrade value parses to the same protocols (RFC 9110 §7.8)."""
         wire = format_upgrade(offered)
 
         assert list(parse_protocols([wire])) == offered
@@ -341,7 +341,7 @@ class TestFormat:
     @pytest.mark.ids("U25")
     @given(st.lists(tokens))
     def test_connection_round_trip(self, options: list[str]) -> None:
-        """What is formatted parses to the same set of options (RFC 9110 §7.6.1)."""
+        """A formatted Connection value parses to the same options (RFC 9110 §7.6.1)."""
         wire = format_connection(options)
 
         assert connection_options([wire]) == {option.lower() for option in options}

@@ -1,5 +1,5 @@
-# A stand-in for Docker's daemon: as much of its API as ``docker exec`` needs, and the
-# commands are run here, in no container at all.
+# A substitute for Docker's daemon, with the part of its API that ``docker exec`` needs.
+# It runs the commands on this machine, without a container.
 from __future__ import annotations
 
 import json
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from trio_upgrade import Request, UpgradedStream
 
 JSON = {"Content-Type": "application/json"}
-# The oldest version that the clients of today still speak.
+# The oldest version that current clients support.
 API_VERSION = "1.44"
 
 
 @dataclass
 class Exec:
-    """A command that was created, and perhaps has been started."""
+    """A command that was created and may have been started."""
 
     config: dict[str, Any]
     status: int | None = None
@@ -33,12 +33,12 @@ class Exec:
 
 @dataclass
 class Daemon:
-    """The app, and what it was asked for.
+    """The app, and a record of its requests.
 
     Attributes:
         calls: Method and path of each request, without the version.
-        sends_only: What it sends before it ends a connection, instead of running
-            anything.
+        sends_only: The bytes to send before the end of the connection, instead of
+            running a command.
     """
 
     calls: list[str] = field(default_factory=list)
@@ -78,7 +78,7 @@ class Daemon:
             if self.sends_only is not None:
                 return await stream.send_all(self.sends_only)
             run_it = run_on_terminal if started.config.get("Tty") else run_with_pipes
-            # The client asks as soon as it sees the end, so this comes before that.
+            # Set before the stream ends, since the client then asks for the status.
             started.status = await run_it(started.config, stream)
 
         content_type = {"Content-Type": "application/vnd.docker.raw-stream"}
@@ -94,7 +94,7 @@ def refuse(status: int, message: str) -> Response:
 
 
 async def run_with_pipes(config: dict[str, Any], stream: UpgradedStream) -> int:
-    """Run a command; its two outputs come in frames."""
+    """Run a command and send its two outputs in frames."""
     lock = trio.Lock()
 
     async def send_frames(kind: int, source: trio.abc.ReceiveStream) -> None:
@@ -123,13 +123,13 @@ async def run_with_pipes(config: dict[str, Any], stream: UpgradedStream) -> int:
 
 async def feed(stream: UpgradedStream, sink: trio.abc.SendStream) -> None:
     async with sink:
-        # It may end before it has read all.
+        # The command may end before it has read all of its input.
         with suppress(trio.BrokenResourceError):
             await pipe(stream, sink)
 
 
 async def run_on_terminal(config: dict[str, Any], stream: UpgradedStream) -> int:
-    """Run a command on a terminal, whose output is one and comes as it is."""
+    """Run a command on a terminal and send the terminal's output without frames."""
     ours, theirs = os.openpty()
     terminal = trio.lowlevel.FdStream(ours)
     try:
@@ -141,7 +141,7 @@ async def run_on_terminal(config: dict[str, Any], stream: UpgradedStream) -> int
     async with terminal, trio.open_nursery() as nursery:
         if config["AttachStdin"]:
             nursery.start_soon(feed_terminal, stream, terminal)
-        # Linux says so when nobody has the other side open any more.
+        # On Linux reading fails when no process has the other side open any more.
         with suppress(trio.BrokenResourceError):
             async for chunk in terminal:
                 await stream.send_all(chunk)

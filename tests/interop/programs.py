@@ -1,5 +1,5 @@
-# Programs that run beside a test.  None outlives it: leaving the scope kills what has
-# not ended by itself.
+# Programs that run during a test.  None outlives the test: leaving the scope kills a
+# program that has not ended by itself.
 from __future__ import annotations
 
 import json
@@ -12,11 +12,11 @@ from typing import Any
 import trio
 
 HOST = "127.0.0.1"
-# Seconds for one test.  Far above what any of them takes; it only ends what hangs.
+# Seconds for one test.  No test needs as much; it only ends a test that hangs.
 BOUND = 60
 EXAMPLES = Path(__file__).parents[2] / "examples"
 _SCRIPTS = Path(__file__).parent
-# A line of output that is longer than this is none.
+# No program writes a longer line, in bytes.
 _LINE_BYTES = 64 * 1024
 
 
@@ -28,7 +28,7 @@ class Program(trio.abc.AsyncResource):
         self._read = bytearray()
 
     async def read_line(self) -> str:
-        """Read the next line of its output, empty at the end."""
+        """Read the next line of the output; empty at the end."""
         return (await self.read_until(b"\n")).decode().removesuffix("\n")
 
     async def read_json(self) -> Any:
@@ -36,7 +36,7 @@ class Program(trio.abc.AsyncResource):
         return json.loads(await self.read_line())
 
     async def read_until(self, marker: bytes) -> bytes:
-        """Read its output up to and with this marker, or to the end."""
+        """Read the output up to and including a marker, or to the end."""
         assert self.process.stdout is not None
         while marker not in self._read:
             assert len(self._read) < _LINE_BYTES
@@ -49,7 +49,7 @@ class Program(trio.abc.AsyncResource):
         return bytes(before + found)
 
     async def aclose(self) -> None:
-        """Kill it, if it still runs, and release the pipes."""
+        """Kill the program if it still runs, and close the pipes."""
         with suppress(ProcessLookupError):
             self.process.kill()
         with trio.CancelScope(shield=True):
@@ -60,11 +60,11 @@ class Program(trio.abc.AsyncResource):
 
 
 async def start(*command: str, stderr: int | None = None) -> Program:
-    """Start a program; it is an async context manager.
+    """Start a program; the result is an async context manager.
 
     Args:
         command: The program and its arguments.
-        stderr: ``subprocess.PIPE`` to read it; otherwise it goes where ours goes.
+        stderr: ``subprocess.PIPE`` to read it; None to share ours.
     """
     pipe = subprocess.PIPE
     return Program(
@@ -75,24 +75,24 @@ async def start(*command: str, stderr: int | None = None) -> Program:
 
 
 async def run(*command: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-    """Run a program to its end, whatever its status, and keep what it writes."""
+    """Run a program to its end, with any status, and capture its output."""
     return await trio.run_process(
         command, stdin=stdin, capture_stdout=True, capture_stderr=True, check=False
     )
 
 
 def node(script: str, *arguments: object) -> list[str]:
-    """The command that runs one of the scripts here."""
+    """Return the command that runs one of the scripts in this folder."""
     return ["node", str(_SCRIPTS / script), *map(str, arguments)]
 
 
 def example(name: str, *arguments: object) -> list[str]:
-    """The command that runs an example; in -X dev, so that nothing is left open."""
+    """Return the command that runs an example; -X dev reports what is left open."""
     return [sys.executable, "-X", "dev", str(EXAMPLES / name), *map(str, arguments)]
 
 
 async def read_url(server: Program) -> str:
-    """Read where a server listens, once it does: examples/echo_server.py says it."""
+    """Read the URL that an example prints when it listens."""
     words, _, url = (await server.read_line()).rpartition(" ")
 
     assert words == "listening at"
@@ -100,13 +100,13 @@ async def read_url(server: Program) -> str:
 
 
 async def read_port_url(server: Program) -> str:
-    """Read where a Node server listens, once it does."""
+    """Return the URL of a Node server, which prints its port when it listens."""
     report = await server.read_json()
     return f"http://{HOST}:{report['port']}"
 
 
 async def wait_listening(port: int) -> None:
-    """Wait until a program that does not say so listens: there is only trying."""
+    """Wait until a program listens that does not report it, by trying to connect."""
     while True:
         try:
             stream = await trio.open_tcp_stream(HOST, port)

@@ -1,6 +1,6 @@
 """Programs that ask for tunnels, through examples/connect_proxy.py.
 
-Four of the five say ``CONNECT host:port HTTP/1.0`` and send no Host.
+Four of the five send ``CONNECT host:port HTTP/1.0`` without a Host field.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 WORDS = b"through the tunnel\n"
 
-# How each program is told: {proxy} and {target} are ports.
+# The command of each program; {proxy} and {target} are ports.
 CLIENTS = {
     "ncat": ["ncat", "--proxy", "{host}:{proxy}", "{host}", "{target}"],
     "socat": [
@@ -43,7 +43,7 @@ async def echo(stream: trio.SocketStream) -> None:
 async def ask(
     command: list[str], target: int, *, any_port: bool = True
 ) -> subprocess.CompletedProcess[bytes]:
-    """Run a program through the proxy; its input is the words, and their end."""
+    """Run a program through the proxy, with WORDS as its whole input."""
     options = ["--any-port"] if any_port else []
     with trio.fail_after(BOUND):
         async with await start(*example("connect_proxy.py", 0, *options)) as proxy:
@@ -66,7 +66,7 @@ async def start_echo(nursery: trio.Nursery) -> int:
 async def test_bytes_and_both_ends_come_through(
     name: str, nursery: trio.Nursery
 ) -> None:
-    """What it sends comes back, though it has ended its side before that."""
+    """Bytes come back although the program has ended its side (RFC 9110 §9.3.6)."""
     result = await ask(CLIENTS[name], await start_echo(nursery))
 
     assert result.stdout == WORDS
@@ -75,8 +75,8 @@ async def test_bytes_and_both_ends_come_through(
 
 @pytest.mark.ids("O02", "S24")
 @pytest.mark.peer("nc")
-async def test_refusal_is_told() -> None:
-    """A refusal has a status and a phrase, which the program shows."""
+async def test_refusal_is_shown() -> None:
+    """The program shows the status and the reason phrase of a refusal."""
     result = await ask(CLIENTS["nc"], 22, any_port=False)
 
     assert b'"HTTP/1.1 403 Forbidden"' in result.stderr
@@ -84,8 +84,8 @@ async def test_refusal_is_told() -> None:
 
 
 @pytest.mark.peer("curl")
-async def test_curl_fetches_through_it(nursery: trio.Nursery, tmp_path) -> None:
-    """Curl speaks TLS to our own server through the tunnel."""
+async def test_curl_through_the_tunnel(nursery: trio.Nursery, tmp_path) -> None:
+    """Curl makes a TLS connection to our server through the tunnel."""
     _, server_context = make_tls_contexts()
 
     async def app(request: Request) -> Response:
@@ -103,8 +103,8 @@ async def test_curl_fetches_through_it(nursery: trio.Nursery, tmp_path) -> None:
 
 
 @pytest.mark.peer("openssl")
-async def test_openssl_speaks_tls_through_it(nursery: trio.Nursery) -> None:
-    """The TLS handshake of s_client is made through the tunnel."""
+async def test_openssl_through_the_tunnel(nursery: trio.Nursery) -> None:
+    """The TLS handshake of s_client goes through the tunnel."""
     client_context, server_context = make_tls_contexts()
     assert client_context.verify_mode is ssl.CERT_REQUIRED
 
@@ -122,7 +122,7 @@ async def test_openssl_speaks_tls_through_it(nursery: trio.Nursery) -> None:
 
 
 async def test_our_own_client(nursery: trio.Nursery) -> None:
-    """open_tunnel through the example, to a target and to nowhere."""
+    """open_tunnel reaches a target through the example, and reports a closed port."""
     target = await start_echo(nursery)
     with trio.fail_after(BOUND):
         async with await start(*example("connect_proxy.py", 0, "--any-port")) as proxy:

@@ -1,4 +1,4 @@
-"""curl at the other end: ordinary requests, and offers that it makes in passing."""
+"""curl as the client: ordinary requests, and requests with an offer."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.peer("curl")
 
-# -q: no settings of the user's.  -w: how each transfer ended, behind its body.
+# -q ignores the user's settings.  -w prints how each transfer ended, after its body.
 CURL = ["curl", "-q", "--noproxy", "*", "-sS", "--max-time", str(BOUND)]
 REPORT = ["-w", r"%{response_code} %{num_connects}\n"]
 OFFER = ["-H", "Connection: Upgrade", "-H", "Upgrade: echo"]
-# What `curl --http2` adds to a request in the clear.
+# The fields that `curl --http2` adds to a request without TLS.
 H2C_OFFER = [
     *("-H", "Connection: Upgrade, HTTP2-Settings"),
     *("-H", "Upgrade: h2c"),
@@ -31,7 +31,7 @@ H2C_OFFER = [
 
 
 async def curl_echo_server(*options: str, urls: int = 1) -> str:
-    """Ask examples/echo_server.py in one run of curl; return what it prints."""
+    """Run curl once against examples/echo_server.py; return its output."""
     with trio.fail_after(BOUND):
         async with await start(*example("echo_server.py", 0)) as server:
             url = await read_url(server)
@@ -43,24 +43,24 @@ async def curl_echo_server(*options: str, urls: int = 1) -> str:
 
 
 def drop_date(output: str) -> str:
-    """Take off the only field that changes with the clock."""
+    """Remove the Date field, which changes with the clock."""
     return re.sub(r"\r\nDate: [A-Z][a-z]{2}, [^\r]+ GMT(?=\r\n)", "", output)
 
 
 async def test_ordinary_request_is_answered() -> None:
-    """GET gets 200 and the body."""
+    """A GET gets a 200 and the body."""
     output = await curl_echo_server(*REPORT)
 
     assert output == "okay\n200 1\n"
 
 
 async def test_offer_is_switched() -> None:
-    """An offer of echo gets the 101, in these bytes."""
+    """An offer of echo gets exactly this 101 (RFC 9110 §7.8)."""
     with trio.fail_after(BOUND):
         async with await start(*example("echo_server.py", 0)) as server:
             url = await read_url(server)
-            # curl takes what follows a 101 for a response that is still to come; it
-            # prints nothing before its time is up.
+            # After a 101 curl waits for another response, and prints nothing before its
+            # time is over.
             result = await run(*CURL, "--max-time", "1", "-i", *OFFER, url)
 
     assert result.stdout == (
@@ -72,15 +72,15 @@ async def test_offer_is_switched() -> None:
 
 
 @pytest.mark.parametrize("content", [[], ["-d", "content"]], ids=["GET", "POST"])
-async def test_offer_of_http2_is_passed_over(content: list[str]) -> None:
-    """An offer of h2c is an ordinary request, and the connection carries the next."""
+async def test_offer_of_http2_is_ignored(content: list[str]) -> None:
+    """An offer of h2c is an ordinary request, and the connection is used again."""
     output = await curl_echo_server(*REPORT, *H2C_OFFER, *content, urls=2)
 
     assert output == "okay\n200 1\nokay\n200 0\n"
 
 
 async def test_head_has_no_content() -> None:
-    """HEAD gets GET's fields alone, and the connection carries the next."""
+    """HEAD gets the fields of GET without content; the connection is used again."""
     output = await curl_echo_server(*REPORT, "-I", urls=2)
 
     head = (
@@ -93,7 +93,7 @@ async def test_head_has_no_content() -> None:
 
 
 async def test_expected_continue_comes_before_the_body(nursery: trio.Nursery) -> None:
-    """The 100 that curl waits for comes, then the answer to the 3 MiB that it sends."""
+    """Curl gets the 100 before it sends 3 MiB, then the answer (RFC 9110 §10.1.1)."""
     content = bytes(3 * 1024 * 1024)
 
     async def measure(request: Request) -> Response:
@@ -105,7 +105,7 @@ async def test_expected_continue_comes_before_the_body(nursery: trio.Nursery) ->
         server = await nursery.start(
             partial(serve_tcp, measure, 0, host=HOST, strict=True)
         )
-        # A curl that waits in vain waits longer than the test may take.
+        # Without a 100 curl would wait longer than the test may take.
         options += ["--expect100-timeout", str(2 * BOUND)]
         result = await run(*CURL, *options, server.url, stdin=content)
 

@@ -1,4 +1,4 @@
-"""One suite of the client over every way to a server, by real proxy programs too."""
+"""The client over every way to a server, also through real proxy programs."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from trio_upgrade import App, Request
 
-# The ways, by name: the proxies, nearest first, and what the server speaks.
+# The ways by name: the proxies, nearest first, and the scheme of the server.
 WAYS = {
     "tcp": ([], "http"),
     "tls": ([], "https"),
@@ -62,13 +62,13 @@ PROGRAMS = {"tinyproxy": "tinyproxy", "socks5": "microsocks", "socks5h": "micros
 
 
 class Way(NamedTuple):
-    """How to dial a server that is somewhere.
+    """How to open a connection to a server.
 
     Attributes:
-        url: Of the server.
-        options: For the functions that dial.
-        listeners: The server's.
-        proxied: Whether a proxy is on the way.
+        url: The URL of the server.
+        options: The options for ``open_upgrade`` and the like.
+        listeners: The listeners of the server.
+        proxied: Whether there is a proxy between.
     """
 
     url: str
@@ -87,7 +87,7 @@ def marks(proxies: list[str]) -> list[pytest.MarkDecorator]:
 
 @pytest.fixture
 def contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """The client's and the server's side of TLS."""
+    """The TLS contexts of the client and of the server."""
     return make_tls_contexts()
 
 
@@ -97,7 +97,7 @@ def contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
     ]
 )
 async def way(request, nursery, tmp_path, contexts) -> AsyncIterator[Way]:
-    """Every way to a server in turn."""
+    """Each way to a server in turn."""
     proxies, scheme = request.param
     client_context, server_context = contexts
     options: dict[str, Any] = {}
@@ -119,7 +119,7 @@ async def way(request, nursery, tmp_path, contexts) -> AsyncIterator[Way]:
 async def listen(
     scheme: str, folder: Path, server_context: ssl.SSLContext
 ) -> tuple[list[trio.abc.Listener[trio.abc.Stream]], str]:
-    """Open a server's listener."""
+    """Open the listener of a server; return it and its URL."""
     if scheme.endswith("+unix"):
         path = str(folder / "socket")
         sock = trio.socket.socket(socket.AF_UNIX)
@@ -157,7 +157,7 @@ async def open_proxy(
 async def run_proxy(
     name: str, folder: Path, *, task_status: trio.TaskStatus[str]
 ) -> None:
-    """Run a proxy program, and say by which URL it is to be reached."""
+    """Run a proxy program, and report its URL when it listens."""
     if name == "example":
         async with await start(*example("connect_proxy.py", 0, "--any-port")) as proxy:
             task_status.started(await read_url(proxy))
@@ -179,7 +179,7 @@ async def run_proxy(
 
 
 def find_free_port() -> int:
-    """A port that nobody has; somebody could take it before the program does."""
+    """Return a port that is free, although another program may take it meanwhile."""
     with socket.socket() as sock:
         sock.bind((HOST, 0))
         port: int = sock.getsockname()[1]
@@ -217,7 +217,7 @@ async def app(request: Request) -> Response | Upgrade:
 
 
 async def test_switch(way: Way, nursery: trio.Nursery) -> None:
-    """An offer is accepted, a lot of bytes come back, the end does."""
+    """An offer is accepted, and 1 MiB comes back (RFC 9110 §7.8)."""
     await serve(nursery, app, way)
     sent = bytes(range(256)) * 4096
     upgraded = await open_upgrade(way.url + "/echo", "echo", **way.options)
@@ -233,12 +233,12 @@ async def test_switch(way: Way, nursery: trio.Nursery) -> None:
 
 
 async def test_half_close(way: Way, nursery: trio.Nursery) -> None:
-    """Where one direction can be ended alone, and nobody cuts the other, it can be."""
+    """After send_eof the other direction goes on, if the transport can half-close."""
     await serve(nursery, app, way)
     upgraded = await open_upgrade(way.url + "/echo", "echo", **way.options)
     async with upgraded as (_, stream, _):
         if way.proxied:
-            # Tinyproxy cuts both, microsocks too.
+            # Tinyproxy and microsocks then close both directions.
             return
         assert stream.can_send_eof == (not way.url.startswith("https"))
         if stream.can_send_eof:
@@ -250,7 +250,7 @@ async def test_half_close(way: Way, nursery: trio.Nursery) -> None:
 
 
 async def test_requests_then_switch(way: Way, nursery: trio.Nursery) -> None:
-    """One connection: bodies streamed both ways, a refusal survived, then the switch."""
+    """One connection streams bodies, survives a refusal, and then switches."""
     await serve(nursery, app, way)
     async with await open_connection(way.url, **way.options) as connection:
         response = await connection.request("GET", "/pieces")
@@ -267,7 +267,7 @@ async def test_requests_then_switch(way: Way, nursery: trio.Nursery) -> None:
 
 
 async def test_refused(way: Way, nursery: trio.Nursery) -> None:
-    """A refusal has its body, its fields and the 1xx before it."""
+    """A refusal has its body, and the 1xx responses before it."""
     await serve(nursery, app, way)
     with pytest.raises(UpgradeRefused) as caught:
         await open_upgrade(
@@ -285,7 +285,7 @@ async def test_refused(way: Way, nursery: trio.Nursery) -> None:
 
 
 async def answer(nursery: trio.Nursery, way: Way, wire: bytes, *, wait: bool) -> None:
-    """A server that takes a head, or none, says this and leaves."""
+    """Serve: receive a request if ``wait`` is set, send these bytes and close."""
 
     async def handler(stream: trio.abc.Stream) -> None:
         received = bytearray()
@@ -297,7 +297,7 @@ async def answer(nursery: trio.Nursery, way: Way, wire: bytes, *, wait: bool) ->
 
 
 async def test_illegal_switch(way: Way, nursery: trio.Nursery) -> None:
-    """A 101 to something else is told as such."""
+    """A 101 to a protocol not offered is an IllegalSwitch (RFC 9110 §7.8)."""
     wire = SWITCHED.replace(b"Upgrade: echo", b"Upgrade: other")
     await answer(nursery, way, wire, wait=True)
     with pytest.raises(IllegalSwitch):
@@ -306,14 +306,14 @@ async def test_illegal_switch(way: Way, nursery: trio.Nursery) -> None:
 
 @pytest.mark.parametrize("wire", [b"", SWITCHED[:20]])
 async def test_gone(way: Way, nursery: trio.Nursery, wire: bytes) -> None:
-    """A server that leaves before its answer is whole is gone."""
+    """An end before the answer is complete is a PeerGone."""
     await answer(nursery, way, wire, wait=True)
     with pytest.raises(PeerGone):
         await open_upgrade(way.url, "echo", **way.options)
 
 
 async def test_early_bytes(way: Way, nursery: trio.Nursery) -> None:
-    """What a server says with the 101 comes first."""
+    """The bytes after the 101 are the first of the stream."""
     await answer(nursery, way, SWITCHED + b"HEAD", wait=True)
     async with await open_upgrade(way.url, "echo", **way.options) as (_, stream, _):
         received = b"".join([bytes(chunk) async for chunk in stream])
@@ -321,8 +321,8 @@ async def test_early_bytes(way: Way, nursery: trio.Nursery) -> None:
         assert received == b"HEAD"
 
 
-async def test_certificate_of_another(way: Way, nursery: trio.Nursery) -> None:
-    """Where TLS is spoken with the server, its certificate is checked behind proxies."""
+async def test_certificate_not_trusted(way: Way, nursery: trio.Nursery) -> None:
+    """The certificate of the server is checked, also through proxies."""
     if "ssl_context" not in way.options:
         return
     await nursery.start(partial(serve_listeners, app, way.listeners))
@@ -332,7 +332,7 @@ async def test_certificate_of_another(way: Way, nursery: trio.Nursery) -> None:
 
 
 class TestRefusingProxy:
-    """Proxies that open no tunnel say why, each in its way."""
+    """Errors of proxies that open no tunnel."""
 
     @pytest.mark.ids("O01", "C03")
     @pytest.mark.peer("tinyproxy", required=True)
@@ -342,7 +342,7 @@ class TestRefusingProxy:
     async def test_tinyproxy(
         self, nursery: trio.Nursery, tmp_path: Path, userinfo: str, status: int
     ) -> None:
-        """The error has the proxy's response, body and all, and names the proxy."""
+        """The error has the response of the proxy with its body, and names the proxy."""
         proxy = await nursery.start(run_proxy, "tinyproxy", tmp_path)
         via = proxy.replace("user:secret@", userinfo)
         url = f"http://{HOST}:{find_free_port()}/"
@@ -371,7 +371,7 @@ class TestRefusingProxy:
     async def test_microsocks(
         self, nursery: trio.Nursery, tmp_path: Path, scheme, userinfo, code, match
     ) -> None:
-        """SOCKS has a code for it, or nothing."""
+        """The error has the SOCKS reply code, if there was a reply (RFC 1928 §6)."""
         proxy = await nursery.start(run_proxy, scheme, tmp_path)
         via = proxy.replace("user:secret@", userinfo)
         with pytest.raises(SocksRefused, match=match) as caught:
@@ -386,18 +386,18 @@ class TestRefusingProxy:
         tmp_path: Path,
         contexts: tuple[ssl.SSLContext, ssl.SSLContext],
     ) -> None:
-        """Of a chain, the one that refused is named."""
+        """In a chain the error names the proxy that refused."""
         make = partial(open_proxy, nursery=nursery, folder=tmp_path, contexts=contexts)
         first, second = await make("example"), await make("https")
-        nobody = f"http://{HOST}:{find_free_port()}/"
+        unreachable = f"http://{HOST}:{find_free_port()}/"
         assert isinstance(second, Proxy)
         with pytest.raises(TunnelRefused) as caught:
-            await open_upgrade(nobody, "echo", via=[first, second])
+            await open_upgrade(unreachable, "echo", via=[first, second])
 
         assert caught.value.response.status == 502
         assert caught.value.proxy == second.endpoint.authority
         with pytest.raises(TunnelRefused) as caught:
             await open_tunnel(
-                second.url, nobody[7:-1], via=first, ssl_context=contexts[0]
+                second.url, unreachable[7:-1], via=first, ssl_context=contexts[0]
             )
         assert caught.value.response.status == 502

@@ -1,6 +1,6 @@
 """Docker's exec, from its own client and from examples/docker_exec.py.
 
-Both are run against a stand-in daemon that our server serves on a Unix socket.
+Both run against a substitute for the daemon, an app of ours on a Unix socket.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ MESSAGE = b"through Docker\n"
 
 @asynccontextmanager
 async def serving(folder: Path) -> AsyncIterator[tuple[Daemon, str]]:
-    """A stand-in daemon, and the socket's URL as Docker writes it."""
+    """Serve the daemon; yield it and the URL of its socket as Docker writes it."""
     daemon = Daemon()
     path = folder / "docker.sock"
     async with trio.open_nursery() as nursery:
@@ -48,13 +48,13 @@ async def serving(folder: Path) -> AsyncIterator[tuple[Daemon, str]]:
 
 
 def docker(host: str, *arguments: str) -> list[str]:
-    """The command that runs Docker's client, which keeps no files of its own."""
+    """Return the command for Docker's client, without a configuration of its own."""
     nowhere = host.removeprefix("unix://") + ".config"
     return ["docker", "--config", nowhere, "-H", host, "exec", *arguments]
 
 
 def interactive(client: str, host: str, *arguments: str) -> list[str]:
-    """The command that runs something with our standard input, by either client."""
+    """Return the command for either client that passes on standard input."""
     if client == "docker":
         return docker(host, "-i", *arguments)
     return example(client, "-H", host, *arguments)
@@ -62,7 +62,7 @@ def interactive(client: str, host: str, *arguments: str) -> list[str]:
 
 @clients
 async def test_outputs_and_status(client: str, tmp_path) -> None:
-    """What the command writes comes apart, and its status is there at the end."""
+    """The two outputs of the command come separately, and then its status."""
     script = "cat; echo error >&2; exit 3"
     async with serving(tmp_path) as (_, host):
         command = interactive(client, host, "box", "sh", "-c", script)
@@ -74,7 +74,7 @@ async def test_outputs_and_status(client: str, tmp_path) -> None:
 
 @clients
 async def test_input_ends_by_half_close(client: str, tmp_path) -> None:
-    """Five megabytes go in and come back; the end of the input ends the command."""
+    """5 MB go in and come back; the half-close ends the command's input."""
     content = os.urandom(5_000_000)
     async with serving(tmp_path) as (_, host):
         command = interactive(client, host, "box", "cat")
@@ -85,8 +85,8 @@ async def test_input_ends_by_half_close(client: str, tmp_path) -> None:
 
 
 @clients
-async def test_input_that_nobody_wants(client: str, tmp_path) -> None:
-    """A command that ends before it has read its input is no failure."""
+async def test_input_not_read(client: str, tmp_path) -> None:
+    """A command may end before it has read its input."""
     async with serving(tmp_path) as (_, host):
         command = interactive(client, host, "box", "echo", "enough")
         result = await run(*command, stdin=bytes(5_000_000))
@@ -97,7 +97,7 @@ async def test_input_that_nobody_wants(client: str, tmp_path) -> None:
 
 @clients
 async def test_no_such_container(client: str, tmp_path) -> None:
-    """The daemon's message is shown."""
+    """The message of the daemon is shown."""
     async with serving(tmp_path) as (_, host):
         result = await run(*interactive(client, host, "nobody", "cat"))
 
@@ -107,7 +107,7 @@ async def test_no_such_container(client: str, tmp_path) -> None:
 
 @clients
 async def test_refused_start(client: str, tmp_path) -> None:
-    """A refusal instead of the switch is a failure, and the connection ends."""
+    """A refusal of the offer is a failure, and the client shows it."""
     async with serving(tmp_path) as (_, host):
         result = await run(*interactive(client, host, "box", "refused"))
 
@@ -116,7 +116,7 @@ async def test_refused_start(client: str, tmp_path) -> None:
 
 
 async def test_calls_of_the_example(tmp_path) -> None:
-    """The example makes three calls, each on its own connection."""
+    """The example makes three requests, each on its own connection."""
     async with serving(tmp_path) as (daemon, host):
         await run(*interactive("docker_exec.py", host, "box", "true"))
 
@@ -129,7 +129,7 @@ async def test_calls_of_the_example(tmp_path) -> None:
 
 @pytest.mark.parametrize("sent", [b"\1\0\0", b"\2\0\0\0\0\0\0\3oo"])
 async def test_cut_frame(sent: bytes, tmp_path) -> None:
-    """An end in the middle of a frame is no end, and the example says so."""
+    """An end in the middle of a frame is reported as an error."""
     async with serving(tmp_path) as (daemon, host):
         daemon.sends_only = sent
         result = await run(*interactive("docker_exec.py", host, "box", "true"))
@@ -138,8 +138,8 @@ async def test_cut_frame(sent: bytes, tmp_path) -> None:
     assert result.returncode == 1
 
 
-async def test_end_before_the_commands(tmp_path) -> None:
-    """Nor is an end while the command still runs."""
+async def test_end_before_the_end_of_the_command(tmp_path) -> None:
+    """An end while the command still runs is reported as an error."""
     async with serving(tmp_path) as (daemon, host):
         daemon.sends_only = b"\1\0\0\0\0\0\0\2ok"
         result = await run(*interactive("docker_exec.py", host, "box", "true"))
@@ -150,7 +150,7 @@ async def test_end_before_the_commands(tmp_path) -> None:
 
 
 async def test_no_daemon(tmp_path) -> None:
-    """Where nobody listens the example fails with one line, which is no traceback."""
+    """Without a daemon the example fails with one line and no traceback."""
     result = await run(*example("docker_exec.py", "-H", f"unix://{tmp_path}/no", "x"))
 
     assert result.returncode == 1
@@ -160,12 +160,12 @@ async def test_no_daemon(tmp_path) -> None:
 
 @needs_docker
 async def test_without_input(tmp_path) -> None:
-    """Without -i Docker half-closes at once and reads on."""
+    """Without -i Docker half-closes at once and still reads the output."""
     async with serving(tmp_path) as (daemon, host):
         result = await run(*docker(host, "box", "cat"), stdin=b"not wanted")
 
     assert (result.stdout, result.stderr, result.returncode) == (b"", b"", 0)
-    # Before these some versions ask for more.
+    # Some versions make other requests before these.
     assert daemon.calls[-3:] == [
         "POST /containers/box/exec",
         "POST /exec/0/start",
@@ -175,7 +175,7 @@ async def test_without_input(tmp_path) -> None:
 
 @needs_docker
 async def test_terminal_for_output(tmp_path) -> None:
-    """With -t the command's outputs are a terminal, unframed."""
+    """With -t the output of the command is a terminal, without frames."""
     script = "test -t 1 && test -t 2 && echo yes && exit 4"
     async with serving(tmp_path) as (_, host):
         result = await run(*docker(host, "-t", "box", "sh", "-c", script))
@@ -186,7 +186,7 @@ async def test_terminal_for_output(tmp_path) -> None:
 
 @needs_docker
 async def test_terminal_both_ways(tmp_path) -> None:
-    """With -it a keyboard's line arrives, and nobody half-closes."""
+    """With -it a typed line arrives, and there is no half-close."""
     script = "stty -echo; echo what; read answer; echo got $answer; exit 5"
     ours, theirs = os.openpty()
     async with serving(tmp_path) as (_, host), trio.lowlevel.FdStream(ours) as terminal:

@@ -1,4 +1,4 @@
-"""Node's http module at the other end, as a client and as a server."""
+"""Node's http module as the client and as the server."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.peer("node")
 
-# More than the buffers of a loopback connection hold, so that neither side can send
-# everything before it reads.
+# More bytes than the buffers of a loopback connection hold, so that neither side can send
+# all of them before it reads.
 BULK = 8 * 1024 * 1024
 
 
 class Hashed(trio.abc.ReceiveStream):
-    """What passes through here is counted and hashed."""
+    """A stream that counts and hashes the bytes it receives."""
 
     def __init__(self, stream: trio.abc.ReceiveStream) -> None:
         self._stream = stream
@@ -66,7 +66,7 @@ class Hashed(trio.abc.ReceiveStream):
 
 
 async def serve(nursery: trio.Nursery, handler) -> int:
-    """Switch every request to echo, served by this handler; return the port."""
+    """Serve an app that switches every request to this handler; return the port."""
 
     async def app(request: Request) -> Upgrade:
         return Upgrade("echo", handler)
@@ -92,12 +92,10 @@ async def receive_all(stream: trio.abc.ReceiveStream) -> bytes:
 
 
 class TestNodeClient:
-    """Node's http.request, and a bare socket of Node's, against our server."""
+    """Node's http.request, and a plain socket of Node, against our server."""
 
-    async def test_what_the_server_says_first_arrives(
-        self, nursery: trio.Nursery
-    ) -> None:
-        """Node's head and data together are what the handler sent, then the echo."""
+    async def test_server_sends_first(self, nursery: trio.Nursery) -> None:
+        """Node gets the first bytes of the handler, in head or as data, then the echo."""
 
         async def greet(request: Request, stream: UpgradedStream, head: bytes) -> None:
             await stream.send_all(b"greetings ")
@@ -114,10 +112,10 @@ class TestNodeClient:
             "received": "greetings from Node",
         }
 
-    async def test_bytes_behind_the_request_are_echoed_once(
+    async def test_bytes_after_the_request_are_echoed_once(
         self, nursery: trio.Nursery
     ) -> None:
-        """Five bytes in one write with the request are in head, and echoed once."""
+        """Five bytes sent together with the request are in head, and are echoed once."""
         heads: list[bytes] = []
 
         async def echo(request: Request, stream: UpgradedStream, head: bytes) -> None:
@@ -137,10 +135,10 @@ class TestNodeClient:
             "early"
         )
 
-    async def test_bulk_is_echoed_beyond_the_half_close(
+    async def test_bulk_is_echoed_after_the_half_close(
         self, nursery: trio.Nursery
     ) -> None:
-        """8 MiB come back unchanged although Node has ended its direction, then a FIN."""
+        """8 MiB come back unchanged after Node has ended its direction, then the end."""
         sources: list[Hashed] = []
 
         async def echo(request: Request, stream: UpgradedStream, head: bytes) -> None:
@@ -158,7 +156,7 @@ class TestNodeClient:
         assert report["received"] == source.digest
 
     async def test_handshake_client_ends_by_itself(self) -> None:
-        """Node's example client is upgraded by examples/echo_server.py, and ends."""
+        """Node's own example of a client is upgraded by our example, and ends."""
         with trio.fail_after(BOUND):
             async with await start(*example("echo_server.py", 0)) as server:
                 port = urlsplit(await read_url(server)).port
@@ -172,8 +170,8 @@ class TestNodeClient:
 class TestNodeServer:
     """Our client against Node's http server with an 'upgrade' listener."""
 
-    async def test_bytes_behind_the_101_come_first(self) -> None:
-        """What shared the packet with the 101 is in head, and first in the stream."""
+    async def test_bytes_after_the_101_come_first(self) -> None:
+        """Bytes sent together with the 101 are in head, and first in the stream."""
         with trio.fail_after(BOUND):
             async with await start(*node("echo_server.js")) as server:
                 url = await read_port_url(server)
@@ -188,8 +186,8 @@ class TestNodeServer:
         assert first == b"first "
         assert rest == b"then"
 
-    async def test_bulk_is_echoed_beyond_the_half_close(self) -> None:
-        """8 MiB come back unchanged, sent and read at once, the rest after send_eof."""
+    async def test_bulk_is_echoed_after_the_half_close(self) -> None:
+        """8 MiB come back unchanged while they are sent, the last after send_eof."""
         payload = os.urandom(BULK)
         expected = hashlib.sha256(payload).hexdigest()
 
@@ -211,7 +209,7 @@ class TestNodeServer:
         assert received.removeprefix(b"first ") == payload
 
     async def test_handshake_server_switches(self) -> None:
-        """A 101 of another case and phrase is taken, its phrase kept, and it echoes."""
+        """A 101 in another case is accepted, and its reason phrase is kept."""
         with trio.fail_after(BOUND):
             async with await start(*node("handshake_server.js")) as server:
                 url = await read_port_url(server)
@@ -228,7 +226,7 @@ class TestNodeServer:
         assert echoed == b"hello, Node"
 
     async def test_handshake_server_answers_requests(self) -> None:
-        """Ordinary requests are answered, two of them on one connection."""
+        """Two ordinary requests are answered on one connection."""
         with trio.fail_after(BOUND):
             async with await start(*node("handshake_server.js")) as server:
                 url = await read_port_url(server)
@@ -243,7 +241,7 @@ class TestNodeServer:
         assert answers == [(200, "text/plain", b"okay")] * 2
 
     async def test_refusal_has_its_body(self) -> None:
-        """A server without a listener for upgrades refuses with its ordinary answer."""
+        """A server without an upgrade listener refuses with its ordinary response."""
         with trio.fail_after(BOUND):
             async with await start(*node("plain_server.js")) as server:
                 url = await read_port_url(server)
@@ -256,7 +254,7 @@ class TestNodeServer:
         assert not response.truncated
 
     async def test_connection_goes_on_after_a_refusal(self) -> None:
-        """Once the refusal's body is read, the connection carries another request."""
+        """After the body of a refusal is read, the connection carries another request."""
         with trio.fail_after(BOUND):
             async with await start(*node("plain_server.js")) as server:
                 url = await read_port_url(server)
@@ -270,7 +268,7 @@ class TestNodeServer:
         assert refusal == b"no switch for echo"
         assert body == b"no switch for undefined"
 
-    async def test_switch_that_nobody_asked_for(self) -> None:
+    async def test_101_without_an_offer(self) -> None:
         """A 101 to an ordinary request is an error, and closes the connection."""
         with trio.fail_after(BOUND):
             async with await start(*node("switching_server.js")) as server:

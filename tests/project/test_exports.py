@@ -1,4 +1,4 @@
-"""The public names: which there are, and that each says what it does."""
+"""The public names: their list, their paths and their docstrings."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ NAMES = [
     "serve_unix",
 ]
 
-# They have no docstring that could be found at run time.
+# Type aliases have no docstring at run time.
 ALIASES = {"App", "HeadersLike", "UpgradeHandler"}
 
 PUBLIC = [getattr(trio_upgrade, name) for name in NAMES if name not in ALIASES] + [
@@ -87,7 +87,7 @@ PUBLIC = [getattr(trio_upgrade, name) for name in NAMES if name not in ALIASES] 
 
 
 def test_names() -> None:
-    """These and no others; a new one is a decision."""
+    """The public names are exactly these; a new name is a decision."""
     shown = {name for name in dir(trio_upgrade) if not name.startswith("_")}
 
     assert sorted(vars(trio_upgrade)["__all__"]) == sorted(NAMES)
@@ -101,7 +101,7 @@ def test_names() -> None:
 
 @pytest.mark.parametrize("name", sorted({*NAMES} - ALIASES))
 def test_public_path(name: str) -> None:
-    """Tracebacks and reprs show the path by which users import a name."""
+    """Tracebacks and reprs show the path that users import."""
     assert getattr(trio_upgrade, name).__module__ == "trio_upgrade"
 
 
@@ -112,45 +112,48 @@ def test_version() -> None:
 
 
 def test_checkers_see_the_same() -> None:
-    """What type checkers are told is what is found at run time, room by room."""
+    """Type checkers and the run time find each name in the same module."""
     path = Path(inspect.getsourcefile(trio_upgrade) or "")
     for_checkers, _, at_run_time = path.read_text().partition("\nelse:\n")
-    told = {
+    declared = {
         (node.module, alias.name)
         for node in ast.walk(ast.parse(for_checkers))
         if isinstance(node, ast.ImportFrom) and node.level
         for alias in node.names
     }
-    rooms = re.findall(r'"(_[\w.]+)": \(?((?:\s*"[\w ]+")+)', at_run_time)
-    found = {(room, name) for room, text in rooms for name in re.findall(r"\w+", text)}
+    modules = re.findall(r'"(_[\w.]+)": \(?((?:\s*"[\w ]+")+)', at_run_time)
+    found = {
+        (module, name) for module, text in modules for name in re.findall(r"\w+", text)
+    }
 
-    assert {(f"{room}", name) for room, name in told} == found
+    assert {(f"{module}", name) for module, name in declared} == found
     assert {name for _, name in found} == set(NAMES)
 
 
 def test_only_what_is_used_is_imported() -> None:
-    """A server has none of the client's rooms, nor the other way round."""
+    """A server imports no module of the client, and a client none of the server."""
     script = "import sys; from trio_upgrade import {}; print(*sys.modules)"
 
-    def rooms(name: str) -> set[str]:
+    def imported_modules(name: str) -> set[str]:
         command = [sys.executable, "-c", script.format(name)]
         found = subprocess.run(command, capture_output=True, check=True, text=True)
         return {*found.stdout.split()}
 
-    shown = rooms("Limits; print(*dir(sys.modules['trio_upgrade']))")
+    shown = imported_modules("Limits; print(*dir(sys.modules['trio_upgrade']))")
     assert {"serve_tcp", "open_upgrade"} <= shown
     for name, other in ("serve_tcp", "_client"), ("open_upgrade", "_server"):
-        assert not [room for room in rooms(name) if other in room.split(".")]
+        modules = imported_modules(name)
+        assert not [module for module in modules if other in module.split(".")]
 
 
 def test_testing_names() -> None:
-    """trio_upgrade.testing has its own list."""
+    """The public names of trio_upgrade.testing are exactly these."""
     assert trio_upgrade.testing.__all__ == ["ScriptedPeer", "open_pair", "split_points"]
 
 
 @pytest.mark.parametrize("thing", PUBLIC, ids=lambda thing: thing.__name__)
 def test_docstrings(thing: object) -> None:
-    """Every public name, and every public member that is ours, has a docstring."""
+    """Each public name and each of its own public members has a docstring."""
     assert inspect.getdoc(thing)
     if not inspect.isclass(thing):
         return
@@ -162,7 +165,7 @@ def test_docstrings(thing: object) -> None:
 
 
 def test_error_tree() -> None:
-    """The module's docstring draws the tree as it is."""
+    """The tree in the docstring of _errors has exactly the exceptions that exist."""
     classes = {
         name: value
         for module in (_errors, response)

@@ -1,4 +1,4 @@
-"""What apps return: checked where it is made, not where it is sent."""
+"""The objects that apps return are checked when they are made, not when sent."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from ..apps import echo
 
 
 class TestResponse:
-    """The final responses that there are."""
+    """Final responses."""
 
     @pytest.mark.ids("U17")
     @pytest.mark.parametrize("status", [-1, 0, 99, 100, 101, 199, 1000])
-    def test_no_final_status(self, status: int) -> None:
-        """An informational status is no answer; a 101 is made of an Upgrade only."""
+    def test_status_not_final(self, status: int) -> None:
+        """A 1xx is not a final response; only Upgrade makes a 101 (RFC 9110 §15.2)."""
         with pytest.raises(ValueError, match=f"final response: {status}"):
             Response(status)
 
     @pytest.mark.ids("U08")
     @pytest.mark.parametrize("headers", [{}, {"Upgrade": ""}, {"Upgrade": ", b@d"}])
     def test_426_names_a_protocol(self, headers: dict[str, str]) -> None:
-        """A 426 without a protocol to ask for is no help (RFC 9110 §15.5.22)."""
+        """A 426 must name a protocol (RFC 9110 §15.5.22)."""
         with pytest.raises(ValueError, match="426 needs an Upgrade field"):
             Response(426, headers=headers)
 
@@ -39,19 +39,19 @@ class TestResponse:
         ],
     )
     def test_body_in_one_piece(self, given: bytes | str, body: bytes) -> None:
-        """Whatever holds bytes is taken as bytes, str as UTF-8."""
+        """Objects with bytes are stored as bytes, and str as UTF-8."""
         response = Response(200, given)
 
         assert response.body == body
         assert type(response.body) is bytes
 
-    async def test_closing_what_need_not_be_closed(self) -> None:
-        """Neither bytes nor an iterable without aclose() stand in the way."""
+    async def test_aclose_without_iterable(self) -> None:
+        """aclose() does nothing if the body is bytes."""
         await Response(200, b"a").aclose()
 
     @pytest.mark.parametrize("body", [None, 5, [b"a"]])
     def test_body_of_another_type(self, body: object) -> None:
-        """What is no body is refused before a status line is out."""
+        """A body of another type is refused before anything is sent."""
         with pytest.raises(TypeError, match="a body of"):
             Response(200, body)  # type: ignore[arg-type]
 
@@ -64,26 +64,26 @@ class TestResponse:
         ],
     )
     def test_fields(self, headers: dict[str, str], match: str) -> None:
-        """Framing is the library's, and nothing can be injected."""
+        """Framing fields are refused, and nothing can be injected (RFC 9110 §5.5)."""
         with pytest.raises(ValueError, match=match):
             Response(200, headers=headers)
 
     def test_reason(self) -> None:
-        """The standard phrase unless another is given, which may be empty."""
+        """The reason is the standard phrase, unless another, even empty, is given."""
         assert Response(404).reason == "Not Found"
         assert Response(404, reason="Gone Fishing").reason == "Gone Fishing"
         assert Response(404, reason="").reason == ""
         assert repr(Response(404)) == "<Response 404 Not Found>"
 
     def test_opens_tunnel(self) -> None:
-        """A 2xx would be a tunnel to CONNECT, nothing else would."""
+        """Only a 2xx opens a tunnel in answer to CONNECT (RFC 9110 §9.3.6)."""
         statuses = (200, 299, 300, 404)
 
         assert [*map(opens_tunnel, statuses)] == [True, True, False, False]
 
 
 class TestUpgrade:
-    """The answer that switches."""
+    """The answer that accepts an offer."""
 
     @pytest.mark.ids("U34", "U28", "R7")
     @pytest.mark.parametrize(
@@ -98,23 +98,23 @@ class TestUpgrade:
         ],
     )
     def test_fields(self, headers: dict[str, str], match: str) -> None:
-        """No framing, no hop-by-hop field, no injection in a 101 (RFC 9110 §8.6)."""
+        """A 101 has no framing field, hop-by-hop field or injection (RFC 9110 §8.6)."""
         with pytest.raises(ValueError, match=match):
             Upgrade("echo", echo, headers)
 
     @pytest.mark.parametrize("protocol", ["", "a b", "a/", "a,b", "a\r\nX: y"])
     def test_protocol(self, protocol: str) -> None:
-        """A protocol is one name[/version]."""
+        """An Upgrade names one protocol, as name[/version] (RFC 9110 §7.8)."""
         with pytest.raises(ValueError, match="protocol name"):
             Upgrade(protocol, echo)
 
     def test_handler(self) -> None:
-        """What cannot be called would be found out behind the 101."""
+        """A handler must be callable: after the 101 it is too late to find out."""
         with pytest.raises(TypeError, match="handler"):
             Upgrade("echo", None)  # type: ignore[arg-type]
 
     def test_immutable(self) -> None:
-        """What was checked is what is sent."""
+        """An Upgrade is immutable, so it is sent as it was checked."""
         upgrade = Upgrade("echo", echo)
 
         assert repr(upgrade) == f"Upgrade('echo', {echo!r})"
@@ -128,7 +128,7 @@ class TestReason:
 
     @pytest.mark.parametrize("reason", ["a\r\nb", "a\nb", "\0", "ü", "\x7f"])
     def test_refused(self, reason: str) -> None:
-        """Printable ASCII only: nothing can be injected through one."""
+        """A reason phrase is printable ASCII, so nothing can be injected."""
         with pytest.raises(ValueError, match="reason phrase"):
             check_reason(reason)
         with pytest.raises(ValueError, match="reason phrase"):
@@ -137,6 +137,6 @@ class TestReason:
             Upgrade("echo", echo, reason=reason)
 
     def test_standard(self) -> None:
-        """Never empty, also for a status that nobody knows."""
+        """The standard phrase is never empty, even for an unknown status."""
         assert standard_reason(200) == "OK"
         assert standard_reason(299) == "Unknown"

@@ -1,2 +1,2 @@
-# HTTP/1.1 between bytes and messages, for either role.  Pure: no Trio, no I/O; h11 only
-# in the codec.
+# HTTP/1.1 between bytes and messages, for client and server.  Pure: no Trio, no I/O; only
+# the codec uses h11.

@@ -1,7 +1,12 @@
-# The framing of a chunked body, walked beside h11.  h11 is the parser; this only looks
-# at the lines it lets through although RFC 9112 §7.1 does not: a CR within a chunk
-# extension, a trailer line that ends in LF alone or is folded.  Two readers that see
-# such a line differently are what request smuggling is made of.
+# Checks the framing lines of a chunked body before h11 gets them.  h11 stays the
+# parser: this module only refuses lines that h11 accepts and RFC 9112 §7.1 does not
+# allow, such as a bare CR in a chunk extension, or a trailer line that ends in a bare
+# LF or is folded. Request smuggling needs two readers that understand such a line
+# differently.
+#
+# "Chunk header" means the line before the data of a chunk: its size and its extensions.
+# The guard follows the body through three states: in a chunk header, in the data of a
+# chunk (which it skips), in the trailer section after the last chunk.
 from __future__ import annotations
 
 from typing import final
@@ -9,8 +14,8 @@ from typing import final
 from .._errors import BadBody
 from .head_syntax import has_controls
 
-# A chunk header of so many bytes is nothing to talk about, whatever the chunk's size.
-_FAIR_LINE = 16
+# A chunk header of up to 16 bytes is normal, even before a chunk of one byte.
+_NORMAL_HEADER_BYTES = 16
 
 
 @final
@@ -18,8 +23,8 @@ class ChunkGuard:
     """Checks the framing lines of one chunked body.
 
     Args:
-        line_bytes: The longest chunk header, and the longest trailer section.
-        trailer_fields: The most trailer fields.
+        line_bytes: The longest chunk header, and the longest trailer section, in bytes.
+        trailer_fields: The largest number of trailer fields.
     """
 
     __slots__ = (
@@ -37,24 +42,28 @@ class ChunkGuard:
     def __init__(self, line_bytes: int, trailer_fields: int) -> None:
         self._line_bytes = line_bytes
         self._trailer_fields = trailer_fields
-        # What is left of a chunk's data, its CRLF counted in.
+        # How much of the chunk's data is still to come, including the CRLF after it.
         self._data_left = 0
-        # The part of a line that has come so far.
+        # The part of a framing line that has been received.
         self._line = b""
-        # Of the trailer section; None before the last chunk.
+        # The length of the trailer section so far; None before the last chunk.
         self._trailer_bytes: int | None = None
         self._trailer_lines = 0
-        # Framing beyond what the data that came with it accounts for (CVE-2023-39326).
+        # How many bytes the chunk headers have beyond what their data justifies
+        # (CVE-2023-39326).
         self._excess = 0
         self._ended = False
-        # What was wrong: behind it nobody knows any more what is a line.
+        # The first error.  After it the lines cannot be told from the data any more.
         self._fault: str | None = None
 
     def check(self, data: bytes) -> None:
-        """Check what h11 is about to get; what is behind the body's end is passed over.
+        """Check the bytes that h11 is about to get.
+
+        Bytes after the end of the body are ignored.
 
         Raises:
-            BadBody: A line breaks RFC 9112 §7.1, or a bound; now or in an earlier call.
+            BadBody: A line breaks RFC 9112 §7.1 or a limit, in this call or in an earlier
+                one.
         """
         if self._fault is not None:
             raise BadBody(self._fault)
@@ -92,14 +101,14 @@ class ChunkGuard:
             size = int(line.partition(b";")[0], 16)
         except ValueError:
             raise BadBody("a chunk header without a size") from None
-        beyond = len(line) - _FAIR_LINE - max(0, size)
-        self._excess = max(0, self._excess + beyond)
+        excess = len(line) - _NORMAL_HEADER_BYTES - max(0, size)
+        self._excess = max(0, self._excess + excess)
         if self._excess > self._line_bytes:
-            raise BadBody("chunk headers out of all proportion")
+            raise BadBody("chunk headers far longer than the chunk data")
         if size == 0:
             self._trailer_bytes = 0
         else:
-            # Of one below zero h11 says that it is none.
+            # h11 refuses a negative size.
             self._data_left = max(0, size) + 2
 
     def _check_trailer(self, line: bytes) -> None:

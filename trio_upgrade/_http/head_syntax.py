@@ -1,11 +1,14 @@
-# What the lines of a head must be before h11 sees them.  h11 splits at a bare LF, unfolds
-# folded lines and forgets that it did; afterwards nothing can tell.  So these rules read
-# the raw bytes, and they are the same whether or not the request is an upgrade.
+# Checks the lines of a message head before h11 sees them: how they end, which
+# characters they have, how many they are.  h11 splits lines at a bare LF and unfolds
+# folded lines, and its events do not show that it did.  So these rules read the raw
+# bytes.  They are the same whether or not the request is an upgrade.
+#
+# "Message head" means the start-line, the header section and the blank line after them.
 from __future__ import annotations
 
 from .._errors import MalformedMessage
 
-# RFC 9110 §5.5: a recipient may take these for what it likes, which is the trouble.
+# RFC 9110 §5.5: recipients differ in what they make of these.  That is the danger.
 _CONTROLS = bytes(octet for octet in (*range(0x20), 0x7F) if octet not in b"\t\r\n")
 _TLS_HANDSHAKE = 0x16
 # The first octet of a method or of "HTTP/": a tchar.
@@ -15,13 +18,17 @@ TCHARS = frozenset(
 
 
 def find_head_end(data: bytes | bytearray, start: int) -> int:
-    """Return where the head ends that this begins with, -1 if its end is not here.
+    """Return the index after the message head at the start of ``data``.
 
-    Behind the first empty line, whose CR may be missing: there h11 ends it as well.
+    The message head ends with the first empty line. The CR of that line may be missing,
+    since h11 ends the message head there as well; :func:`check_head` then refuses it.
 
     Args:
-        data: The bytes.
-        start: Where to begin to look.
+        data: The bytes received so far.
+        start: The index from which to search.
+
+    Returns:
+        The index, -1 if the empty line has not been received.
     """
     # Not by a regex, which takes three times as long.
     end = data.find(b"\n\r\n", start)
@@ -32,35 +39,35 @@ def find_head_end(data: bytes | bytearray, start: int) -> int:
 
 
 def check_first_octet(octet: int) -> None:
-    """Refuse at once what cannot become a head, before its end has to come.
+    """Check the first octet of a message, without waiting for the end of its head.
 
     Raises:
         MalformedMessage: No start-line begins with this octet.
     """
     if octet == _TLS_HANDSHAKE:
-        raise MalformedMessage("TLS spoken where plain HTTP was expected")
+        raise MalformedMessage("a TLS handshake where plain HTTP was expected")
     if octet not in TCHARS:
         raise MalformedMessage(f"no HTTP message begins with octet 0x{octet:02x}")
 
 
 def check_head(head: bytes, max_fields: int) -> None:
-    """Check one whole head, its blank line included.
+    """Check one whole message head, including the blank line at its end.
 
     Args:
-        head: The bytes as they came.
-        max_fields: How many fields it may have.
+        head: The bytes as received.
+        max_fields: The largest number of fields.
 
     Raises:
-        MalformedMessage: A line does not end in CRLF, a CR or another control
-            character stands elsewhere, a line is folded (RFC 9112 §2.2, §5.2; RFC 9110
+        MalformedMessage: A line does not end in CRLF, there is a CR or another control
+            character inside a line, a line is folded (RFC 9112 §2.2, §5.2; RFC 9110
             §5.5), or there are too many fields.
     """
     lines = head.count(b"\r\n")
     if head.count(b"\n") != lines or head.count(b"\r") != lines:
-        raise MalformedMessage("a CR or LF alone in the head")
-    # A third of a regex's time, and nothing to compile.
+        raise MalformedMessage("a bare CR or LF in the message head")
+    # This takes a third of the time of a regex, and needs no compilation.
     if len(head.translate(None, _CONTROLS)) != len(head):
-        raise MalformedMessage("a control character in the head")
+        raise MalformedMessage("a control character in the message head")
     if b"\n " in head or b"\n\t" in head:
         raise MalformedMessage("a folded field line")
     if lines - 2 > max_fields:
@@ -68,5 +75,5 @@ def check_head(head: bytes, max_fields: int) -> None:
 
 
 def has_controls(line: bytes) -> bool:
-    """Tell whether a line, its CRLF taken off, has a control character in it."""
+    """Return whether a line, given without its CRLF, has a control character in it."""
     return len(line.translate(None, b"\r\n" + _CONTROLS)) != len(line)

@@ -1,5 +1,5 @@
-# Fields on their way in (Headers) and on their way out (encode_fields, the choke point
-# through which every field that a user names must pass).
+# Fields that are received (Headers) and fields that are sent (encode_fields).  Every
+# field that a user gives is checked by encode_fields(), and only there.
 from __future__ import annotations
 
 import re
@@ -29,7 +29,9 @@ HOP_BY_HOP_FIELDS = frozenset(
     }
 )
 
-# What the library itself decides by when a request comes.
+# "Decisive fields": those on which the library itself bases a decision about a request.
+# framing.check_request() collects their lines, so that a request that needs no other
+# field costs no parsing.
 DECISIVE_FIELDS = frozenset(
     {
         b"connection",
@@ -41,26 +43,27 @@ DECISIVE_FIELDS = frozenset(
     }
 )
 
-# RFC 9110 §5.5: visible characters, blanks and obs-text.  CR, LF and NUL would be an
-# injection; the other control characters have no use but to confuse a log.
+# RFC 9110 §5.5: visible characters, blanks and obs-text.  CR, LF and NUL would allow an
+# injection; the only use of the other control characters is to confuse a log.
 _is_value = re.compile(rb"[\t\x20-\x7e\x80-\xff]*").fullmatch
 
 
 @public
 @final
 class Headers(Mapping[str, str]):
-    """The fields of a message, read only: a mapping that forgets no repetition.
+    """The fields of a message: a read-only mapping that keeps repeated fields.
 
-    Names compare without case and are lower case when iterated; a value is its field
-    lines joined by ``", "`` (RFC 9110 §5.3). Octets above 0x7F are decoded as
-    Latin-1, which keeps every one of them.
+    Names compare without case, and are in lower case when iterated. A value is its
+    field lines joined by ``", "`` (RFC 9110 §5.3). Octets above 0x7F are decoded as
+    Latin-1, which loses none of them.
 
     Args:
         raw: The pairs of name and value.
-        head: Instead of them the head that they came in, well formed, its lines ended
-            by CRLF and none of them folded. It is taken apart when somebody looks.
-        decisive: The lines of its decisive fields, by name in lower case, if they are
-            known.
+        head: The message head that has the fields, given instead of ``raw``. It must be
+            well formed: each line ends in CRLF and no line is folded. It is parsed when
+            a field is first looked up.
+        decisive: The values of the decisive fields in ``head``, line by line, if they
+            are known; the keys are names in lower case.
     """
 
     __slots__ = ("_by_name", "_decisive", "_head", "_options", "_raw")
@@ -75,13 +78,13 @@ class Headers(Mapping[str, str]):
         self._raw: tuple[Field, ...] | None = tuple(raw) if head is None else None
         self._head = head
         self._decisive = decisive
-        # Values by name in lower case, made when something is first looked up.
+        # Values by name in lower case, filled at the first look-up.
         self._by_name: dict[bytes, list[bytes]] | None = None
         self._options: frozenset[str] | None = None
 
     @property
     def raw(self) -> tuple[Field, ...]:
-        """The pairs of name and value as they came: order, repetition and case kept."""
+        """The pairs of name and value as received: same order, repetition and case."""
         if self._raw is None:
             assert self._head is not None
             lines = [line.partition(b":") for line in self._head.split(b"\r\n")[1:-2]]
@@ -109,18 +112,18 @@ class Headers(Mapping[str, str]):
         return self._options
 
     def get_list(self, name: str) -> list[str]:
-        """Return the value of each line of a field, in order; empty without one.
+        """Return the value of each line of a field, in order; empty if it is absent.
 
-        Lines are not split at commas: Set-Cookie and dates contain them.
+        Lines are not split at commas, since Set-Cookie and dates contain commas.
         """
         key = name.lower().encode("latin-1", "replace")
         return [value.decode("latin-1") for value in self.lines(key)]
 
     def end_to_end(self) -> list[Field]:
-        """Return the pairs that a proxy may forward.
+        """Return the pairs that a proxy may forward (RFC 9110 §7.6.1).
 
-        Hop-by-hop fields and those that Connection names are left out; repeated
-        fields stay (RFC 9110 §7.6.1).
+        Hop-by-hop fields and the fields that Connection names are left out. Repeated
+        fields stay.
         """
         named = [name.encode("latin-1") for name in self.options()]
         dropped = HOP_BY_HOP_FIELDS.union(named)
@@ -148,16 +151,19 @@ class Headers(Mapping[str, str]):
 
 
 def find_head(headers: Headers) -> bytes | None:
-    """Return the head that they may be made anew of, None if there is none."""
+    """Return the message head from which ``headers`` was made, None if there is none.
+
+    A caller that keeps this instead of ``headers`` can make an equal Headers later.
+    """
     return headers._head  # pyright: ignore[reportPrivateUsage]
 
 
-# What has none may share this.
+# Shared by all messages that have no fields; it never changes.
 NO_FIELDS = Headers()
 
 
 def field_values(fields: Headers | Iterable[Field], name: bytes) -> Sequence[bytes]:
-    """Return the values of one field, line by line; ``name`` is in lower case."""
+    """Return the values of one field, line by line; give ``name`` in lower case."""
     if isinstance(fields, Headers):
         return fields.lines(name)
     return [value for key, value in fields if key.lower() == name]
@@ -166,22 +172,22 @@ def field_values(fields: Headers | Iterable[Field], name: bytes) -> Sequence[byt
 def encode_fields(
     headers: HeadersLike, *, forbidden: frozenset[bytes] = frozenset()
 ) -> tuple[Field, ...]:
-    """Return what a user gave as fields, checked and as bytes.
+    """Check the fields that a user gave, and return them as pairs of bytes.
 
     Args:
         headers: Pairs or a mapping, of str or bytes.
-        forbidden: Names, in lower case, that the library writes itself.
+        forbidden: The names, in lower case, of the fields that only the library writes.
 
     Raises:
         TypeError: A value is neither str nor bytes.
-        ValueError: A name is no token, a value has a control character, or the name
-            is forbidden. The message names the field.
+        ValueError: A name is not a token, a value has a control character, or a name is
+            forbidden. The message names the field.
     """
     pairs: Any = headers
     if headers == ():
-        return ()  # As most have it, and abstract classes are slow to ask for.
+        return ()  # The usual case; isinstance() is slow with abstract classes.
     if isinstance(headers, Headers):
-        pairs = headers.raw  # A mapping too, but this way no repetition is lost.
+        pairs = headers.raw  # Not items(), which would join repeated fields.
     elif isinstance(headers, dict | Mapping):
         pairs = cast("Mapping[Any, Any]", headers).items()
     return tuple([_encode_field(name, value, forbidden) for name, value in pairs])
@@ -199,9 +205,9 @@ def _encode_field(
         if isinstance(value, str):
             raw_value = value.encode("latin-1")
     except UnicodeEncodeError:
-        # The value is in no message: it may be a secret.
+        # No message shows the value: it may be a secret.
         raise ValueError(f"{text}: not Latin-1, encode it first") from None
-    # Not bytes(value): of a number that would be so many NULs.
+    # Not bytes(value): bytes(5) would be five NULs.
     if not isinstance(raw_value, bytes):
         raise TypeError(f"{text}: neither str nor bytes but {type(value).__name__}")
     raw_value = raw_value.strip(b" \t")

@@ -1,4 +1,4 @@
-# The heads of messages, parsed, and the reason phrases of responses.
+# Parsed request heads and response heads, and the reason phrases of responses.
 from __future__ import annotations
 
 from functools import cache
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 _MULTIPLE_CHOICES = 300
 SWITCHING_PROTOCOLS = "Switching Protocols"
-# What RFC 9110 §15 calls them; http.HTTPStatus does so from Python 3.13 on.
+# The phrases of RFC 9110 §15 that http.HTTPStatus has only since Python 3.13.
 _PHRASES = {
     413: "Content Too Large",
     414: "URI Too Long",
@@ -21,7 +21,7 @@ _PHRASES = {
 
 
 class RequestHead(NamedTuple):
-    """The head of a request, as it was parsed.
+    """The head of a request: its request line and its header section.
 
     Attributes:
         method: The method.
@@ -38,7 +38,7 @@ class RequestHead(NamedTuple):
 
 @public
 class ResponseHead(NamedTuple):
-    """The head of a response.
+    """The head of a response: its status line and its header section.
 
     Attributes:
         status: The status code.
@@ -54,15 +54,16 @@ class ResponseHead(NamedTuple):
 
 
 def opens_tunnel(status: int) -> bool:
-    """Tell whether a final status means a tunnel in answer to CONNECT: any 2xx."""
+    """Return whether a final status opens a tunnel in answer to CONNECT: any 2xx."""
     return status < _MULTIPLE_CHOICES
 
 
 def check_reason(reason: str) -> str:
-    """Return the reason phrase itself.
+    """Check a reason phrase and return it.
 
     Raises:
-        ValueError: It has characters that RFC 9112 §4 does not allow there.
+        ValueError: It has a character that is not printable ASCII. RFC 9112 §4 allows
+            little more.
     """
     if not reason.isprintable() or not reason.isascii():
         raise ValueError(f"not a reason phrase: {reason!r}")
@@ -71,8 +72,11 @@ def check_reason(reason: str) -> str:
 
 @cache
 def standard_reason(status: int) -> str:
-    """Return the phrase of a status; never empty, which llhttp's clients choke on."""
-    # Not at the top: a client has no use for it, and it is slow to import.
+    """Return the standard phrase of a status code.
+
+    It is never empty, since clients that use llhttp fail on an empty phrase.
+    """
+    # Not at the top of the module: it is slow to import, and a client does not need it.
     from http import HTTPStatus
 
     phrase = _PHRASES.get(status)

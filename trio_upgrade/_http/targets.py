@@ -1,9 +1,9 @@
-# Where a message is meant for: request targets and authorities.  Splitting is urllib's;
-# what it lets through and RFC 9112 §3.2 does not is refused here.  An origin-form target
-# never meets urlsplit, which would take "//host" for an authority (the hole of
-# CVE-2026-126344).
+# Request targets and authorities.  urllib splits them; this module refuses what urllib
+# accepts and RFC 9112 §3.2 does not allow.  An origin-form target is never given to
+# urlsplit(), which would take "//host" for an authority (the bug of CVE-2026-126344).
 #
-# Annotations are evaluated here: of strings NamedTuple compiles each one at the import.
+# No "from __future__ import annotations" here: NamedTuple would compile each annotation
+# from a string at import time.
 
 from ipaddress import IPv6Address
 from typing import NamedTuple
@@ -11,26 +11,26 @@ from urllib.parse import urlsplit
 
 from .._util import public
 
-# RFC 3986 §3.2.2.
+# The characters of hosts (RFC 3986 §3.2.2).
 _HEX_DIGITS = frozenset("0123456789ABCDEFabcdef")
-_OF_IPV6 = _HEX_DIGITS | frozenset(":.")
-_OF_NAME = frozenset(
+_IPV6_CHARACTERS = _HEX_DIGITS | frozenset(":.")
+_NAME_CHARACTERS = frozenset(
     "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~!$&'()*+,;=%"
 )
-# Of most names: no escapes, which have to be looked at.
-_PLAIN_NAME = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-."
+# Enough for most names.  No percent sign, because escapes need a closer check.
+_PLAIN_CHARACTERS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-."
 _MAX_PORT = 65535
 _PORT_DIGITS = 5
 
 
 @public
 class Authority(NamedTuple):
-    """A host and perhaps a port.
+    """A host and an optional port.
 
     Attributes:
-        host: A name or an address, in lower case, an IPv6 address without its brackets.
-            Empty where the peer named none.
-        port: The port number, None where none was written.
+        host: A name or an address in lower case, an IPv6 address without its brackets.
+            Empty if the peer named no host.
+        port: The port number, None if there was none.
     """
 
     host: str
@@ -42,7 +42,7 @@ class Authority(NamedTuple):
 
 
 class Target(NamedTuple):
-    """A request target in its parts; those that its form lacks are empty or None."""
+    """A request target in parts; a part that its form does not have is empty or None."""
 
     path: str
     query: str = ""
@@ -54,17 +54,19 @@ def parse_authority(text: str) -> Authority:
     """Split ``host[:port]`` (RFC 3986 §3.2, without userinfo).
 
     Raises:
-        ValueError: It is not of that form.
+        ValueError: ``text`` does not have that form.
     """
-    # Not by a regex: every request of a server comes here, and this is faster.
+    # Not by a regex: this is faster, and every request of a server comes here.
     is_ipv6 = text.startswith("[")
     if is_ipv6:
         host, bracket, rest = text[1:].partition("]")
-        between, _, digits = rest.partition(":")
-        well_formed = host and bracket and not between and _OF_IPV6.issuperset(host)
+        unexpected, _, digits = rest.partition(":")
+        well_formed = (
+            host and bracket and not unexpected and _IPV6_CHARACTERS.issuperset(host)
+        )
     else:
         host, _, digits = text.partition(":")
-        well_formed = _OF_NAME.issuperset(host) and _is_escaped(host)
+        well_formed = _NAME_CHARACTERS.issuperset(host) and _is_escaped(host)
     if not well_formed or not _is_port(digits):
         raise ValueError("not a host[:port]")
     port = int(digits) if digits else None
@@ -74,15 +76,15 @@ def parse_authority(text: str) -> Authority:
 
 
 def check_authority(text: bytes) -> None:
-    """Check that ``host[:port]`` is well formed, Latin-1 as it came in a message.
+    """Check that ``host[:port]`` is well formed, given as the bytes of a message.
 
     Raises:
-        ValueError: As :func:`parse_authority` does.
+        ValueError: :func:`parse_authority` would raise it for the same text.
     """
     host, _, digits = text.partition(b":")
-    plain = not host.translate(None, _PLAIN_NAME)
+    plain = not host.translate(None, _PLAIN_CHARACTERS)
     if not plain or (digits and not (len(digits) < _PORT_DIGITS and digits.isdigit())):
-        # Of no usual form, and so to be looked at closely.
+        # Not the usual form, so the slower and complete check decides.
         parse_authority(text.decode("latin-1"))
 
 
@@ -90,7 +92,7 @@ def parse_connect_authority(text: str) -> Authority:
     """Split the ``host:port`` of a CONNECT, which has no default port (RFC 9110 §9.3.6).
 
     Raises:
-        ValueError: It is not of that form.
+        ValueError: ``text`` does not have that form.
     """
     authority = parse_authority(text)
     if not authority.host or not authority.port:
@@ -99,10 +101,10 @@ def parse_connect_authority(text: str) -> Authority:
 
 
 def parse_target(method: str, target: str) -> Target:
-    """Take a request target apart by its form (RFC 9112 §3.2).
+    """Split a request target according to its form (RFC 9112 §3.2).
 
     Raises:
-        ValueError: The target has no form that this method permits.
+        ValueError: The target has no form that this method allows.
     """
     if method == "CONNECT":
         return Target("", authority=parse_connect_authority(target))
@@ -124,7 +126,7 @@ def parse_target(method: str, target: str) -> Target:
 
 
 def _is_escaped(name: str) -> bool:
-    # Whether each percent sign begins an escape.
+    # Returns whether each percent sign begins an escape.
     return "%" not in name or all(
         len(part) > 1 and _HEX_DIGITS.issuperset(part[:2])
         for part in name.split("%")[1:]

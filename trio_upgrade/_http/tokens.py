@@ -1,7 +1,7 @@
-# The grammar of the two list fields that a switch is made of: Connection, a list of
-# option tokens (RFC 9110 §7.6.1), and Upgrade, a list of name[/version] (§7.8).
-# Knows nothing about messages.  Splitting is by str methods, not by one large regular
-# expression: linear whatever comes (CVE-2021-32640 was the alternative).
+# The grammar of the two list fields that a switch needs: Connection, a list of option
+# tokens (RFC 9110 §7.6.1), and Upgrade, a list of name[/version] (§7.8).  This module
+# knows nothing about messages.  Lists are split by str methods, not by one large regular
+# expression, so that the time is linear for any input (CVE-2021-32640 was such a regex).
 from __future__ import annotations
 
 import re
@@ -16,9 +16,9 @@ _is_protocol = re.compile(f"{_TOKEN}(?:/{_TOKEN})?").fullmatch
 
 
 def split_list(values: Iterable[bytes]) -> list[str]:
-    """Return the elements of a list field, its lines taken as one list.
+    """Return the elements of a list field, whose lines form one list.
 
-    Blanks round an element and empty elements are dropped (RFC 9110 §5.6.1).
+    Blanks around an element and empty elements are dropped (RFC 9110 §5.6.1).
     """
     elements: list[str] = []
     for value in values:
@@ -31,12 +31,12 @@ def split_list(values: Iterable[bytes]) -> list[str]:
 
 def connection_options(values: Iterable[bytes]) -> frozenset[str]:
     """Return the options of all Connection lines, in lower case (RFC 9110 §7.6.1)."""
-    # Whole lines, as bytes are lowered faster than strings.
+    # Whole lines, because lower() is faster on bytes than on str.
     return frozenset(split_list([value.lower() for value in values]))
 
 
 def fold_protocol(protocol: str) -> str:
-    """Return what protocols are compared by: the name in lower case, the version kept."""
+    """Return a protocol in the form to compare: name in lower case, version unchanged."""
     name, slash, version = protocol.partition("/")
     return name.lower() + slash + version
 
@@ -71,13 +71,17 @@ class Offers(Sequence[str]):
         return len(self._offers)
 
     def __contains__(self, protocol: object) -> bool:
-        # As the client spells it, nothing need be folded.
+        # In the client's own spelling there is nothing to fold.
         return protocol in self._offers or (
             isinstance(protocol, str) and fold_protocol(protocol) in self._fold()
         )
 
     def index(self, protocol: str, start: int = 0, stop: int | None = None) -> int:
-        """Return where a protocol stands in the client's order of preference."""
+        """Return the index of a protocol in the client's order of preference.
+
+        Raises:
+            ValueError: It was not offered.
+        """
         return self._fold().index(
             fold_protocol(protocol), start, len(self) if stop is None else stop
         )
@@ -94,21 +98,21 @@ class Offers(Sequence[str]):
 
 
 def parse_protocols(values: Iterable[bytes]) -> Offers:
-    """Return the well-formed protocols of all Upgrade lines; others are passed over."""
+    """Return the protocols of all Upgrade lines; malformed elements are left out."""
     return Offers(filter(_is_protocol, split_list(values)))
 
 
 def is_protocol_list(values: Iterable[bytes]) -> bool:
-    """Tell whether every element of the Upgrade lines is well formed."""
+    """Return whether every element of the Upgrade lines is a well-formed protocol."""
     return all(map(_is_protocol, split_list(values)))
 
 
 def check_token(token: str) -> str:
-    """Return the token itself.
+    """Check a token and return it.
 
     Raises:
-        ValueError: It is not an RFC 9110 §5.6.2 token. A CR or LF is none, so nothing
-            can be injected through one.
+        ValueError: It is not a token (RFC 9110 §5.6.2). A token has no CR or LF, so
+            nothing can be injected through it.
     """
     if not _is_token(token):
         raise ValueError(f"not a token: {token!r}")
@@ -116,7 +120,7 @@ def check_token(token: str) -> str:
 
 
 def check_protocol(protocol: str) -> str:
-    """Return the protocol itself.
+    """Check a protocol and return it.
 
     Raises:
         ValueError: It is not ``name`` or ``name/version``.
@@ -127,19 +131,19 @@ def check_protocol(protocol: str) -> str:
 
 
 def format_upgrade(protocols: Iterable[str]) -> bytes:
-    """Return an Upgrade value, the protocols in the order given.
+    """Return an Upgrade value with these protocols, in the order given.
 
     Raises:
-        ValueError: One of them is malformed.
+        ValueError: A protocol is malformed.
     """
     return ", ".join(map(check_protocol, protocols)).encode("ascii")
 
 
 def format_connection(options: Iterable[str]) -> bytes:
-    """Return a Connection value, each option once, in the order given.
+    """Return a Connection value with each option once, in the order given.
 
     Raises:
-        ValueError: One of them is no token.
+        ValueError: An option is not a token.
     """
     once = {check_token(option).lower(): option for option in options}
     return ", ".join(once.values()).encode("ascii")
