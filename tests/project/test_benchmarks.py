@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import compare, figures, load
-from benchmarks.programs import PEERS, Calm, Cores, Program, missing
-from benchmarks.report import Result, Row, full, picture, summary
+from benchmarks.compare import compare, figures, load
+from benchmarks.compare.programs import PEERS, Calm, Cores, Program, missing
+from benchmarks.compare.report import Result, Row, full, picture, summary
 
 ROOT = Path(__file__).parents[2]
 # Seconds that the load runs, just so that something happens.

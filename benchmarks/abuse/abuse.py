@@ -19,7 +19,6 @@ and what the row says besides. The exit status is 1 if a row fell. Needs Linux's
 from __future__ import annotations
 
 import resource
-import sys
 
 import trio
 
@@ -83,7 +82,3 @@ async def main(names: list[str]) -> int:
             flush=True,
         )
     return 1 if fell else 0
-
-
-if __name__ == "__main__":
-    sys.exit(trio.run(main, sys.argv[1:]))

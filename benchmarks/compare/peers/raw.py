@@ -1,6 +1,6 @@
 """The other end of relays and clients: an echo without HTTP behind its first answer.
 
-    python benchmarks/peers/raw.py PORT
+    python benchmarks/compare/peers/raw.py PORT
 
 A WebSocket client gets its key's answer and, whatever it sends, a close frame.
 """

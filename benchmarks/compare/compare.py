@@ -1,7 +1,3 @@
-# /// script
-# requires-python = ">=3.11"
-# dependencies = ["trio-upgrade", "aiohttp", "websockets", "uvicorn"]
-# ///
 """Compare the library with Node and others, on this machine, in one run.
 
     python -m benchmarks.compare [--quick] [--write] [--only WORD]
@@ -194,7 +190,3 @@ def allow_files(wanted: int) -> int:
         soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     return soft
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,6 +1,6 @@
 """Make handshakes with one of several clients; print how many, and what they took.
 
-    python benchmarks/peers/clients.py CLIENT PORT PROTOCOL SECONDS TASKS
+    python benchmarks/compare/peers/clients.py CLIENT PORT PROTOCOL SECONDS TASKS
 
 Printed are the handshakes, the seconds and the CPU seconds. ``echo`` is: connect,
 upgrade, 16 bytes echoed, end. ``websocket`` stops at the 101, but for the close

@@ -1,6 +1,6 @@
 """aiohttp's WebSocket echo, and a page.
 
-python benchmarks/peers/aiohttp_echo.py PORT
+python benchmarks/compare/peers/aiohttp_echo.py PORT
 """
 
 from __future__ import annotations

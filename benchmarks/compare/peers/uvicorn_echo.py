@@ -1,6 +1,6 @@
 """A WebSocket echo and a page on uvicorn, with h11 and asyncio's own loop.
 
-python benchmarks/peers/uvicorn_echo.py PORT
+python benchmarks/compare/peers/uvicorn_echo.py PORT
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from .load import HOST, ServerError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PEERS = Path(__file__).with_name("peers")
 # Seconds until a program listens, or ends.
 BOUND = 15

@@ -1,6 +1,6 @@
 """A server that is abused, in a process of its own, and what is measured of it.
 
-python benchmarks/target.py DESCRIPTORS
+python benchmarks/abuse/target.py DESCRIPTORS
 """
 
 from __future__ import annotations

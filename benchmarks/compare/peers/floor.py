@@ -1,6 +1,6 @@
 """Trio and h11 by hand, as little as an echo server can be: no deadline and no limit.
 
-python benchmarks/peers/floor.py PORT
+python benchmarks/compare/peers/floor.py PORT
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """websockets' echo, and a page.
 
-python benchmarks/peers/websockets_echo.py PORT
+python benchmarks/compare/peers/websockets_echo.py PORT
 """
 
 from __future__ import annotations

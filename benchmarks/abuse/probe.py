@@ -1,6 +1,6 @@
 """The well-behaved peer of the other programs here; it needs nothing but Python.
 
-python benchmarks/probe.py PORT OFFER SECONDS
+python benchmarks/abuse/probe.py PORT OFFER SECONDS
 
 Makes requests on one connection, one after the other, or switches with the head OFFER,
 in hexadecimal, and has bytes echoed. Prints how many there were in a second, and the 99th
