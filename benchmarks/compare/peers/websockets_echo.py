@@ -9,16 +9,16 @@ import asyncio
 import sys
 from http import HTTPStatus
 
-from websockets.asyncio.server import Request, Response, ServerHTTP, serve
+from websockets.asyncio.server import Request, Response, ServerConnection, serve
 
 
-async def echo(socket: ServerHTTP) -> None:
+async def echo(socket: ServerConnection) -> None:
     """Echo whatever comes."""
     async for message in socket:
         await socket.send(message)
 
 
-def page(socket: ServerHTTP, request: Request) -> Response | None:
+def page(socket: ServerConnection, request: Request) -> Response | None:
     """Give the page to those that do not offer a switch."""
     if "Upgrade" in request.headers:
         return None
