@@ -1,1 +1,1 @@
-# Programs that measure, and programs that try to break, a running trio_upgrade.
+"""Programs that measure a running trio_upgrade, or try to break it."""

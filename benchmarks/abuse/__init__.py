@@ -1,1 +1,1 @@
-# Hostile peers against one server: nox -s abuse.
+"""Hostile peers against one server: ``nox -s abuse``."""

@@ -1,4 +1,4 @@
-"""Abuse a server."""
+"""Run the abuses: ``python -m benchmarks.abuse [ROW...]``."""
 
 from __future__ import annotations
 

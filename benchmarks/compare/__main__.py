@@ -1,4 +1,4 @@
-"""Run the comparison."""
+"""Run the comparison: ``python -m benchmarks.compare``; see ``--help``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Copies both ways between its clients and another port, by ``trio_upgrade.relay``.
+"""Copy both ways between its clients and another port, by ``trio_upgrade.relay``.
 
 python benchmarks/compare/peers/relay.py PORT UPSTREAM
 """

@@ -1,4 +1,4 @@
-"""websockets' echo, and a page.
+"""A WebSocket echo and an ordinary response by websockets.
 
 python benchmarks/compare/peers/websockets_echo.py PORT
 """
@@ -13,13 +13,13 @@ from websockets.asyncio.server import Request, Response, ServerConnection, serve
 
 
 async def echo(socket: ServerConnection) -> None:
-    """Echo whatever comes."""
+    """Echo all messages."""
     async for message in socket:
         await socket.send(message)
 
 
 def page(socket: ServerConnection, request: Request) -> Response | None:
-    """Give the page to those that do not offer a switch."""
+    """Respond to requests that do not offer an upgrade."""
     if "Upgrade" in request.headers:
         return None
     return socket.respond(HTTPStatus.OK, "okay\n")
