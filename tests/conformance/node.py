@@ -1,4 +1,4 @@
-# Wire cases that Node.js was measured on (20, 24 and 26), and what we do with them.
+# Cases on the wire that Node.js 20, 24 and 26 were measured on, and what we do in each.
 # docs/node.md is made from this and from the marks of all tests.
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ class Case(NamedTuple):
     """A row.
 
     Attributes:
-        given: What comes in; UP is an offer of echo, 101 the legal answer.
+        given: What is received; UP is an offer of echo, 101 the legal response.
         ours: What we do.
-        node: What Node does instead; empty where it does the same.
-        why_untested: For a row that no test can have.
+        node: What Node does instead; empty if it does the same.
+        why_untested: The reason why a row can have no test.
     """
 
     given: str
@@ -24,16 +24,19 @@ class Case(NamedTuple):
 CASES = {
     "S1": Case(
         "UP and bytes in one packet",
-        "they are the first bytes of the stream; `head` shows them",
-        "they are in `head` only: a pipe from the socket never sees them",
+        "the bytes are the first of the stream; `head` shows them",
+        "the bytes are only in `head`: a pipe from the socket never gets them",
     ),
     "S2": Case("UP, then bytes one by one", "the same stream; `head` may be empty"),
-    "S3": Case("UP and 300,000 bytes", "`head` has what one read took, 64 KiB with UP"),
+    "S3": Case(
+        "UP and 300,000 bytes",
+        "`head` has the bytes of the same read, 64 KiB together with UP",
+    ),
     "S4": Case(
         "half an offer: one field, a wrong option, an empty list", "an ordinary request"
     ),
     "S5": Case("options and names in any case, order and number of lines", "an offer"),
-    "S6": Case("`Connection: close, upgrade`", "an offer; the close is HTTP's"),
+    "S6": Case("`Connection: close, upgrade`", "an offer; the close is only for HTTP"),
     "S7": Case("two Upgrade lines", "one list, in order, in `request.upgrades`"),
     "S8": Case(
         "the offer in HTTP/1.0, 0.9, 2.0",
@@ -48,7 +51,7 @@ CASES = {
     ),
     "S11": Case(
         "POST offer with a length, then bytes",
-        "the body is the request's, the bytes the stream's",
+        "the body belongs to the request, the bytes to the stream",
         "before 26 the body is stream data",
     ),
     "S12": Case(
@@ -58,19 +61,19 @@ CASES = {
     ),
     "S13": Case(
         "a refused offer and the next request in one packet",
-        "both are answered, in order, also behind a body",
+        "both get a response, in order, also after a body",
         "the second request is lost",
     ),
     "S14": Case(
-        "a slow GET, then UP and bytes",
+        "a GET that takes long, then UP and bytes",
         "the response, then the 101, then the bytes",
-        "101 first, and the response lands in the upgraded stream",
+        "the 101 first, and the response in the upgraded stream",
     ),
-    "S15": Case("a slow POST with its body, then UP", "as S14", "as S14"),
+    "S15": Case("a POST that takes long, with its body, then UP", "as S14", "as S14"),
     "S16": Case(
         "a GET with `Connection: close`, then UP",
         "the response, then the end",
-        "the response is lost, a bare 400 comes",
+        "the response is lost; the client gets a bare 400",
     ),
     "S17": Case(
         "a GET, then UP, on a connection that may carry one request",
@@ -78,8 +81,8 @@ CASES = {
         "the offer is accepted all the same",
     ),
     "S18": Case(
-        "length with coding, two lengths, NUL, blank before the colon, fold, LF alone, "
-        "HTTP/1.2",
+        "a length with a coding, two lengths, NUL, whitespace before the colon, a folded "
+        "line, a bare LF, HTTP/1.2",
         "400, close",
     ),
     "S19": Case(
@@ -89,123 +92,138 @@ CASES = {
     ),
     "S20": Case(
         "an offer whose body is cut by an end or a reset",
-        "the body's reader raises; 400, no 101",
-        "the body's reader waits for ever",
+        "reading the body raises; 400, no 101",
+        "reading the body waits for ever",
     ),
     "S21": Case(
         "an offer whose body stalls",
-        "no 101 before its end, no HTTP behind a 101",
-        "may write a 408 behind the 101",
+        "no 101 before the end of the body, no HTTP after a 101",
+        "may send a 408 after the 101",
     ),
     "S22": Case(
-        "an offer with garbled chunks",
-        "the body's reader raises; 400, no 101",
+        "an offer with malformed chunks",
+        "reading the body raises; 400, no 101",
         "hangs without an error",
     ),
-    "S23": Case("an offer whose body nobody reads", "it is dropped, then the 101"),
+    "S23": Case(
+        "an offer whose body the app does not read", "the body is drained, then the 101"
+    ),
     "S24": Case(
         "CONNECT to an app that has no tunnels",
         "a response, then the end",
-        "closes without a word",
+        "closes without a response",
     ),
     "S25": Case("CONNECT with content", "400, close", "the content is tunnel data"),
-    "S26": Case("CONNECT with upgrade fields", "a CONNECT; it offers nothing"),
+    "S26": Case("CONNECT with upgrade fields", "a CONNECT without an offer"),
     "S27": Case("the HTTP/2 preface", "505, close", "closes"),
     "S28": Case(
-        "an offer that nobody wants, h2c say",
-        "an ordinary request, its body with it",
-        "waits for ever once any listener is there",
+        "an offer that the app ignores, for example h2c",
+        "an ordinary request with its body",
+        "waits for ever if any `upgrade` listener exists",
     ),
-    "S29": Case("a head that stalls", "408 at `Limits.header_timeout`, not later"),
-    "S30": Case("a head over the limits", "431, or 414 within the target; close"),
+    "S29": Case(
+        "a header section that stalls", "408 at `Limits.header_timeout`, not later"
+    ),
+    "S30": Case(
+        "a header section over the limits", "431, or 414 within the target; close"
+    ),
     "S31": Case("a switched connection that idles", "stays open"),
-    "S32": Case("UP, then the end", "101, echo, our end"),
+    "S32": Case("UP, then the end", "101, echo, then our end"),
     "S33": Case(
         "UP, bytes and the end, a handler that reads late",
-        "the bytes, then the end, at any time",
-        "the bytes are lost, perhaps the process with them",
+        "the bytes, then the end, however late",
+        "the bytes are lost; the process may crash",
     ),
-    "S34": Case("UP, a handler that reads late, bytes meanwhile", "nothing is lost"),
+    "S34": Case("UP, then bytes before the handler starts to read", "nothing is lost"),
     "S35": Case(
         "a handler that does nothing, then the client's end",
-        "closed with the handler",
+        "closed when the handler returns",
         "the socket leaks",
     ),
     "S36": Case(
         "a handler that does nothing, then a reset",
         "that connection ends",
-        "the process dies",
+        "the process crashes",
     ),
-    "S37": Case("a flood that nobody reads", "the client waits"),
+    "S37": Case("a flood that the handler does not read", "the client waits"),
     "S38": Case(
-        "a refusal with a text", "any response; the connection goes on", "always closes"
+        "an offer that is refused with a text",
+        "any response; the connection goes on",
+        "always closes",
     ),
     "S39": Case(
-        "a listener that is added during a request",
+        "an `upgrade` listener that is added during a request",
         "one app serves from the start",
-        "the first offer misses it",
+        "the first offer does not reach it",
         "there are no listeners to add",
     ),
     "S40": Case(
-        "an app that writes a 101 by itself",
-        "impossible: the stream comes from the switch only",
-        "a 408 comes into the stream later",
+        "an app that writes a 101 itself",
+        "impossible: only the switch gives the app the stream",
+        "a 408 is sent into the stream later",
     ),
-    "S41": Case("HTTP again on a switched stream", "`serve_stream` takes the stream"),
+    "S41": Case("HTTP again on a switched stream", "`serve_stream` serves the stream"),
     "S42": Case(
-        "blank lines before the request", "one is skipped, two are a 400", "skips any"
+        "blank lines before the request",
+        "one is skipped, two are a 400",
+        "skips any number",
     ),
     "S43": Case(
-        "offers with HEAD, OPTIONS *, POST, PUT", "offers; the app sees the method"
+        "offers with HEAD, OPTIONS *, POST, PUT", "offers; the app gets the method"
     ),
-    "C1": Case("101 and bytes, then more", "one stream; `head` shows the first"),
-    "C2": Case("the same, cut anywhere", "the same stream"),
+    "C1": Case(
+        "101 and bytes, then more bytes", "one stream; `head` shows the first bytes"
+    ),
+    "C2": Case("the same, cut into packets anywhere", "the same stream"),
     "C3": Case(
         "101 to a request that made no offer",
         "`IllegalSwitch`, closed",
         "the socket is destroyed without an error",
     ),
-    "C4": Case("the same, and somebody listens", "the same", "switches"),
+    "C4": Case("the same, with an `upgrade` listener", "the same", "switches"),
     "C5": Case("101 to a protocol not offered", "`IllegalSwitch`, closed", "switches"),
     "C6": Case("`HTTP/1.0 101`", "`IllegalSwitch`, closed", "switches"),
     "C7": Case(
         "101 without Upgrade or its option",
-        "`IllegalSwitch`, closed; the option can be forgiven by name",
+        "`IllegalSwitch`, closed; `tolerate_missing_connection=True` allows a missing "
+        "Connection field",
         "an ordinary response, and the connection is used again",
     ),
-    "C8": Case("101 with a length or a coding", "taken; the fields frame nothing"),
-    "C9": Case("100, 103, then 101", "taken; the first two are in `informational`"),
+    "C8": Case("101 with a length or a coding", "switches; the fields are ignored"),
+    "C9": Case("100, 103, then 101", "switches; the first two are in `informational`"),
     "C10": Case("200, 403, 426 instead", "`UpgradeRefused` with the response"),
-    "C11": Case("200 that advertises", "`UpgradeRefused` with the response"),
+    "C11": Case("200 with an Upgrade field", "`UpgradeRefused` with the response"),
     "C12": Case(
         "a response and a 101 in one packet",
         "the response; then the connection is closed",
-        "before 24 both",
+        "before 24 both are handled",
     ),
     "C13": Case("two 101s", "the second is stream data"),
-    "C14": Case("an end or a reset before the answer is whole", "`PeerGone`"),
+    "C14": Case("an end or a reset before the response is complete", "`PeerGone`"),
     "C15": Case(
         "101, then the end",
         "end of stream; our direction stays open",
-        "ends our direction, too",
+        "ends our direction too",
     ),
     "C16": Case(
-        "101, then a reset", "raises in the reader", "kills the process if unheard"
+        "101, then a reset",
+        "the next read raises",
+        "crashes the process without an `error` listener",
     ),
     "C17": Case(
-        "no answer, and a timeout",
+        "no response, and a timeout",
         "cancelled, closed at once",
-        "an event; goes on waiting",
+        "emits an event and goes on waiting",
     ),
     "C18": Case(
         "101 in the middle of the request's body",
         "`IllegalSwitch`, closed",
-        "switches; the rest of the body vanishes",
+        "switches; the rest of the body is lost",
     ),
     "C19": Case(
         "the request is cancelled after its 101",
         "the scope closes the stream",
-        "nothing happens to it",
+        "the socket stays open",
     ),
     "C20": Case(
         "CONNECT: 407 with a text",
@@ -217,24 +235,26 @@ CASES = {
         "the tunnel; the 100 is in `informational`",
         "a tunnel at the 100, the 200 in `head`",
     ),
-    "C22": Case("CONNECT: 200 with a length", "the tunnel; it frames nothing"),
+    "C22": Case("CONNECT: 200 with a length", "the tunnel; the length is ignored"),
     "C23": Case(
-        "CONNECT: 200, nobody listens",
+        "CONNECT: 200 without a `connect` listener",
         "cannot happen",
         "the socket is destroyed",
-        "the caller is who waits for it",
+        "the caller itself waits for the tunnel",
     ),
-    "C24": Case("no HTTP, or a head over the limit", "`BadResponse`"),
-    "C25": Case("a status line without a reason", "taken"),
-    "C26": Case("an offer on a used connection", "switches as on a new one"),
+    "C24": Case(
+        "bytes that are not HTTP, or a header section over the limit", "`BadResponse`"
+    ),
+    "C25": Case("a status line without a reason", "accepted"),
+    "C26": Case("an offer on a used connection", "switches as on a new connection"),
     "C27": Case(
-        "a switch while others wait for a pool's connection",
+        "a switch while other requests wait for a connection of the pool",
         "there is no pool",
         "",
         "there is no pool",
     ),
 }
-# Where Node fails, a test of ours has to show that we do not.
+# The cases in which Node fails; for each, a test has to show that we do not.
 BETTER_THAN_NODE = (
     *(
         "S1",

@@ -1,24 +1,24 @@
-# The rules for an HTTP/1.1 server, client or recipient that can switch: one row each, and
-# what we do about it.  docs/conformance.md is made from this and from the tests' marks.
+# The rules for an HTTP/1.1 server, client or recipient that can switch: one row for each,
+# with what we do.  docs/conformance.md is made from this and from the marks of the tests.
 from __future__ import annotations
 
 from typing import NamedTuple
 
-# What a role's letter stands for in the table.
+# The meaning of the role letters in the table.
 ROLES = {
     "S": "server",
     "C": "client",
     "I": "intermediary",
     "R": "recipient",
     "X": "sender",
-    "all": "everybody",
+    "all": "every role",
 }
-# Rows of intermediaries, which a reverse proxy will have to keep; no test yet.
+# Marks rules for intermediaries, which a reverse proxy will have to follow; no test yet.
 PROXY = "proxy"
 
 
 class Requirement(NamedTuple):
-    """A row: where the rule stands, whose it is, how strong, and what we do."""
+    """A row: the rule's section, roles and level, and what we do."""
 
     where: str
     role: str
@@ -35,7 +35,7 @@ REQUIREMENTS = {
         "9110 §7.8", "C", "MAY", "offers one or more protocols, in the caller's order"
     ),
     "U02": _row(
-        "9110 §7.8", "S", "MAY", "an offer that the app leaves is an ordinary request"
+        "9110 §7.8", "S", "MAY", "an offer that the app ignores is an ordinary request"
     ),
     "U03": _row(
         "9110 §7.8", "R", "SHOULD", "names compare without case, versions exactly"
@@ -44,7 +44,7 @@ REQUIREMENTS = {
         "9110 §7.8, §15.2.2",
         "S, R",
         "MUST",
-        "a 101 names its protocol; the client takes none that does not",
+        "a 101 names its protocol; the client refuses a 101 that does not",
     ),
     "U05": _row(
         "9110 §7.8",
@@ -58,39 +58,42 @@ REQUIREMENTS = {
         "MUST NOT",
         "a protocol that was not offered gets 426; the client refuses such a 101",
     ),
-    "U07": _row("9110 §7.8", "S", "MAY", "any of the offers can be taken"),
+    "U07": _row("9110 §7.8", "S", "MAY", "the app can accept any of the offers"),
     "U08": _row(
         "9110 §7.8, §15.5.22",
         "S",
         "MUST",
-        "a 426 names what is required; one without is a ValueError",
+        "a 426 names the required protocol; one without it is a ValueError",
     ),
     "U09": _row(
         "9110 §7.8",
         "S, C",
         "MAY",
-        "any response can advertise; only a 101 switches",
+        "any response can advertise protocols; only a 101 switches",
     ),
     "U10": _row(
-        "9110 §7.8", "S", "desc", "the handler has the request that it has to answer"
+        "9110 §7.8",
+        "S",
+        "desc",
+        "the handler gets the request, which the new protocol has to answer",
     ),
     "U11": _row(
         "9110 §7.8",
         "S",
         "MUST NOT",
-        "every method can offer; the app sees it and decides",
+        "a request with any method can make an offer; the app decides",
     ),
     "U12": _row(
         "9110 §7.8",
         "X",
         "MUST",
-        "writes the option beside every Upgrade field, and counts none without it",
+        "sends the Upgrade option with every Upgrade field; ignores a field without it",
     ),
     "U13": _row(
         "9110 §7.8",
         "S, R",
         "MUST",
-        "an HTTP/1.0 request offers nothing; a 1.0 answer switches nothing",
+        "an HTTP/1.0 request offers nothing; an HTTP/1.0 response switches nothing",
     ),
     "U14": _row(
         "9110 §7.8",
@@ -102,30 +105,35 @@ REQUIREMENTS = {
         "9110 §7.8",
         "S",
         "MUST",
-        "an expected 100 goes out before the 101, an unexpected never",
+        "sends the 100 before the 101 if it is expected, otherwise never",
     ),
     "U16": _row(
-        "9110 §7.8", "all", "desc", "the switch is of this connection, at the next byte"
+        "9110 §7.8",
+        "all",
+        "desc",
+        "the switch is for this connection, at the next byte",
     ),
-    "U17": _row("9110 §15.2", "S", "MUST NOT", "HTTP/1.0 gets final responses only"),
+    "U17": _row(
+        "9110 §15.2", "S", "MUST NOT", "an HTTP/1.0 client gets final responses only"
+    ),
     "U18": _row(
         "9110 §15.2, 9112 §6.3",
         "R",
         "desc",
-        "a 1xx ends at its blank line, framing or not",
+        "a 1xx ends at its blank line, with or without framing fields",
     ),
     "U19": _row(
         "9110 §15.2",
         "C",
         "MUST",
-        "takes 1xx up to `Limits.informational` and keeps them with the answer",
+        "accepts up to `Limits.informational` 1xx, and keeps them with the response",
     ),
     "U20": _row("9110 §15.2", "I", "MUST", PROXY),
     "U21": _row(
         "9110 §7.6.1",
         "X",
         "MUST",
-        "connection fields are the library's; the user's options are kept beside ours",
+        "the library writes connection fields; the user's options are added to ours",
     ),
     "U22": _row("9110 §7.6.1", "I", "MUST", PROXY),
     "U23": _row("9110 §7.6.1", "I", "SHOULD", PROXY),
@@ -133,13 +141,13 @@ REQUIREMENTS = {
         "9110 §7.6.1",
         "X",
         "MUST NOT",
-        "writes the options Upgrade and close, no others",
+        "by itself writes only the options Upgrade and close",
     ),
     "U25": _row(
         "9110 §7.6.1",
         "R",
         "desc",
-        "options compare without case; Upgrade without its option is ignored",
+        "options compare without case; an Upgrade field without its option is ignored",
     ),
     "U26": _row("9110 §7.6", "I", "MUST", PROXY),
     "U27": _row("9110 §7.6.3", "I", "MUST", PROXY),
@@ -147,28 +155,32 @@ REQUIREMENTS = {
         "9110 §5.6.1",
         "X, R",
         "MUST (NOT)",
-        "lines are one list and empty elements skipped; none is sent",
+        "several lines are one list; empty elements are skipped and never sent",
     ),
     "U29": _row(
         "9110 §5.5",
         "R, X",
         "MUST",
-        "control characters are refused, in what comes and in what is given",
+        "refuses control characters, received or given by the user",
     ),
     "U30": _row(
         "9110 §10.1.1",
         "C",
         "MUST (NOT)",
-        "no expectation without a body; waits `Limits.continue_timeout`, then sends",
+        "expects a 100 only with a body, which it sends after `Limits.continue_timeout`",
     ),
     "U31": _row(
         "9110 §10.1.1",
         "S",
         "MUST",
-        "the 100 goes out when the body is asked for; ignored from HTTP/1.0, else 417",
+        "sends the 100 when the app reads the body; ignores the expectation of HTTP/1.0; "
+        "417 to an unknown one",
     ),
     "U32": _row(
-        "9110 §10.1.1", "S", "MAY", "no 100 once the body is coming, or without one"
+        "9110 §10.1.1",
+        "S",
+        "MAY",
+        "sends no 100 if the body has begun to arrive, or without a body",
     ),
     "U33": _row("9110 §10.1.1", "I", "MUST", PROXY),
     "U34": _row(
@@ -178,14 +190,12 @@ REQUIREMENTS = {
         "no length and no coding on 101, 204 or a tunnel's 2xx",
     ),
     "C01": _row("9110 §9.3.6", "C", "MUST", "a tunnel without a port is a ValueError"),
-    "C02": _row(
-        "9110 §9.3.6", "S", "MUST", "no port, or none between 1 and 65535: 400"
-    ),
+    "C02": _row("9110 §9.3.6", "S", "MUST", "without a port between 1 and 65535: 400"),
     "C03": _row(
         "9110 §9.3.6",
         "S, C",
         "desc",
-        "2xx and nothing else opens a tunnel, behind its head",
+        "only a 2xx opens a tunnel, right after its header section",
     ),
     "C04": _row("9110 §9.3.6", "I", "MUST", PROXY),
     "C05": _row("9110 §9.3.6", "I", "SHOULD", PROXY),
@@ -193,105 +203,124 @@ REQUIREMENTS = {
         "9110 §9.3.6, 9112 §6.3",
         "C",
         "MUST",
-        "framing fields on a tunnel's 2xx frame nothing",
+        "ignores framing fields in a tunnel's 2xx",
     ),
     "C07": _row(
-        "9110 §9.3.6", "S, C", "desc", "content on CONNECT is a 400; none is sent"
+        "9110 §9.3.6",
+        "S, C",
+        "desc",
+        "content in a CONNECT is a 400; the client sends none",
     ),
     "C08": _row(
         "9112 §3.2.3",
         "C",
         "MUST",
-        "CONNECT has host:port alone, and is no other request's",
+        "the target of CONNECT is host:port, and only CONNECT has such a target",
     ),
     "C09": _row("9110 §15.5.8, §11.7", "I", "MUST", PROXY),
     "M01": _row(
         "9112 §3.2",
         "C, S",
         "MUST",
-        "sends Host first; none, two or a malformed one are a 400",
+        "sends Host first; a missing, repeated or malformed Host is a 400",
     ),
     "M02": _row(
         "9112 §2.2",
         "C",
         "MUST NOT",
-        "protocol data stand right behind the body's last byte",
+        "the new protocol's data follow the last byte of the body directly",
     ),
     "M03": _row(
         "9112 §2.2",
         "S",
         "SHOULD",
-        "skips one blank line; TLS, HTTP/2 and noise are refused in HTTP/1.1",
+        "skips one blank line; refuses TLS, HTTP/2 and noise with an HTTP/1.1 response",
     ),
     "M04": _row(
         "9112 §2.2, §5.1",
         "S",
         "MUST",
-        "CR or LF alone, a fold, a blank before the colon: 400",
+        "a bare CR or LF, a folded line, whitespace before the colon: 400",
     ),
     "M05": _row("9112 §2.3", "I", "MUST", PROXY),
     "M06": _row(
         "9112 §6.1",
         "S",
         "MUST",
-        "length with coding, or a coding in HTTP/1.0: 400, close",
+        "a length with a coding, or a coding in HTTP/1.0: 400, close",
     ),
     "M07": _row(
         "9112 §6.3",
         "S",
         "MUST",
-        "bad length, chunk or last coding: 400, close; codings below chunked: 501",
+        "a bad length, chunk or last coding: 400, close; codings below chunked: 501",
     ),
     "M08": _row(
-        "9112 §9.2", "C", "MUST NOT", "bytes that answer nothing close the connection"
+        "9112 §9.2",
+        "C",
+        "MUST NOT",
+        "bytes that answer no request close the connection",
     ),
     "M09": _row(
         "9112 §9.2, §9.3.2",
         "C, S",
         "MUST",
-        "one request at a time, so answers keep their order",
+        "one request at a time, so responses keep their order",
     ),
     "M10": _row(
         "9112 §9.3",
         "S, C",
         "MUST",
-        "skips `Limits.drain_body` bytes at most, else closes; answers are read first",
+        "drains at most `Limits.drain_body` bytes of a body, else closes; "
+        "the client reads a response to its end first",
     ),
     "M11": _row("9112 §9.3", "I", "MUST NOT", PROXY),
     "M12": _row(
-        "9112 §9.6", "C", "MUST (NOT)", "no request behind a close, whoever said it"
+        "9112 §9.6",
+        "C",
+        "MUST (NOT)",
+        "no request after a `Connection: close` of either side",
     ),
     "M13": _row(
-        "9112 §9.6", "S", "MUST (NOT)", "answers, closes, and processes nothing behind"
+        "9112 §9.6",
+        "S",
+        "MUST (NOT)",
+        "responds, closes, and processes nothing after it",
     ),
     "M14": _row(
         "9112 §9.6",
         "S, C",
         "desc",
-        "ends its direction, reads to the peer's end, closes",
+        "half-closes, reads until the peer's end, then closes",
     ),
-    "M15": _row("9112 §9.8", "C, S", "MUST", "ends TLS by a closure alert"),
+    "M15": _row("9112 §9.8", "C, S", "MUST", "ends TLS with a closure alert"),
     "M16": _row(
         "9112 §9.5",
         "S, C",
         "SHOULD",
-        "waits `Limits.linger` for the end, and sees the peer's",
+        "has deadlines, waits `Limits.linger` for the peer's end, and notices it",
     ),
     "M17": _row(
         "9112 §3.2.2",
         "S",
         "MUST",
-        "takes absolute targets, whose authority overrides Host",
+        "accepts absolute targets, whose authority overrides Host",
     ),
     "M18": _row(
-        "9112 §9.3", "S", "MUST", "the last response says close, a 101 never does"
+        "9112 §9.3",
+        "S",
+        "MUST",
+        "the last response has `Connection: close`, a 101 never",
     ),
     "O01": _row(
-        "9931 §8", "C", "MUST", "the tunnel's stream exists only behind the 2xx"
+        "9931 §8", "C", "MUST", "the tunnel's stream exists only after the 2xx"
     ),
     "O02": _row(
-        "9931 §8", "S", "MUST", "whatever answers a CONNECT but a tunnel closes it"
+        "9931 §8",
+        "S",
+        "MUST",
+        "closes after any response to CONNECT that opens no tunnel",
     ),
-    "O03": _row("9931 §8", "S", "MAY", "not used: every client is treated alike"),
-    "O05": _row("9931 §5", "S", "desc", "a refused offer keeps the connection"),
+    "O03": _row("9931 §8", "S", "MAY", "not used: all clients are treated alike"),
+    "O05": _row("9931 §5", "S", "desc", "after a refused offer the connection goes on"),
 }

@@ -1,5 +1,5 @@
-# Make docs/conformance.md and docs/node.md from the rows and the marks of the tests.  The
-# marks are read from the sources, so that nothing has to be installed or imported.
+# Make docs/conformance.md and docs/node.md from the rows and from the marks of the tests.
+# The marks are read from the source files: nothing has to be installed or imported.
 from __future__ import annotations
 
 import ast
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 CONFORMANCE = ROOT / "docs" / "conformance.md"
 NODE = ROOT / "docs" / "node.md"
-# Marks that are rows of no table here: features that users of Node asked for, complaints
-# of theirs, advisories, issues of other projects.
+# Marks that are not rows of a table here: features that users of Node asked for, their
+# complaints, advisories, issues of other projects.
 is_reference = re.compile(
     r"[IPRT][0-9]+|CVE-[0-9]{4}-[0-9]+|RFC[0-9]+|go#[0-9]+"
 ).fullmatch
@@ -25,13 +25,14 @@ is_reference = re.compile(
 _CONFORMANCE_PAGE = """\
 # Conformance
 
-What RFC 9110, RFC 9112 and RFC 9931 ask of an HTTP/1.1 server, client or recipient that
-can switch protocols, what trio_upgrade does about it, and the tests in
-`tests/conformance` that prove it. Each runs over a scripted connection with the wire cut
-in two at every point and byte by byte, and where it makes sense over memory streams, TCP
-and TLS. `nox -s mutants` breaks the rules one by one and sees the tests fail.
+This table lists what RFC 9110, RFC 9112 and RFC 9931 require of an HTTP/1.1 server,
+client or recipient that can switch protocols, what trio_upgrade does, and the tests in
+`tests/conformance` that prove it. Each test runs over a scripted connection, with the
+bytes cut in two at every point and sent byte by byte, and, if that makes sense, over
+memory streams, TCP and TLS. `nox -s mutants` breaks the rules one by one and checks that
+the tests fail.
 
-Rows of *{proxy}* are about intermediaries and wait for a reverse proxy.
+Rows with *{proxy}* are rules for intermediaries; they wait for a reverse proxy.
 Roles: {roles}. Levels are the RFCs' keywords; *desc* is a description without one.
 This page is made by `nox -s tables`.
 
@@ -42,11 +43,11 @@ This page is made by `nox -s tables`.
 _NODE_PAGE = """\
 # Beside Node
 
-What comes over the wire, what trio_upgrade makes of it, and what Node.js 20, 24 and 26 do
-where they do something else. `UP` is a well-formed offer, `101` the legal answer to it.
-S rows are about servers, C rows about clients. This page is made by `nox -s tables`.
+This table lists what is received, what trio_upgrade does, and what Node.js 20, 24 and 26
+do if they differ. `UP` is a well-formed offer, `101` the legal response to it. S rows are
+about servers, C rows about clients. This page is made by `nox -s tables`.
 
-| id | what comes | what we do | Node | tests |
+| id | received | what we do | Node | tests |
 | --- | --- | --- | --- | --- |
 {rows}
 """
