@@ -2,7 +2,11 @@
 # requires-python = ">=3.11"
 # dependencies = ["nox>=2025.2.9"]
 # ///
-"""The project's chores: ``nox`` runs them all, ``nox -s tests`` one of them."""
+"""The project's checks and tools.
+
+``nox`` runs the checks that have to pass, ``nox -s tests`` only one of them; ``nox -l``
+lists all sessions.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +18,13 @@ nox.options.reuse_venv = "yes"
 nox.options.sessions = ["lint", "typing", "examples", "tests"]
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
-PYTHONS = nox.project.python_versions(PYPROJECT)
+# 3.14 is not yet a classifier: the classifiers name the versions that were tested.
+PYTHONS = [*nox.project.python_versions(PYPROJECT), "3.14"]
 
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check style and format with ruff, and the layers with import-linter."""
+    """Check style and format with ruff, and the layers of imports with import-linter."""
     session.install("-e", ".", *nox.project.dependency_groups(PYPROJECT, "lint"))
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
@@ -34,7 +39,7 @@ def typing(session: nox.Session) -> None:
     session.run("pyright")
     verify = ("pyright", "--verifytypes", "trio_upgrade", "--ignoreexternal")
     report = session.run(*verify, silent=True, success_codes=[0, 1])
-    # Its status does not tell: a score below 100 % can come with 0.
+    # Its exit status does not say enough: it can be 0 with a score below 100 %.
     if "Type completeness score: 100%" not in str(report):
         session.error(str(report))
     session.log("every public name is typed")
@@ -42,14 +47,14 @@ def typing(session: nox.Session) -> None:
 
 @nox.session
 def examples(session: nox.Session) -> None:
-    """Run the examples that end by themselves."""
+    """Run the example that ends by itself."""
     session.install("-e", ".")
     session.run("python", "examples/echo_pair.py", "0")
 
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Run the tests on this Python and measure their coverage."""
+    """Run the tests on this Python; their coverage has to be 100 %."""
     _run_tests(
         session, "--cov", "--cov-report=term", "--cov-fail-under=100", *session.posargs
     )
@@ -57,24 +62,24 @@ def tests(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def abuse(session: nox.Session) -> None:
-    """Abuse a server and print what held; about a minute."""
+    """Abuse a server and print which promises held; Linux, about a minute."""
     session.install("-e", ".")
     session.run("python", "-m", "benchmarks.abuse", *session.posargs)
 
 
 @nox.session(default=False)
 def soak(session: nox.Session) -> None:
-    """Make 20,000 handshakes of every kind and see that nothing is left of them."""
+    """Make 20,000 handshakes of every kind and check that they leave nothing; Linux."""
     session.install("-e", ".")
     session.run("python", "benchmarks/soak.py", *session.posargs)
 
 
 @nox.session(default=False)
 def bench(session: nox.Session) -> None:
-    """Compare with Node and others, where found; -- --quick, or --write for the docs."""
+    """Compare with Node and others; -- --quick, or -- --write for docs and README."""
     session.install("-e", ".")
     peers = nox.project.dependency_groups(PYPROJECT, "bench")
-    # Without them it is Node and the programs of this machine.
+    # If they cannot be installed, Node and the programs of this machine remain.
     session.install(*peers, success_codes=[0, 1, 2])
     session.run("python", "-m", "benchmarks.compare", *session.posargs)
 
@@ -94,21 +99,30 @@ def minimums(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def newest(session: nox.Session) -> None:
+    """Run the tests with the newest trio and h11, pre-releases included."""
+    session.install("-e", ".", *nox.project.dependency_groups(PYPROJECT, "test"))
+    # After the others, so that no upper bound of pyproject.toml holds these back.
+    session.install("--pre", "--upgrade", "trio", "h11")
+    session.run("python", "-X", "dev", "-m", "pytest", *session.posargs)
+
+
+@nox.session(default=False)
 def tables(session: nox.Session) -> None:
-    """Make the pages of docs that tell what the tests prove."""
+    """Write docs/conformance.md and docs/node.md from the marks of the tests."""
     session.run("python", "-m", "tests.conformance.tables")
 
 
 @nox.session(default=False)
 def mutants(session: nox.Session) -> None:
-    """Break the rules one by one and see the conformance tests fail; or those named."""
+    """Break the rules, or those named, one by one; the conformance tests have to fail."""
     session.install("-e", ".", *nox.project.dependency_groups(PYPROJECT, "test"))
     session.run("python", "-m", "tests.conformance.mutate", *session.posargs)
 
 
 def _run_tests(session: nox.Session, *args: str) -> None:
     session.install("-e", ".", *nox.project.dependency_groups(PYPROJECT, "test"))
-    # -X dev: a forgotten socket or generator is a failure, not silence.
+    # -X dev makes a forgotten socket or generator a failure.
     session.run("python", "-X", "dev", "-m", "pytest", *args)
 
 

@@ -2,15 +2,15 @@
 # requires-python = ">=3.11"
 # dependencies = ["trio-upgrade"]
 # ///
-"""Make handshakes of every kind, and see that nothing is left of them.
+"""Make handshakes of every kind, and check that they leave nothing open.
 
     python benchmarks/soak.py [NUMBER]
 
-NUMBER is 20,000 unless given; a server and its clients are in this one process, on the
-loopback interface. A quarter of the handshakes each is good, refused, reset by the client
-on the way, and aborted by a cancellation. Afterwards there have to be as many tasks and
-descriptors as before, and no more memory than 8 MiB beyond what the first tenth took. The
-exit status is 1 if there are not. Needs Linux's /proc.
+NUMBER is 20,000 unless given. A server and its clients are in this one process, on the
+loopback interface. A quarter of the handshakes succeeds, a quarter is refused, a quarter
+is reset by the client on the way, a quarter is cancelled. Afterwards there have to be as
+many tasks and descriptors as before, and at most 8 MiB more memory than after the first
+tenth of the handshakes. Otherwise the exit status is 1. Needs Linux's /proc.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ OFFER = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\
 
 
 class Usage(NamedTuple):
-    """What a process holds."""
+    """The tasks, descriptors and bytes of memory that this process holds."""
 
     tasks: int
     descriptors: int
@@ -60,7 +60,7 @@ class Usage(NamedTuple):
 
     @classmethod
     def now(cls) -> Usage:
-        """Measure it."""
+        """Measure them."""
         gc.collect()
         with open("/proc/self/statm") as statm:
             pages = int(statm.read().split()[1])
@@ -72,19 +72,19 @@ class Usage(NamedTuple):
 
 
 async def echo(_request: Request, stream: UpgradedStream, _head: bytes) -> None:
-    """Echo whatever comes."""
+    """Echo all bytes."""
     await pipe(stream, stream)
 
 
 async def app(request: Request) -> Response | Upgrade:
-    """Switch, or refuse where the path says so."""
+    """Switch, or refuse if the path says so."""
     if request.path == "/refused":
         return Response(403, b"no")
     return Upgrade("echo", echo)
 
 
 async def be_good(server: Server, number: int) -> None:
-    """Switch, say something, end."""
+    """Switch, have a message echoed, end."""
     async with await open_upgrade(server.url, "echo") as (_, stream, _):
         message = b"%d" % number
         await stream.send_all(message)
@@ -95,14 +95,14 @@ async def be_good(server: Server, number: int) -> None:
 
 
 async def be_refused(server: Server, _number: int) -> None:
-    """Ask for what is not given."""
+    """Make an offer that the server refuses."""
     with suppress(UpgradeRefused):
         await open_upgrade(server.url + "/refused", "echo")
         raise AssertionError("not refused")
 
 
 async def reset(server: Server, number: int) -> None:
-    """Go away in the middle, a little later each time."""
+    """Reset in the middle of the handshake, a little later each time."""
     port = int(server.url.rpartition(":")[2])
     stream = await trio.open_tcp_stream(HOST, port)
     await stream.send_all(OFFER[: number * 7 % (len(OFFER) + 40)])
@@ -126,7 +126,7 @@ KINDS: list[Callable[[Server, int], Awaitable[None]]] = [
 
 
 async def soak(server: Server, first: int, last: int) -> None:
-    """Make all handshakes of these numbers; return when the server has none left."""
+    """Make the handshakes of these numbers; return when no connection is left."""
     numbers = iter(range(first, last))
 
     async def work() -> None:
@@ -141,12 +141,12 @@ async def soak(server: Server, first: int, last: int) -> None:
 
 
 async def main(handshakes: int) -> list[str]:
-    """Soak; print the figures; return what is wrong with them."""
+    """Make the handshakes; print the figures; return the faults."""
     async with trio.open_nursery() as nursery:
         start = partial(serve_tcp, app, 0, host=HOST, limits=Limits(linger=0.5))
         server: Server = await nursery.start(start)
         before = Usage.now()
-        # By then whatever is kept once is there.
+        # The first tenth makes everything that is made once and kept.
         await soak(server, 0, handshakes // 10)
         warm = Usage.now()
         await soak(server, handshakes // 10, handshakes)

@@ -2,19 +2,19 @@
 # requires-python = ">=3.11"
 # dependencies = ["trio-upgrade"]
 # ///
-"""A forward proxy that only tunnels: it answers CONNECT and nothing else.
+"""A forward proxy that opens tunnels (CONNECT) and does nothing else.
 
     python examples/connect_proxy.py [PORT]
     curl --proxy http://127.0.0.1:PORT https://…
 
-A tunnel is opened when its target has been reached, so a refusal has a status that says
-why: 403 for a port that is not on the list, 502 for a target that cannot be reached, 504
-for one that does not answer. PORT is 3128 unless given, 0 takes any free one. Ends with
-Ctrl-C.
+The proxy connects to the target first and then opens the tunnel, so a refusal has a
+status that says why: 403 for a port that is not on the list, 502 for a target that cannot
+be reached, 504 for a target that does not respond. PORT is 3128 unless given; 0 takes any
+free port. Ctrl-C ends it.
 
     python examples/connect_proxy.py PORT --any-port
 
-takes every port. A proxy that others can reach should keep the list (RFC 9110 §9.3.6).
+allows every port. A proxy that others can reach should keep the list (RFC 9110 §9.3.6).
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ async def app(request: Request, *, any_port: bool) -> Response | None:
         return Response(502, f"cannot reach {request.authority}: {exc}\n")
     async with upstream:
         stream, _ = await request.accept_connect()
-        # Over TLS a client can be told that its target has ended only by closing.
+        # Over TLS only a close can tell the client that the target has ended.
         silence = HALF_CLOSED_SECONDS if stream.can_send_eof else TLS_SECONDS
         await relay(
             stream, upstream, idle_timeout=IDLE_SECONDS, half_close_timeout=silence

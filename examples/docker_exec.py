@@ -2,14 +2,14 @@
 # requires-python = ">=3.11"
 # dependencies = ["trio-upgrade"]
 # ///
-"""Run a command in a container as ``docker exec -i`` does, by Docker's own protocol.
+"""Run a command in a container like ``docker exec -i``, with Docker's own protocol.
 
     echo hello | python examples/docker_exec.py [-H unix://PATH] CONTAINER COMMAND ...
 
-The connection that starts the command is upgraded ("hijacked", as Docker has it) and then
-is the command's standard input one way, and frames of its output and errors the other
-way. The end of our input is sent as a half-close; the status is the command's. PATH is
-/var/run/docker.sock unless given; Podman's socket will do as well.
+The connection that starts the command is upgraded (Docker says "hijacked"). From then on
+it carries the command's standard input one way, and frames with its output and errors the
+other way. The end of our input is sent as a half-close. The exit status is the command's.
+PATH is /var/run/docker.sock unless given; Podman's socket works too.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from trio_upgrade import (
 )
 
 JSON = {"Content-Type": "application/json"}
-# Before each piece of output: 1 for standard output or 2 for errors, and its length.
+# Precedes each piece of output: 1 for standard output or 2 for errors, and the length.
 FRAME = struct.Struct(">B3xL")
 
 
@@ -45,7 +45,7 @@ def to_url(path: str) -> str:
 async def call(
     path: str, method: str, target: str, content: object = None
 ) -> dict[str, Any]:
-    """Make one call of the daemon's API, and return what it answers."""
+    """Make one call of the daemon's API, and return the JSON of its response."""
     body = b"" if content is None else json.dumps(content).encode()
     async with await open_connection(to_url(path)) as connection:
         response = await connection.request(method, target, headers=JSON, body=body)
@@ -81,14 +81,15 @@ async def run(path: str, container: str, command: list[str]) -> int:
 
 async def send_input(stream: UpgradedStream) -> None:
     try:
-        # Abandoned when the command ends first: no read of a keyboard can be cancelled.
+        # If the command ends first, the thread is abandoned: a read of a keyboard cannot
+        # be cancelled.
         while chunk := await trio.to_thread.run_sync(
             os.read, sys.stdin.fileno(), 65536, abandon_on_cancel=True
         ):
             await stream.send_all(chunk)
         await stream.send_eof()
     except trio.BrokenResourceError:
-        pass  # The command has ended, and did not want it all.
+        pass  # The command ended before it had read all of its input.
 
 
 async def print_output(stream: UpgradedStream) -> None:
@@ -110,7 +111,7 @@ async def print_output(stream: UpgradedStream) -> None:
             else:
                 break
     if left or received:
-        sys.exit("the daemon ended in the middle of a frame")
+        sys.exit("the daemon ended the stream in the middle of a frame")
 
 
 async def main(path: str, container: str, command: list[str]) -> int:

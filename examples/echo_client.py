@@ -2,12 +2,12 @@
 # requires-python = ">=3.11"
 # dependencies = ["trio-upgrade"]
 # ///
-"""Upgrade a connection and send what comes from standard input; print what comes back.
+"""Upgrade a connection, send standard input over it, and print the bytes that come back.
 
     echo hello | python examples/echo_client.py [URL] [PROTOCOL ...]
 
-URL is http://127.0.0.1:1337/ unless given, the protocol offered is ``echo``. The end of
-the input is sent as a half-close; the program ends when the server has ended, too.
+URL is http://127.0.0.1:1337/ and PROTOCOL is ``echo`` unless given. The end of the input
+is sent as a half-close; the program ends when the server has ended the stream too.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from trio_upgrade import OpenError, UpgradedStream, UpgradeRefused, open_upgrade
 
 
 async def send_input(stream: UpgradedStream) -> None:
-    # Abandoned when the server ends first: no read of a keyboard can be cancelled.
+    # If the server ends first, the thread is abandoned: a read of a keyboard cannot be
+    # cancelled.
     while chunk := await trio.to_thread.run_sync(
         os.read, sys.stdin.fileno(), 65536, abandon_on_cancel=True
     ):

@@ -6,10 +6,10 @@
 
     python examples/echo_pair.py [PORT]
 
-The server answers ordinary requests with 200 and switches those that offer
-``websocket``; from then on it echoes. (It speaks no WebSocket frames: the token is the
-one that everybody knows.) A client asks for both, then a raw peer shows what becomes of
-bytes that come in one packet with the request. The program ends by itself.
+The server responds to ordinary requests with 200. If a request offers ``websocket``, it
+switches and echoes. (It does not speak WebSocket frames: the token is just the best known
+one.) A client makes one request of each kind. Then a raw peer sends a request and further
+bytes in one packet, and shows that the bytes are not lost. The program ends by itself.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ RAW_REQUEST = (
 
 
 async def echo(request: Request, stream: UpgradedStream, head: bytes) -> None:
-    print(f"server: {request.upgrades[0]} it is; already here: {head!r}")
+    print(f"server: switched to {request.upgrades[0]}; early bytes: {head!r}")
     await pipe(stream, stream)
 
 
@@ -64,11 +64,10 @@ async def upgrade(url: str) -> None:
     async with await open_upgrade(url, "websocket") as (response, stream, _head):
         print(f"client: got upgraded! {response.status} {response.reason}")
         await stream.send_all(b"hello, echo")
-        print(f"client: the echo says {await stream.receive_some()!r}")
+        print(f"client: the echo is {await stream.receive_some()!r}")
         await stream.send_eof()
-        print(
-            f"client: half-closed; the server ends, too: {await stream.receive_some()!r}"
-        )
+        end = await stream.receive_some()
+        print(f"client: half-closed; the server has ended too: {end!r}")
 
 
 async def send_early(url: str) -> None:
@@ -79,7 +78,7 @@ async def send_early(url: str) -> None:
         await stream.send_eof()
         answer = b"".join([bytes(chunk) async for chunk in stream])
         _, _, echoed = answer.partition(b"\r\n\r\n")
-        print(f"raw peer: sent b'early' with the head, got back {echoed!r}")
+        print(f"raw peer: sent b'early' with the request, got back {echoed!r}")
 
 
 async def main(port: int) -> None:

@@ -2,14 +2,14 @@
 # requires-python = ">=3.11"
 # dependencies = ["trio-upgrade"]
 # ///
-"""An echo server for upgraded connections, to try clients on.
+"""An echo server for upgraded connections, to try clients with.
 
     python examples/echo_server.py [PORT]
 
-Offers of ``echo`` and ``websocket`` are switched and echoed; everything else is an
-ordinary request and gets 200. PORT is 1337 unless given, 0 takes any free one. Ctrl-C
-or SIGTERM drains it: within a few seconds every connection is over. A second one ends
-them at once.
+It accepts offers of ``echo`` and ``websocket`` and echoes; every other request is an
+ordinary one and gets 200. PORT is 1337 unless given; 0 takes any free port. Ctrl-C or
+SIGTERM drains the server: within a few seconds every connection has ended. A second
+signal ends them at once.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from trio_upgrade import (
 )
 
 PROTOCOLS = ("echo", "websocket")
-# Seconds for the connections to end when the server is to.
+# Seconds that the connections have to end in a drain.
 GRACE = 3
 
 

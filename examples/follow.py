@@ -2,18 +2,17 @@
 # requires-python = ">=3.11"
 # dependencies = ["trio-upgrade"]
 # ///
-"""Follow redirects and a 401 to an upgrade, and give credentials to nobody else.
+"""Follow redirects and a 401 to an upgrade, with credentials only for their own origin.
 
     python examples/follow.py http://user:password@127.0.0.1:1337/ [PROTOCOL ...]
 
-``open_upgrade`` takes every answer but the switch for a refusal, since what may be
-followed is a matter of trust. These are the rules here:
+For ``open_upgrade`` every response except the switch is a refusal, because it depends on
+trust which redirects may be followed. This program has these rules:
 
-- a redirect is followed up to five times, to http, https, ws and wss, and never from
-  TLS to clear text;
-- credentials are sent only when a 401 has asked for Basic, and only to the origin
-  (scheme, host and port) that they were given for; what a Location says of them is
-  dropped.
+- it follows at most five redirects, to http, https, ws and wss, and never from TLS to
+  clear text;
+- it sends credentials only after a 401 that asks for Basic, and only to the origin
+  (scheme, host and port) that they were given for; credentials in a Location are dropped.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ SCHEMES = {"http": "http", "ws": "http", "https": "https", "wss": "https"}
 
 
 class Origin(NamedTuple):
-    """Whom credentials are for (RFC 6454 §4)."""
+    """The servers that credentials are for (RFC 6454 §4)."""
 
     scheme: str
     host: str
@@ -83,7 +82,7 @@ async def open_following(url: str, *protocols: str) -> UpgradedConnection:
             url = drop_userinfo(target)
             if find_origin(target) != owner:
                 headers = {}
-            print(f"{response.status}: on to {url}", file=sys.stderr)
+            print(f"{response.status}: redirected to {url}", file=sys.stderr)
 
 
 async def main(url: str, *protocols: str) -> None:

@@ -2,15 +2,15 @@
 # requires-python = ">=3.11"
 # dependencies = ["trio-upgrade"]
 # ///
-r"""A protocol that goes on in TLS after a greeting of its own, server and client in one.
+r"""A protocol that continues in TLS after its greeting; server and client in one program.
 
     openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=localhost \
         -addext subjectAltName=DNS:localhost -keyout key.pem -out cert.pem
     python examples/start_tls.py cert.pem key.pem
 
-After the switch both sides say their greeting in clear text, as SMTP's STARTTLS and
-PostgreSQL do, and then make the handshake on the same connection. A client that does not
-wait for the greeting's answer is understood, too: what it has sent already is below TLS.
+After the switch both sides send their greeting in clear text, like SMTP's STARTTLS and
+PostgreSQL, and then make the TLS handshake on the same connection. A client need not wait
+for the server's greeting: bytes that it sent early are given to TLS.
 """
 
 from __future__ import annotations
@@ -34,10 +34,12 @@ from trio_upgrade import (
 async def read_line(stream: UpgradedStream) -> bytes:
     line = bytearray()
     while not line.endswith(b"\n"):
-        # Not one byte more: the rest may be TLS.
+        # Read byte by byte, not beyond the line: the next bytes may be TLS.
         octet = await stream.receive_some(1)
         if not octet:
-            raise trio.BrokenResourceError("the peer ended before its greeting did")
+            raise trio.BrokenResourceError(
+                "the peer ended in the middle of its greeting"
+            )
         line += octet
     return bytes(line).rstrip()
 
@@ -52,7 +54,7 @@ async def talk(
     async for chunk in tls:
         print(f"server: in TLS {bytes(chunk)!r}")
         await tls.send_all(chunk)
-    # The server closes what the stream has become.
+    # The server closes the TLS stream when this returns.
 
 
 async def main(certificate: str, key: str) -> None:
@@ -68,7 +70,7 @@ async def main(certificate: str, key: str) -> None:
         serve = partial(serve_tcp, app, 0, host="127.0.0.1")
         server: Server = await nursery.start(serve)
         upgraded = await open_upgrade(server.url, "greeting")
-        # Leaving the block ends the TLS, and the connection below it.
+        # Leaving the block closes the TLS stream, and the connection below it.
         async with upgraded as (_response, stream, _head):
             await stream.send_all(b"hello, may we talk?\n")
             answer = await read_line(stream)

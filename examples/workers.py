@@ -6,14 +6,14 @@
 
     python examples/workers.py [PORT [WORKERS]]
 
-The kernel spreads the connections over the workers (SO_REUSEPORT; on Linux evenly).
-Requests are answered with the id of the process that got them; offers of ``echo`` are
-switched and echoed. PORT is 1337 unless given, 0 takes any free one.
+The kernel spreads the connections over the workers (SO_REUSEPORT; on Linux evenly). An
+ordinary request gets the id of the process that received it; an offer of ``echo`` is
+accepted and echoed. PORT is 1337 unless given; 0 takes any free port.
 
-SIGTERM or Ctrl-C drains: no worker accepts any more, live connections have GRACE_SECONDS
-to end, a second signal cuts that short. Then the status is 0. If a worker ends by itself,
-the others are drained, too, and the status is 1: whoever supervises this starts it anew.
-No worker outlives the main process, however that ends.
+SIGTERM or Ctrl-C drains: the workers stop accepting, open connections have GRACE_SECONDS
+to end, and a second signal ends that time. Then the status is 0. If a worker ends by
+itself, the others are drained too, and the status is 1, so that a supervisor starts the
+program again. No worker outlives the main process, however the main process ends.
 """
 
 from __future__ import annotations
@@ -58,29 +58,29 @@ async def app(request: Request) -> Response | Upgrade:
 
 
 async def work(port: int) -> None:
-    """Be a worker."""
+    """Run a worker until it is drained."""
     async with trio.open_nursery() as nursery:
         serve = partial(serve_tcp, app, port, host=HOST, reuse_port=True)
         server: Server = await nursery.start(serve)
-        nursery.start_soon(drain_behind_parent, server)
+        nursery.start_soon(drain_without_parent, server)
         print("ready", flush=True)
         await drain_on_signal(server, signal.SIGTERM, grace=GRACE_SECONDS)
         nursery.cancel_scope.cancel()
 
 
-async def drain_behind_parent(server: Server) -> None:
-    # Nobody writes to our standard input, but it ends with our parent, also when that
-    # had no time to say anything.
+async def drain_without_parent(server: Server) -> None:
+    # Our parent never writes to our standard input, but the input ends with the parent,
+    # also when the parent is killed.
     async with trio.lowlevel.FdStream(os.dup(sys.stdin.fileno())) as parent:
         await parent.receive_some()
     server.start_drain(GRACE_SECONDS)
 
 
 async def supervise(port: int, count: int) -> bool:
-    """Run the workers to their end, and tell whether that was ours to choose."""
+    """Run the workers to their end; return whether each ended because it was told to."""
     signals_here = trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT)
     with signals_here as signals, socket.socket() as reserved:
-        # Bound, but not listening: it gets no connection, and the port stays ours.
+        # Bound but not listening: this socket keeps the port and gets no connection.
         reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         reserved.bind((HOST, port))
         port = reserved.getsockname()[1]
@@ -97,8 +97,8 @@ async def supervise(port: int, count: int) -> bool:
 
 
 async def start_worker(port: int) -> trio.Process:
-    # In a process group of its own: the terminal sends Ctrl-C to us alone, or the worker
-    # would take what we forward for a second signal.
+    # In its own process group, so that the terminal sends Ctrl-C to us alone: otherwise
+    # the signal that we forward would be the worker's second one.
     return await trio.lowlevel.open_process(
         [sys.executable, __file__, "--worker", str(port)],
         stdin=subprocess.PIPE,
@@ -108,7 +108,7 @@ async def start_worker(port: int) -> trio.Process:
 
 
 class Workers:
-    """The processes, and how they end."""
+    """The worker processes, and how they end."""
 
     def __init__(self, processes: list[trio.Process]) -> None:
         self.processes = processes
@@ -116,7 +116,7 @@ class Workers:
         self.failed = False
 
     async def wait_ready(self) -> bool:
-        """Wait until each has said that it is, or has ended."""
+        """Wait until each worker is ready or has ended; return whether all are ready."""
         all_ready = True
         for process in self.processes:
             assert process.stdout is not None
@@ -124,20 +124,20 @@ class Workers:
         return all_ready
 
     async def forward(self, signals: AsyncIterator[int]) -> None:
-        """Tell them of every signal; the second one ends their grace."""
+        """Forward every signal to the workers; the second one ends their grace."""
         async for _ in signals:
             self.stop()
 
     def stop(self) -> None:
-        """Let them drain."""
+        """Make the workers drain."""
         self.stopping = True
         for process in self.processes:
             process.terminate()
 
     async def watch(self, process: trio.Process) -> None:
-        """Wait for the end of one; if it is not ours to choose, stop the others."""
+        """Wait for the end of a worker; if it ends by itself, stop the others."""
         status = await process.wait()
-        # Stopped before it could listen to the signal it ends by it.
+        # A worker that is stopped before it handles SIGTERM is killed by it.
         if self.stopping and status in (0, -signal.SIGTERM):
             return
         print(f"worker {process.pid} ended, status {status}", file=sys.stderr)

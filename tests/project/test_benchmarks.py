@@ -1,4 +1,4 @@
-"""The pieces of the comparison work; how fast anything is, they do not say."""
+"""The parts of the comparison work; these tests do not measure speed."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import compare, figures, load
-from benchmarks.programs import PEERS, Calm, Cores, Program, missing
-from benchmarks.report import Result, Row, full, picture, summary
+from benchmarks.compare import compare, figures, load
+from benchmarks.compare.programs import PEERS, Calm, Cores, Program, missing
+from benchmarks.compare.report import Result, Row, full, picture, summary
 
 ROOT = Path(__file__).parents[2]
-# Seconds that the load runs, just so that something happens.
+# Seconds that the load runs: just long enough for some operations.
 MOMENT = 0.05
-NOBODY = Cores(None, None)
+NO_CORES = Cores(None, None)
 PLAN = compare.Plan(
     rounds=2, seconds=MOMENT, warm=MOMENT, idle=10, budget=10, patience=0
 )
@@ -44,7 +44,7 @@ RESULTS = [
 
 def echo_server(stack: ExitStack) -> Program:
     (ours, *_) = figures.SERVERS
-    return figures.start_server(stack, ours, NOBODY)
+    return figures.start_server(stack, ours, NO_CORES)
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def echo_server(stack: ExitStack) -> Program:
     ids=["handshakes", "switches", "round trips", "MB", "MB without end", "requests"],
 )
 def test_load_runs_on_the_echo_server(work: figures.Work) -> None:
-    """Each kind of load does some operations on the example and is over."""
+    """Each kind of load makes some operations on the example and ends."""
     with ExitStack() as stack:
         server = echo_server(stack)
         tally = work(server.port, MOMENT)
@@ -71,10 +71,10 @@ def test_load_runs_on_the_echo_server(work: figures.Work) -> None:
 
 
 def test_load_runs_through_the_relay() -> None:
-    """A relay's bytes all come back."""
+    """All bytes come back through the relay."""
     (ours, *_) = figures.RELAYS
     with ExitStack() as stack:
-        relay = figures.start_relay(stack, ours, NOBODY)
+        relay = figures.start_relay(stack, ours, NO_CORES)
         tally = figures.relayed(relay.port, MOMENT)
 
     assert tally.operations > 0
@@ -82,18 +82,18 @@ def test_load_runs_through_the_relay() -> None:
 
 @pytest.mark.parametrize("protocol", ["echo", "websocket"])
 def test_client_makes_handshakes(protocol: str) -> None:
-    """The library's client prints figures that can be read."""
+    """The library's client prints figures that can be parsed."""
     (ours, *_) = figures.CLIENTS
     with ExitStack() as stack:
-        raw = figures.start_raw(stack, ours, NOBODY)
-        sample = figures.by_client(protocol, ours, raw, MOMENT, NOBODY)
+        raw = figures.start_raw(stack, ours, NO_CORES)
+        sample = figures.by_client(protocol, ours, raw, MOMENT, NO_CORES)
 
     assert sample.value > 0
     assert sample.cpu
 
 
 def test_check_finds_what_does_not_echo() -> None:
-    """A server that says 101 and swallows the rest is no peer."""
+    """A server that sends a 101 and does not echo is reported."""
     code = (
         "import socket, sys; s = socket.create_server(('127.0.0.1', int(sys.argv[1])))\n"
         "while True:\n c = s.accept()[0]\n"
@@ -106,14 +106,14 @@ def test_check_finds_what_does_not_echo() -> None:
 
 
 def test_program_that_does_not_listen_is_an_error() -> None:
-    """The last line that it said is told."""
+    """The error has the last line that the program printed."""
     with pytest.raises(load.ServerError, match="this is why"):
         Program((sys.executable, "-c", "import sys; sys.exit('this is why')"), None)
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
 def test_program_is_measured() -> None:
-    """A process has used CPU time and has memory."""
+    """The CPU time and the memory of a process are above zero."""
     with Program((sys.executable, str(PEERS / "raw.py"), "{port}"), None) as program:
         cpu, memory = program.cpu(), program.memory()
 
@@ -124,7 +124,7 @@ def test_program_is_measured() -> None:
 
 
 def test_missing_peers_are_left_out(capsys: pytest.CaptureFixture[str]) -> None:
-    """What is not there, or does not work, is named, and the others are compared."""
+    """Peers that are missing or broken are named, and the others are compared."""
     (ours, *_) = figures.SERVERS
     peers = [
         ours,
@@ -139,7 +139,9 @@ def test_missing_peers_are_left_out(capsys: pytest.CaptureFixture[str]) -> None:
         figures.start_server,
         warm=True,
     )
-    result = compare.compare(figure, PLAN, NOBODY, Calm(NOBODY, 0), end=float("inf"))
+    result = compare.compare(
+        figure, PLAN, NO_CORES, Calm(NO_CORES, 0), end=float("inf")
+    )
     told = capsys.readouterr().err
 
     assert [row.peer for row in result.rows] == ["trio_upgrade"]
@@ -150,18 +152,21 @@ def test_missing_peers_are_left_out(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_idle_connections_are_held() -> None:
-    """The figure of memory opens them and gives some number, or says why not."""
+    """The figure of memory opens idle connections and returns a number."""
     with ExitStack() as stack:
         server = echo_server(stack)
         if server.memory() is None:
             pytest.skip("needs /proc")
-        sample = figures.memory(10, figures.SERVERS[0], server, MOMENT, NOBODY)
+        sample = figures.memory(10, figures.SERVERS[0], server, MOMENT, NO_CORES)
 
     assert sample.cpu is None
 
 
 def test_summary_has_ratios_to_node() -> None:
-    """Ours, its CPU, the others; a mark where the load was the limit; else no row."""
+    """A row has ours, its CPU, the others, a mark if the load is the limit.
+
+    A figure without Node has no row.
+    """
     assert summary(RESULTS).splitlines()[2:] == [
         "| handshakes/s | **0.50** † | 1.50 | other 4.00 (0.50) |",
         "| KB | **0.25** | - | other 2.00 |",
@@ -169,7 +174,7 @@ def test_summary_has_ratios_to_node() -> None:
 
 
 def test_full_table_has_everything() -> None:
-    """The best comes first, with figures, ratios, the load's share and the spread."""
+    """The best comes first; rows have ratios, the load's share and the spread."""
     lines = full(RESULTS).splitlines()
 
     assert "### handshakes/s" in lines
@@ -182,7 +187,7 @@ def test_full_table_has_everything() -> None:
 
 
 def test_picture_puts_the_better_to_the_right() -> None:
-    """Plain SVG: Node is the line, less memory is better, names are escaped."""
+    """The SVG has Node as a line, better peers to its right, and escaped names."""
     root = ET.fromstring(picture(RESULTS))
     svg = "{http://www.w3.org/2000/svg}"
     dots = {
@@ -208,7 +213,7 @@ def test_picture_puts_the_better_to_the_right() -> None:
 
 
 def test_readme_shows_the_table_of_the_page() -> None:
-    """The README's table is that of one run, which docs/benchmarks.md tells of."""
+    """The README's table is the one of docs/benchmarks.md: both are of one run."""
     readme = (ROOT / "README.md").read_text()
     table = readme.partition(compare.START)[2].partition(compare.END)[0]
 

@@ -60,15 +60,15 @@ async def test_echo_pair_tells_the_whole_story() -> None:
     assert re.fullmatch(r"server: listening at http://127\.0\.0\.1:\d+", lines[0])
     # Which side prints first is up to the scheduler; each has its own order.
     assert [line for line in lines[1:] if line.startswith("server: ")] == [
-        "server: websocket it is; already here: b''",
-        "server: websocket it is; already here: b'early'",
+        "server: switched to websocket; early bytes: b''",
+        "server: switched to websocket; early bytes: b'early'",
     ]
     assert [line for line in lines if not line.startswith("server: ")] == [
         "client: GET / gave 200 OK: b'okay'",
         "client: got upgraded! 101 Web Socket Protocol Handshake",
-        "client: the echo says b'hello, echo'",
-        "client: half-closed; the server ends, too: b''",
-        "raw peer: sent b'early' with the head, got back b'early'",
+        "client: the echo is b'hello, echo'",
+        "client: half-closed; the server has ended too: b''",
+        "raw peer: sent b'early' with the request, got back b'early'",
     ]
 
 

@@ -1,4 +1,4 @@
-"""What stands in more than one file of the project says the same everywhere."""
+"""Files that say the same thing agree, and files that users look for exist."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PROJECT = PYPROJECT["project"]
 CHANGELOG = (ROOT / "CHANGELOG.md").read_text()
 
-# A path that only means something on one machine; not one within a URL or a longer path.
+# A path that exists on one machine only; not a part of a URL or of a longer path.
 MACHINE_PATH = re.compile(r"(?<![\w./-])/(?:work/|root/|tmp/dev\b)")
 
-# A release carries the sources and these tests, but neither .git nor .ci.
+# A release has the sources and these tests, but not .git, .github and .ci.
 in_checkout = pytest.mark.skipif(
     not (ROOT / ".git").exists(),
     reason="needs a clone: run it in one, not in a release",
@@ -27,12 +27,12 @@ in_checkout = pytest.mark.skipif(
 
 
 def shell_commands() -> list[str]:
-    """The blocks of the README that are to be typed into a shell."""
+    """Return the shell commands of the README, block by block."""
     return re.findall(r"^```sh\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 
 
 def test_readme_starts_with_the_example_and_the_tests() -> None:
-    """The first command runs an example, the second one the tests."""
+    """The first command runs an example, the second one runs the tests."""
     first, second, *_ = shell_commands()
 
     assert "examples/echo_pair.py" in first
@@ -41,7 +41,7 @@ def test_readme_starts_with_the_example_and_the_tests() -> None:
 
 @in_checkout
 def test_ci_runs_the_readme_command() -> None:
-    """CI runs the tests by the README's line, verbatim."""
+    """CI runs the tests with the line of the README, unchanged."""
     lines = shell_commands()[1].splitlines()
     (command,) = [line for line in lines if "nox -s tests" in line]
     ci = (ROOT / ".ci" / "run").read_text()
@@ -50,7 +50,7 @@ def test_ci_runs_the_readme_command() -> None:
 
 
 def test_readme_names_programs_that_exist() -> None:
-    """Every Python file that the README names is one of the project's."""
+    """Every Python file that the README names exists."""
     named = re.findall(r"[\w./-]*\w\.py\b", README)
 
     assert named
@@ -59,13 +59,13 @@ def test_readme_names_programs_that_exist() -> None:
 
 
 def test_readme_names_every_example() -> None:
-    """No example is there that the README does not tell of."""
+    """The README mentions every example."""
     for path in EXAMPLES.glob("*.py"):
         assert re.search(rf"\b{re.escape(path.name)}\b", README), path.name
 
 
-def test_machine_path_is_told_from_others() -> None:
-    """The pattern finds such a path where one begins, and nowhere else."""
+def test_machine_path_is_recognised() -> None:
+    """The pattern finds such a path at its beginning, and nowhere else."""
     for folder in ("work/x", "root/x", "tmp/dev", "tmp/dev/x"):
         assert MACHINE_PATH.search(f'"/{folder}"')
         assert not MACHINE_PATH.search(f"https://example.com/{folder}")
@@ -75,28 +75,28 @@ def test_machine_path_is_told_from_others() -> None:
 @in_checkout
 @pytest.mark.peer("git")
 def test_no_file_has_a_machine_path() -> None:
-    """What git tracks names no folder of the machine that it was made on."""
+    """No tracked file names a folder of the machine that it was made on."""
     command = ["git", "ls-files", "-z"]
     listing = subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
     paths = [ROOT / name for name in listing.stdout.decode().split("\0") if name]
 
     assert ROOT / "pyproject.toml" in paths
     for path in paths:
-        # One that was removed and not yet committed is tracked all the same.
+        # A removed file is tracked until its removal is committed.
         if path.is_file():
             text = path.read_text(encoding="utf-8", errors="replace")
             assert not MACHINE_PATH.search(text), path
 
 
-def test_changelog_has_room_for_changes() -> None:
-    """The newest section is for what is not released yet."""
+def test_changelog_starts_with_unreleased_changes() -> None:
+    """The first section is for changes that are not released yet."""
     sections = re.findall(r"^## (.*)$", CHANGELOG, re.MULTILINE)
 
     assert sections[0] == "Unreleased"
 
 
 def test_version_is_released_or_in_development() -> None:
-    """A version under development has no section of the changelog, a release has one."""
+    """A released version has a section in the changelog, another one has none."""
     match = re.fullmatch(r"(\d+\.\d+\.\d+)(\.dev\d+)?", PROJECT["version"])
     assert match is not None
     release, development = match.groups()
@@ -124,3 +124,55 @@ def test_classifiers_name_every_supported_python() -> None:
     assert minors
     assert minors == list(range(oldest, oldest + len(minors)))
     assert "Programming Language :: Python :: 3 :: Only" in PROJECT["classifiers"]
+
+
+@in_checkout
+def test_workflow_runs_ci() -> None:
+    """A fork on GitHub runs the script that guards the main branch."""
+    workflow = (ROOT / ".github" / "workflows" / "ci.yml").read_text()
+
+    assert re.search(r"^ *- run: bash \.ci/run$", workflow, re.MULTILINE)
+
+
+@in_checkout
+def test_workflow_tests_every_supported_python() -> None:
+    """The matrix on GitHub has every version of the classifiers."""
+    workflow = (ROOT / ".github" / "workflows" / "ci.yml").read_text()
+    listed = re.search(r"^ *python: \[(.*)\]$", workflow, re.MULTILINE)
+    pattern = re.compile(r"Programming Language :: Python :: (3\.\d+)")
+    matches = filter(None, map(pattern.fullmatch, PROJECT["classifiers"]))
+
+    assert listed is not None
+    assert {match[1] for match in matches} <= {*re.findall(r"3\.\d+", listed[1])}
+
+
+def test_security_policy_is_there() -> None:
+    """SECURITY.md says how to report, and is part of a release."""
+    security = (ROOT / "SECURITY.md").read_text()
+    sdist = PYPROJECT["tool"]["hatch"]["build"]["targets"]["sdist"]
+
+    assert "Report a vulnerability" in " ".join(security.replace("*", "").split())
+    assert "/SECURITY.md" in sdist["include"]
+
+
+def test_urls_are_of_one_home() -> None:
+    """The package index shows where sources, documentation, changes and issues are."""
+    urls = PROJECT["urls"]
+
+    assert list(urls) == ["Source", "Documentation", "Changelog", "Issues"]
+    assert all(url.startswith(urls["Source"]) for url in urls.values())
+
+
+def test_contributing_names_every_session() -> None:
+    """CONTRIBUTING.md mentions every nox session that is not run by default."""
+    contributing = (ROOT / "CONTRIBUTING.md").read_text()
+    noxfile = (ROOT / "noxfile.py").read_text()
+    sessions = re.findall(
+        r"^@nox\.session\(.*default=False\)\ndef (\w+)", noxfile, re.MULTILINE
+    )
+
+    assert sessions
+    for session in sessions:
+        assert re.search(
+            rf"^\.venv/bin/nox -s .*\b{session}\b", contributing, re.MULTILINE
+        )

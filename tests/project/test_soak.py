@@ -1,4 +1,4 @@
-"""Some hundred handshakes of every kind leave nothing behind."""
+"""Some hundred handshakes of every kind leave nothing open."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
     reason="needs /proc and the benchmarks: run it in a clone, on Linux",
 )
 async def test_nothing_is_left() -> None:
-    """Good, refused, reset and aborted: tasks, descriptors and memory return."""
+    """Tasks, descriptors and memory return to where they were before.
+
+    The handshakes succeed, are refused, reset or cancelled.
+    """
     command = [sys.executable, "-X", "dev", str(BENCHMARKS / "soak.py"), "400"]
     result = await trio.run_process(
         command, capture_stdout=True, stderr=subprocess.STDOUT, check=False

@@ -16,7 +16,6 @@ from trio_upgrade._server.deadlines import Deadlines
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from trio_upgrade._server.connection_task import ConnectionTask
 from trio_upgrade._server.deadlines import DeadlineQueue
 
 LIMITS = Limits(header_timeout=10, keep_alive_timeout=5, response_timeout=20)

@@ -1,6 +1,6 @@
-"""A WebSocket echo and a page on uvicorn, with h11 and asyncio's own loop.
+"""A WebSocket echo and an ordinary response by uvicorn, with h11 and asyncio's own loop.
 
-python benchmarks/peers/uvicorn_echo.py PORT
+python benchmarks/compare/peers/uvicorn_echo.py PORT
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ async def app(
     receive: Callable[[], Awaitable[dict[str, Any]]],
     send: Callable[[dict[str, Any]], Awaitable[None]],
 ) -> None:
-    """Echo, or give the page."""
+    """Echo on a WebSocket, respond to a request."""
     if scope["type"] == "http":
         start = {"type": "http.response.start", "status": 200, "headers": FIELDS}
         await send(start)

@@ -1,4 +1,4 @@
-"""The programs that are compared: where they are, how they start, what they use."""
+"""The programs that are compared: how they are found, started and measured."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .load import HOST, ServerError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PEERS = Path(__file__).with_name("peers")
 # Seconds until a program listens, or ends.
 BOUND = 15
@@ -54,14 +54,17 @@ stream {{ server {{
 
 
 class Cores(NamedTuple):
-    """The server's core and the load's, None where a process cannot choose."""
+    """The core of the server and the core of the load generator.
+
+    None if this platform does not let a process choose.
+    """
 
     server: int | None
     load: int | None
 
     @classmethod
     def find(cls) -> Cores:
-        """Take the first two that this process may use; one, if there is one."""
+        """Take the first two cores that this process may use, or the only one."""
         if sys.platform != "linux":
             return cls(None, None)
         allowed = sorted(os.sched_getaffinity(0))
@@ -70,7 +73,7 @@ class Cores(NamedTuple):
 
 @contextmanager
 def pinned(core: int | None) -> Iterator[None]:
-    """Run on this core meanwhile; what is started here inherits it."""
+    """Run on this core during the block; processes started in it inherit the core."""
     if core is None or sys.platform != "linux":
         yield
         return
@@ -83,13 +86,13 @@ def pinned(core: int | None) -> Iterator[None]:
 
 
 class Calm:
-    """Waits for moments in which nobody else takes from the cores, within bounds.
+    """Waits, for a limited time, until no other work uses the cores.
 
-    A busy neighbour, of a virtual machine, too, is seen by a loop that takes longer than
-    it ever did; the counters of stolen time do not tell of all.
+    Other work, also that of other virtual machines, is noticed when a loop takes longer
+    than its best time so far. The counters of stolen time do not show all of it.
     """
 
-    # Seconds of waiting for one moment; how much longer the loop may take.
+    # The longest wait, in seconds; and the factor from the best time that is still calm.
     MOST, SLACK = 1.0, 1.15
 
     def __init__(self, cores: Cores, patience: float) -> None:
@@ -99,7 +102,7 @@ class Calm:
         self._least = float("inf")
 
     def wait(self) -> None:
-        """Return as soon as all is calm, or when it took too long."""
+        """Return as soon as all cores are calm, or after the longest wait."""
         began = time.monotonic()
         while not self._calm():
             took = time.monotonic() - began
@@ -123,19 +126,19 @@ class Calm:
 
 
 def environment() -> dict[str, str]:
-    """What programs are started with: the clone's library, and compiled modules kept."""
+    """Return the environment of programs: the clone's library, and .pyc files kept."""
     kept = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
     return kept | {"PYTHONPATH": str(ROOT)}
 
 
 class Program:
-    """A server or a relay, in a process of its own, that listens at ``port``."""
+    """A server or a relay in its own process, which listens at ``port``."""
 
     def __init__(self, command: tuple[str, ...], core: int | None) -> None:
         with socket.socket() as sock:
             sock.bind((HOST, 0))
             self.port: int = sock.getsockname()[1]
-        # What shares the load's core with the load, behind a relay.
+        # The server behind a relay, which shares the load generator's core.
         self.beside: Program | None = None
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - stop() closes it
         self._folder = tempfile.TemporaryDirectory()
@@ -151,7 +154,7 @@ class Program:
             raise
 
     def _configure(self, command: tuple[str, ...]) -> list[str]:
-        """Put the port, and a file with the configuration, into the command."""
+        """Put the port, or the path of a configuration file, into the command."""
         name, *rest = command
         folder = self._folder.name
         values = {"port": self.port, "folder": folder, "modules": ""}
@@ -175,10 +178,10 @@ class Program:
             time.sleep(0.02)
         self._log.seek(0)
         said = self._log.read().decode(errors="replace").strip().splitlines()
-        raise ServerError(f"does not listen: {(said or ['it says nothing'])[-1]}")
+        raise ServerError(f"does not listen: {(said or ['no message'])[-1]}")
 
     def stop(self) -> None:
-        """End it; no use to be kind."""
+        """Kill the process: it has nothing to lose."""
         self._process.kill()
         self._process.wait()
         self._log.close()
@@ -191,10 +194,10 @@ class Program:
         self.stop()
 
     def cpu(self) -> float | None:
-        """The CPU seconds that it has used; None where there is no /proc."""
+        """The CPU seconds that the process has used; None without /proc."""
         folder = Path(f"/proc/{self._process.pid}")
         try:
-            # In nanoseconds; the other file counts ticks of 10 ms.
+            # schedstat counts nanoseconds, stat only ticks of 10 ms.
             tasks = [path.read_text() for path in folder.glob("task/*/schedstat")]
             if tasks:
                 return sum(int(text.split()[0]) for text in tasks) / 1e9
@@ -204,7 +207,7 @@ class Program:
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def memory(self) -> int | None:
-        """The bytes that it has, shared ones by share; None where there is no /proc."""
+        """The bytes of its memory, shared pages divided by users; None without /proc."""
         folder = Path(f"/proc/{self._process.pid}")
         for name, field in (("smaps_rollup", "Pss"), ("status", "VmRSS")):
             with suppress(OSError):
@@ -217,7 +220,7 @@ class Program:
 
 
 def load_stream_module(program: str) -> str:
-    """Return the line that nginx needs for ``stream``, if it was not compiled in."""
+    """Return the line that loads nginx's stream module, "" if it is compiled in."""
     said = subprocess.run([program, "-V"], capture_output=True, check=True).stderr
     prefix = re.search(r"--modules-path=(\S+)", said.decode())
     module = Path(prefix[1] if prefix else "", "ngx_stream_module.so")
@@ -227,12 +230,16 @@ def load_stream_module(program: str) -> str:
 
 
 def find(name: str) -> str:
-    """Return a program's path; nginx and HAProxy are not on everybody's."""
+    """Return a program's path; nginx and HAProxy may be outside the user's PATH."""
     return shutil.which(name) or shutil.which(name, path="/usr/sbin:/sbin") or name
 
 
 def missing(needed: str) -> str:
-    """Say why this peer cannot be compared, or nothing: a program, or a Python module."""
+    """Return why a peer cannot be compared, "" if it can.
+
+    Args:
+        needed: ``program:NAME``, ``module:NAME`` for a Python module, or "".
+    """
     if not needed:
         return ""
     kind, _, name = needed.partition(":")

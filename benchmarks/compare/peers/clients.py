@@ -1,10 +1,10 @@
-"""Make handshakes with one of several clients; print how many, and what they took.
+"""Make handshakes with one of several clients; print how many, and their cost.
 
-    python benchmarks/peers/clients.py CLIENT PORT PROTOCOL SECONDS TASKS
+    python benchmarks/compare/peers/clients.py CLIENT PORT PROTOCOL SECONDS TASKS
 
-Printed are the handshakes, the seconds and the CPU seconds. ``echo`` is: connect,
-upgrade, 16 bytes echoed, end. ``websocket`` stops at the 101, but for the close
-handshake, which the WebSocket clients make.
+Prints the handshakes, the seconds and the CPU seconds as JSON. ``echo`` means: connect,
+upgrade, have 16 bytes echoed, end. ``websocket`` ends after the 101; the WebSocket
+clients also make their close handshake.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ CLIENTS = {
 
 
 async def talk(stream: UpgradedStream | trio.SocketStream, protocol: str) -> None:
-    """Do what comes after the switch, to the end."""
+    """Do everything after the switch, until the end of the stream."""
     if protocol == "echo":
         await stream.send_all(SIXTEEN)
         got = 0
@@ -108,10 +108,10 @@ async def talk(stream: UpgradedStream | trio.SocketStream, protocol: str) -> Non
 
 
 async def main(name: str, port: int, protocol: str, seconds: float, tasks: int) -> None:
-    """Run the tasks, on the loop that the client is for."""
+    """Run the tasks, on Trio or asyncio as the client needs it."""
     client = CLIENTS[name]()
     operations = 0
-    # As much again to get warm, uncounted.
+    # The same time again before it, to get warm, does not count.
     start = time.perf_counter() + seconds
     began = cpu = 0.0
 

@@ -1,6 +1,6 @@
-"""A server that is abused, in a process of its own, and what is measured of it.
+"""The server that is abused, in its own process, and how it is measured.
 
-python benchmarks/target.py DESCRIPTORS
+python benchmarks/abuse/target.py DESCRIPTORS
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ MIB = 1024 * 1024
 BIG = 64 * MIB
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 OFFER = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n"
-# Short, so that all of this is.
+# Short, so that the whole program is short.
 LIMITS = Limits(
     header_timeout=3,
     keep_alive_timeout=20,
@@ -49,21 +49,25 @@ LIMITS = Limits(
     linger=0.5,
 )
 PROBE_SECONDS = 2.0
+# Bytes that the server may grow by, and by more for each upgraded connection.
 MOST_GROWTH = 8 * MIB
 MOST_EACH = 8 * 1024
+# Seconds that a request of the honest peer may take, as a 99th percentile.
 MOST_P99 = 0.1
+# Seconds that a hostile peer may stay after its deadline.
 SLACK = 1.0
+# The share of its throughput that the honest peer has to keep.
 LEAST_SHARE = 0.9
 # A busy machine can make one measurement of throughput fail.
 TRIES = 3
 
 ################################################################
-# The server, in a process of its own
+# The server, in its own process
 ################################################################
 
 
 async def echo(_request: Request, stream: UpgradedStream, _head: bytes) -> None:
-    """Echo whatever comes."""
+    """Echo all bytes."""
     await pipe(stream, stream)
 
 
@@ -99,7 +103,7 @@ async def serve(descriptors: int) -> None:
 
 
 class Target:
-    """The server process, seen from outside."""
+    """The server's process, measured from outside."""
 
     def __init__(self, process: trio.Process, port: int, log: IO[bytes]) -> None:
         self.port = port
@@ -109,22 +113,22 @@ class Target:
 
     @property
     def memory(self) -> int:
-        """The bytes that it has in memory."""
+        """The bytes of memory that the server has."""
         with open(f"/proc/{self._process.pid}/statm") as statm:
             return int(statm.read().split()[1]) * resource.getpagesize()
 
     @property
     def descriptors(self) -> int:
-        """How many it has open."""
+        """The number of descriptors that the server has open."""
         return len(os.listdir(f"/proc/{self._process.pid}/fd"))
 
     def read_log(self) -> list[bytes]:
-        """Return the lines that it has logged."""
+        """Return the lines that the server has logged."""
         self._log.seek(0)
         return self._log.readlines()
 
     async def watch(self) -> None:
-        """Keep the peak of its memory up to date, until cancelled."""
+        """Keep the peak of the memory up to date, until cancelled."""
         while True:
             self.peak = max(self.peak, self.memory)
             await trio.sleep(0.02)
@@ -144,7 +148,7 @@ class Target:
 
 
 class Verdict:
-    """What is wrong with a row, and what is worth saying."""
+    """The faults that a row found, and notes that are printed beside it."""
 
     def __init__(self) -> None:
         self.faults: list[str] = []
@@ -155,12 +159,12 @@ class Verdict:
         self.upgraded = 0
 
     def check(self, held: bool, fault: str) -> None:
-        """Note a fault unless it held."""
+        """Record a fault unless ``held``."""
         if not held:
             self.faults.append(fault)
 
     def gone(self, seconds: float, deadline: float) -> None:
-        """Take in when a bad peer was gone."""
+        """Record after how many seconds a hostile peer was gone."""
         self.latest = max(self.latest, seconds)
         self.check(
             seconds <= deadline + SLACK,
@@ -170,7 +174,7 @@ class Verdict:
 
 @asynccontextmanager
 async def start_target(descriptors: int = 0) -> AsyncIterator[Target]:
-    """Run a server."""
+    """Run a server, with at most this many descriptors unless 0."""
     command = [sys.executable, __file__, str(descriptors)]
     with tempfile.TemporaryFile() as log:
         process = await trio.lowlevel.open_process(

@@ -1,6 +1,6 @@
-"""websockets' echo, and a page.
+"""A WebSocket echo and an ordinary response by websockets.
 
-python benchmarks/peers/websockets_echo.py PORT
+python benchmarks/compare/peers/websockets_echo.py PORT
 """
 
 from __future__ import annotations
@@ -9,17 +9,17 @@ import asyncio
 import sys
 from http import HTTPStatus
 
-from websockets.asyncio.server import Request, Response, ServerHTTP, serve
+from websockets.asyncio.server import Request, Response, ServerConnection, serve
 
 
-async def echo(socket: ServerHTTP) -> None:
-    """Echo whatever comes."""
+async def echo(socket: ServerConnection) -> None:
+    """Echo all messages."""
     async for message in socket:
         await socket.send(message)
 
 
-def page(socket: ServerHTTP, request: Request) -> Response | None:
-    """Give the page to those that do not offer a switch."""
+def page(socket: ServerConnection, request: Request) -> Response | None:
+    """Respond to requests that do not offer an upgrade."""
     if "Upgrade" in request.headers:
         return None
     return socket.respond(HTTPStatus.OK, "okay\n")

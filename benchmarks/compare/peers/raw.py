@@ -1,8 +1,8 @@
-"""The other end of relays and clients: an echo without HTTP behind its first answer.
+"""The server for relays and clients: it sends a 101, then echoes, on raw sockets.
 
-    python benchmarks/peers/raw.py PORT
+    python benchmarks/compare/peers/raw.py PORT
 
-A WebSocket client gets its key's answer and, whatever it sends, a close frame.
+A WebSocket client gets the answer to its key and, after its first bytes, a close frame.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ BUFFER = bytearray(262144)
 VIEW = memoryview(BUFFER)
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 
-# Yields what it waits for.
+# Yields the event that it waits for.
 Task: TypeAlias = Generator[int, None, None]
 
 

@@ -1,25 +1,25 @@
-"""Abuse a server, and see whether anybody else notices.
+"""Abuse a server, and measure whether an honest peer notices.
 
     python -m benchmarks.abuse [ROW...]
 
-Everything is on the loopback interface and stops by itself, in about a minute. Each row
-of the table is one abuse, by the first word of its name if only some are wanted. A server
-of its own process is abused, while another process makes ordinary requests on one
-connection. *Held* means that
+Everything is on the loopback interface and ends by itself, in about a minute. Each row of
+the table is one abuse: a function of abuses.py. Give function names to run only those
+rows. The abused server runs in its own process, while another process, the honest peer,
+makes ordinary requests on one connection. *Held* means that
 
-- those have a 99th percentile under 100 ms, or three times what it is alone;
-- the server's memory grew by at most 8 MiB at any time, and by 16 KiB for each upgraded
-  connection that is open, which is no abuse but a customer;
-- every bad peer was gone one second after its deadline, at the latest;
+- the requests of the honest peer have a 99th percentile under 100 ms, or under three
+  times the one without abuse;
+- the server's memory never grew by more than 8 MiB, plus 8 KiB for each upgraded
+  connection that is open: such a connection is a customer, not an abuse;
+- every hostile peer was gone at most one second after its deadline;
 - the server has as many descriptors afterwards as before;
 
-and what the row says besides. The exit status is 1 if a row fell. Needs Linux's /proc.
+and whatever else the row checks. The exit status is 1 if a row fell. Needs Linux's /proc.
 """
 
 from __future__ import annotations
 
 import resource
-import sys
 
 import trio
 
@@ -36,7 +36,7 @@ from .target import (
 
 
 async def run_row(row: Row) -> tuple[Verdict, float]:
-    """Run a row; return what came of it, and by how many bytes the memory grew."""
+    """Run a row; return its verdict, and by how many bytes the memory grew."""
     verdict = Verdict()
     descriptors = 64 if row is exhaustion else 0
     async with start_target(descriptors) as target:
@@ -58,7 +58,8 @@ async def run_row(row: Row) -> tuple[Verdict, float]:
     allowed = MOST_GROWTH + verdict.upgraded * MOST_EACH
     verdict.check(growth <= allowed, "too much memory")
     verdict.check(
-        verdict.p99 <= max(MOST_P99, 3 * verdict.p99_alone), "the others noticed"
+        verdict.p99 <= max(MOST_P99, 3 * verdict.p99_alone),
+        "the honest peer noticed",
     )
     return verdict, growth
 
@@ -83,7 +84,3 @@ async def main(names: list[str]) -> int:
             flush=True,
         )
     return 1 if fell else 0
-
-
-if __name__ == "__main__":
-    sys.exit(trio.run(main, sys.argv[1:]))

@@ -1,4 +1,4 @@
-// Node's server as its documentation has it.  node node_echo.js PORT
+// Node's server, written as in its documentation.  node node_echo.js PORT
 'use strict';
 const http = require('node:http');
 

@@ -1,4 +1,4 @@
-"""What was measured, as a Markdown table and as a picture of the ratios."""
+"""The results, as Markdown tables and as a picture of the ratios."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from html import escape
 
 OURS, NODE, NOTHING = "trio_upgrade", "Node", "-"
-# From this share of its core on, the load generator is what limits the rate.
+# If the load generator uses at least this share of its core, it limits the rate.
 LIMIT = 0.9
-# What the picture shows: factors from Node's figure.
+# The range of the picture, as factors of Node's figure.
 LEAST, MOST = 1 / 8, 8.0
 LEFT, WIDTH, LINE = 250, 460, 26
 
@@ -21,7 +21,7 @@ class Row:
     peer: str
     value: float
     cpu: float | None = None
-    # The share of a core that the load generator took.
+    # The share of a core that the load generator used.
     load: float | None = None
     spread: float | None = None
 
@@ -32,7 +32,7 @@ class Result:
 
     title: str
     rows: list[Row] = field(default_factory=list)
-    # What CPU is given in, and the factor from seconds per operation.
+    # The unit of the CPU column, and the factor from seconds per operation.
     cpu_unit: str = ""
     cpu_factor: float = 1e6
     less_is_better: bool = False
@@ -56,7 +56,7 @@ class Result:
 
 
 def number(value: float | None) -> str:
-    """Write three digits at least, and no more after the point than tell anything."""
+    """Format a number with three digits, or with more if it is 1,000 or larger."""
     if value is None:
         return NOTHING
     digits = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2
@@ -64,7 +64,7 @@ def number(value: float | None) -> str:
 
 
 def share(value: float | None) -> str:
-    """Write a percentage."""
+    """Format a percentage."""
     return NOTHING if value is None else f"{value:.0%}".replace("%", " %")
 
 
@@ -84,7 +84,7 @@ def summary(results: list[Result]) -> str:
             + (f" ({number(result.cpu_ratio(row))})" if row.cpu is not None else "")
             for row in others
         )
-        # The load has no core left: then the rates are its own.
+        # With its core used up, the load generator determines the rates.
         node = result.row(NODE)
         limited = any((row.load or 0) >= LIMIT for row in (ours, node) if row)
         mark = " †" if limited else ""
@@ -96,7 +96,7 @@ def summary(results: list[Result]) -> str:
 
 
 def full(results: list[Result]) -> str:
-    """Make the table with everything, one part for each figure."""
+    """Make the tables with all figures, one section for each."""
     lines: list[str] = []
     for result in results:
         lines += [f"### {result.title}", ""]
@@ -143,13 +143,13 @@ line { stroke: #d0d7de; } .one { stroke: #6e7781; stroke-width: 2; }
 
 
 def place(factor: float) -> float:
-    """Return the x of a factor, on a logarithmic scale that ends at both sides."""
+    """Return the x of a factor, on a logarithmic scale that is cut at both ends."""
     factor = min(max(factor, LEAST), MOST)
     return LEFT + WIDTH * math.log(factor / LEAST) / math.log(MOST / LEAST)
 
 
 def picture(results: list[Result]) -> str:
-    """Draw how many times better than Node everybody is; right is better everywhere."""
+    """Draw how many times better than Node each peer is; right is always better."""
     shown = [result for result in results if result.row(NODE) and result.row(OURS)]
     height = 66 + LINE * len(shown)
     right = LEFT + WIDTH

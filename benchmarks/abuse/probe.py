@@ -1,10 +1,10 @@
-"""The well-behaved peer of the other programs here; it needs nothing but Python.
+"""The honest peer of a server that is abused; it needs nothing but Python.
 
-python benchmarks/probe.py PORT OFFER SECONDS
+python benchmarks/abuse/probe.py PORT OFFER SECONDS
 
-Makes requests on one connection, one after the other, or switches with the head OFFER,
-in hexadecimal, and has bytes echoed. Prints how many there were in a second, and the 99th
-percentile of the seconds that one took, as JSON.
+Makes requests on one connection, one after the other. With an OFFER (a request with its
+header section, in hexadecimal) it switches first, and has bytes echoed instead. Prints as
+JSON the operations per second, and the 99th percentile of the seconds of one operation.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
 def probe(port: int, offer: bytes, seconds: float) -> tuple[float, float]:
-    """Return the rate, and the 99th percentile."""
+    """Return operations per second, and the 99th percentile of their seconds."""
     ask, answer = (b"echo", b"echo") if offer else (GET, b"\r\n\r\n0")
     took: list[float] = []
     with socket.create_connection(("127.0.0.1", port)) as sock:
@@ -36,7 +36,7 @@ def probe(port: int, offer: bytes, seconds: float) -> tuple[float, float]:
 
 
 def receive_until(sock: socket.socket, marker: bytes) -> None:
-    """Receive until this has come."""
+    """Receive until the data ends with the marker."""
     got = b""
     while not got.endswith(marker):
         chunk = sock.recv(65536)

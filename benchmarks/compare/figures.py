@@ -1,4 +1,4 @@
-"""Which figures are compared, of whom, and how each is measured once."""
+"""The figures that are compared, the peers of each, and how one measurement is made."""
 
 from __future__ import annotations
 
@@ -24,16 +24,17 @@ PYTHON = sys.executable
 
 
 class Sample(NamedTuple):
-    """One peer, measured once."""
+    """One measurement of one peer."""
 
     value: float
-    # CPU seconds per operation, of the peer; the share of a core that the load took.
+    # The peer's CPU seconds per operation; the share of a core that the load generator
+    # used.
     cpu: float | None = None
     load: float | None = None
 
 
 class Peer(NamedTuple):
-    """Who is compared, and what has to be there for it."""
+    """A program that is compared, and the program or module that it needs."""
 
     name: str
     command: tuple[str, ...]
@@ -42,12 +43,12 @@ class Peer(NamedTuple):
 
 
 def python_peer(file: str, *words: str) -> tuple[str, ...]:
-    """Return a command; ``{port}`` is filled in."""
+    """Return a command for Python; ``{port}`` is replaced when it is started."""
     return (PYTHON, str(PEERS / file), *(words or ["{port}"]))
 
 
 def node_peer(file: str, *words: str) -> tuple[str, ...]:
-    """Return a command of Node's."""
+    """Return a command for Node."""
     return (find("node"), str(PEERS / file), *(words or ["{port}"]))
 
 
@@ -64,7 +65,7 @@ SOCKETS = [
     ),
     Peer("uvicorn", python_peer("uvicorn_echo.py"), "module:uvicorn", WEBSOCKET),
 ]
-# These two switch to whatever is offered, and know nothing of WebSocket.
+# These two switch to any protocol that is offered, and do not implement WebSocket.
 SWITCHERS = [peer._replace(offer=WEBSOCKET) for peer in SERVERS[:2]]
 RELAYS = [
     Peer(OURS, python_peer("relay.py")),
@@ -83,7 +84,7 @@ SOCKET_CLIENTS = [
     Peer("websockets", python_peer("clients.py", "websockets"), "module:websockets"),
 ]
 IMPORTS = [
-    # All of it: by itself the package imports nothing before it is used.
+    # Import every name: the package imports a module only when a name of it is used.
     Peer(OURS, (PYTHON, "-c", "from trio_upgrade import *")),
     Peer(NODE, (find("node"), "-e", "require('node:http')"), "program:node"),
     Peer("Trio + h11", (PYTHON, "-c", "import trio, h11")),
@@ -98,49 +99,49 @@ IMPORTS = [
 ]
 
 Work: TypeAlias = "Callable[[int, float], Tally]"
-# From a peer, what was opened for it, the seconds and the cores.
+# Takes a peer, the program that was started for it, the seconds and the cores.
 Measure: TypeAlias = "Callable[[Peer, Program | None, float, Cores], Sample]"
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A part of the comparison."""
+    """One figure of the comparison."""
 
     title: str
     peers: list[Peer]
     measure: Measure
-    # What has to run for each peer, if anything: from the peer and the cores.
+    # Starts the program that has to run for each peer, if any.
     start: Callable[[ExitStack, Peer, Cores], Program] | None = None
     cpu_unit: str = "CPU µs/op"
     cpu_factor: float = 1e6
     less_is_better: bool = False
-    # How many of the rounds there are.
+    # The share of the plan's rounds that are made.
     share: float = 1
-    # Whether peers are measured once for nothing before the first round.
+    # Whether each peer is loaded once, without being measured, before the first round.
     warm: bool = False
     note: str = ""
 
 
 def start_server(stack: ExitStack, peer: Peer, cores: Cores) -> Program:
-    """Start one that is asked by the load; see that it works."""
+    """Start a server for the load generator, and check that it works."""
     program = stack.enter_context(Program(peer.command, cores.server))
     load.check(program.port, peer.offer)
     return program
 
 
 def start_relay(stack: ExitStack, peer: Peer, cores: Cores) -> Program:
-    """Start a relay, and an echo behind it that shares the load's core."""
+    """Start a relay, and an echo server behind it on the load generator's core."""
     raw = stack.enter_context(Program(python_peer("raw.py"), cores.load))
     command = (*peer.command, str(raw.port))
     program = stack.enter_context(Program(command, cores.server))
     program.beside = raw
-    # Not by its end: a half-close through nginx loses what is under way.
+    # Not check(), which half-closes: through nginx that loses bytes in transit.
     load.switch(program.port, ECHO).close()
     return program
 
 
 def start_raw(stack: ExitStack, _peer: Peer, cores: Cores) -> Program:
-    """Start what clients are let loose on."""
+    """Start the server that clients are measured on."""
     return stack.enter_context(Program(python_peer("raw.py"), cores.load))
 
 
@@ -153,7 +154,7 @@ def by_load(
     *,
     together: bool = False,
 ) -> Sample:
-    """Load a server from here."""
+    """Load a server from this process."""
     assert program is not None
     programs = [program, program.beside] if program.beside else [program]
     before = [each.cpu() for each in programs]
@@ -173,7 +174,10 @@ def by_load(
 def by_client(
     protocol: str, peer: Peer, program: Program | None, seconds: float, cores: Cores
 ) -> Sample:
-    """Let a client load the raw server; longer, as each time it has to get warm."""
+    """Let a client load the raw server.
+
+    For twice the seconds: each time it is a new process that has to get warm.
+    """
     assert program is not None
     seconds *= 2
     before = program.cpu()
@@ -188,7 +192,7 @@ def by_client(
         )
     if done.returncode:
         said = done.stderr.decode(errors="replace").strip().splitlines()
-        raise ServerError(f"ended: {(said or ['it says nothing'])[-1]}")
+        raise ServerError(f"ended: {(said or ['without a message'])[-1]}")
     operations, took, cpu = json.loads(done.stdout)
     after = program.cpu()
     used = None if before is None or after is None else (after - before) / took
@@ -202,10 +206,10 @@ def memory(
     _seconds: float,
     cores: Cores,
 ) -> Sample:
-    """Measure the KB that one idle connection takes."""
+    """Measure how many KB one idle connection takes."""
     assert program is not None
     with ExitStack() as stack, pinned(cores.load):
-        # What is only there once is there afterwards.
+        # The first connections make everything that is made once and kept.
         load.hold(stack, program.port, 50, peer.offer)
         time.sleep(0.3)
         before = program.memory()
@@ -213,18 +217,18 @@ def memory(
         time.sleep(0.3)
         after = program.memory()
     if before is None or after is None:
-        raise ServerError("its memory cannot be seen here")
+        raise ServerError("its memory cannot be measured here")
     return Sample((after - before) / 1000 / connections)
 
 
 def starting(
     peer: Peer, _program: Program | None, _seconds: float, cores: Cores
 ) -> Sample:
-    """Measure the milliseconds of a program that only imports."""
+    """Measure how many milliseconds a program takes that only imports."""
     with pinned(cores.server):
         began = time.perf_counter()
-        # Its output is awaited, which ends with it: to wait for the program under a
-        # timeout is to look for it each 50 ms.
+        # Wait for the end of its output.  To wait for the process with a timeout would
+        # poll every 50 ms, which is too coarse.
         subprocess.run(
             peer.command,
             env=environment(),
@@ -236,12 +240,12 @@ def starting(
 
 
 def relayed(port: int, seconds: float) -> Tally:
-    """Flood one connection, and close it without the half-close that nginx cuts."""
+    """Flood one connection, and close it without a half-close: nginx loses bytes then."""
     return load.megabytes(port, seconds, 1, half_close=False)
 
 
 def figures(idle: int) -> list[Figure]:
-    """Return all of them; this many idle connections are opened for their memory."""
+    """Return all figures; ``idle`` connections are opened to measure their memory."""
     per_gb = {"cpu_unit": "CPU s/GB", "cpu_factor": 1e3}
     return [
         Figure(
@@ -258,7 +262,8 @@ def figures(idle: int) -> list[Figure]:
             partial(by_load, partial(load.round_trips, connections=1), together=True),
             start_server,
             warm=True,
-            note="64 bytes; server and load share a core, or waking it is all there is.",
+            note="64 bytes; server and load share a core: on two cores, the figure would "
+            "mostly be the time to wake a core.",
         ),
         Figure(
             "round trips/s, 32 connections",
@@ -285,16 +290,16 @@ def figures(idle: int) -> list[Figure]:
             cpu_unit="",
             less_is_better=True,
             share=0.01,
-            note=f"{idle:,} upgraded connections; WebSocket where a peer has only that.",
+            note=f"{idle:,} upgraded connections; WebSocket if a peer has only that.",
         ),
         Figure(
             "GET requests/s",
-            # websockets closes after a page.
+            # Not websockets: it closes the connection after each ordinary response.
             [*SERVERS, SOCKETS[0], SOCKETS[2]],
             partial(by_load, load.requests),
             start_server,
             warm=True,
-            note="16 kept connections.",
+            note="16 keep-alive connections.",
         ),
         Figure(
             "WebSocket switches/s",
@@ -303,7 +308,7 @@ def figures(idle: int) -> list[Figure]:
             start_server,
             warm=True,
             note="16 at a time: connect, upgrade, end. The first two only switch; the "
-            "WebSocket libraries also check a key, and set up frames.",
+            "WebSocket libraries also check a key and prepare for frames.",
         ),
         Figure(
             "relay, MB/s",
@@ -311,8 +316,8 @@ def figures(idle: int) -> list[Figure]:
             partial(by_load, relayed),
             start_relay,
             warm=True,
-            note="1 connection, flooded both ways; the echo behind it shares the load's "
-            "core. HAProxy and nginx in TCP mode.",
+            note="1 connection, flooded both ways; the echo server behind the relay "
+            "shares the load's core. HAProxy and nginx in TCP mode.",
             **per_gb,  # type: ignore[arg-type]
         ),
         Figure(
@@ -321,7 +326,8 @@ def figures(idle: int) -> list[Figure]:
             partial(by_client, "echo"),
             start_raw,
             share=0.3,
-            note="8 at a time, against a server of raw sockets, which is the load here.",
+            note="8 at a time, against a server of raw sockets, which is the load in "
+            "this figure.",
         ),
         Figure(
             "client: WebSocket/s",
@@ -330,7 +336,7 @@ def figures(idle: int) -> list[Figure]:
             start_raw,
             share=0.3,
             note="8 at a time. The first two end after the 101; the WebSocket libraries "
-            "check a key, and say goodbye.",
+            "check a key, and make the close handshake.",
         ),
         Figure(
             "ms to start and import",

@@ -1,7 +1,7 @@
 """The load generator: raw sockets and a selector, so that it costs less than any server.
 
-Every function runs in the calling process for about so many seconds, on the loopback
-interface, and returns a Tally; what a server does wrong is an exception.
+Every kind of load runs in the calling process for about the given seconds, on the
+loopback interface, and returns a Tally. A server's mistake raises a ServerError.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ WEBSOCKET = (
     b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
     b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
 )
-# A masked binary message of five bytes, and what a WebSocket echo makes of it.
+# A masked binary message of five bytes, and the echo of it, which is not masked.
 FRAME, ECHOED_FRAME = b"\x82\x85\0\0\0\0hello", b"\x82\x05hello"
 SIXTEEN = b"sixteen bytes it"
 MESSAGE = b"m" * 64
@@ -33,12 +33,12 @@ CHUNK = memoryview(b"c" * 65536)
 PATIENCE = 5
 BOTH = selectors.EVENT_READ | selectors.EVENT_WRITE
 
-# Yields a socket to wait for until it can be read.
+# Yields the socket that has to be readable before the task can go on.
 Task: TypeAlias = "Generator[socket.socket, None, None]"
 
 
 class Tally(NamedTuple):
-    """What was done: how often, in how long, and the CPU seconds it took right here."""
+    """The number of operations, their seconds, and the load generator's CPU seconds."""
 
     operations: float
     seconds: float
@@ -46,18 +46,19 @@ class Tally(NamedTuple):
 
 
 class ServerError(Exception):
-    """The server did not do what it was asked for."""
+    """The server did not do its part."""
 
 
 _sources = itertools.cycle(range(1, 65))
 
 
 def dial(port: int) -> socket.socket:
-    """Connect; on loopback that is over at once, unless the backlog is full."""
+    """Connect; on loopback this does not wait, unless the backlog is full."""
     sock = socket.socket()
     sock.settimeout(PATIENCE)
     if sys.platform == "linux":
-        # One address has 28,000 ports, and each is unusable for a minute after its end.
+        # One address has 28,000 ports, and each is unusable for a minute after a
+        # connection (TIME_WAIT), so several addresses take turns.
         no_port = getattr(socket, "IP_BIND_ADDRESS_NO_PORT", 24)
         sock.setsockopt(socket.IPPROTO_IP, no_port, 1)
         sock.bind((f"127.0.0.{next(_sources)}", 0))
@@ -67,7 +68,7 @@ def dial(port: int) -> socket.socket:
 
 
 def receive_until(sock: socket.socket, marker: bytes) -> bytes:
-    """Receive from a blocking socket until this ends what came."""
+    """Receive from a blocking socket until the data ends with the marker."""
     got = b""
     while not got.endswith(marker):
         got += receive(sock)
@@ -75,7 +76,7 @@ def receive_until(sock: socket.socket, marker: bytes) -> bytes:
 
 
 def receive(sock: socket.socket) -> bytes:
-    """Receive what is there; it must not be the end."""
+    """Receive the next bytes; an end of stream is an error."""
     chunk = sock.recv(65536)
     if not chunk:
         raise ServerError("ended")
@@ -92,13 +93,13 @@ def switch(port: int, offer: bytes) -> socket.socket:
 
 
 def check(port: int, offer: bytes = ECHO) -> None:
-    """See that the server really switches and echoes, to the last byte and the end."""
+    """Check that the server switches, echoes every byte, and passes on the end."""
     with dial(port) as sock:
         sock.sendall(offer)
         receive_until(sock, b"\r\n\r\n")
         if offer == WEBSOCKET:
             sock.sendall(FRAME)
-            # Those that only switch echo the frame as it is.
+            # Servers that do not implement WebSocket echo the frame as it is.
             if receive_until(sock, b"hello") not in (FRAME, ECHOED_FRAME):
                 raise ServerError("does not echo")
             return
@@ -113,7 +114,7 @@ def check(port: int, offer: bytes = ECHO) -> None:
 
 
 def run(tasks: list[Task]) -> None:
-    """Run these until all are over."""
+    """Run these tasks until all have ended."""
     with selectors.DefaultSelector() as selector:
         for task in tasks:
             selector.register(next(task), selectors.EVENT_READ, task)
@@ -130,13 +131,13 @@ def run(tasks: list[Task]) -> None:
                     waiting -= 1
                 else:
                     if sock is not key.fileobj:
-                        # The old one is closed; its number may be the new one's.
+                        # The old socket is closed; the new one may have its number.
                         selector.unregister(key.fileobj)
                         selector.register(sock, selectors.EVENT_READ, key.data)
 
 
 def tally(tasks: Callable[[float, list[int]], list[Task]], seconds: float) -> Tally:
-    """Run the tasks that this makes from an end and a list of one counter."""
+    """Run the tasks that ``tasks`` makes, given their end and a list of one counter."""
     counter = [0]
     began, cpu = time.perf_counter(), time.process_time()
     run(tasks(began + seconds, counter))
@@ -146,9 +147,9 @@ def tally(tasks: Callable[[float, list[int]], list[Task]], seconds: float) -> Ta
 def handshakes(
     port: int, seconds: float, offer: bytes = ECHO, slots: int = 16
 ) -> Tally:
-    """Connect, upgrade, have 16 bytes echoed, half-close, see the end; again and again.
+    """Connect, upgrade, have 16 bytes echoed, half-close, read the end; repeatedly.
 
-    WebSocket servers are not asked to echo: the handshake stops at the 101.
+    WebSocket servers are not asked to echo: the operation ends after the 101.
     """
 
     def slot(end: float, counter: list[int]) -> Task:
@@ -181,7 +182,7 @@ def handshakes(
 
 
 def round_trips(port: int, seconds: float, connections: int) -> Tally:
-    """Have 64 bytes echoed at a time on each of these connections."""
+    """Have 64 bytes at a time echoed on each connection."""
 
     def talk(sock: socket.socket, end: float, counter: list[int]) -> Task:
         sock.setblocking(False)
@@ -201,7 +202,7 @@ def round_trips(port: int, seconds: float, connections: int) -> Tally:
 
 
 def requests(port: int, seconds: float, connections: int = 16) -> Tally:
-    """Make GET requests on kept connections; the answers are all of one length."""
+    """Make GET requests on keep-alive connections; all responses have one length."""
 
     def ask(sock: socket.socket, length: int, end: float, counter: list[int]) -> Task:
         sock.setblocking(False)
@@ -231,10 +232,10 @@ def requests(port: int, seconds: float, connections: int = 16) -> Tally:
 def megabytes(
     port: int, seconds: float, connections: int, *, half_close: bool = True
 ) -> Tally:
-    """Flood these connections in both directions; an operation is an echoed MB.
+    """Flood the connections in both directions; an operation is an echoed MB.
 
-    Without a half-close, for relays that cannot do it, the one connection is closed when
-    all has come back.
+    Without a half-close, for relays that cannot pass it on, the one connection is closed
+    when all bytes have come back.
     """
     sent = received = 0
     buffer = bytearray(262144)
@@ -273,6 +274,6 @@ def megabytes(
 
 
 def hold(stack: ExitStack, port: int, connections: int, offer: bytes = ECHO) -> None:
-    """Leave this many upgraded connections open, idle, until the stack is closed."""
+    """Open upgraded connections that stay idle until the stack is closed."""
     for _ in range(connections):
         stack.enter_context(switch(port, offer))

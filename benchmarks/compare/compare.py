@@ -1,21 +1,17 @@
-# /// script
-# requires-python = ">=3.11"
-# dependencies = ["trio-upgrade", "aiohttp", "websockets", "uvicorn"]
-# ///
 """Compare the library with Node and others, on this machine, in one run.
 
     python -m benchmarks.compare [--quick] [--write] [--only WORD]
 
-``nox -s bench`` runs it with its peers from PyPI; Node, HAProxy and nginx are compared
-where they are found. Everything is on the loopback interface and stops by itself, within
-four minutes, or one with ``--quick``.
+``nox -s bench`` installs the peers from PyPI and runs it. Node, HAProxy and nginx are
+compared if they are found. Everything is on the loopback interface and ends by itself,
+within four minutes, or within one with ``--quick``.
 
-Peers take turns, in an order that is reversed each round, the server on one core and the
-load generator on another. A rate is the median of the rounds. Beside it is the peer's own
-CPU time per operation, the least of the rounds, which is what a busy machine disturbs the
-least. Each measurement waits for a calm moment, but not for long. † marks rates that the
-load generator limits: servers differ by more than these show, and only their CPU time
-says by how much.
+Peers take turns, in an order that is reversed in each round. The server runs on one core,
+the load generator on another. A rate is the median of the rounds. Beside it is the peer's
+own CPU time per operation, the least of the rounds: a busy machine disturbs this figure
+least. Each measurement waits a short time for a calm moment. † marks rates that the load
+generator limits: there the servers differ by more than the rates show, and only their CPU
+times say by how much.
 """
 
 from __future__ import annotations
@@ -42,15 +38,16 @@ START, END = "<!-- benchmarks -->\n", "<!-- end of benchmarks -->\n"
 
 
 class Plan(NamedTuple):
-    """How much is done."""
+    """How much is measured, and for how long."""
 
     rounds: int
-    # Each round's, and those that Node gets to be warm before the first one.
+    # Seconds of a round; and of Node's load before its first round, for its compiler.
     seconds: float
     warm: float
+    # Idle connections that are opened to measure their memory.
     idle: int
-    # Seconds for everything, for machines where it would take longer, and those that may
-    # be spent waiting for calm besides.
+    # Seconds for the whole comparison, so that it ends in time on a slow machine too;
+    # and the seconds that it may additionally wait for calm moments.
     budget: float
     patience: float
 
@@ -61,14 +58,14 @@ FAULTS = (ServerError, OSError, subprocess.SubprocessError)
 
 
 def tell(line: str) -> None:
-    """Say where it is; the table is all that goes to stdout."""
+    """Print a line of progress to stderr: only the tables go to stdout."""
     print(line, file=sys.stderr, flush=True)
 
 
 def compare(figure: Figure, plan: Plan, cores: Cores, calm: Calm, end: float) -> Result:
-    """Measure one figure of everybody who is there; no new round after the end.
+    """Measure one figure of all peers that are found; start no round after the end.
 
-    What was waited for calm is not counted.
+    The time that was spent waiting for calm moments does not count.
     """
     samples: dict[Peer, list[Sample]] = {}
     result = Result(
@@ -100,7 +97,7 @@ def compare(figure: Figure, plan: Plan, cores: Cores, calm: Calm, end: float) ->
                 program = programs[peer]
                 try:
                     if figure.warm and not number:
-                        # A compiler at run time needs a while to be what it will be.
+                        # Node's just-in-time compiler needs some time to reach its speed.
                         warm = plan.warm if peer.name == NODE else plan.seconds
                         figure.measure(peer, program, warm, cores)
                     calm.wait()
@@ -116,7 +113,7 @@ def compare(figure: Figure, plan: Plan, cores: Cores, calm: Calm, end: float) ->
 
 
 def to_row(name: str, samples: Sequence[Sample]) -> Row:
-    """Boil the rounds down."""
+    """Make one row of all rounds of a peer."""
     values = [sample.value for sample in samples]
     value = statistics.median(values)
     loads = [sample.load for sample in samples if sample.load is not None]
@@ -130,12 +127,12 @@ def to_row(name: str, samples: Sequence[Sample]) -> Row:
 
 
 def page(results: list[Result]) -> str:
-    """Make the page of docs."""
+    """Make the text of docs/benchmarks.md."""
     text = (__doc__ or "").partition("\n\nPeers take turns")[2]
     return (
         "# Benchmarks\n\n"
-        "Made by `nox -s bench -- --write`, in one run on a machine with two cores and "
-        "noisy\nneighbours: read the ratios, not the figures; differences under 20 % "
+        "Made by `nox -s bench -- --write`, in one run on a machine with two cores that "
+        "other work\nused too: read the ratios, not the figures. Differences under 20 % "
         "mean nothing.\n\n"
         f"Peers take turns{text}\n![The ratios](benchmarks.svg)\n\n"
         f"{summary(results)}\n## All figures\n\n{full(results)}"
@@ -155,19 +152,25 @@ def write(results: list[Result]) -> None:
 def main(words: Sequence[str] | None = None) -> int:
     """Run the comparison; return 1 if the library itself failed somewhere."""
     parser = argparse.ArgumentParser(prog="benchmarks.compare")
-    parser.add_argument("--quick", action="store_true", help="under a minute, rougher")
-    parser.add_argument("--write", action="store_true", help=f"renew {PAGE} and README")
-    parser.add_argument("--only", default="", help="figures with this in their title")
+    parser.add_argument(
+        "--quick", action="store_true", help="less exact, in under a minute"
+    )
+    parser.add_argument(
+        "--write", action="store_true", help=f"write {PAGE} and the README's table"
+    )
+    parser.add_argument(
+        "--only", default="", help="only figures with this word in their title"
+    )
     options = parser.parse_args(words)
     if options.write and (options.only or options.quick):
         parser.error("--write needs a whole run")
     plan = QUICK if options.quick else WHOLE
     cores = Cores.find()
     if cores.server == cores.load:
-        tell("server and load share one core: the rates are of both together")
+        tell("server and load generator share one core: the rates are of both together")
     idle = min(plan.idle, allow_files(plan.idle + 200) - 200)
     wanted = [figure for figure in figures(idle) if options.only in figure.title]
-    # Peers cost about as much to start as three rounds of them.
+    # To start a peer takes about as long as three rounds of it.
     costs = [len(figure.peers) * (figure.share + 0.3) for figure in wanted]
     calm = Calm(cores, plan.patience)
     end = time.monotonic()
@@ -184,7 +187,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def allow_files(wanted: int) -> int:
-    """Raise the bound of descriptors to what is wanted; return what it is."""
+    """Raise the limit of descriptors to ``wanted`` if possible; return the limit."""
     try:
         import resource
     except ImportError:
@@ -194,7 +197,3 @@ def allow_files(wanted: int) -> int:
         soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     return soft
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -4,7 +4,7 @@ const http = require('node:http');
 const [, , port, protocol, seconds, tasks] = process.argv;
 const sixteen = Buffer.from('sixteen bytes it');
 const now = () => performance.now() / 1000;
-// As much again to get warm, uncounted.
+// The same time again before it, to get warm, does not count.
 const start = now() + Number(seconds);
 let began = 0;
 let cpu;

@@ -1,6 +1,6 @@
-"""Trio and h11 by hand, as little as an echo server can be: no deadline and no limit.
+"""An echo server by hand, with Trio and h11, as small as possible: no deadline, no limit.
 
-python benchmarks/peers/floor.py PORT
+python benchmarks/compare/peers/floor.py PORT
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ async def receive(
 
 
 async def answer(stream: trio.SocketStream) -> None:
-    """Answer requests until one of them offers an upgrade, then echo."""
+    """Respond to requests until one of them offers an upgrade, then echo."""
     http = h11.Connection(h11.SERVER)
     while isinstance(request := await receive(stream, http), h11.Request):
-        await receive(stream, http)  # no request of the load has a body
+        await receive(stream, http)  # the end: no request of the load has a body
         if (b"upgrade", b"echo") in request.headers:
             fields = [("Connection", "Upgrade"), ("Upgrade", "echo")]
             switch = h11.InformationalResponse(status_code=101, headers=fields)
@@ -48,7 +48,7 @@ async def answer(stream: trio.SocketStream) -> None:
 
 
 async def handle(stream: trio.SocketStream) -> None:
-    """Serve one connection; a peer that breaks off is none of ours."""
+    """Serve one connection; a reset or garbage by the peer ends it quietly."""
     async with stream:
         with suppress(trio.BrokenResourceError, h11.RemoteProtocolError):
             await answer(stream)

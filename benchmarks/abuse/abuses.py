@@ -1,4 +1,4 @@
-"""The abuses: each a row of what abuse.py prints, and its docstring the row's name."""
+"""The abuses. Each function is a row of the table, its docstring the name of the row."""
 
 from __future__ import annotations
 
@@ -12,10 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import trio
 
-from trio_upgrade import (
-    BadResponse,
-    open_upgrade,
-)
+from trio_upgrade import BadResponse, open_upgrade
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -39,7 +36,7 @@ Row: TypeAlias = "Callable[[Target, Verdict], Awaitable[None]]"
 
 
 async def read_to_the_end(stream: trio.SocketStream) -> bytes:
-    """Read until the server ends it, in whichever way; return the beginning."""
+    """Read until the server ends or resets the stream; return the first bytes."""
     got = b""
     with suppress(trio.BrokenResourceError):
         async for chunk in stream:
@@ -102,7 +99,7 @@ async def resets(target: Target, verdict: Verdict) -> None:
                 socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
             )
             await trio.aclose_forcefully(stream)
-            # Faster, it would measure how three programs share two processors.
+            # Without a pause this would measure how three programs share two processors.
             await trio.sleep(0.001)
 
     async with trio.open_nursery() as nursery:
@@ -111,7 +108,7 @@ async def resets(target: Target, verdict: Verdict) -> None:
         while done < 1000:
             await trio.sleep(0.02)
         nursery.cancel_scope.cancel()
-    verdict.notes.append(f"{done} of them")
+    verdict.notes.append(f"{done} times")
 
 
 async def idle_upgraded(target: Target, verdict: Verdict) -> None:
@@ -132,10 +129,10 @@ async def idle_upgraded(target: Target, verdict: Verdict) -> None:
                 nursery.start_soon(switch)
     _, verdict.p99 = await target.probe(OFFER)
     each = (target.memory - before) / len(streams)
-    verdict.check(each <= MOST_EACH, "they are too large")
+    verdict.check(each <= MOST_EACH, "a connection takes too much memory")
     verdict.upgraded = len(streams)
     verdict.notes.append(f"{each / 1024:.1f} KiB each")
-    verdict.check(target.descriptors >= len(streams), "some were closed")
+    verdict.check(target.descriptors >= len(streams), "some connections were closed")
     for stream in streams:
         await stream.aclose()
 
@@ -144,13 +141,15 @@ async def exhaustion(target: Target, verdict: Verdict) -> None:
     """descriptors exhausted"""
     streams = [await target.connect() for _ in range(200)]
     await trio.sleep(0.2)
-    verdict.check(target.descriptors >= 60, "they were not exhausted")
-    # One of them is a live one, which is already accepted.
+    verdict.check(target.descriptors >= 60, "descriptors were not exhausted")
+    # The first connection is already accepted, so it has to work all the time.
     took: list[float] = []
     for _ in range(200):
         began = trio.current_time()
         await streams[0].send_all(GET)
-        verdict.check(bool(await streams[0].receive_some()), "a live one was cut")
+        verdict.check(
+            bool(await streams[0].receive_some()), "a live connection was cut"
+        )
         took.append(trio.current_time() - began)
     verdict.p99 = statistics.quantiles(took, n=100)[-1]
     for stream in streams:
@@ -158,23 +157,23 @@ async def exhaustion(target: Target, verdict: Verdict) -> None:
     began = trio.current_time()
     async with await target.connect() as stream:
         await stream.send_all(GET)
-        verdict.check(bool(await stream.receive_some()), "it did not recover")
+        verdict.check(bool(await stream.receive_some()), "the server did not recover")
     recovered = trio.current_time() - began
     logged = len(target.read_log())
     verdict.check(logged == 1, f"{logged} lines in the log, not one")
     verdict.notes.append(f"recovered in {recovered:.2f} s")
-    verdict.check(recovered <= SLACK, "it recovered slowly")
+    verdict.check(recovered <= SLACK, "the server recovered slowly")
 
 
 async def non_readers(target: Target, verdict: Verdict) -> None:
-    """64 MiB and nobody reads"""
+    """64 MiB that are not read"""
 
     async def abuse(path: bytes) -> None:
         assert LIMITS.send_timeout is not None
         began = trio.current_time()
         async with await target.connect() as stream:
             await stream.send_all(GET.replace(b"/ ", path + b" ", 1))
-            # It does not read, and sees the reset all the same.
+            # poll() reports the reset without a read.
             poll = select.poll()
             poll.register(stream.socket.fileno(), 0)
             while not poll.poll(0):
@@ -191,7 +190,7 @@ async def non_readers(target: Target, verdict: Verdict) -> None:
 async def flood(
     target: Target, verdict: Verdict, head: bytes, packet: bytes, *statuses: bytes
 ) -> None:
-    """Send without end; the server has to answer and to end it."""
+    """Send without end; the server has to answer and end the connection."""
     sent = floods = 0
 
     async def send(stream: trio.SocketStream) -> None:
@@ -212,7 +211,8 @@ async def flood(
                 nursery.cancel_scope.cancel()
         assert LIMITS.linger is not None
         verdict.gone(trio.current_time() - began, LIMITS.linger)
-        # A reset can eat it: the flood never stops.
+        # Empty is allowed: the flood goes on after the answer, so the server's close
+        # becomes a reset, which can destroy the answer.
         verdict.check(answer[9:12] in (b"", *statuses), f"answered {answer!r}")
         floods += 1
 
@@ -257,7 +257,7 @@ async def endless_chunk_line(target: Target, verdict: Verdict) -> None:
 
 
 async def endless_informational(_: Target, verdict: Verdict) -> None:
-    """endless 1xx, at our client"""
+    """endless 1xx, to our client"""
     (listener,) = await trio.open_tcp_listeners(0, host=HOST)
 
     async def answer() -> None:
@@ -279,7 +279,7 @@ async def endless_informational(_: Target, verdict: Verdict) -> None:
                 refused = True
         verdict.gone(trio.current_time() - began, 0)
         nursery.cancel_scope.cancel()
-    verdict.check(refused, "it was not refused")
+    verdict.check(refused, "the response was not refused")
     growth = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
     verdict.check(growth <= MOST_GROWTH, "too much memory in the client")
 

@@ -1,6 +1,6 @@
-"""aiohttp's WebSocket echo, and a page.
+"""A WebSocket echo and an ordinary response by aiohttp.
 
-python benchmarks/peers/aiohttp_echo.py PORT
+python benchmarks/compare/peers/aiohttp_echo.py PORT
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from aiohttp import WSMsgType, web
 
 
 async def answer(request: web.Request) -> web.StreamResponse:
-    """Echo, or give the page."""
+    """Echo if the request offers an upgrade, else respond."""
     if "Upgrade" not in request.headers:
         return web.Response(text="okay\n")
     socket = web.WebSocketResponse(compress=False)

@@ -1,6 +1,6 @@
-"""Copies both ways between its clients and another port, by ``trio_upgrade.relay``.
+"""Copy both ways between its clients and another port, by ``trio_upgrade.relay``.
 
-python benchmarks/peers/relay.py PORT UPSTREAM
+python benchmarks/compare/peers/relay.py PORT UPSTREAM
 """
 
 from __future__ import annotations

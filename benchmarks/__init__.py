@@ -1,0 +1,1 @@
+"""Programs that measure a running trio_upgrade, or try to break it."""

@@ -1,0 +1,1 @@
+"""Hostile peers against one server: ``nox -s abuse``."""

@@ -1,0 +1,1 @@
+"""The comparison with Node and other peers: ``nox -s bench``."""
