@@ -8,9 +8,9 @@ from .._limits import Limits
 from .._options import SharedOptions
 from .._streams.closing import close_forcefully
 from .._util import public
-from .connection import ClientConnection, read_refusal
+from .connection import ClientConnection
 from .request_head import Offer
-from .response import Refused
+from .response import Refused, read_refusal
 from .route import Route
 from .urls import parse_url
 
