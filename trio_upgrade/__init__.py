@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ._client.connection import ClientConnection as ClientConnection
     from ._client.open import (
+        DialOptions as DialOptions,
         open_connection as open_connection,
         open_tunnel as open_tunnel,
         open_upgrade as open_upgrade,
@@ -62,6 +63,7 @@ if TYPE_CHECKING:
         UpgradeHandler as UpgradeHandler,
     )
     from ._server.serve import (
+        ServeOptions as ServeOptions,
         serve_listeners as serve_listeners,
         serve_ssl_over_tcp as serve_ssl_over_tcp,
         serve_stream as serve_stream,
@@ -81,7 +83,7 @@ else:
     # nor a client one of the server, and each half takes most of the time of both.
     _MODULES = {
         "_client.connection": "ClientConnection",
-        "_client.open": "open_connection open_tunnel open_upgrade",
+        "_client.open": "DialOptions open_connection open_tunnel open_upgrade",
         "_client.proxies": "Proxy proxy_from_environment",
         "_client.response": "ClientResponse Refused TunnelRefused UpgradeRefused",
         "_client.upgraded": "UpgradedConnection",
@@ -104,7 +106,8 @@ else:
         "_server.request": "Request",
         "_server.response": "App Response Tunnel Upgrade UpgradeHandler",
         "_server.serve": (
-            "serve_listeners serve_ssl_over_tcp serve_stream serve_tcp serve_unix"
+            "ServeOptions serve_listeners serve_ssl_over_tcp serve_stream serve_tcp "
+            "serve_unix"
         ),
         "_server.server": "Server drain_on_signal",
         "_server.statistics": "ServerStatistics",

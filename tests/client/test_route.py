@@ -91,8 +91,12 @@ class TestWay:
     @pytest.mark.parametrize(
         ("url", "options", "match"),
         [
-            ("http+unix://%2Fa", {"via": "http://x"}, "no proxy leads to a Unix"),
-            ("http://y", {"via": ["http://x", "http+unix://%2Fa"]}, "no proxy leads"),
+            ("http+unix://%2Fa", {"via": "http://x"}, "no proxy connects to a Unix"),
+            (
+                "http://y",
+                {"via": ["http://x", "http+unix://%2Fa"]},
+                "no proxy connects",
+            ),
             ("http+unix://%2Fa", {"local_address": HOST}, "local_address"),
             ("http://y", {"via": "ftp://x"}, "scheme 'ftp'"),
             ("http://y", {"via": ["http://"]}, "no host"),

@@ -119,7 +119,7 @@ MUTANTS = {
     ),
     "M17": Mutant("Request.authority", "self._target.authority is not None", "False"),
     # The client
-    "U14": Mutant("RequestSender.take_in", "await self._done.wait()"),
+    "U14": Mutant("RequestSender.handle_response_head", "await self._done.wait()"),
     "U18": Mutant(
         "MessageCodec.detach", "bytes(self._buffer)", "bytes(self._buffer[3:])"
     ),
@@ -133,8 +133,8 @@ MUTANTS = {
     "M08": Mutant("ClientConnection._claim", "await http.has_unasked_input()", "False"),
     "M12": Mutant(
         "ClientConnection._claim",
-        "self._spent or http.ended or not http.is_reusable",
-        "self._spent",
+        "self._tunnel_refused or http.ended or not http.is_reusable",
+        "self._tunnel_refused",
     ),
     # Ends
     "M09": Mutant("ServerHTTP.send_response", "await self.send_short(head + body)"),

@@ -51,7 +51,7 @@ CASES = {
     ),
     "S11": Case(
         "POST offer with a length, then bytes",
-        "the body belongs to the request, the bytes to the stream",
+        "the body is the request's, the bytes the stream's",
         "before 26 the body is stream data",
     ),
     "S12": Case(
@@ -65,15 +65,15 @@ CASES = {
         "the second request is lost",
     ),
     "S14": Case(
-        "a GET that takes long, then UP and bytes",
+        "a slow GET, then UP and bytes",
         "the response, then the 101, then the bytes",
-        "the 101 first, and the response in the upgraded stream",
+        "101 first, and the response lands in the upgraded stream",
     ),
-    "S15": Case("a POST that takes long, with its body, then UP", "as S14", "as S14"),
+    "S15": Case("a slow POST with its body, then UP", "as S14", "as S14"),
     "S16": Case(
         "a GET with `Connection: close`, then UP",
         "the response, then the end",
-        "the response is lost; the client gets a bare 400",
+        "the response is lost, a bare 400 comes",
     ),
     "S17": Case(
         "a GET, then UP, on a connection limited to one request",
@@ -92,8 +92,8 @@ CASES = {
     ),
     "S20": Case(
         "an offer whose body is cut by an end or a reset",
-        "reading the body raises; 400, no 101",
-        "reading the body waits for ever",
+        "the body's reader raises; 400, no 101",
+        "the body's reader waits for ever",
     ),
     "S21": Case(
         "an offer whose body stalls",
@@ -101,18 +101,18 @@ CASES = {
         "may write a 408 after the 101",
     ),
     "S22": Case(
-        "an offer with malformed chunks",
-        "reading the body raises; 400, no 101",
+        "an offer with garbled chunks",
+        "the body's reader raises; 400, no 101",
         "hangs without an error",
     ),
     "S23": Case("an offer whose body is not read", "it is dropped, then the 101"),
     "S24": Case(
         "CONNECT to an app that has no tunnels",
         "a response, then the end",
-        "closes without a response",
+        "closes without a word",
     ),
     "S25": Case("CONNECT with content", "400, close", "the content is tunnel data"),
-    "S26": Case("CONNECT with upgrade fields", "a CONNECT without an offer"),
+    "S26": Case("CONNECT with upgrade fields", "a CONNECT; it offers nothing"),
     "S27": Case("the HTTP/2 preface", "505, close", "closes"),
     "S28": Case(
         "an offer that the app ignores, for example h2c",
@@ -124,13 +124,13 @@ CASES = {
         "a request head over the limits", "431, or 414 within the target; close"
     ),
     "S31": Case("a switched connection that idles", "stays open"),
-    "S32": Case("UP, then the end", "101, echo, then our end"),
+    "S32": Case("UP, then the end", "101, echo, our end"),
     "S33": Case(
         "UP, bytes and the end, a handler that reads late",
-        "the bytes, then the end, however late",
-        "the bytes are lost; the process may crash",
+        "the bytes, then the end, at any time",
+        "the bytes are lost, perhaps the process with them",
     ),
-    "S34": Case("UP, then bytes before the handler starts to read", "nothing is lost"),
+    "S34": Case("UP, a handler that reads late, bytes meanwhile", "nothing is lost"),
     "S35": Case(
         "a handler that does nothing, then the client's end",
         "closed when the handler returns",
@@ -139,38 +139,32 @@ CASES = {
     "S36": Case(
         "a handler that does nothing, then a reset",
         "that connection ends",
-        "the process crashes",
+        "the process dies",
     ),
     "S37": Case("a flood that the handler does not read", "the client waits"),
     "S38": Case(
-        "an offer that is refused with a text",
-        "any response; the connection goes on",
-        "always closes",
+        "a refusal with a text", "any response; the connection goes on", "always closes"
     ),
     "S39": Case(
-        "an `upgrade` listener that is added during a request",
+        "a listener that is added during a request",
         "one app serves from the start",
         "it misses the first offer",
         "there are no listeners to add",
     ),
     "S40": Case(
-        "an app that writes a 101 itself",
-        "impossible: only the switch gives the app the stream",
-        "a 408 is sent into the stream later",
+        "an app that writes a 101 by itself",
+        "impossible: the stream comes from the switch only",
+        "a 408 comes into the stream later",
     ),
-    "S41": Case("HTTP again on a switched stream", "`serve_stream` serves the stream"),
+    "S41": Case("HTTP again on a switched stream", "`serve_stream` takes the stream"),
     "S42": Case(
-        "blank lines before the request",
-        "one is skipped, two are a 400",
-        "skips any number",
+        "blank lines before the request", "one is skipped, two are a 400", "skips any"
     ),
     "S43": Case(
-        "offers with HEAD, OPTIONS *, POST, PUT", "offers; the app gets the method"
+        "offers with HEAD, OPTIONS *, POST, PUT", "offers; the app sees the method"
     ),
-    "C1": Case(
-        "101 and bytes, then more bytes", "one stream; `head` shows the first bytes"
-    ),
-    "C2": Case("the same, cut into packets anywhere", "the same stream"),
+    "C1": Case("101 and bytes, then more", "one stream; `head` shows the first"),
+    "C2": Case("the same, cut anywhere", "the same stream"),
     "C3": Case(
         "101 to a request that made no offer",
         "`IllegalSwitch`, closed",
@@ -187,18 +181,18 @@ CASES = {
     "C8": Case("101 with a length or a coding", "accepted; the fields are ignored"),
     "C9": Case("100, 103, then 101", "accepted; the first two are in `informational`"),
     "C10": Case("200, 403, 426 instead", "`UpgradeRefused` with the response"),
-    "C11": Case("200 with an Upgrade field", "`UpgradeRefused` with the response"),
+    "C11": Case("200 that advertises", "`UpgradeRefused` with the response"),
     "C12": Case(
         "a response and a 101 in one packet",
         "the response; then the connection is closed",
-        "before 24 both are handled",
+        "before 24 both",
     ),
     "C13": Case("two 101s", "the second is stream data"),
     "C14": Case("an end or a reset before the answer is complete", "`PeerGone`"),
     "C15": Case(
         "101, then the end",
         "end of stream; our direction stays open",
-        "ends our direction too",
+        "ends our direction, too",
     ),
     "C16": Case(
         "101, then a reset",
@@ -206,9 +200,9 @@ CASES = {
         "ends the process if there is no listener",
     ),
     "C17": Case(
-        "no response, and a timeout",
+        "no answer, and a timeout",
         "cancelled, closed at once",
-        "emits an event and goes on waiting",
+        "an event; goes on waiting",
     ),
     "C18": Case(
         "101 in the middle of the request's body",
@@ -218,7 +212,7 @@ CASES = {
     "C19": Case(
         "the request is cancelled after its 101",
         "the scope closes the stream",
-        "the socket stays open",
+        "nothing happens to it",
     ),
     "C20": Case(
         "CONNECT: 407 with a text",

@@ -70,7 +70,7 @@ REQUIREMENTS = {
         "9110 §7.8",
         "S, C",
         "MAY",
-        "any response can advertise protocols; only a 101 switches",
+        "any response can advertise; only a 101 switches",
     ),
     "U10": _row(
         "9110 §7.8", "S", "desc", "the handler gets the request that it must answer"
@@ -79,7 +79,7 @@ REQUIREMENTS = {
         "9110 §7.8",
         "S",
         "MUST NOT",
-        "a request with any method can make an offer; the app decides",
+        "every method can offer; the app sees it and decides",
     ),
     "U12": _row(
         "9110 §7.8",
@@ -91,7 +91,7 @@ REQUIREMENTS = {
         "9110 §7.8",
         "S, R",
         "MUST",
-        "an HTTP/1.0 request offers nothing; an HTTP/1.0 response switches nothing",
+        "an HTTP/1.0 request offers nothing; a 1.0 answer switches nothing",
     ),
     "U14": _row(
         "9110 §7.8",
@@ -111,6 +111,7 @@ REQUIREMENTS = {
         "desc",
         "the switch applies to this connection, from the next byte on",
     ),
+    "U17": _row("9110 §15.2", "S", "MUST NOT", "HTTP/1.0 gets final responses only"),
     "U18": _row(
         "9110 §15.2, 9112 §6.3",
         "R",
@@ -142,7 +143,7 @@ REQUIREMENTS = {
         "9110 §7.6.1",
         "R",
         "desc",
-        "options compare without case; an Upgrade field without its option is ignored",
+        "options compare without case; Upgrade without its option is ignored",
     ),
     "U26": _row("9110 §7.6", "I", "MUST", PROXY),
     "U27": _row("9110 §7.6.3", "I", "MUST", PROXY),
@@ -162,7 +163,7 @@ REQUIREMENTS = {
         "9110 §10.1.1",
         "C",
         "MUST (NOT)",
-        "expects a 100 only with a body, which it sends after `Limits.continue_timeout`",
+        "no expectation without a body; waits `Limits.continue_timeout`, then sends",
     ),
     "U31": _row(
         "9110 §10.1.1",
@@ -171,10 +172,7 @@ REQUIREMENTS = {
         "the 100 is sent when the app reads; ignored in HTTP/1.0; others: 417",
     ),
     "U32": _row(
-        "9110 §10.1.1",
-        "S",
-        "MAY",
-        "sends no 100 if the body has begun to arrive, or without a body",
+        "9110 §10.1.1", "S", "MAY", "no 100 once the body is coming, or without one"
     ),
     "U33": _row("9110 §10.1.1", "I", "MUST", PROXY),
     "U34": _row(
@@ -184,7 +182,9 @@ REQUIREMENTS = {
         "no length and no coding on 101, 204 or a tunnel's 2xx",
     ),
     "C01": _row("9110 §9.3.6", "C", "MUST", "a tunnel without a port is a ValueError"),
-    "C02": _row("9110 §9.3.6", "S", "MUST", "without a port between 1 and 65535: 400"),
+    "C02": _row(
+        "9110 §9.3.6", "S", "MUST", "no port, or none between 1 and 65535: 400"
+    ),
     "C03": _row(
         "9110 §9.3.6",
         "S, C",
@@ -200,10 +200,7 @@ REQUIREMENTS = {
         "framing fields of a 2xx to CONNECT are ignored",
     ),
     "C07": _row(
-        "9110 §9.3.6",
-        "S, C",
-        "desc",
-        "content in a CONNECT is a 400; the client sends none",
+        "9110 §9.3.6", "S, C", "desc", "content on CONNECT is a 400; none is sent"
     ),
     "C08": _row(
         "9112 §3.2.3",
@@ -241,7 +238,7 @@ REQUIREMENTS = {
         "9112 §6.1",
         "S",
         "MUST",
-        "a length with a coding, or a coding in HTTP/1.0: 400, close",
+        "length with coding, or a coding in HTTP/1.0: 400, close",
     ),
     "M07": _row(
         "9112 §6.3",
@@ -259,7 +256,7 @@ REQUIREMENTS = {
         "9112 §9.2, §9.3.2",
         "C, S",
         "MUST",
-        "one request at a time, so responses keep their order",
+        "one request at a time, so answers keep their order",
     ),
     "M10": _row(
         "9112 §9.3",
@@ -283,7 +280,7 @@ REQUIREMENTS = {
         "desc",
         "half-closes, reads to the peer's end, closes",
     ),
-    "M15": _row("9112 §9.8", "C, S", "MUST", "ends TLS with a closure alert"),
+    "M15": _row("9112 §9.8", "C, S", "MUST", "ends TLS by a closure alert"),
     "M16": _row(
         "9112 §9.5",
         "S, C",

@@ -11,12 +11,10 @@ import trio.testing
 
 from trio_upgrade import EndReason, Limits
 from trio_upgrade._server.connection_task import ConnectionTask
-from trio_upgrade._server.deadlines import Deadlines
+from trio_upgrade._server.deadlines import DeadlineQueue, Deadlines
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-
-from trio_upgrade._server.deadlines import DeadlineQueue
 
 LIMITS = Limits(header_timeout=10, keep_alive_timeout=5, response_timeout=20)
 

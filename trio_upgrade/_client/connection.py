@@ -1,6 +1,6 @@
-# One client connection: one request at a time, and the checked switch.  Nothing runs
-# behind the caller's back: every byte is read by the task that asks for it, and the one
-# task that sends a body while the answer may come already ends with the call.
+# One client connection: one request at a time, and the checked switch.  No task runs in
+# the background: every byte is read by the task that asks for it, and the one task that
+# sends a body, while the response may already come, ends with the call.
 from __future__ import annotations
 
 import math
@@ -30,7 +30,7 @@ from .._util import public
 from .http import ClientHTTP
 from .request_head import Offer, RequestBody, complete_fields
 from .request_sender import RequestSender
-from .response import ClientResponse, Refused, TunnelRefused, UpgradeRefused
+from .response import ClientResponse, TunnelRefused, UpgradeRefused
 from .upgraded import UpgradedConnection
 
 if TYPE_CHECKING:
@@ -42,8 +42,9 @@ if TYPE_CHECKING:
 
 _SWITCHING_PROTOCOLS = 101
 _LAST_INFORMATIONAL = 199
-_Answer: TypeAlias = tuple[ResponseHead, tuple[ResponseHead, ...]]
-# What request() writes itself, or what would make an offer of it.
+# The final response, or a legal 101, and the informational responses before it.
+_Heads: TypeAlias = tuple[ResponseHead, tuple[ResponseHead, ...]]
+# Fields that request() writes itself, or that would turn the request into an offer.
 _REQUEST_FORBIDDEN = frozenset({b"transfer-encoding", b"upgrade"})
 
 
@@ -58,16 +59,16 @@ class ClientConnection(trio.abc.AsyncResource):
     def __init__(
         self, stream: trio.abc.Stream, endpoint: Endpoint, limits: Limits
     ) -> None:
-        # None once it is closed or has become something else.
+        # None after the connection was closed or has switched.
         self._stream: trio.abc.Stream | None = stream
         self._http = ClientHTTP(stream, limits)
         self._endpoint = endpoint
         self._limits = limits
         self._used = False
-        # Of the last final response.
+        # The body of the last final response.
         self._body: Body | None = None
-        # Whether the last answer ended its use, whatever HTTP says.
-        self._spent = False
+        # A refused CONNECT ends the connection (RFC 9931 §8), though HTTP would keep it.
+        self._tunnel_refused = False
 
     async def request(
         self,
@@ -79,31 +80,32 @@ class ClientConnection(trio.abc.AsyncResource):
     ) -> ClientResponse:
         """Make a request and receive the head of the final response.
 
-        Read the body to its end before the next request. Cancelled or failed, the
-        connection is closed; what the request's body raises comes out of here as it is.
+        Read the body to its end before the next request. If this is cancelled or fails,
+        the connection is closed; an exception that the request's body raises is raised
+        here unchanged.
 
         Args:
             method: The method; not CONNECT.
-            target: The request target, ``/path?query`` usually. In absolute form
+            target: The request target, usually ``/path?query``. In absolute form
                 (RFC 9112 §3.2.2) it is for a proxy at the other end.
             headers: Further fields; a Host field replaces ours, and an Authorization
                 field the URL's credentials.
-            body: The request's body: bytes, or an async iterable of bytes, a Trio
-                stream say. That is sent as it comes, chunked unless ``headers`` have a
-                Content-Length, which it must keep to, and closed behind it. The answer
-                is heard meanwhile; a final one ends the sending, and with it the use of
-                the connection. Over TLS, which does not survive that, the beginning of
-                that answer's body is read before: ``Limits.refusal_body`` bytes or
-                ``Limits.linger`` seconds of it.
+            body: The request's body: bytes, or an async iterable of bytes, for example
+                a Trio stream. An iterable is sent as its bytes come, chunked unless
+                ``headers`` have a Content-Length, which it must keep to, and is then
+                closed. Responses are received meanwhile: a final one ends the sending,
+                and the connection cannot be used again. TLS does not survive a cut
+                send, so over TLS the beginning of that response's body is read first:
+                at most ``Limits.refusal_body`` bytes, for ``Limits.linger`` seconds.
 
         Raises:
             ValueError: The request is malformed, or a field is given that the library
                 writes; or the body has another length than its Content-Length, and the
                 connection is closed.
-            TypeError: The body is of no such type.
+            TypeError: The body has a type that cannot be sent.
             UsageError: The last response's body is not read to its end.
-            IllegalSwitch: A 101 came, though nobody had asked for a switch.
-            BadResponse: The answer is not HTTP, or over a limit.
+            IllegalSwitch: A 101 came, although the request did not ask for a switch.
+            BadResponse: The response is not HTTP, or over a limit.
             PeerGone: The server went away, now or after its last response.
             trio.ClosedResourceError: The connection is closed or has switched.
         """
@@ -124,14 +126,15 @@ class ClientConnection(trio.abc.AsyncResource):
     ) -> UpgradedConnection:
         """Offer to switch this connection to one of these protocols.
 
-        Accepted, the connection becomes the result and this object counts as closed.
-        Refused, it is as after :meth:`request`, with the response in the exception.
-        Otherwise failed or cancelled, it is closed.
+        If the offer is accepted, the connection becomes the result and this object
+        counts as closed. If it is refused, the connection is as after :meth:`request`,
+        with the response in the exception. After any other failure, or cancellation,
+        the connection is closed.
 
         Args:
             target: The request target.
             protocols: The protocols offered, most wanted first.
-            method: Of the request that carries the offer.
+            method: The method of the request that carries the offer.
             headers: Further fields; see :func:`open_upgrade`.
             body: The request's body, sent before anything is switched; see
                 :meth:`request`.
@@ -140,7 +143,8 @@ class ClientConnection(trio.abc.AsyncResource):
         Raises:
             TypeError: No protocol is given.
             UpgradeRefused: The server answered with an ordinary response.
-            IllegalSwitch: Its 101 is not a legal answer to this offer.
+            IllegalSwitch: Its 101 is not a legal answer to this offer. Also what
+                :meth:`request` raises.
         """
         offer = Offer(
             protocols, headers, tolerate_missing_connection=tolerate_missing_connection
@@ -150,7 +154,7 @@ class ClientConnection(trio.abc.AsyncResource):
     async def switch(
         self, target: str, offer: Offer, method: str, body: RequestBody
     ) -> UpgradedConnection:
-        """Do what :meth:`upgrade` does, with an offer that is checked already."""
+        """Do what :meth:`upgrade` does, with an offer that is already checked."""
         head, informational = await self._exchange(
             method, target, offer.fields, body, offer
         )
@@ -163,10 +167,11 @@ class ClientConnection(trio.abc.AsyncResource):
     ) -> UpgradedConnection:
         """Ask the proxy at the other end for a tunnel (RFC 9110 §9.3.6).
 
-        Any 2xx opens it, one in HTTP/1.0 too; its framing fields are ignored. The
-        connection then becomes the result and this object counts as closed. Refused,
-        the response can be read, and nothing else be asked (RFC 9931 §8). Otherwise
-        failed or cancelled, the connection is closed.
+        Any 2xx opens it, also in HTTP/1.0; its framing fields are ignored. The
+        connection then becomes the result and this object counts as closed. If the
+        proxy refuses, the response can be read, but no other request can be made
+        (RFC 9931 §8). After any other failure, or cancellation, the connection is
+        closed.
 
         Args:
             authority: ``host:port``, an IPv6 address in brackets.
@@ -175,7 +180,7 @@ class ClientConnection(trio.abc.AsyncResource):
 
         Raises:
             ValueError: The authority is not of that form, or a field is malformed or
-                one that a CONNECT has not.
+                not allowed in a CONNECT.
             TunnelRefused: The proxy answered with something other than a 2xx.
         """
         parse_connect_authority(authority)
@@ -184,7 +189,7 @@ class ClientConnection(trio.abc.AsyncResource):
             "CONNECT", authority, fields, b"", None
         )
         if not opens_tunnel(head.status):
-            self._spent = True
+            self._tunnel_refused = True
             proxy = self._endpoint.host_field.decode("ascii")
             raise TunnelRefused(self._respond(head, informational), proxy)
         return self._hand_over(head, informational)
@@ -202,9 +207,9 @@ class ClientConnection(trio.abc.AsyncResource):
         return upgraded
 
     async def aclose(self) -> None:
-        """Close the connection; nothing happens if it has switched.
+        """Close the connection; do nothing if it has switched.
 
-        What TLS has to say for it is waited for, ``Limits.linger`` seconds at most.
+        The end of TLS, its close_notify, may take ``Limits.linger`` seconds at most.
         """
         stream, self._stream = self._stream, None
         if stream is None:
@@ -219,9 +224,9 @@ class ClientConnection(trio.abc.AsyncResource):
         assert body is not None
         return ClientResponse(head, informational, body)
 
-    async def _keep_early(self) -> None:
-        # What can be had of an early answer's body before sending is cut: on anything
-        # but a plain socket that breaks the stream, TLS for one.
+    async def _read_early_body(self) -> None:
+        # Read the beginning of an early response's body before the sending is cut: a cut
+        # send breaks every stream but a plain socket, for example TLS.
         body = self._body
         if body is None or isinstance(
             self._stream, trio.SocketStream | DirectSocketStream
@@ -239,8 +244,8 @@ class ClientConnection(trio.abc.AsyncResource):
         given: Sequence[Field],
         body: RequestBody,
         offer: Offer | None,
-    ) -> _Answer:
-        # The head of the final response, or of a legal 101.
+    ) -> _Heads:
+        # Send a request; return the head of the final response, or of a legal 101.
         if method == "CONNECT" and offer is not None:
             raise ValueError("CONNECT asks for a tunnel and cannot offer anything else")
         fields = complete_fields(method, target, given, body, self._endpoint)
@@ -252,32 +257,34 @@ class ClientConnection(trio.abc.AsyncResource):
             if body and expects_anything(fields):
                 sender.wait_for_continue(self._limits.continue_timeout)
             elif isinstance(body, bytes) and len(body) <= SMALL_BODY:
-                # The kernel takes as much; what cannot wait needs no task.
+                # The kernel takes that much at once, so no second task is needed.
                 await sender.run()
             if sender.done:
                 return await self._receive_final(offer, sender)
-            return await self._converse(sender, offer)
+            return await self._send_and_receive(sender, offer)
         except MalformedMessage as exc:
             await self._abandon(stream)
             raise BadResponse(str(exc)) from exc
         except trio.BrokenResourceError as exc:
             await self._abandon(stream)
             if not self._http.lost:
-                # That of what the body comes from.
+                # The source of the body broke, not this connection.
                 raise
             raise PeerGone("the connection broke before the answer") from exc
         except BaseException:
             await self._abandon(stream)
             raise
 
-    async def _converse(self, sender: RequestSender, offer: Offer | None) -> _Answer:
-        # The answer to a request whose body is sent meanwhile.
-        answer: _Answer | None = None
+    async def _send_and_receive(
+        self, sender: RequestSender, offer: Offer | None
+    ) -> _Heads:
+        # Receive the response while a second task sends the request.
+        answer: _Heads | None = None
         failure: Exception | None = None
 
         async def send() -> None:
-            # Kept, like what the receiving raises: out of a nursery a single error
-            # would come as a group.
+            # Kept, as is an exception of the receiving: the nursery would put a single
+            # exception into a group.
             nonlocal failure
             try:
                 await sender.run()
@@ -290,11 +297,11 @@ class ClientConnection(trio.abc.AsyncResource):
             try:
                 answer = await self._receive_final(offer, sender)
                 if not sender.done:
-                    await self._keep_early()
+                    await self._read_early_body()
             except Exception as exc:
                 failure = exc
-            # With a final response the body has lost its purpose, and the connection
-            # its use if something of it is missing (RFC 9112 §9.3).
+            # After a final response the rest of the body is of no use; if any of it is
+            # missing, the connection cannot be used again (RFC 9112 §9.3).
             nursery.cancel_scope.cancel(
                 reason="the answer came before the body was sent"
             )
@@ -304,24 +311,26 @@ class ClientConnection(trio.abc.AsyncResource):
         return answer
 
     async def _claim(self) -> trio.abc.Stream:
-        # The stream, if a request may be made on it now.
+        # Return the stream if a request may be made on it now.
         stream = self._stream
         if stream is None:
             raise trio.ClosedResourceError("this connection is closed or has switched")
         http, used = self._http, self._used
         if used and not http.body_ended:
             raise UsageError("the last response's body is not read to its end")
-        # The end of a tunnel may have spoken before the first request.
+        # The other end of a tunnel may have sent bytes before the first request.
         if used or isinstance(stream, UpgradedStream):
             try:
                 if await http.has_unasked_input():
-                    # RFC 9112 §9.2: not to be taken for a response.
+                    # RFC 9112 §9.2: must not be taken for a response.
                     raise BadResponse(
                         "the server sent more than its response"
                         if used
                         else "the server spoke before it was asked"
                     )
-                if used and (self._spent or http.ended or not http.is_reusable):
+                if used and (
+                    self._tunnel_refused or http.ended or not http.is_reusable
+                ):
                     raise PeerGone("the last response ended the connection")
             except BaseException:
                 await self._abandon(stream)
@@ -330,15 +339,15 @@ class ClientConnection(trio.abc.AsyncResource):
 
     async def _receive_final(
         self, offer: Offer | None, sender: RequestSender
-    ) -> _Answer:
+    ) -> _Heads:
         informational: list[ResponseHead] = []
         while True:
             raw = await self._http.receive_response_head()
             if not sender.done:
-                await sender.take_in(raw)
+                await sender.handle_response_head(raw)
             head = self._http.parse_response(raw)
             if head.status == _SWITCHING_PROTOCOLS:
-                # Of a request without one the codec lets no 101 through.
+                # Without an offer the codec rejects every 101.
                 assert offer is not None
                 defect = offer.find_defect(head)
                 if defect is not None:
@@ -364,17 +373,3 @@ class ClientConnection(trio.abc.AsyncResource):
     async def _abandon(self, stream: trio.abc.Stream) -> None:
         self._stream = None
         await close_forcefully(stream)
-
-
-async def read_refusal(refusal: Refused, limits: Limits) -> None:
-    """Read the body of a refusal, ``Limits.refusal_body`` bytes of it at most.
-
-    And for ``Limits.linger`` seconds: what refuses need not say why for ever.
-    """
-    linger = limits.linger
-    try:
-        with trio.move_on_after(math.inf if linger is None else linger):
-            await refusal.response.keep(limits.refusal_body)
-    except BodyError:
-        # It left in the middle of explaining; the status says enough.
-        refusal.response.truncated = True

@@ -1,24 +1,28 @@
 # Dialling: from a URL, or a stream, to a connection that is ready.
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, TypedDict, final
 
 from .._http.targets import parse_connect_authority
 from .._limits import Limits
+from .._options import SharedOptions
 from .._streams.closing import close_forcefully
 from .._util import public
-from .connection import ClientConnection, read_refusal
+from .connection import ClientConnection
 from .request_head import Offer
-from .response import Refused
+from .response import Refused, read_refusal
 from .route import Route
 from .urls import parse_url
 
 if TYPE_CHECKING:
     import ssl
+    from collections.abc import Sequence
+    from typing import Unpack
 
     import trio
 
     from .._http.headers import HeadersLike
+    from .proxies import Proxy
     from .request_head import RequestBody
     from .route import Via
     from .upgraded import UpgradedConnection
@@ -26,6 +30,113 @@ if TYPE_CHECKING:
 
 
 @public
+class DialOptions(TypedDict, total=False):
+    """The keyword options that all ``open_*`` functions share; each may be left out.
+
+    A function called with any other name raises a TypeError before it opens, takes over
+    or closes anything; a ``stream`` given beside it is left alone.
+    """
+
+    ssl_context: ssl.SSLContext | None
+    """The TLS settings for the URL's own host, where the URL asks for TLS. None, the
+    default, makes a context that trusts the authorities that this system trusts and
+    offers ``http/1.1`` by ALPN; this takes some 10 ms each time. A given context is used
+    as it is; if it offers other protocols and the peer chooses one, :exc:`TLSFailed` is
+    raised."""
+
+    https_compatible: bool
+    """Whether a TLS peer may end without a close_notify, as most servers do. Then a cut
+    cannot be told from an end: protocols that do not mark their own end need False. True
+    by default."""
+
+    via: str | Proxy | Sequence[str | Proxy] | None
+    """A proxy to dial through, or several, the nearest first: URLs or :class:`Proxy`
+    objects. None, the default, dials directly; the environment is not read (call
+    :func:`proxy_from_environment` for that)."""
+
+    local_address: str | None
+    """The address to connect from. None, the default, leaves it to the system."""
+
+    limits: Limits
+    """The bounds of every exchange on the connection, those with proxies included, and
+    of its end: ``linger``."""
+
+    stream: trio.abc.Stream | None
+    """A stream to use instead of dialling. HTTP is spoken on it as it is, also if the URL
+    says ``https``: give a TLS stream then. It is owned from now on, and closed on every
+    outcome but success. It excludes ``ssl_context``, ``via`` and ``local_address``. None,
+    the default, dials."""
+
+
+@final
+class _Opening:
+    # The options of one call, and the stream that was given or dialled: leaving the
+    # `async with` closes the stream, unless `keep` has taken it out.
+    __slots__ = (
+        "_https_compatible",
+        "_local_address",
+        "_ssl_context",
+        "_stream",
+        "_via",
+        "limits",
+    )
+
+    def __init__(
+        self,
+        *,
+        ssl_context: ssl.SSLContext | None = None,
+        https_compatible: bool = True,
+        via: Via = None,
+        local_address: str | None = None,
+        limits: Limits = Limits(),
+        stream: trio.abc.Stream | None = None,
+    ) -> None:
+        # These defaults are the only ones of DialOptions.
+        self._ssl_context = ssl_context
+        self._https_compatible = https_compatible
+        self._via = via
+        self._local_address = local_address
+        self._stream = stream
+        self.limits = limits
+
+    async def __aenter__(self) -> _Opening:
+        return self
+
+    async def __aexit__(self, *_exc: object) -> None:
+        if self._stream is not None:
+            await close_forcefully(self._stream)
+
+    async def connect(self, endpoint: Endpoint) -> ClientConnection:
+        """Return a connection to the endpoint on the given stream, or a dialled one."""
+        if self._stream is None:
+            route = Route(
+                endpoint,
+                ssl_context=self._ssl_context,
+                https_compatible=self._https_compatible,
+                via=self._via,
+                local_address=self._local_address,
+            )
+            self._stream = await route.open(self.limits)
+        elif any(
+            given is not None
+            for given in (self._ssl_context, self._via, self._local_address)
+        ):
+            # Never speak in clear text, or past the proxy, by mistake.
+            raise TypeError(
+                "stream= is spoken on as it is: nothing is dialled, nor wrapped"
+            )
+        return ClientConnection(self._stream, endpoint, self.limits)
+
+    def keep(self) -> None:
+        """Do not close the stream: from now on the caller owns it."""
+        self._stream = None
+
+
+_OPTIONS = SharedOptions(DialOptions, _Opening.__init__)
+
+
+@public
+@_OPTIONS.declare
 async def open_upgrade(
     url: str,
     *protocols: str,
@@ -33,64 +144,46 @@ async def open_upgrade(
     headers: HeadersLike = (),
     body: RequestBody = b"",
     tolerate_missing_connection: bool = False,
-    ssl_context: ssl.SSLContext | None = None,
-    https_compatible: bool = True,
-    via: Via = None,
-    local_address: str | None = None,
-    limits: Limits = Limits(),
-    stream: trio.abc.Stream | None = None,
+    **options: Unpack[DialOptions],
 ) -> UpgradedConnection:
     """Dial a server and switch the connection to one of these protocols.
 
-    Put a timeout round the ``await`` alone, then it does not bound the session::
+    Put a timeout round the ``await`` alone, so that it does not bound the session::
 
         with trio.fail_after(10):
             upgraded = await open_upgrade(url, "echo")
         async with upgraded as (response, stream, head):
             ...
 
-    Whatever is raised, cancellation included, leaves nothing open.
+    If anything is raised, cancellation included, nothing is left open.
 
     Args:
         url: ``http``, ``https``, ``ws`` or ``wss``, host, port and target; or, with
-            ``+unix`` behind the scheme, a Unix socket, whose path stands in the place
+            ``+unix`` added to the scheme, a Unix socket, whose path stands in the place
             of the host with its slashes as %2F:
             ``http+unix://%2Frun%2Fdocker.sock/path``. A host that is not ASCII is
             encoded by IDNA 2008. Credentials in it become an Authorization field
             (Basic), and are never shown.
         protocols: The protocols offered, ``name`` or ``name/version``, most wanted
             first.
-        method: Of the request that carries the offer.
+        method: The method of the request that carries the offer.
         headers: Further fields. A Host field replaces the URL's; options of a
             Connection field are added to ours. An Authorization field replaces the
             URL's credentials.
-        body: The request's body; it is sent before the switch (RFC 9110 §7.8). With an
+        body: The request's body, sent before the switch (RFC 9110 §7.8). With an
             ``Expect: 100-continue`` it waits ``Limits.continue_timeout`` for the 100.
             Bytes, or an async iterable of them; see :meth:`ClientConnection.request`.
         tolerate_missing_connection: Whether the 101 may lack its Connection field, as
-            those of some servers do (Proxmox; caddy#6134). One that has the field and
-            does not name Upgrade stays illegal.
-        ssl_context: For TLS, where the URL says so; None makes one that trusts whom
-            this system trusts and offers ``http/1.1`` by ALPN. To make one takes some
-            10 ms each time. One that is given is used as it is; if it offers other
-            protocols and the server takes one, :exc:`TLSFailed` is raised.
-        https_compatible: Whether a TLS peer may end without a close_notify, as most
-            servers do. Then nobody can tell a cut from an end: protocols that do not
-            say their own end need False.
-        via: A proxy to dial through, or several, the nearest first: their URLs, or
-            :class:`Proxy` objects. None dials directly; the environment is not asked
-            (that does :func:`proxy_from_environment`).
-        local_address: The address to connect from; None leaves it to the system.
-        limits: The bounds of the exchange, and ``linger`` for the end.
-        stream: A stream to use instead of dialling. It is spoken on as it is, also for
-            ``https``, so a TLS stream belongs here. It is owned from now on, and closed
-            on every outcome but success.
+            that of some servers does (Proxmox; caddy#6134). A 101 that has the field
+            but does not name Upgrade in it stays illegal.
+        options: See :class:`DialOptions`.
 
     Returns:
         The connection, which unpacks as ``(response, stream, head)``.
 
     Raises:
-        TypeError: No protocol is given, or ``stream`` beside what is for dialling.
+        TypeError: No protocol is given, there is no such option, or ``stream`` is given
+            with an option that is for dialling.
         ValueError: The URL, a protocol or a field is malformed, or a field is given
             that the library writes. Nothing was opened.
         OSError: The server, or the first proxy, cannot be reached.
@@ -102,41 +195,30 @@ async def open_upgrade(
         BadResponse: Its answer is not HTTP, or over a limit.
         PeerGone: It went away before its answer was complete.
     """
-    async with _Opening(stream) as opening:
+    _OPTIONS.check(open_upgrade, options)
+    async with _Opening(**options) as opening:
         offer = Offer(
             protocols, headers, tolerate_missing_connection=tolerate_missing_connection
         )
         endpoint = parse_url(url)
-        connection = await _connect(
-            opening,
-            endpoint,
-            limits,
-            ssl_context=ssl_context,
-            https_compatible=https_compatible,
-            via=via,
-            local_address=local_address,
-        )
+        connection = await opening.connect(endpoint)
         try:
             upgraded = await connection.switch(endpoint.target, offer, method, body)
         except Refused as exc:
-            await read_refusal(exc, limits)
+            await read_refusal(exc, opening.limits)
             raise
-        opening.stream = None
+        opening.keep()
         return upgraded
 
 
 @public
+@_OPTIONS.declare
 async def open_tunnel(
     proxy_url: str,
     authority: str,
     *,
     headers: HeadersLike = (),
-    ssl_context: ssl.SSLContext | None = None,
-    https_compatible: bool = True,
-    via: Via = None,
-    local_address: str | None = None,
-    limits: Limits = Limits(),
-    stream: trio.abc.Stream | None = None,
+    **options: Unpack[DialOptions],
 ) -> UpgradedConnection:
     """Dial an HTTP proxy and let it open a tunnel to a host (RFC 9110 §9.3.6).
 
@@ -149,8 +231,8 @@ async def open_tunnel(
         ):
             ...
 
-    Any 2xx opens it; its framing fields are ignored. Whatever is raised, cancellation
-    included, leaves nothing open.
+    Any 2xx opens it; its framing fields are ignored. If anything is raised,
+    cancellation included, nothing is left open.
 
     Args:
         proxy_url: ``http://`` or ``https://``, host and port of the proxy. Credentials
@@ -159,21 +241,17 @@ async def open_tunnel(
             The port is always written (RFC 9112 §3.2.3).
         headers: Further fields. A Proxy-Authorization field replaces the URL's
             credentials.
-        ssl_context: For TLS with the proxy; see :func:`open_upgrade`.
-        https_compatible: See :func:`open_upgrade`.
-        via: Proxies to reach this one through; see :func:`open_upgrade`.
-        local_address: The address to connect from; None leaves it to the system.
-        limits: The bounds of the exchange, and ``linger`` for the end.
-        stream: A stream to the proxy to use instead of dialling. It is owned from now
-            on, and closed on every outcome but success.
+        options: See :class:`DialOptions`. They are for the connection to this proxy:
+            ``via`` has the proxies before it, ``stream`` one that ends at it.
 
     Returns:
         The tunnel, which unpacks as ``(response, stream, head)``.
 
     Raises:
         ValueError: The URL or the authority is malformed, or a field is malformed or
-            one that a CONNECT has not.
-        TypeError: ``stream`` is given beside what is for dialling.
+            not allowed in a CONNECT. Nothing was opened.
+        TypeError: There is no such option, or ``stream`` is given with an option that
+            is for dialling.
         OSError: The proxy, or the first one on the way to it, cannot be reached.
         TunnelRefused: It answered with something other than a 2xx.
         SocksRefused: A SOCKS proxy on the way to it opened no tunnel.
@@ -182,37 +260,22 @@ async def open_tunnel(
         IllegalSwitch: It answered with a 101.
         PeerGone: It went away before its answer was complete.
     """
-    async with _Opening(stream) as opening:
+    _OPTIONS.check(open_tunnel, options)
+    async with _Opening(**options) as opening:
         parse_connect_authority(authority)
-        connection = await _connect(
-            opening,
-            parse_url(proxy_url),
-            limits,
-            ssl_context=ssl_context,
-            https_compatible=https_compatible,
-            via=via,
-            local_address=local_address,
-        )
+        connection = await opening.connect(parse_url(proxy_url))
         try:
             upgraded = await connection.connect(authority, headers=headers)
         except Refused as exc:
-            await read_refusal(exc, limits)
+            await read_refusal(exc, opening.limits)
             raise
-        opening.stream = None
+        opening.keep()
         return upgraded
 
 
 @public
-async def open_connection(
-    url: str,
-    *,
-    ssl_context: ssl.SSLContext | None = None,
-    https_compatible: bool = True,
-    via: Via = None,
-    local_address: str | None = None,
-    limits: Limits = Limits(),
-    stream: trio.abc.Stream | None = None,
-) -> ClientConnection:
+@_OPTIONS.declare
+async def open_connection(url: str, **options: Unpack[DialOptions]) -> ClientConnection:
     """Dial a server for requests, one after the other.
 
     ::
@@ -221,19 +284,16 @@ async def open_connection(
             response = await connection.request("GET", "/")
             print(response.status, await response.read())
 
+    If anything is raised, cancellation included, nothing is left open.
+
     Args:
-        url: As for :func:`open_upgrade`; its path plays no part. Its credentials are
+        url: As for :func:`open_upgrade`; its path is not used. Its credentials are
             sent with every request.
-        ssl_context: For TLS; see :func:`open_upgrade`.
-        https_compatible: See :func:`open_upgrade`.
-        via: Proxies to dial through; see :func:`open_upgrade`.
-        local_address: The address to connect from; None leaves it to the system.
-        limits: The bounds of every exchange.
-        stream: A stream to use instead of dialling. It is owned from now on, and
-            closed if this raises.
+        options: See :class:`DialOptions`.
 
     Raises:
-        TypeError: ``stream`` is given beside what is for dialling.
+        TypeError: There is no such option, or ``stream`` is given with an option that
+            is for dialling.
         ValueError: The URL is malformed. Nothing was opened.
         OSError: The server, or the first proxy, cannot be reached.
         TunnelRefused: A proxy answered with something other than a 2xx.
@@ -241,58 +301,8 @@ async def open_connection(
         TLSFailed: TLS could not be agreed on.
         OpenError: Something else failed on the way through a proxy.
     """
-    async with _Opening(stream) as opening:
-        connection = await _connect(
-            opening,
-            parse_url(url),
-            limits,
-            ssl_context=ssl_context,
-            https_compatible=https_compatible,
-            via=via,
-            local_address=local_address,
-        )
-        opening.stream = None
+    _OPTIONS.check(open_connection, options)
+    async with _Opening(**options) as opening:
+        connection = await opening.connect(parse_url(url))
+        opening.keep()
         return connection
-
-
-@final
-class _Opening:
-    # Closes the stream that was given, or dialled here, unless it is taken out again.
-    __slots__ = ("stream",)
-
-    def __init__(self, stream: trio.abc.Stream | None) -> None:
-        self.stream = stream
-
-    async def __aenter__(self) -> _Opening:
-        return self
-
-    async def __aexit__(self, *_exc: object) -> None:
-        if self.stream is not None:
-            await close_forcefully(self.stream)
-
-
-async def _connect(
-    opening: _Opening,
-    endpoint: Endpoint,
-    limits: Limits,
-    *,
-    ssl_context: ssl.SSLContext | None,
-    https_compatible: bool,
-    via: Via,
-    local_address: str | None,
-) -> ClientConnection:
-    if opening.stream is None:
-        route = Route(
-            endpoint,
-            ssl_context=ssl_context,
-            https_compatible=https_compatible,
-            via=via,
-            local_address=local_address,
-        )
-        opening.stream = await route.open(limits)
-    elif any(given is not None for given in (ssl_context, via, local_address)):
-        # Not to speak in clear text, or past the proxy, by mistake.
-        raise TypeError(
-            "stream= is spoken on as it is: nothing is dialled, nor wrapped"
-        )
-    return ClientConnection(opening.stream, endpoint, limits)

@@ -1,5 +1,5 @@
-# Proxies: what they are called, how each is asked for a tunnel, and what the environment
-# says of them.  How they are reached is the business of the room above.
+# Proxies: their URLs, how each is asked for a tunnel, and the environment variables that
+# name them.  Connecting to a proxy is the duty of the module `route`.
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, final
@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, final
 from .._http.switching import connect_fields
 from .._streams.upgraded import UpgradedStream
 from .._util import Frozen, public
-from .connection import ClientConnection, read_refusal
-from .response import Refused
+from .connection import ClientConnection
+from .response import Refused, read_refusal
 from .urls import Endpoint, parse_socks_url, parse_url
 
 if TYPE_CHECKING:
@@ -25,23 +25,23 @@ _SOCKS_SCHEMES = frozenset({"socks5", "socks5h"})
 @public
 @final
 class Proxy(Frozen):
-    """A proxy to dial through, with what its URL alone cannot say.
+    """A proxy to dial through, with settings that a URL alone cannot have.
 
     Its repr shows neither credentials nor fields.
 
     Args:
-        url: ``http://`` or ``https://`` for one that is asked by CONNECT (RFC 9110
-            §9.3.6), ``socks5h://`` for SOCKS5 (RFC 1928), ``socks5://`` for the same
-            with the target's name looked up here and not by the proxy. Credentials in
-            it are sent to this proxy alone, as Basic (RFC 7617) or as RFC 1929 has it.
-            Ports are 80, 443 and 1080 unless given. SOCKS needs the extra ``socks``.
-        headers: Further fields for the CONNECT. A Proxy-Authorization among them
-            replaces the URL's credentials.
-        ssl_context: For ``https://``; None makes one that trusts whom this system
-            trusts.
+        url: ``http://`` or ``https://`` for a proxy that is asked by CONNECT (RFC 9110
+            §9.3.6), ``socks5h://`` for SOCKS5 (RFC 1928), ``socks5://`` for SOCKS5 with
+            the target's name looked up here and not by the proxy. Credentials in the
+            URL are sent to this proxy alone, as Basic (RFC 7617) or by RFC 1929. Ports
+            are 80, 443 and 1080 unless given. SOCKS needs the extra ``socks``.
+        headers: Further fields for the CONNECT. A Proxy-Authorization field replaces
+            the URL's credentials.
+        ssl_context: The TLS settings for ``https://``; None makes a context that trusts
+            the authorities that this system trusts.
 
     Raises:
-        ValueError: The URL or a field is malformed, or one that cannot be sent.
+        ValueError: The URL or a field is malformed, or cannot be sent.
         ModuleNotFoundError: The extra for SOCKS is not installed.
     """
 
@@ -50,7 +50,7 @@ class Proxy(Frozen):
     ssl_context: ssl.SSLContext | None
     endpoint: Endpoint
     socks: str | None
-    """The scheme, if it is one of SOCKS."""
+    """The scheme of a SOCKS proxy, None for an HTTP proxy."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class Proxy(Frozen):
     ) -> None:
         scheme: str | None = url.partition(":")[0].lower()
         if scheme in _SOCKS_SCHEMES:
-            # Not at the top: few have one.
+            # Imported late: few programs use SOCKS.
             from .socks import check_available, check_credentials
 
             endpoint = parse_socks_url(url)
@@ -92,20 +92,19 @@ class Proxy(Frozen):
 async def open_tunnel_through(
     proxy: Proxy, stream: trio.abc.Stream, target: Endpoint, limits: Limits
 ) -> trio.abc.Stream:
-    """Have a proxy open a tunnel; nothing follows before its 2xx (RFC 9931 §8).
+    """Have a proxy open a tunnel; send nothing more before its 2xx (RFC 9931 §8).
 
     Args:
         proxy: The proxy.
-        stream: Leads to the proxy, in TLS if it wants that.
-        target: Where the tunnel is to lead.
-        limits: The bounds of what is said with the proxy.
+        stream: The connection to the proxy, in TLS if its URL says so.
+        target: The host to connect to.
+        limits: The bounds of the exchange with the proxy.
 
     Returns:
-        The stream that leads to the target. If this raises, the one given is to be
-        closed.
+        The stream to the target. If this raises, the caller must close the given one.
 
     Raises:
-        OpenError: There is no tunnel.
+        OpenError: The tunnel was not opened.
     """
     if proxy.socks is not None:
         from .socks import connect_by_socks
@@ -120,29 +119,29 @@ async def open_tunnel_through(
         await read_refusal(exc, limits)
         raise
     transport, head = upgraded.stream.detach()
-    # What the target said already comes first, below its TLS if it speaks that.
+    # Bytes that the target has already sent come first, below its TLS if it speaks TLS.
     return UpgradedStream(transport, head) if head else transport
 
 
 @public
 def proxy_from_environment(url: str) -> Proxy | None:
-    """Read which proxy the environment has for a URL, for ``via=``.
+    """Return the proxy that the environment names for a URL, for ``via=``.
 
     ``http_proxy``, ``https_proxy`` and ``all_proxy`` are read as curl and Python's
     urllib do, also in upper case, and ``no_proxy``, whose entries are names, with their
-    subdomains, and ``*``. Nothing else here ever looks at them.
+    subdomains, and ``*``. No other function of the library reads them.
 
     Args:
-        url: What is to be dialled.
+        url: The URL to dial.
 
     Returns:
-        The proxy; None if there is none for it.
+        The proxy; None if the environment names none for this URL.
 
     Raises:
-        ValueError: One of the two URLs is malformed.
+        ValueError: The URL, or that of the proxy, is malformed.
         ModuleNotFoundError: It is a SOCKS proxy, and the extra is not installed.
     """
-    # Heavy, and most programs never come here.
+    # Slow to import, and most programs never call this.
     from urllib.request import getproxies_environment, proxy_bypass
 
     endpoint = parse_url(url)
@@ -152,5 +151,5 @@ def proxy_from_environment(url: str) -> Proxy | None:
         return None
     if any(proxy_bypass(name) for name in (endpoint.authority, endpoint.host)):
         return None
-    # "host:port" is as common there.
+    # Values without a scheme, "host:port", are as common.
     return Proxy(found if "://" in found else f"http://{found}")

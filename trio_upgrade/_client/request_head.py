@@ -1,4 +1,4 @@
-# What the head of a client's request says, checked before anything is sent.
+# The header section of a client's request, checked before anything is sent.
 from __future__ import annotations
 
 from collections.abc import AsyncIterable
@@ -23,11 +23,12 @@ _METHODS_WITH_CONTENT = frozenset({"POST", "PUT", "PATCH"})
 
 @final
 class Offer:
-    """A checked offer: made before anything is opened.
+    """An offer to switch, checked: make it before anything is opened.
 
     Raises:
         TypeError: No protocol is given.
-        ValueError: A protocol or a field is malformed, or the library writes it.
+        ValueError: A protocol or a field is malformed, or a field is given that the
+            library writes.
     """
 
     def __init__(
@@ -44,7 +45,7 @@ class Offer:
         self._tolerant = tolerate_missing_connection
 
     def find_defect(self, head: ResponseHead) -> str | None:
-        """Return what makes a 101 an illegal answer, None if nothing does."""
+        """Return the reason why a 101 is an illegal answer, None if it is legal."""
         return find_switch_defect(
             self._protocols,
             head.http_version,
@@ -60,24 +61,24 @@ def complete_fields(
     body: RequestBody,
     endpoint: Endpoint,
 ) -> list[Field]:
-    """Return all fields of a request: Host, those given, credentials, framing.
+    """Return all fields of a request: Host, the given ones, credentials, framing.
 
     Args:
         method: The method.
-        target: The target; one in absolute form is for a proxy (RFC 9112 §3.2.2).
-        given: The user's, which replace Host and credentials.
-        body: The request's.
-        endpoint: Whom the connection was opened to.
+        target: The target; in absolute form it is for a proxy (RFC 9112 §3.2.2).
+        given: The user's fields, which replace Host and credentials.
+        body: The request's body.
+        endpoint: The host that the connection was opened to.
 
     Raises:
-        TypeError: The body is of no type that can be sent.
+        TypeError: The body has a type that cannot be sent.
         ValueError: Fields, target and body do not go together.
     """
     fields = [*given]
     framing = _frame(method, fields, body)
     origin = None if method == "CONNECT" else _find_origin(target)
     if not field_values(fields, b"host"):
-        # RFC 9112 §3.2: that of the target, where it has one.
+        # RFC 9112 §3.2: the target's authority, if the target has one.
         fields.insert(0, (b"Host", origin or endpoint.host_field))
     to_proxy = origin is not None or method == "CONNECT"
     name = b"Proxy-Authorization" if to_proxy else b"Authorization"
@@ -89,19 +90,19 @@ def complete_fields(
 
 
 def _find_origin(target: str) -> bytes | None:
-    # The authority of a target in absolute form.
+    # Return the authority of a target in absolute form.
     if target.startswith("/") or "://" not in target or not target.isascii():
         return None
     return str(parse_target("GET", target).authority).encode("ascii")
 
 
 def _frame(method: str, fields: Sequence[Field], body: RequestBody) -> list[Field]:
-    # The field, if any, that a request's body needs (RFC 9112 §6).
+    # Return the field, if any, that frames a request's body (RFC 9112 §6).
     lengths = field_values(fields, b"content-length")
     if isinstance(body, bytes):
         if lengths:
             raise ValueError("Content-Length is written by the library: body is bytes")
-        # RFC 9110 §8.6: where a body is expected, its absence is said, too.
+        # RFC 9110 §8.6: if the method expects a body, an empty one has a length, too.
         if body or method in _METHODS_WITH_CONTENT:
             return [(b"Content-Length", b"%d" % len(body))]
         return []

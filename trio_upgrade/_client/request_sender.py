@@ -1,4 +1,4 @@
-# A client's request on its way, and the answer that may come before it is through.
+# Sending a client's request, while its response may already come.
 from __future__ import annotations
 
 import math
@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from .http import ClientHTTP
     from .request_head import RequestBody
 
-# The last send of a body can return a little after the peer has got its bytes and has
-# answered, for Trio's sockets pass a checkpoint behind it, and TLS some more.
+# The last send of a body can return a little after the peer has received it and has
+# answered, because Trio's sockets pass a checkpoint after it, and TLS some more.
 _LAST_TICKS = 4
 
 
@@ -21,8 +21,8 @@ class RequestSender:
 
     Args:
         http: The connection.
-        head: The bytes of the head.
-        body: The body; an iterable is closed behind it.
+        head: The bytes of the header section.
+        body: The body; an iterable is closed after it was sent.
     """
 
     def __init__(self, http: ClientHTTP, head: bytes, body: RequestBody) -> None:
@@ -35,25 +35,25 @@ class RequestSender:
 
     @property
     def done(self) -> bool:
-        """Whether all of it was sent, or the connection broke."""
+        """Whether the whole request was sent, or the connection broke."""
         return self._done.is_set()
 
     def wait_for_continue(self, seconds: float) -> None:
-        """Hold the body back until a 100 has come, or for so many seconds."""
+        """Hold the body back until a 100 has come, for ``seconds`` at most."""
         self._go_ahead = trio.Event()
         self._patience = seconds
 
     async def run(self) -> None:
-        """Send it.
+        """Send the request.
 
-        A server may answer before all is through, and go; if it did not answer,
-        whoever receives learns of it.
+        A break of the connection is not raised: the server may have answered before it
+        had the whole request. If it did not, the task that receives sees the break.
         """
         try:
             await self._send()
         except trio.BrokenResourceError:
             if not self._http.lost:
-                # That of what the body comes from.
+                # The source of the body broke, not this connection.
                 raise
         finally:
             aclose = getattr(self._body, "aclose", None)
@@ -76,16 +76,16 @@ class RequestSender:
         elif body:
             await http.send_content(head, body)
             head = b""
-        # Not before the body is sent: from here on a 101 is legal.
+        # Only after the body was sent: from here on the codec accepts a 101.
         await http.send_end(head)
 
-    async def take_in(self, head: bytes) -> None:
-        """Take in the head of a response that came meanwhile; wait where it has to."""
+    async def handle_response_head(self, head: bytes) -> None:
+        """Handle a response that came before all was sent; wait where it needs that."""
         status = head[9:12]
         if self._go_ahead is not None and status in (b"100", b"101"):
             self._go_ahead.set()
         if status == b"101":
-            # The request goes out whole before anything switches (RFC 9110 §7.8).
+            # The whole request is sent before anything switches (RFC 9110 §7.8).
             await self._done.wait()
         if status.startswith(b"1"):
             return

@@ -1,9 +1,13 @@
-# What a client gets: the final response, and the exceptions that carry one.
+# The final response that a client receives, and the exceptions that carry one.
 from __future__ import annotations
 
+import math
+from contextlib import suppress
 from typing import TYPE_CHECKING, final
 
-from .._errors import OpenError
+import trio
+
+from .._errors import BodyError, OpenError
 from .._util import public
 
 if TYPE_CHECKING:
@@ -12,18 +16,22 @@ if TYPE_CHECKING:
     from .._body import Body
     from .._http.headers import Headers
     from .._http.messages import ResponseHead
+    from .._limits import Limits
 
 
 @public
 @final
 class ClientResponse:
-    """A final response, as a client gets it.
+    """A final response, as a client receives it.
 
     Attributes:
         head: Status, reason, version and fields together.
         informational: The heads of the 1xx responses that came before it.
-        body: What :meth:`read` has read, or what was kept of a refusal's body.
-        truncated: Whether :attr:`body` was cut at ``Limits.refusal_body`` bytes.
+        body: The bytes that :meth:`read` has read; for a refusal that
+            :func:`open_upgrade` or :func:`open_tunnel` raises, the beginning of its body.
+        truncated: Whether :attr:`body` is not the whole body of such a refusal: it is
+            longer than ``Limits.refusal_body``, took longer than ``Limits.linger``, or
+            broke off.
     """
 
     __slots__ = ("_body", "body", "head", "informational", "truncated")
@@ -62,47 +70,31 @@ class ClientResponse:
 
     @property
     def trailers(self) -> Headers:
-        """The fields behind a chunked body; none before its end was read."""
+        """The fields after a chunked body; none before its end was read."""
         return self._body.trailers
 
     async def read(self, limit: int | None = None) -> bytes:
         """Read the whole body and keep it: a second call returns the same bytes.
 
-        Cancelled, it has lost nothing; the next call goes on.
+        If this is cancelled, no byte is lost; the next call continues.
 
         Args:
-            limit: The most bytes to take; None means ``Limits.body_bytes``.
+            limit: The most bytes to read; None means ``Limits.body_bytes``.
 
         Raises:
-            BodyTooLarge: There are more.
-            BadBody: The framing is broken or the server left in the middle.
+            BodyTooLarge: The body is longer.
+            BadBody: The framing is broken, or the server went away in the middle.
         """
         self.body = await self._body.read(limit)
         return self.body
 
     def stream(self) -> AsyncIterator[bytes]:
-        """Iterate over the body as it comes, without bound on its length.
+        """Iterate over the body as it comes, without a limit on its length.
 
         Raises:
             BadBody: As :meth:`read` does, from the iteration.
         """
         return self._body.stream()
-
-    async def keep(self, limit: int) -> None:
-        """Read the beginning of the body into :attr:`body`, the rest stays unread.
-
-        Args:
-            limit: The most bytes to keep; :attr:`truncated` tells if there are more.
-
-        Raises:
-            BadBody: As :meth:`read` does; what came before is kept all the same.
-        """
-        self.truncated = True
-        try:
-            self.body, self.truncated = await self._body.read_beginning(limit)
-        except BaseException:
-            self.body = self._body.peek(limit)
-            raise
 
     def __repr__(self) -> str:
         return f"<ClientResponse {self.status} {self.reason}>"
@@ -115,8 +107,8 @@ class Refused(OpenError):
     Attributes:
         response: That response. From :func:`open_upgrade` and :func:`open_tunnel` its
             connection is closed and its body is in :attr:`ClientResponse.body`, cut at
-            ``Limits.refusal_body`` bytes; from a :class:`ClientConnection` the body is
-            still to be read and the connection's scope owns it.
+            ``Limits.refusal_body`` bytes. From a :class:`ClientConnection` its body is
+            not yet read, and stays with the connection.
     """
 
     def __init__(self, response: ClientResponse) -> None:
@@ -126,19 +118,38 @@ class Refused(OpenError):
 
 @public
 class UpgradeRefused(Refused):
-    """The server did not take up the offer; it may well serve other requests."""
+    """The server did not accept the offer; it may still serve other requests."""
 
 
 @public
 class TunnelRefused(Refused):
     """The proxy answered the CONNECT with something other than a 2xx.
 
-    Nothing else can be asked on that connection (RFC 9931 §8).
+    No other request can be made on that connection (RFC 9931 §8).
 
     Attributes:
-        proxy: ``host[:port]`` of that proxy, which may be any of a chain.
+        proxy: ``host[:port]`` of that proxy, which may be any proxy of a chain.
     """
 
     def __init__(self, response: ClientResponse, proxy: str) -> None:
         super().__init__(response)
         self.proxy = proxy
+
+
+async def read_refusal(refusal: Refused, limits: Limits) -> None:
+    """Read the beginning of a refusal's body into ``refusal.response.body``.
+
+    At most ``Limits.refusal_body`` bytes, for ``Limits.linger`` seconds: a server must
+    not hold the caller with an endless reason. If the body breaks off, the bytes before
+    are kept; the status says enough.
+    """
+    response = refusal.response
+    body = response._body  # pyright: ignore[reportPrivateUsage]
+    response.truncated = True
+    linger = math.inf if limits.linger is None else limits.linger
+    with trio.move_on_after(linger), suppress(BodyError):
+        response.body, response.truncated = await body.read_beginning(
+            limits.refusal_body
+        )
+        return
+    response.body = body.peek(limits.refusal_body)

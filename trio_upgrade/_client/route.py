@@ -1,6 +1,6 @@
-# Transports: TCP or a Unix socket, proxy after proxy, TLS on top of each where its URL
-# says so.  One stream is there at a time, made of the one before; whatever goes wrong,
-# it is closed.
+# Transports: TCP or a Unix socket, then proxy after proxy, with TLS on top of each if its
+# URL says so.  There is one stream at a time, each made from the one before; after any
+# error it is closed.
 from __future__ import annotations
 
 import errno
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 Via: TypeAlias = "str | Proxy | Sequence[str | Proxy] | None"
 
 _HTTP_1_1 = "http/1.1"
-# What connect() says of what takes longer.
+# The errno of a connect() that goes on in the background.
 _UNDER_WAY = errno.EWOULDBLOCK if sys.platform == "win32" else errno.EINPROGRESS
 
 
@@ -36,14 +36,14 @@ class Route:
     """The way to an endpoint, checked before anything is opened.
 
     Args:
-        endpoint: Where to.
-        ssl_context: For TLS with the endpoint; None makes one.
+        endpoint: The host to connect to.
+        ssl_context: The TLS settings for the endpoint; None makes a context.
         https_compatible: Whether a TLS peer may end without a close_notify.
         via: The proxies on the way, the nearest first.
         local_address: The address to connect from; None leaves it to the system.
 
     Raises:
-        ValueError: There is no such way.
+        ValueError: These cannot be combined.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Route:
         self._local_address = local_address
         first, *others = self._endpoints
         if any(other.path is not None for other in others):
-            raise ValueError("no proxy leads to a Unix socket")
+            raise ValueError("no proxy connects to a Unix socket")
         if first.path is not None and local_address is not None:
             raise ValueError("a Unix socket is connected to without local_address")
         given = [*(proxy.ssl_context for proxy in self._proxies), ssl_context]
@@ -71,13 +71,13 @@ class Route:
         ]
 
     async def open(self, limits: Limits) -> trio.abc.Stream:
-        """Dial, and return the stream that HTTP is to be spoken on.
+        """Dial, and return the stream to speak HTTP on.
 
-        Whatever is raised, cancellation included, leaves nothing open.
+        If anything is raised, cancellation included, nothing is left open.
 
         Raises:
-            OSError: The first stop cannot be reached.
-            OpenError: A later one.
+            OSError: The first proxy, or the endpoint, cannot be reached.
+            OpenError: A proxy opened no tunnel, or TLS failed.
         """
         stream = await self._connect()
         try:
@@ -115,7 +115,7 @@ class Route:
         tls = trio.SSLStream(
             stream,
             context,
-            # The dot that makes a name absolute is in no certificate.
+            # No certificate has the dot that makes a name absolute.
             server_hostname=endpoint.host.removesuffix("."),
             https_compatible=self._https_compatible,
         )
@@ -134,7 +134,7 @@ class Route:
 
 
 def _find_family(host: str) -> socket.AddressFamily | None:
-    # None for a name.  URLs have no other IPv6 addresses than those with colons.
+    # Return None for a name.  In a URL every IPv6 address has a colon.
     if ":" in host:
         return socket.AF_INET6
     try:
@@ -147,8 +147,8 @@ def _find_family(host: str) -> socket.AddressFamily | None:
 async def _connect_to(
     family: socket.AddressFamily, host: str, port: int
 ) -> DirectSocketStream:
-    # A name may have several addresses, which Trio tries in tasks that overtake each
-    # other.  One address needs none of that, which is a quarter of a handshake's time.
+    # A name may have several addresses, which Trio tries in concurrent tasks.  A single
+    # address needs no such tasks, which take a quarter of a handshake's time.
     await trio.lowlevel.checkpoint_if_cancelled()
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -183,7 +183,7 @@ def _make_context() -> ssl.SSLContext:
 
 
 def _explain(cause: BaseException | None, authority: str) -> OpenError:
-    # SSLEOFError is an SSLError, too.
+    # SSLEOFError is an SSLError, but it only says that the peer went away.
     if not isinstance(cause, ssl.SSLError) or isinstance(cause, ssl.SSLEOFError):
         return PeerGone(f"{authority} went away within the TLS handshake")
     reason = cause.reason or cause

@@ -1,5 +1,6 @@
-# SOCKS5 on a stream that is open already, spoken by python-socks.  Its Proxy dials by
-# itself unless another one goes before it (forward=): in that place stands our stream.
+# SOCKS5 on a stream that is already open, spoken by python-socks.  Its Proxy dials by
+# itself unless it has another Proxy to go through (forward=): we pass an object there
+# that hands out our stream.
 from __future__ import annotations
 
 import math
@@ -20,7 +21,7 @@ _LONGEST = 255
 
 
 def check_available() -> None:
-    """Make sure that the package is there.
+    """Check that the package is installed.
 
     Raises:
         ModuleNotFoundError: It is not; the message names the extra.
@@ -34,10 +35,10 @@ def check_available() -> None:
 
 
 def check_credentials(credentials: Credentials | None) -> None:
-    """Make sure that SOCKS can carry them (RFC 1929 §2), and python-socks, too.
+    """Check that SOCKS (RFC 1929 §2) and python-socks can carry the credentials.
 
     Raises:
-        ValueError: It cannot.
+        ValueError: They cannot.
     """
     if credentials is not None:
         for part in (credentials.user, credentials.password):
@@ -48,18 +49,18 @@ def check_credentials(credentials: Credentials | None) -> None:
 async def connect_by_socks(
     stream: trio.abc.Stream, proxy: Endpoint, target: Endpoint, *, look_up: bool
 ) -> None:
-    """Have a SOCKS5 proxy connect to the target; the stream then leads there.
+    """Have a SOCKS5 proxy connect to the target; the stream is then one to the target.
 
     Args:
-        stream: Leads to the proxy. It is not closed here.
+        stream: The connection to the proxy. It is not closed here.
         proxy: The proxy.
-        target: Whom to connect to.
-        look_up: Whether its name is looked up here and not by the proxy.
+        target: The host to connect to.
+        look_up: Whether the target's name is looked up here and not by the proxy.
 
     Raises:
-        OSError: The name is not known here.
+        OSError: The name cannot be looked up here.
         SocksRefused: The proxy did not connect, or does not speak SOCKS5.
-        BadResponse: Its answer makes no sense.
+        BadResponse: Its answer is malformed.
         PeerGone: It went away before its answer was complete.
     """
     from python_socks import ProxyError, ProxyType
@@ -79,7 +80,7 @@ async def connect_by_socks(
         forward=cast("SocksClient", _Opened(stream)),
     )
     try:
-        # Its own timeout would be 60 s: the caller has a scope for that.
+        # Without this the package has a timeout of 60 s; our callers use cancel scopes.
         await client.connect(target.host, target.port, timeout=math.inf)
     except ProxyError as exc:
         raise SocksRefused(str(exc), proxy.authority, exc.error_code) from exc
@@ -91,7 +92,7 @@ async def connect_by_socks(
 
 @final
 class _Opened:
-    # What python-socks needs of the one that goes before, and of a stream.
+    # The methods that python-socks calls on the Proxy to go through, and on its stream.
     def __init__(self, stream: trio.abc.Stream) -> None:
         self._stream = stream
 
@@ -103,7 +104,7 @@ class _Opened:
         await self._stream.send_all(data)
 
     async def read_exactly(self, n: int) -> bytes:
-        # Not one byte more: what follows the reply is the target's.
+        # Not one byte more: the bytes after the reply are the target's.
         data = b""
         while len(data) < n:
             received = await self._stream.receive_some(n - len(data))
@@ -113,5 +114,5 @@ class _Opened:
         return data
 
     async def close(self) -> None:
-        # Its owner does that.
+        # The owner of the stream closes it.
         await trio.lowlevel.checkpoint()

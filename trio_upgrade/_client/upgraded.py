@@ -1,6 +1,6 @@
-# What a client holds after the switch, and how leaving its scope ends it.
+# The connection that a client has after the switch, and how leaving its scope ends it.
 #
-# Annotations are evaluated here: of strings NamedTuple compiles each one at the import.
+# Annotations are not strings here: NamedTuple would compile each string at the import.
 
 from types import TracebackType
 from typing import NamedTuple
@@ -21,24 +21,24 @@ class _ConnectionFields(NamedTuple):
 
 @public
 class UpgradedConnection(_ConnectionFields, trio.abc.AsyncResource):
-    """A connection that has switched, or become a tunnel: unpack it.
+    """A connection that has switched, or become a tunnel.
 
-    And use it as an async context manager::
+    Use it as an async context manager, and unpack it::
 
         async with await open_upgrade(url, "echo") as (response, stream, head):
             ...
 
     Leaving the block ends the stream: in stages without an exception (our direction
     first, then up to ``Limits.linger`` seconds for the peer's), by a reset after an
-    error, at once under cancellation. A stream that was detached is left alone; one that
-    has gone on in TLS (:meth:`UpgradedStream.start_tls`) is ended as that.
+    error, at once under cancellation. A stream that was detached is left alone. After
+    :meth:`UpgradedStream.start_tls` the TLS stream is ended in the same way.
 
     Attributes:
         response: The head of the 101, or of the 2xx that opened a tunnel.
-        stream: The connection, first bytes first.
-        head: A snapshot of the bytes that are first in the stream.
+        stream: The connection; it yields the bytes of ``head`` first.
+        head: A copy of the bytes that came with the response and are first in the stream.
         informational: The heads of the 1xx responses that came before it.
-        linger: Seconds that the end may take; from ``Limits.linger``.
+        linger: Seconds that the peer's end may take; from ``Limits.linger``.
     """
 
     informational: tuple[ResponseHead, ...] = ()

@@ -1,7 +1,7 @@
-# The URLs that a client dials.  Nothing here may quote a whole URL in an error: it may
-# hold a password.  That is why urlsplit, which does, is not asked.
+# The URLs that a client dials.  No error here may quote a whole URL: it may contain a
+# password.  That is why urlsplit, whose errors quote it, is not used.
 #
-# Annotations are evaluated here: of strings NamedTuple compiles each one at the import.
+# Annotations are not strings here: NamedTuple would compile each string at the import.
 
 import os
 import re
@@ -12,14 +12,14 @@ from urllib.parse import unquote_to_bytes
 from .._http.targets import Authority, parse_authority
 from .._util import Record
 
-# Strings, which re compiles when somebody dials: servers import faster.
+# Strings, which re compiles when the first URL is parsed: the import is faster.
 _URL = (
     r"(?s)(?P<scheme>[A-Za-z][A-Za-z0-9+.\-]*)://"
     r"(?:(?P<userinfo>[^/?#]*)@)?(?P<authority>[^/?#]*)(?P<rest>.*)"
 )
-# RFC 1035 §2.3.4.  What is longer makes the resolver or TLS fail in odd ways.
+# RFC 1035 §2.3.4.  Longer names make the resolver or TLS fail in odd ways.
 _DNS_NAME = r"(?!.{255})(?:[^.%]{1,63}\.)*[^.%]{1,63}\.?"
-# RFC 3986 §3.2.1, and the one colon between the two.
+# RFC 3986 §3.2.1, split at the first colon.
 _USERINFO = (
     r"(?P<user>(?:[A-Za-z0-9\-._~!$&'()*+,;=]|%[0-9A-Fa-f]{2})*)"
     r"(?::(?P<password>(?:[A-Za-z0-9\-._~!$&'()*+,;=:]|%[0-9A-Fa-f]{2})*))?"
@@ -34,11 +34,11 @@ _DEFAULT_PORTS = {False: 80, True: 443}
 
 @final
 class Credentials(Record):
-    """User and password of a URL; they are in no repr, and so in no log.
+    """User and password of a URL; the repr has neither, so no log has.
 
     Attributes:
         user: The user, its escapes decoded.
-        password: The password likewise, empty where none was written.
+        password: The password, its escapes decoded; empty if the URL has none.
     """
 
     user: bytes
@@ -51,21 +51,21 @@ class Credentials(Record):
         return "Credentials()"
 
     def basic(self) -> bytes:
-        """Return the value of the field that gives them away (RFC 7617 §2)."""
+        """Return the value of the field that carries them (RFC 7617 §2)."""
         return b"Basic " + b64encode(self.user + b":" + self.password)
 
 
 class Endpoint(NamedTuple):
-    """What a client needs to know of a URL.
+    """The parts of a URL that a client needs.
 
     Attributes:
-        host: A name, in ASCII, or an address; ``"localhost"`` behind a Unix socket.
-        port: The port number, 0 behind a Unix socket.
+        host: A name, in ASCII, or an address; ``"localhost"`` for a Unix socket.
+        port: The port number, 0 for a Unix socket.
         secure: Whether TLS is spoken.
         host_field: The value of a Host field.
         target: Path and query, at least ``"/"``.
         path: The path of the Unix socket, None for TCP.
-        credentials: What the URL has of them.
+        credentials: The URL's credentials, None if it has none.
     """
 
     host: str
@@ -83,11 +83,11 @@ class Endpoint(NamedTuple):
 
 
 def parse_url(url: str) -> Endpoint:
-    """Take the URL apart that a client is to dial.
+    """Parse a URL that a client is to dial.
 
     Raises:
-        ValueError: It is malformed, or of a scheme that nobody here speaks. The message
-            does not repeat what may be a secret.
+        ValueError: The URL is malformed, or its scheme is not supported. The message
+            does not repeat a part that may be a secret.
     """
     scheme, userinfo, authority, target = _split_url(url)
     base = scheme.removesuffix(_UNIX)
@@ -112,10 +112,10 @@ def parse_url(url: str) -> Endpoint:
 
 
 def parse_socks_url(url: str) -> Endpoint:
-    """Take the URL of a SOCKS proxy apart.
+    """Parse the URL of a SOCKS proxy.
 
     Raises:
-        ValueError: It is malformed.
+        ValueError: The URL is malformed.
     """
     _, userinfo, authority, target = _split_url(url)
     host, port = _parse_dialled(authority)
@@ -156,8 +156,8 @@ def _parse_userinfo(userinfo: str | None) -> Credentials | None:
 
 def _parse_dialled(text: str) -> Authority:
     if not text.isascii():
-        # As Trio does it for its own host names, and before Trio sees them: so the Host
-        # field, SNI and a proxy get the same name.
+        # As Trio encodes host names, but before Trio sees this one: so the Host field,
+        # SNI and a proxy all get the same name.
         text = _encode_idna(text)
     if not _is_visible_ascii(text):
         raise ValueError("blanks, control or non-ASCII characters in the URL")
@@ -170,7 +170,7 @@ def _parse_dialled(text: str) -> Authority:
 
 
 def _encode_idna(text: str) -> str:
-    # Trio brings it along.  Its own encode_hostname() is not in every Trio that we take.
+    # A dependency of Trio.  Not every Trio that we support has encode_hostname().
     import idna
 
     host, colon, port = text.partition(":")

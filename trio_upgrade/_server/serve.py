@@ -7,11 +7,12 @@ import errno
 import math
 import os
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypedDict, TypeVar
 
 import trio
 
 from .._limits import Limits
+from .._options import SharedOptions
 from .._streams.closing import close_forcefully
 from .._streams.socket_listener import DirectSocketListener
 from .._streams.tcp_listeners import open_tcp_listeners
@@ -25,6 +26,7 @@ from .state import ServerState
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Sequence
+    from typing import Unpack
 
     from .response import App
 
@@ -43,6 +45,57 @@ _CONNECTION = "trio_upgrade connection"
 
 
 @public
+class ServeOptions(TypedDict, total=False):
+    """The keyword options that all ``serve_*`` functions share; each may be left out.
+
+    A function called with any other name raises a TypeError before it opens, takes over
+    or closes anything.
+    """
+
+    limits: Limits
+    """The bounds of every connection."""
+
+    close_on_optimistic_data: bool
+    """Whether a refused offer ends its connection if bytes after the request have
+    already come. These are the next request (RFC 9931 §5), unless a proxy in front of
+    this server turns every request for an upgrade into a tunnel. Bytes of a chunked body
+    that is not yet read count, too: where the body ends is not yet known. False by
+    default."""
+
+    strict: bool
+    """Whether exceptions of the app leave the ``serve_*`` function, for tests. By
+    default, False, each is logged to ``trio_upgrade.server`` and ends its own connection
+    only."""
+
+    observer: object | None
+    """An object with any of the methods ``request``, ``switched``, ``ended`` and
+    ``error``, which are called with a :class:`RequestRecord`, :class:`SwitchRecord`,
+    :class:`EndRecord` or :class:`ErrorRecord` when that happens. They run in the
+    connection's task and should return soon; an exception that they raise is logged.
+    None, the default, observes nothing and costs nothing."""
+
+
+def _make_state(
+    *,
+    limits: Limits = Limits(),
+    close_on_optimistic_data: bool = False,
+    strict: bool = False,
+    observer: object | None = None,
+) -> ServerState:
+    # These defaults are the only ones of ServeOptions.
+    return ServerState(
+        limits,
+        close_on_optimistic_data=close_on_optimistic_data,
+        strict=strict,
+        observers=Observers(observer, strict=strict),
+    )
+
+
+_OPTIONS = SharedOptions(ServeOptions, _make_state)
+
+
+@public
+@_OPTIONS.declare
 async def serve_tcp(
     app: App,
     port: int,
@@ -50,11 +103,8 @@ async def serve_tcp(
     host: str | bytes | None = None,
     backlog: int | None = None,
     reuse_port: bool = False,
-    limits: Limits = Limits(),
-    close_on_optimistic_data: bool = False,
-    strict: bool = False,
-    observer: object | None = None,
     task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
+    **options: Unpack[ServeOptions],
 ) -> None:
     """Serve HTTP/1.1 and its upgrades over TCP, until cancelled or drained.
 
@@ -64,39 +114,23 @@ async def serve_tcp(
         host: The address to listen on; None means every address of this machine.
         backlog: The listen backlog; None means the most that the kernel queues.
         reuse_port: Whether other processes of the same user may listen on the port,
-            too, if they all say so. Linux then spreads the connections over them.
-        limits: The bounds of every connection.
-        close_on_optimistic_data: Whether a refused offer ends its connection if bytes
-            follow it already. They would be the next request (RFC 9931 §5), unless what
-            stands in front of this server tunnels whatever asks for an upgrade. Those
-            of a chunked body count until it is read: its end is not known before.
-        strict: Whether exceptions of the app come out of here, for tests. Otherwise
-            they are logged to ``trio_upgrade.server`` and cost their own connection.
-        observer: An object with any of the methods ``request``, ``switched``, ``ended``
-            and ``error``, called with a :class:`RequestRecord`, :class:`SwitchRecord`,
-            :class:`EndRecord` or :class:`ErrorRecord` when that happens. They run in
-            the connection's task and should return soon; what they raise is logged.
+            too, if they all ask for it. Linux then spreads the connections over them.
         task_status: Gets a :class:`Server` as soon as connections are accepted.
+        options: See :class:`ServeOptions`.
 
     Raises:
-        OSError: The address cannot be listened on, or ``reuse_port`` is not to be had
-            on this platform.
+        OSError: The address cannot be listened on, or this platform has no
+            ``reuse_port``.
     """
+    _OPTIONS.check(serve_tcp, options)
     listeners = await open_tcp_listeners(
         port, host=host, backlog=backlog, reuse_port=reuse_port
     )
-    await serve_listeners(
-        app,
-        listeners,
-        limits=limits,
-        close_on_optimistic_data=close_on_optimistic_data,
-        strict=strict,
-        observer=observer,
-        task_status=task_status,
-    )
+    await serve_listeners(app, listeners, task_status=task_status, **options)
 
 
 @public
+@_OPTIONS.declare
 async def serve_ssl_over_tcp(
     app: App,
     port: int,
@@ -106,37 +140,33 @@ async def serve_ssl_over_tcp(
     https_compatible: bool = True,
     backlog: int | None = None,
     reuse_port: bool = False,
-    limits: Limits = Limits(),
-    close_on_optimistic_data: bool = False,
-    strict: bool = False,
-    observer: object | None = None,
     task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
+    **options: Unpack[ServeOptions],
 ) -> None:
     """Serve HTTP/1.1 and its upgrades over TLS over TCP, until cancelled or drained.
 
-    Each handshake is made in its connection's own task, so a slow one delays nobody.
+    Each handshake is made in its connection's own task, so a slow one delays no other.
 
     Args:
         app: Called once for each request, in the connection's task.
         port: The port, 0 for any free one.
-        ssl_context: Certificate, key and ALPN are its own. If it names protocols for
-            ALPN, ``http/1.1`` should be the only one.
+        ssl_context: The TLS settings: certificate, key and ALPN. If it has protocols
+            for ALPN, ``http/1.1`` should be the only one.
         host: The address to listen on; None means every address of this machine.
         https_compatible: Whether a peer may end without a close_notify, as browsers
-            do. Then nobody can tell a cut from an end, so protocols that do not say
+            do. Then a cut cannot be told from an end, so protocols that do not mark
             their own end need False.
         backlog: The listen backlog; None means the most that the kernel queues.
-        reuse_port: See :func:`serve_tcp`.
-        limits: The bounds of every connection.
-        close_on_optimistic_data: See :func:`serve_tcp`.
-        strict: Whether exceptions of the app come out of here; see :func:`serve_tcp`.
-        observer: See :func:`serve_tcp`.
+        reuse_port: Whether other processes may listen on the port; see
+            :func:`serve_tcp`.
         task_status: Gets a :class:`Server` as soon as connections are accepted.
+        options: See :class:`ServeOptions`.
 
     Raises:
-        OSError: The address cannot be listened on, or ``reuse_port`` is not to be had
-            on this platform.
+        OSError: The address cannot be listened on, or this platform has no
+            ``reuse_port``.
     """
+    _OPTIONS.check(serve_ssl_over_tcp, options)
     listeners = await open_tcp_listeners(
         port, host=host, backlog=backlog, reuse_port=reuse_port
     )
@@ -144,79 +174,57 @@ async def serve_ssl_over_tcp(
         trio.SSLListener(listener, ssl_context, https_compatible=https_compatible)
         for listener in listeners
     ]
-    await serve_listeners(
-        app,
-        secure,
-        limits=limits,
-        close_on_optimistic_data=close_on_optimistic_data,
-        strict=strict,
-        observer=observer,
-        task_status=task_status,
-    )
+    await serve_listeners(app, secure, task_status=task_status, **options)
 
 
 @public
+@_OPTIONS.declare
 async def serve_unix(
     app: App,
     path: str | bytes | os.PathLike[str] | os.PathLike[bytes],
     *,
     mode: int | None = None,
     backlog: int | None = None,
-    limits: Limits = Limits(),
-    close_on_optimistic_data: bool = False,
-    strict: bool = False,
-    observer: object | None = None,
     task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
+    **options: Unpack[ServeOptions],
 ) -> None:
     """Serve HTTP/1.1 and its upgrades on a Unix socket, until cancelled or drained.
 
-    A socket's file that nobody listens behind any more is replaced. Ours is removed as
-    soon as no connection is accepted any more, by a drain also, unless it has been
-    replaced by then.
+    The file of a socket on which no process listens any more is replaced. Our file is
+    removed as soon as connections are no longer accepted, also by a drain, unless
+    another has replaced it by then.
 
     Args:
         app: Called once for each request, in the connection's task.
         path: The socket's file. With a leading NUL it is the name of an abstract socket
             of Linux, which has no file and which every user may connect to.
-        mode: The permissions of the file, ``0o660`` say, whatever the umask; they hold
-            before anybody can connect. Who may not write it may not connect. None means
-            what the umask leaves.
+        mode: The permissions of the file, for example ``0o660``, whatever the umask is.
+            They hold before a client can connect; a user without write permission
+            cannot connect. None leaves them to the umask.
         backlog: The listen backlog; None means the most that the kernel queues.
-        limits: The bounds of every connection.
-        close_on_optimistic_data: See :func:`serve_tcp`.
-        strict: Whether exceptions of the app come out of here; see :func:`serve_tcp`.
-        observer: See :func:`serve_tcp`.
         task_status: Gets a :class:`Server` as soon as connections are accepted.
+        options: See :class:`ServeOptions`.
 
     Raises:
-        ValueError: The path is empty, or the permissions are not such, or are asked for
-            an abstract socket.
-        FileExistsError: Something that is no socket has that name. It stays.
-        OSError: Somebody listens there (EADDRINUSE), the path is too long or cannot be
-            used, or there are no Unix sockets on this platform.
+        ValueError: The path is empty, or ``mode`` is no file permissions or is given
+            for an abstract socket.
+        FileExistsError: Something other than a socket has that name. It stays.
+        OSError: Another process listens there (EADDRINUSE), the path is too long or
+            cannot be used, or this platform has no Unix sockets.
     """
+    _OPTIONS.check(serve_unix, options)
     listener = await open_unix_listener(path, mode=mode, backlog=backlog)
-    await serve_listeners(
-        app,
-        [listener],
-        limits=limits,
-        close_on_optimistic_data=close_on_optimistic_data,
-        strict=strict,
-        observer=observer,
-        task_status=task_status,
-    )
+    await serve_listeners(app, [listener], task_status=task_status, **options)
 
 
 @public
+@_OPTIONS.declare
 async def serve_listeners(
     app: App,
     listeners: Sequence[trio.abc.Listener[StreamT]],
     *,
-    limits: Limits = Limits(),
-    close_on_optimistic_data: bool = False,
-    strict: bool = False,
-    observer: object | None = None,
     task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
+    **options: Unpack[ServeOptions],
 ) -> None:
     """Serve HTTP/1.1 and its upgrades on any Trio listeners, until cancelled or drained.
 
@@ -225,18 +233,11 @@ async def serve_listeners(
     Args:
         app: Called once for each request, in the connection's task.
         listeners: They are owned from now on.
-        limits: The bounds of every connection.
-        close_on_optimistic_data: See :func:`serve_tcp`.
-        strict: Whether exceptions of the app come out of here; see :func:`serve_tcp`.
-        observer: See :func:`serve_tcp`.
         task_status: Gets a :class:`Server` as soon as connections are accepted.
+        options: See :class:`ServeOptions`.
     """
-    state = ServerState(
-        limits,
-        close_on_optimistic_data=close_on_optimistic_data,
-        strict=strict,
-        observers=Observers(observer, strict=strict),
-    )
+    _OPTIONS.check(serve_listeners, options)
+    state = _make_state(**options)
     server = Server(listeners, state)
     try:
         async with trio.open_nursery() as nursery:
@@ -310,41 +311,33 @@ async def _accept_some(
 
 
 @public
+@_OPTIONS.declare
 async def serve_stream(
     app: App,
     stream: trio.abc.Stream,
     *,
     server: Server | None = None,
-    limits: Limits = Limits(),
-    close_on_optimistic_data: bool = False,
-    strict: bool = False,
-    observer: object | None = None,
+    **options: Unpack[ServeOptions],
 ) -> None:
     """Serve HTTP/1.1 and its upgrades on one stream; return when that is over.
 
-    Any Trio stream will do: memory, TLS, or one that an earlier protocol is done with.
+    Any Trio stream will do: memory, TLS, or one that an earlier protocol has finished
+    with.
 
     Args:
         app: Called once for each request, in this task.
         stream: It is owned from now on, and closed on every path.
-        server: A running server that this is to be a connection of: it counts there and
-            is drained with it, and that server's bounds and options hold, not those
-            given here. None makes a private one, ``request.server``.
-        limits: The bounds of the connection.
-        close_on_optimistic_data: See :func:`serve_tcp`.
-        strict: Whether exceptions of the app come out of here; see :func:`serve_tcp`.
-        observer: See :func:`serve_tcp`.
+        server: A running server that this connection joins: it is counted there and
+            drained with that server, whose limits and options hold instead of those
+            given here. None makes a private server, ``request.server``.
+        options: See :class:`ServeOptions`.
     """
+    _OPTIONS.check(serve_stream, options)
     if server is not None:
         with trio.CancelScope() as scope:
             await Connection(app, server, find_state(server), stream, scope).serve()
         return
-    state = ServerState(
-        limits,
-        close_on_optimistic_data=close_on_optimistic_data,
-        strict=strict,
-        observers=Observers(observer, strict=strict),
-    )
+    state = _make_state(**options)
     failure: BaseException | None = None
     scope = trio.CancelScope()
     connection = Connection(app, Server((), state), state, stream, scope)
