@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import FrozenInstanceError
-from typing import Any, NoReturn, TypeVar, cast
+from typing import Any, NoReturn, TypeVar, cast, dataclass_transform
 
 T = TypeVar("T")
 
@@ -19,8 +19,11 @@ def public(thing: T) -> T:
     return thing
 
 
+@dataclass_transform(frozen_default=True)
 class Frozen:
     """An immutable object. Its ``__init__`` sets attributes past ``__setattr__``."""
+
+    __slots__ = ()
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
         raise FrozenInstanceError(f"cannot assign to field {name!r}")

@@ -22,9 +22,7 @@ MUTANTS = {
     ),
     "U11": Mutant("find_offers", 'method == "CONNECT"', 'method != "GET"'),
     "U13": Mutant("find_offers", 'http_version != "1.1"'),
-    "U25": Mutant(
-        "connection_options", "[value.lower() for value in values]", "values"
-    ),
+    "U25": Mutant("connection_options", "map(bytes.lower, values)", "values"),
     "U28": Mutant("split_list", "if stripped: ...", "if True: ..."),
     # The 101
     "U04": Mutant(

@@ -70,7 +70,7 @@ async def test_upgraded() -> None:
         state.reserve_upgrade()
     state.release_upgrade()
     state.reserve_upgrade()
-    state.count_switch()
+    state.total_upgraded += 1
     assert state.statistics().upgraded == 1
 
     state.remove(connection, upgraded=True)

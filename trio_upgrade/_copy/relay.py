@@ -44,7 +44,13 @@ class RelayResult(Record):
             byte moved in the other direction for ``half_close_timeout``.
     """
 
-    __match_args__ = ("left_to_right", "right_to_left", "ended_by", "cause")
+    # Not made by dataclass(), as checkers think of a class that is frozen.
+    __match_args__ = (  # pyright: ignore[reportAssignmentType]
+        "left_to_right",
+        "right_to_left",
+        "ended_by",
+        "cause",
+    )
 
     left_to_right: int
     right_to_left: int

@@ -40,8 +40,6 @@ from .records import EndRecord
 from .response import TEXT, Response, Tunnel, Upgrade, refuse
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
-
     from .._streams.underlying import Peer
     from .request import Request
     from .response import Answer, App, UpgradeHandler
@@ -203,8 +201,7 @@ class Connection(ConnectionTask):
         # also if none was received so far.
         http, state = self._http, self._state
         assert http is not None
-        deadlines = state.deadlines
-        waiting = begun = False
+        deadlines, armed, begun = state.deadlines, None, False
         if not wait or not http.has_begun_head:
             self.idle = wait
             if state.draining.is_set():
@@ -223,20 +220,22 @@ class Connection(ConnectionTask):
                 if http.ended:
                     self.reason = EndReason.PEER
                     return None
-                if not waiting:
-                    waiting = True
-                    kind = deadlines.keep_alive if self.requests else deadlines.header
-                    kind.arm(self)
+                if armed is None:
+                    armed = deadlines.keep_alive if self.requests else deadlines.header
+                    armed.arm(self)
                 if not begun and http.has_buffered:
                     begun, self.idle = True, False
-                    if self.requests:
-                        deadlines.keep_alive.disarm(self)
-                        deadlines.header.arm(self)
+                    if armed is not deadlines.header:
+                        armed.disarm(self)
+                        armed = deadlines.header
+                        armed.arm(self)
                 await http.receive()
             if wait:
                 # Do not start a request that has just come too late.
                 await trio.lowlevel.checkpoint_if_cancelled()
-            self._end_header_time(waiting)
+            if armed is not None:
+                armed.disarm(self)
+            self.idle = False
             self.requests += 1
             state.total_requests += 1
             most = state.limits.requests_per_connection
@@ -248,20 +247,17 @@ class Connection(ConnectionTask):
             self.reason = EndReason.LOST
             return None
         except MalformedMessage as exc:
-            self._end_header_time(waiting)
+            if armed is not None:
+                armed.disarm(self)
+            self.idle = False
             self.reason = EndReason.MALFORMED
             LOGGER.debug("refused %s: %s", find_peer(self._stream), exc)
             await self._refuse(http, refuse(exc))
             return None
         self._http = None
-        deadlines.response.arm(self)
+        if state.limits.response_timeout is not None:
+            deadlines.response.arm(self)
         return exchange
-
-    def _end_header_time(self, waiting: bool) -> None:
-        self.idle = False
-        if waiting:
-            self._state.deadlines.keep_alive.disarm(self)
-            self._state.deadlines.header.disarm(self)
 
     async def _serve_request(self, exchange: Exchange) -> bool:
         # Returns whether there can be another request.
@@ -270,8 +266,9 @@ class Connection(ConnectionTask):
         except BaseException as exc:
             return await self._handle_error(exchange, exc)
         finally:
-            if exchange.stream is not None:
-                self._stream, self._protocol = exchange.stream, exchange.protocol
+            if exchange.protocol is not None:
+                self._protocol = exchange.protocol
+                self._stream = exchange.stream or self._stream
             self._http = exchange.finish()
 
     async def _run_app(self, exchange: Exchange) -> bool:
@@ -282,10 +279,17 @@ class Connection(ConnectionTask):
             async with aclosing(answer):
                 return await self._respond(exchange, answer)
         if isinstance(answer, _SWITCHES):
-            self._check_not_switched(exchange, answer)
-            if not self._is_broken(exchange, answer):
-                stream = await self._switch(exchange, answer)
-                self._switched = exchange.request, stream, answer.handler
+            if self._may_answer(exchange, answer):
+                request = exchange.request
+                if isinstance(answer, Tunnel):
+                    stream = await exchange.accept_connect(answer.fields)
+                elif request.method == "CONNECT":
+                    raise UsageError(f"{answer!r} is no answer to CONNECT")
+                else:
+                    stream = await exchange.accept_upgrade(
+                        answer.protocol, answer.fields, answer.reason
+                    )
+                self._switched = request, stream, answer.handler
             return False
         if exchange.protocol is None or answer is not None:
             raise UsageError(f"the app returned {answer!r} to {exchange.request!r}")
@@ -295,38 +299,27 @@ class Connection(ConnectionTask):
     async def _respond(
         self, exchange: Exchange, answer: Response, *, close: bool = False
     ) -> bool:
-        self._check_not_switched(exchange, answer)
-        if self._is_broken(exchange, answer):
+        if not self._may_answer(exchange, answer):
             return False
         if exchange.request.method == "CONNECT" and opens_tunnel(answer.status):
             raise UsageError(f"{answer!r} to CONNECT would promise a tunnel")
         more = await exchange.answer(answer, close=close)
         self.reason = None if more else EndReason.ANSWERED
         if more:
-            exchange.http.start_next_exchange()
+            exchange.get_http().start_next_exchange()
         return more
 
-    def _switch(
-        self, exchange: Exchange, answer: Upgrade | Tunnel
-    ) -> Awaitable[UpgradedStream]:
-        if isinstance(answer, Tunnel):
-            return exchange.accept_connect(answer.fields)
-        if exchange.request.method == "CONNECT":
-            raise UsageError(f"{answer!r} is no answer to CONNECT")
-        return exchange.accept_upgrade(answer.protocol, answer.fields, answer.reason)
-
-    def _check_not_switched(self, exchange: Exchange, answer: Answer) -> None:
+    def _may_answer(self, exchange: Exchange, answer: Answer) -> bool:
         if exchange.protocol is not None:
             raise UsageError(f"{answer!r} returned after the switch")
-
-    def _is_broken(self, exchange: Exchange, answer: Answer) -> bool:
-        # Sending a 101 or a 100 failed, and the app went on all the same.
+        assert exchange.http is not None
         if not exchange.http.broken:
-            return False
+            return True
+        # Sending a 101 or a 100 failed, and the app went on all the same.
         self.reason = EndReason.LOST
         message = "%r dropped, the connection is broken: %r"
         LOGGER.info(message, answer, exchange.request)
-        return True
+        return False
 
     async def _refuse(self, http: ServerHTTP, refusal: Response) -> None:
         # Answers a message that never became a request, or a request that is late.
@@ -385,7 +378,7 @@ class Connection(ConnectionTask):
 
     async def _answer_error(self, exchange: Exchange, errors: Exception) -> bool:
         # Sends the response that can still be sent.
-        http = exchange.http
+        http = exchange.get_http()
         if exchange.lost and is_loss(errors):
             self.reason = EndReason.LOST
             return False

@@ -25,7 +25,7 @@ from .._http.switching import must_close
 from .._streams.upgraded import UpgradedStream
 from .._util import find_leaves
 from .records import RequestRecord, SwitchRecord
-from .request import Request, release_http
+from .request import Request
 from .response import refuse
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from .state import ServerState
 
 _TUNNEL = "CONNECT"
+_ALREADY_SWITCHING = "another task is switching this connection"
 
 
 @final
@@ -55,6 +56,7 @@ class Exchange:
 
     Attributes:
         request: What the app gets.
+        http: The HTTP half; None once the exchange is over or the connection switched.
         protocol: The protocol that the connection has switched to, ``"CONNECT"`` for a
             tunnel; None while it is HTTP.
 
@@ -68,7 +70,6 @@ class Exchange:
         "_body_dropped",
         "_client_errors",
         "_connection",
-        "_http",
         "_last",
         "_progress",
         "_state",
@@ -77,6 +78,7 @@ class Exchange:
         "_transport",
         "_waited",
         "_watching",
+        "http",
         "protocol",
         "request",
     )
@@ -92,7 +94,7 @@ class Exchange:
         *,
         last: bool,
     ) -> None:
-        self._http: ServerHTTP | None = http
+        self.http: ServerHTTP | None = http
         self._transport = transport
         self._state = state
         self._connection = connection
@@ -124,29 +126,28 @@ class Exchange:
         return None if self._stream is None else self._stream.outermost
 
     @property
-    def http(self) -> ServerHTTP:
-        """The HTTP half.
+    def lost(self) -> bool:
+        """Whether the transport was found broken."""
+        stream = self.stream
+        return self.get_http().lost if stream is None else stream.broken
+
+    def get_http(self) -> ServerHTTP:
+        """Return the HTTP half.
 
         Raises:
             UsageError: The exchange is over, or the connection has switched.
         """
-        if self._http is None:
+        if self.http is None:
             raise UsageError(
                 "the request was answered already"
-                if self.stream is None
+                if self._stream is None
                 else "the connection has switched protocols already"
             )
-        return self._http
-
-    @property
-    def lost(self) -> bool:
-        """Whether the transport was found broken."""
-        stream = self.stream
-        return self.http.lost if stream is None else stream.broken
+        return self.http
 
     def finish(self) -> ServerHTTP | None:
         """End the exchange and return the HTTP half; None if the connection switched."""
-        http, self._http = self._http, None
+        http, self.http = self.http, None
         # References that lead back here would keep the objects alive until the collector
         # comes: the errors by their tracebacks, the request by its body.
         self._client_errors.clear()
@@ -158,7 +159,7 @@ class Exchange:
     ################################################################
 
     async def _receive_body(self) -> bytes:
-        http = self.http
+        http = self.get_http()
         self._check_not_switching()
         if self._body_dropped:
             raise UsageError("a part of the body was dropped for a switch")
@@ -206,7 +207,7 @@ class Exchange:
 
     async def wait_disconnect(self) -> None:
         """Wait for the client's end of stream; see :meth:`Request.wait_disconnect`."""
-        http = self.http
+        http = self.get_http()
         request = self.request
         if self._watching:
             raise UsageError("another task is waiting for the end of this connection")
@@ -235,7 +236,8 @@ class Exchange:
         try:
             if not http.is_request_whole:
                 await self._complete_request(http)
-            self._state.deadlines.response.disarm(self._connection)
+            if self._state.limits.response_timeout is not None:
+                self._state.deadlines.response.disarm(self._connection)
             await http.send_interim(101, reason, fields)
             return self._switch_to(protocol, http)
         except BaseException as exc:
@@ -261,7 +263,7 @@ class Exchange:
             self._switching = False
 
     def _get_answerable(self) -> ServerHTTP:
-        http = self.http
+        http = self.get_http()
         if not http.may_answer:
             raise UsageError("the request was answered already")
         if self._watching:
@@ -272,7 +274,8 @@ class Exchange:
     def _begin_switch(self) -> None:
         # There is one switch at a time: its place is taken before anything is awaited,
         # and no other task reads meanwhile.
-        self._check_not_switching()
+        if self._switching:
+            raise UsageError(_ALREADY_SWITCHING)
         try:
             self._state.reserve_upgrade()
         except Unavailable as exc:
@@ -303,7 +306,7 @@ class Exchange:
 
     def _check_not_switching(self) -> None:
         if self._switching:
-            raise UsageError("another task is switching this connection")
+            raise UsageError(_ALREADY_SWITCHING)
 
     def _switch_to(self, protocol: str, http: ServerHTTP) -> UpgradedStream:
         rest, ended = http.detach()
@@ -311,9 +314,9 @@ class Exchange:
         stream = self._stream = UpgradedStream(self._transport, rest, ended=ended)
         self.protocol = protocol
         # This lets go of HTTP: the request may be held for days now.
-        self._http = None
-        release_http(self.request)
-        state.count_switch()
+        self.http = None
+        self.request._release_http()  # pyright: ignore[reportPrivateUsage]
+        state.total_upgraded += 1
         observers = state.observers
         if observers.on_switch is not None:
             seconds = trio.current_time() - self._began
@@ -339,7 +342,7 @@ class Exchange:
             BodyError: The rest of the request's body cannot be skipped; the response
                 was sent.
         """
-        http, state = self.http, self._state
+        http, state = self.get_http(), self._state
         state.deadlines.response.disarm(self._connection)
         close = (
             close

@@ -261,17 +261,12 @@ class Request:
         return self._exchange
 
     def _release_http(self) -> None:
+        # Frees what this holds of HTTP, and what it can make again: the connection has
+        # switched, so this may be held for days.
         self._exchange = None
         self._upgrades = self._parts = None
-        self._fields = find_head(self.headers) or self._fields
+        if isinstance(self._fields, Headers):
+            self._fields = find_head(self._fields) or self._fields
 
     def __repr__(self) -> str:
         return f"<Request {self.method} {self.path or self.target}>"
-
-
-def release_http(request: Request) -> None:
-    """Free what a request holds of HTTP, and what it can make again.
-
-    Its connection has switched, so it may be held for days.
-    """
-    request._release_http()  # pyright: ignore[reportPrivateUsage]

@@ -9,7 +9,7 @@ from .._http.headers import Field, HeadersLike, encode_fields, field_values
 from .._http.messages import SWITCHING_PROTOCOLS, check_reason, standard_reason
 from .._http.switching import advertise, switch_fields, tunnel_fields
 from .._http.tokens import parse_protocols
-from .._util import public
+from .._util import Frozen, public
 
 if TYPE_CHECKING:
     from .._streams.upgraded import UpgradedStream
@@ -19,6 +19,8 @@ _RESET_CONTENT, _UPGRADE_REQUIRED = 205, 426
 _LAST_INFORMATIONAL = 199
 _LAST_STATUS = 999
 _RESPONSE_FORBIDDEN = frozenset({b"transfer-encoding"})
+# Past the __setattr__ of immutable classes.
+_set = object.__setattr__
 TEXT = {"Content-Type": "text/plain; charset=utf-8"}
 
 UpgradeHandler: TypeAlias = Callable[
@@ -106,21 +108,27 @@ class Response:
 
 @public
 @final
-class Upgrade:
+class Upgrade(Frozen):
     """The answer that switches the connection to another protocol.
 
-    The library sends the 101 and awaits ``handler(request, stream, head)``; the stream
-    is closed when that returns and reset when it raises. ``head`` is a snapshot of the
-    bytes that are first in the stream. If the request does not offer the protocol, the
-    client gets a 426 that names it.
+    The library sends the 101 and awaits ``handler(request, stream, head)``. The stream is
+    closed when the handler returns and reset when it raises. ``head`` is a snapshot of
+    the bytes that are first in the stream. If the request does not offer the protocol,
+    the client gets a 426 that names it.
 
-    Immutable, so what was checked is what is sent.
+    Immutable, so the fields that were checked are the fields that are sent.
 
     Args:
-        protocol: ``name`` or ``name/version``, spelled as the 101 is to spell it.
-        handler: The task of the connection from then on.
+        protocol: ``name`` or ``name/version``, in the spelling for the 101.
+        handler: Called after the switch, in the task of the connection.
         headers: Further fields for the 101.
         reason: Its reason phrase.
+
+    Attributes:
+        protocol: As given.
+        handler: As given.
+        fields: All fields of the 101.
+        reason: As given.
 
     Raises:
         TypeError: The handler is not callable.
@@ -128,7 +136,12 @@ class Upgrade:
             hop-by-hop or about framing.
     """
 
-    __slots__ = ("_fields", "_handler", "_protocol", "_reason")
+    __slots__ = ("fields", "handler", "protocol", "reason")
+
+    protocol: str
+    handler: UpgradeHandler
+    fields: tuple[Field, ...]
+    reason: str
 
     def __init__(
         self,
@@ -138,70 +151,47 @@ class Upgrade:
         *,
         reason: str = SWITCHING_PROTOCOLS,
     ) -> None:
-        self._fields = switch_fields(protocol, headers)
-        self._protocol = protocol
-        self._handler = check_handler(handler)
-        self._reason = check_reason(reason)
-
-    @property
-    def protocol(self) -> str:
-        """The protocol, as the 101 spells it."""
-        return self._protocol
-
-    @property
-    def handler(self) -> UpgradeHandler:
-        """The task of the connection after the switch."""
-        return self._handler
-
-    @property
-    def reason(self) -> str:
-        """The reason phrase of the 101."""
-        return self._reason
-
-    @property
-    def fields(self) -> tuple[Field, ...]:
-        """All fields of the 101."""
-        return self._fields
+        _set(self, "fields", switch_fields(protocol, headers))
+        _set(self, "protocol", protocol)
+        _set(self, "handler", check_handler(handler))
+        _set(self, "reason", check_reason(reason))
 
     def __repr__(self) -> str:
-        return f"Upgrade({self._protocol!r}, {self._handler!r})"
+        return f"Upgrade({self.protocol!r}, {self.handler!r})"
 
 
 @public
 @final
-class Tunnel:
+class Tunnel(Frozen):
     """The answer that makes a CONNECT a tunnel (RFC 9110 §9.3.6).
 
     The library sends the 200 and awaits ``handler(request, stream, head)``, as after an
     :class:`Upgrade`. In answer to any other method it is a bug, and a 500. Immutable.
 
     Args:
-        handler: The task of the connection from then on.
+        handler: Called after the switch, in the task of the connection.
         headers: Fields for the 200.
+
+    Attributes:
+        handler: As given.
+        fields: The fields of the 200 that were given.
 
     Raises:
         TypeError: The handler is not callable.
         ValueError: A field is malformed, hop-by-hop or about framing.
     """
 
-    __slots__ = ("_fields", "_handler")
+    __slots__ = ("fields", "handler")
+
+    handler: UpgradeHandler
+    fields: tuple[Field, ...]
 
     def __init__(self, handler: UpgradeHandler, headers: HeadersLike = ()) -> None:
-        self._fields = tunnel_fields(headers)
-        self._handler = check_handler(handler)
-
-    @property
-    def handler(self) -> UpgradeHandler:
-        """The task of the connection after the switch."""
-        return self._handler
-
-    @property
-    def fields(self) -> tuple[Field, ...]:
-        """The fields of the 200 that the app gave."""
-        return self._fields
+        _set(self, "fields", tunnel_fields(headers))
+        _set(self, "handler", check_handler(handler))
 
     def __repr__(self) -> str:
-        return f"Tunnel({self._handler!r})"
+        return f"Tunnel({self.handler!r})"
 
 
 Answer: TypeAlias = Response | Upgrade | Tunnel | None

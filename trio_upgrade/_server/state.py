@@ -50,6 +50,7 @@ class ServerState:
         ended: Set when every socket is closed.
         is_over: Whether connections must end without waiting for anything.
         total_requests: Requests since the start.
+        total_upgraded: Switches since the start.
         total_errors: Exceptions of apps and handlers since the start.
     """
 
@@ -71,12 +72,12 @@ class ServerState:
         self.ended: trio.Event = trio.Event()
         self.is_over: bool = False
         self.total_requests: int = 0
+        self.total_upgraded: int = 0
         self.total_errors: int = 0
         self._connections: set[ConnectionTask] = set()
         self._accepting: list[trio.CancelScope] = []
         self._total_connections = 0
         self._upgraded = 0
-        self._total_upgraded = 0
         # Set when a connection has left, if a task waits for that.
         self._left = trio.Event()
         self._awaited = False
@@ -140,7 +141,7 @@ class ServerState:
             upgraded=self._upgraded,
             total_connections=self._total_connections,
             total_requests=self.total_requests,
-            total_upgraded=self._total_upgraded,
+            total_upgraded=self.total_upgraded,
             total_errors=self.total_errors,
             is_draining=self.draining.is_set(),
         )
@@ -173,10 +174,6 @@ class ServerState:
         """
         if self.draining.is_set():
             raise Unavailable("this server is shutting down")
-
-    def count_switch(self) -> None:
-        """Count a switch, whose place was reserved."""
-        self._total_upgraded += 1
 
     ################################################################
     # The end

@@ -190,9 +190,12 @@ class DirectSocketStream(trio.abc.HalfCloseableStream):
             trio.ClosedResourceError: The stream, or our direction, was closed.
             trio.BusyResourceError: Another task is sending.
         """
-        self.check_sendable()
+        if self._ended or self.sending:
+            self.check_sendable()
         try:
-            return self._send(data)
+            return self._sock.send(data)
+        except BlockingIOError:
+            return 0
         except OSError as exc:
             raise translate_error(exc) from exc
 
