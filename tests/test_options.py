@@ -31,8 +31,6 @@ from trio_upgrade._server import serve as serving
 from trio_upgrade._server.observers import Observers
 from trio_upgrade.testing import ScriptedPeer
 
-from .wire import okay
-
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -245,7 +243,7 @@ async def test_defaults_of_serving_act(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_defaults_of_dialling_act(monkeypatch: pytest.MonkeyPatch) -> None:
     """The defaults that the signature shows are those a client gets."""
     made: list[dict[str, Any]] = []
-    peer = ScriptedPeer(okay())
+    peer = ScriptedPeer()
 
     class Route:
         def __init__(self, endpoint: object, **options: object) -> None:

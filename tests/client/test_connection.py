@@ -1,4 +1,4 @@
-"""The client, byte for byte: offers, the checked 101, refusals, and who closes what.
+"""The client, byte for byte: offers, the checked 101, refusals, and which end closes.
 
 The C ids are the rows of the wire-case table; each runs whole, cut in two at every point,
 and byte by byte.
@@ -49,7 +49,7 @@ async def read_all(stream: trio.abc.ReceiveStream) -> bytes:
 
 
 async def check_switch(wire: bytes, expected: bytes, **options) -> None:
-    """However the wire is cut, the switch is taken and the stream holds this."""
+    """However the wire is cut, the switch is made and the stream yields this."""
     for packets in split_points(wire):
         peer = ScriptedPeer(*packets)
         upgraded = await open_upgrade(URL, "echo", stream=peer, **options)
@@ -77,7 +77,7 @@ class TestSwitch:
 
     @pytest.mark.ids("U01", "U12", "C08", "M01")
     async def test_offer_on_the_wire(self) -> None:
-        """One write: Host, both fields, then what the user gives."""
+        """One write has Host, both fields, then the user's fields."""
         peer = ScriptedPeer(SWITCHED)
         await open_upgrade(
             "ws://[::1]/",
@@ -96,7 +96,7 @@ class TestSwitch:
         )
 
     async def test_host_of_the_users(self) -> None:
-        """A Host field that is given replaces the URL's."""
+        """A given Host field replaces the URL's."""
         peer = ScriptedPeer(SWITCHED)
         await open_upgrade(URL, "echo", headers={"host": "docker"}, stream=peer)
 
@@ -110,7 +110,7 @@ class TestSwitch:
 
     @pytest.mark.ids("C1")
     async def test_head_is_what_shared_the_packet(self) -> None:
-        """Head shows the bytes that came with the 101."""
+        """``head`` has the bytes that came with the 101."""
         peer = ScriptedPeer(SWITCHED + b"HEAD", b"data")
         async with await open_upgrade(URL, "echo", stream=peer) as upgraded:
             assert upgraded.head == upgraded.stream.head == b"HEAD"
@@ -121,14 +121,14 @@ class TestSwitch:
         "field", ["Content-Length: 3", "Transfer-Encoding: chunked"]
     )
     async def test_framing_of_a_101_is_ignored(self, field: str) -> None:
-        """A length or coding in a 101 frames nothing: what follows is the stream."""
+        """A length or coding in a 101 frames nothing: the next bytes are the stream."""
         wire = SWITCHED[:-2] + field.encode() + b"\r\n\r\n\x80raw"
 
         await check_switch(wire, b"\x80raw")
 
     @pytest.mark.ids("C9", "U19", "R42")
     async def test_informational_responses_are_kept(self) -> None:
-        """1xx before the 101 are skipped, and kept to look at."""
+        """1xx responses before the 101 are skipped, and kept in ``informational``."""
         early = (
             b"HTTP/1.1 100 Continue\r\n\r\n"
             b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
@@ -159,7 +159,7 @@ class TestSwitch:
 
     @pytest.mark.ids("C16")
     async def test_reset_after_the_101(self) -> None:
-        """A reset raises in the reader, and leaving the scope copes with it."""
+        """A reset raises in the reader; leaving the scope then raises nothing."""
         peer = ScriptedPeer(SWITCHED, then="reset")
         async with await open_upgrade(URL, "echo", stream=peer) as (_, stream, _):
             with pytest.raises(trio.BrokenResourceError):
@@ -170,7 +170,7 @@ class TestSwitch:
     @pytest.mark.ids("C25")
     @pytest.mark.parametrize("line", [b"HTTP/1.1 101", b"HTTP/1.1 101 "])
     async def test_no_reason_phrase(self, line: bytes) -> None:
-        """A status line without a reason phrase is taken."""
+        """A status line without a reason phrase is accepted."""
         wire = SWITCHED.replace(b"HTTP/1.1 101 Switching Protocols", line)
 
         await check_switch(wire + b"HEAD", b"HEAD")
@@ -185,17 +185,17 @@ class TestSwitch:
         ],
     )
     async def test_lists_and_case(self, fields: bytes) -> None:
-        """Both fields are lists without case; others do not matter."""
+        """Both fields are lists without case; other fields do not matter."""
         await check_switch(PLAIN + fields + b"\r\nHEAD", b"HEAD")
 
 
 class TestTolerance:
-    """A 101 without its Connection field, where that is wanted."""
+    """A 101 without its Connection field, if the caller tolerates it."""
 
     LACKING = PLAIN + b"Upgrade: echo\r\n\r\n"
 
     async def test_missing(self) -> None:
-        """It is taken, on either way in (caddy#6134); the default is tested below."""
+        """open_upgrade and upgrade() accept it (caddy#6134); the default is below."""
         await check_switch(
             self.LACKING + b"HEAD", b"HEAD", tolerate_missing_connection=True
         )
@@ -208,7 +208,7 @@ class TestTolerance:
 
     @pytest.mark.parametrize("value", [b"close", b"keep-alive", b""])
     async def test_wrong(self, value: bytes) -> None:
-        """One that says something else is as illegal as ever."""
+        """A Connection field that does not name Upgrade stays illegal."""
         wire = PLAIN + b"Upgrade: echo\r\nConnection: " + value + b"\r\n\r\n"
         peer = ScriptedPeer(wire)
         with pytest.raises(IllegalSwitch, match="does not name Upgrade"):
@@ -219,7 +219,7 @@ class TestTolerance:
 
 
 class TestIllegalSwitch:
-    """A 101 that nobody may take."""
+    """A 101 that no client may accept."""
 
     @pytest.mark.ids("C5", "C6", "C7", "R41")
     @pytest.mark.parametrize(
@@ -247,7 +247,7 @@ class TestIllegalSwitch:
 
     @pytest.mark.ids("C3", "C4")
     async def test_nobody_asked(self) -> None:
-        """A 101 to an ordinary request closes the connection and raises."""
+        """A 101 to an ordinary request raises and closes the connection (§7.8)."""
         for packets in split_points(SWITCHED + b"HEAD"):
             peer = ScriptedPeer(*packets)
             connection = await open_connection(URL, stream=peer)
@@ -260,7 +260,7 @@ class TestIllegalSwitch:
 
 
 class TestRefusal:
-    """An ordinary answer to an offer."""
+    """An ordinary response to an offer."""
 
     @pytest.mark.ids("C10", "R39")
     @pytest.mark.parametrize(
@@ -303,7 +303,7 @@ class TestRefusal:
         assert error.response.http_version == "1.0"
 
     async def test_body_is_cut_at_the_limit(self) -> None:
-        """Of a long refusal Limits.refusal_body bytes are kept, and it says so."""
+        """Limits.refusal_body bytes of a long refusal are kept; ``truncated`` is set."""
         peer = ScriptedPeer(okay(b"x" * 100, status="403 Forbidden"))
         with pytest.raises(UpgradeRefused) as caught:
             await open_upgrade(URL, "echo", stream=peer, limits=Limits(refusal_body=10))
@@ -312,7 +312,7 @@ class TestRefusal:
         assert caught.value.response.truncated
 
     async def test_body_that_breaks_off(self) -> None:
-        """A refusal is a refusal, also when its body never comes to an end."""
+        """A refusal whose body breaks off is a refusal with the bytes that came."""
         wire = okay(b"reasons", status="403 Forbidden")[:-3]
         with pytest.raises(UpgradeRefused) as caught:
             await open_upgrade(URL, "echo", stream=ScriptedPeer(wire))
@@ -342,13 +342,13 @@ class TestRefusal:
 
 
 class TestGone:
-    """Servers that leave, and servers that do not speak HTTP."""
+    """Servers that go away, and servers that do not speak HTTP."""
 
     @pytest.mark.ids("C14")
     @pytest.mark.parametrize("wire", [b"", b"HTTP/1.1 1", SWITCHED[:-2]])
     @pytest.mark.parametrize("then", ["end", "reset"])
     async def test_before_the_answer_is_complete(self, wire: bytes, then: str) -> None:
-        """An end or a reset before the answer is PeerGone."""
+        """An end or a reset before the complete response is PeerGone."""
         error = await check_failure(wire, PeerGone, "connection", then=then)
 
         broken = isinstance(error.__cause__, trio.BrokenResourceError)
@@ -365,11 +365,11 @@ class TestGone:
         ],
     )
     async def test_no_http(self, wire: bytes, match: str) -> None:
-        """What is not HTTP is a BadResponse."""
+        """Bytes that are not HTTP are a BadResponse."""
         await check_failure(wire, BadResponse, match)
 
     async def test_head_over_the_limit(self) -> None:
-        """So is a head over its limit, however it comes."""
+        """A header section over its limit is a BadResponse, however it is cut."""
         wire = SWITCHED[:-2] + b"A: " + b"x" * 100 + b"\r\n\r\n"
         for packets in split_points(wire):
             with pytest.raises(BadResponse, match="more than 100 bytes"):
@@ -381,7 +381,7 @@ class TestGone:
                 )
 
     async def test_too_many_informational_responses(self) -> None:
-        """And so is one 1xx more than the limit."""
+        """One 1xx more than Limits.informational is a BadResponse."""
         early = b"HTTP/1.1 102 Processing\r\n\r\n"
         limits = Limits(informational=2)
 
@@ -394,7 +394,7 @@ class TestGone:
             )
 
     async def test_answer_before_the_body_is_through(self) -> None:
-        """A server that answers early and stops reading is heard all the same."""
+        """The response of a server that answers early and stops reading is received."""
         stream = Unread(okay(b"too much", status="413 Content Too Large"))
         with pytest.raises(UpgradeRefused) as caught:
             await open_upgrade(URL, "echo", body=b"x" * 100, stream=stream)
@@ -403,13 +403,13 @@ class TestGone:
 
     @pytest.mark.ids("U14", "C18")
     async def test_switch_before_the_body_is_through(self) -> None:
-        """But it cannot switch: the request has to be through first."""
+        """It cannot switch: the whole request has to be sent first (RFC 9110 §7.8)."""
         with pytest.raises(IllegalSwitch, match="before the request was through"):
             await open_upgrade(URL, "echo", body=b"x" * 100, stream=Unread(SWITCHED))
 
 
 class Unread(trio.abc.Stream):
-    """A connection to a server that takes nothing, and has answered already."""
+    """A connection to a server that reads nothing and has already answered."""
 
     def __init__(self, answer: bytes) -> None:
         self.answer = answer
@@ -430,11 +430,11 @@ class Unread(trio.abc.Stream):
 
 
 class TestCancellation:
-    """Cancelled at any point, nothing is left open and nothing is swallowed."""
+    """A cancellation at any point leaves nothing open and is not swallowed."""
 
     @pytest.mark.parametrize("wire", [b"", b"HTTP/1.1 1", okay(b"x" * 9)[:-5]])
     async def test_while_opening(self, wire: bytes) -> None:
-        """Cancelled before, within or behind the head, the stream is closed."""
+        """Cancelled before, within or after the head, the stream is closed."""
         peer = ScriptedPeer(wire, then="silence")
         async with trio.open_nursery() as nursery:
 
@@ -463,7 +463,7 @@ class TestCancellation:
 
 
 class TestArguments:
-    """What is wrong before anything is sent, is said before anything is sent."""
+    """A mistake in the arguments is raised before anything is sent."""
 
     @pytest.mark.parametrize(
         ("url", "options", "error", "match"),
@@ -482,7 +482,7 @@ class TestArguments:
         ],
     )
     async def test_refused(self, url, options, error, match: str) -> None:
-        """A clear error; the stream that was handed in is closed all the same."""
+        """The error is clear; the given stream is closed nevertheless."""
         peer = ScriptedPeer(SWITCHED)
         with pytest.raises(error, match=match) as caught:
             await open_upgrade(url, "echo", stream=peer, **options)
@@ -493,7 +493,7 @@ class TestArguments:
     @pytest.mark.ids("R46", "CVE-2026-1527")
     @pytest.mark.parametrize("protocol", ["a\r\nB: c", "a b", "", "a/", "/1", "a,b"])
     async def test_bad_protocol(self, protocol: str) -> None:
-        """A token that is none cannot be offered."""
+        """A protocol that is not a token cannot be offered."""
         peer = ScriptedPeer(SWITCHED)
         with pytest.raises(ValueError, match="protocol name"):
             await open_upgrade(URL, protocol, stream=peer)
@@ -502,7 +502,7 @@ class TestArguments:
         assert not peer.sent
 
     async def test_no_protocol(self) -> None:
-        """An offer of nothing is a TypeError."""
+        """An offer without a protocol is a TypeError."""
         peer = ScriptedPeer(SWITCHED)
         with pytest.raises(TypeError, match="at least one protocol"):
             await open_upgrade(URL, stream=peer)
@@ -522,7 +522,7 @@ class TestConnection:
     """Requests one after the other."""
 
     async def test_requests_in_a_row(self) -> None:
-        """Each gets its response; bodies have their length, POST an explicit zero."""
+        """Each gets its response; bodies have a length, an empty POST has zero."""
         peer = ScriptedPeer(okay(b"1"), okay(b"2"), okay(b""))
         async with await open_connection(URL, stream=peer) as connection:
             for method, body in (("GET", b""), ("PUT", b"hello"), ("POST", b"")):
@@ -555,7 +555,7 @@ class TestConnection:
             assert repr(response) == "<ClientResponse 200 OK>"
 
     async def test_trailers(self) -> None:
-        """The fields behind a body are there once it is read (RFC 9112 §7.1.2)."""
+        """The fields after a body are there when it has been read (RFC 9112 §7.1.2)."""
         head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
         wire = head + b"3\r\none\r\n0\r\nX-Sum: 1\r\nx-sum: 2\r\n\r\n"
         for packets in split_points(wire + okay(b"two")):
@@ -571,7 +571,7 @@ class TestConnection:
                 assert response.trailers.get_list("X-Sum") == ["1", "2"]
                 assert "x-sum" not in response.headers
                 if len(packets) > 2:
-                    # Byte by byte the second answer is no read-ahead.
+                    # Byte by byte, the second response was not read ahead.
                     second = await connection.request("GET", "/")
                     assert await second.read() == b"two"
                     assert second.trailers.raw == ()
@@ -579,7 +579,7 @@ class TestConnection:
 
     @pytest.mark.ids("M04")
     async def test_broken_trailers(self) -> None:
-        """What h11 would let through of their lines is no body either."""
+        """Broken trailer lines that h11 would accept break the body, too."""
         head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
         for section in (b"A: b\n\r\n", b"A: b\r\n c\r\n\r\n", b"A: b\rC: d\r\n\r\n"):
             peer = ScriptedPeer(head + b"3\r\none\r\n0\r\n" + section)
@@ -591,7 +591,7 @@ class TestConnection:
             assert response.trailers.raw == ()
 
     async def test_cancelled_read_goes_on(self) -> None:
-        """A read that was cancelled has lost nothing."""
+        """A cancelled read loses nothing."""
         peer = ScriptedPeer(okay(b"hello")[:-3], then="silence")
         connection = await open_connection(URL, stream=peer)
         response = await connection.request("GET", "/")
@@ -605,7 +605,7 @@ class TestConnection:
         assert await response.read() == b"hello"
 
     async def test_broken_body(self) -> None:
-        """A body that breaks off raises, and the connection is of no use any more."""
+        """A body that breaks off raises, and the connection cannot be used again."""
         peer = ScriptedPeer(okay(b"hello")[:-3])
         connection = await open_connection(URL, stream=peer)
         response = await connection.request("GET", "/")
@@ -626,7 +626,7 @@ class TestConnection:
         assert peer.closed
 
     async def test_connect_is_no_request(self) -> None:
-        """CONNECT asks for a tunnel: its answer could never be read as a response."""
+        """request() refuses CONNECT: after a 2xx there would be a tunnel, not a body."""
         peer = ScriptedPeer(okay(b""))
         connection = await open_connection(URL, stream=peer)
         with pytest.raises(ValueError, match="CONNECT"):
@@ -638,7 +638,7 @@ class TestConnection:
 
     @pytest.mark.ids("M08", "C12")
     async def test_more_than_the_response(self) -> None:
-        """Bytes that no request asked for are never taken for a response."""
+        """Bytes that came before the request are never taken for its response."""
         peer = ScriptedPeer(okay(b"ok") + SWITCHED)
         connection = await open_connection(URL, stream=peer)
         response = await connection.request("GET", "/")
@@ -648,7 +648,7 @@ class TestConnection:
         assert peer.closed
 
     async def test_head_and_informational(self) -> None:
-        """HEAD has no body to read; 1xx are kept on the response."""
+        """A response to HEAD has no body; 1xx are kept on the response."""
         peer = ScriptedPeer(
             b"HTTP/1.1 103 Hints\r\n\r\n", okay(b"abc")[:-3], okay(b"1")
         )
@@ -660,7 +660,7 @@ class TestConnection:
         assert await (await connection.request("GET", "/")).read() == b"1"
 
     async def test_malformed_request_leaves_it_usable(self) -> None:
-        """A request that cannot be written was never made."""
+        """A request that cannot be written sends nothing; the connection can be used."""
         peer = ScriptedPeer(okay(b"1"))
         connection = await open_connection(URL, stream=peer)
         with pytest.raises(ValueError, match="target"):
@@ -673,7 +673,7 @@ class TestConnection:
         assert await (await connection.request("GET", "/")).read() == b"1"
 
     async def test_closing(self) -> None:
-        """Aclose is idempotent; afterwards nothing can be asked."""
+        """``aclose`` is idempotent; afterwards no request can be made."""
         peer = ScriptedPeer()
         connection = await open_connection(URL, stream=peer)
         for _ in range(2):
@@ -686,7 +686,7 @@ class TestConnection:
 
 
 async def give(connection_to: trio.SocketStream, data: bytes) -> None:
-    """Answer one request on a real socket, and leave something behind it."""
+    """Answer one request on a real socket, and send some bytes after the response."""
     received = b""
     while not received.endswith(b"\r\n\r\n"):
         received += await connection_to.receive_some()
@@ -694,7 +694,7 @@ async def give(connection_to: trio.SocketStream, data: bytes) -> None:
 
 
 class TestIdle:
-    """What a server says, or does, while no request is on its way."""
+    """A server sends, or ends, while no request is under way."""
 
     async def ask_twice(self, far: trio.SocketStream, near: trio.SocketStream, then):
         connection = await open_connection(URL, stream=near)
@@ -711,7 +711,7 @@ class TestIdle:
 
     @pytest.mark.ids("M08", "C12")
     async def test_late_408(self) -> None:
-        """An answer to nothing is none, and nothing is sent (RFC 9112 §9.2)."""
+        """A response without a request is an error; nothing is sent (RFC 9112 §9.2)."""
         near, far = await tcp_pair()
 
         async def then() -> None:
@@ -726,7 +726,7 @@ class TestIdle:
 
     @pytest.mark.ids("M16")
     async def test_end(self) -> None:
-        """A server that has ended the connection is gone before anything is sent."""
+        """After the server's end the next request raises PeerGone and sends nothing."""
         near, far = await tcp_pair()
 
         async def then() -> None:
@@ -739,7 +739,7 @@ class TestIdle:
             assert await far.receive_some() == b""
 
     async def test_reset(self) -> None:
-        """So is one that has reset it."""
+        """After the server's reset the next request raises PeerGone."""
         near, far = await tcp_pair()
 
         async def then() -> None:
@@ -751,7 +751,7 @@ class TestIdle:
             await self.ask_twice(far, near, then)
 
     async def test_closed_below(self) -> None:
-        """A stream that its giver has closed is closed, whatever was to be sent."""
+        """After its owner has closed the stream a request is a ClosedResourceError."""
         near, far = await tcp_pair()
 
         async def then() -> None:
@@ -762,7 +762,7 @@ class TestIdle:
                 await self.ask_twice(far, near, then)
 
     async def test_looking_takes_no_descriptor(self, monkeypatch) -> None:
-        """It is looked for where no descriptor is left, too."""
+        """The check for unasked input works when no descriptor is left, too."""
 
         def refuse(*_: object) -> None:
             raise OSError(errno.EMFILE, "Too many open files")
@@ -773,7 +773,7 @@ class TestIdle:
         await self.test_quiet()
 
     async def test_quiet(self) -> None:
-        """From one that says nothing the next answer is had as ever."""
+        """If the server sent nothing meanwhile, the next request works."""
         near, far = await tcp_pair()
         async with far, await open_connection(URL, stream=near) as connection:
             for _ in range(3):
@@ -783,7 +783,7 @@ class TestIdle:
                     assert await response.read() == b"1"
 
     async def test_not_looked_for_elsewhere(self) -> None:
-        """Of another stream only what was read already counts: TLS has its own bytes."""
+        """On other streams only bytes already read count: they may hold bytes of TLS."""
         peer = ScriptedPeer(okay(b"1"), then="silence")
         connection = await open_connection(URL, stream=peer)
         await (await connection.request("GET", "/")).read()
@@ -811,8 +811,8 @@ class TestOverTCP:
                 assert await answer.read() == b"/y"
             nursery.cancel_scope.cancel()
 
-    async def test_nobody_there(self) -> None:
-        """A refused connection is the OSError that Trio gives."""
+    async def test_refused_connection(self) -> None:
+        """A refused connection is an OSError, as from Trio."""
         (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
         port = listener.socket.getsockname()[1]
         await listener.aclose()
@@ -821,7 +821,7 @@ class TestOverTCP:
             await open_upgrade(f"http://127.0.0.1:{port}/", "echo")
 
     async def test_reset_reaches_the_handler_as_a_reset(self) -> None:
-        """A client that fails in its block resets, so no cut looks like an end."""
+        """An error in the client's block resets: a cut must not look like an end."""
         outcome = trio.Event()
 
         async def handler(request, stream, head) -> None:
@@ -843,7 +843,7 @@ class TestOverTCP:
 
     @pytest.mark.ids("S36", "I4")
     async def test_reset_costs_its_own_connection(self, caplog) -> None:
-        """A client that resets hurts nobody else, whatever the handler does."""
+        """A client's reset ends only its own connection, whatever the handler does."""
 
         async def handler(request, stream, head) -> None:
             await echo(request, stream, head)

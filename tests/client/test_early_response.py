@@ -1,4 +1,4 @@
-"""A final answer that comes while the body is sent, where a cut breaks the stream."""
+"""A final response while the body is sent, on streams that a cut send breaks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Clogged(trio.abc.Stream):
-    """A stream whose peer reads nothing, says something, and is silent then."""
+    """A stream whose peer reads nothing, sends some packets, and is then silent."""
 
     def __init__(self, *packets: bytes) -> None:
         self.packets = list(packets)
@@ -40,11 +40,11 @@ class Clogged(trio.abc.Stream):
 
 
 class TestEarlyAnswer:
-    """What can be had of its body."""
+    """The part of its body that can be read."""
 
     @pytest.mark.ids("M10")
     async def test_body_of_the_answer_can_be_read(self) -> None:
-        """It was read before the sending was cut (RFC 9112 §9.3)."""
+        """The body is read before the sending is cut (RFC 9112 §9.3)."""
         refusal = b"y" * 50_000
 
         async def app(request: Request) -> Response:
@@ -61,7 +61,7 @@ class TestEarlyAnswer:
                 assert await response.read() == refusal
 
     async def test_answer_that_does_not_end(self, autojump_clock) -> None:
-        """Of an endless one only ``Limits.linger`` seconds are waited for."""
+        """A body that does not end is given only ``Limits.linger`` seconds."""
         stream = Clogged(okay(b"begun")[:-2])
         connection = await open_connection("http://x", stream=stream)
         began = trio.current_time()

@@ -1,4 +1,4 @@
-"""Dialling: tunnels through a proxy, byte for byte, and who closes what."""
+"""Dialling: tunnels through a proxy, byte for byte, and which end closes."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ async def dial(peer: trio.abc.Stream, authority: str = "example.com:22", **optio
 
 
 async def check_tunnel(wire: bytes, status: int, expected: bytes) -> None:
-    """However the wire is cut, the tunnel opens and the stream holds this."""
+    """However the wire is cut, the tunnel opens and the stream yields this."""
     for packets in split_points(wire):
         peer = ScriptedPeer(*packets)
         async with await dial(peer) as (response, stream, head):
@@ -51,7 +51,7 @@ async def check_tunnel(wire: bytes, status: int, expected: bytes) -> None:
 
 
 async def check_failure(wire: bytes, error: type[OpenError], match: str, then="end"):
-    """However the wire is cut, it fails with this, and nothing is left open."""
+    """However the wire is cut, opening fails with this, and nothing is left open."""
     for packets in split_points(wire):
         peer = ScriptedPeer(*packets, then=then)
         with pytest.raises(error, match=match) as failure:
@@ -63,7 +63,7 @@ async def check_failure(wire: bytes, error: type[OpenError], match: str, then="e
 
 
 class TestTunnel:
-    """A 2xx, and what it is the beginning of."""
+    """A 2xx, and the tunnel after it."""
 
     @pytest.mark.ids("C01", "C03")
     @pytest.mark.parametrize(
@@ -74,13 +74,13 @@ class TestTunnel:
             (b"HTTP/1.1 201 Created", 201),
             (b"HTTP/1.1 204 No Content", 204),
             (b"HTTP/1.1 299 Odd", 299),
-            # As ncat and tinyproxy answer.
+            # The responses of ncat and tinyproxy.
             (b"HTTP/1.0 200 OK", 200),
             (b"HTTP/1.0 200 OK\r\nConnection: close", 200),
         ],
     )
     async def test_any_2xx(self, line: bytes, status: int) -> None:
-        """Any 2xx opens it, in HTTP/1.0 too; what follows is its data (§9.3.6)."""
+        """Any 2xx opens it, in HTTP/1.0 too; the next bytes are its data (§9.3.6)."""
         await check_tunnel(line + b"\r\nA: b\r\n\r\n", status, b"")
         await check_tunnel(line + b"\r\n\r\nSSH-2.0\r\n", status, b"SSH-2.0\r\n")
 
@@ -100,7 +100,7 @@ class TestTunnel:
     )
     @pytest.mark.parametrize("version", [b"1.0", b"1.1"])
     async def test_framing_is_ignored(self, fields: bytes, version: bytes) -> None:
-        """A length or coding frames nothing, a malformed one neither (§9.3.6)."""
+        """A length or coding frames nothing, even a malformed one (§9.3.6)."""
         head = b"HTTP/%s 200 OK\r\nA: b\r\n%sC: d\r\n\r\n" % (version, fields)
         await check_tunnel(head + b"\x80raw", 200, b"\x80raw")
 
@@ -109,7 +109,7 @@ class TestTunnel:
 
     @pytest.mark.ids("U19", "R42")
     async def test_informational(self) -> None:
-        """1xx before it are skipped, and kept to look at (RFC 9110 §15.2)."""
+        """1xx before the 2xx are skipped, and kept (RFC 9110 §15.2)."""
         early = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 102 Wait\r\nA: b\r\n\r\n"
         await check_tunnel(early + OPENED + b"raw", 200, b"raw")
 
@@ -117,11 +117,11 @@ class TestTunnel:
             assert [head.status for head in tunnel.informational] == [100, 102]
             assert tunnel.informational[1].headers["a"] == "b"
 
-    async def test_nothing_is_http_behind_it(self) -> None:
-        """Whatever the tunnel carries, it is no message any more."""
+    async def test_nothing_is_http_after_it(self) -> None:
+        """Bytes in the tunnel that look like a message are data."""
         await check_tunnel(OPENED + OPENED + SWITCHED, 200, OPENED + SWITCHED)
 
-    async def test_end_behind_the_head(self) -> None:
+    async def test_end_after_the_head(self) -> None:
         """The proxy's end is the stream's; our direction stays open."""
         for packets in split_points(OPENED):
             peer = ScriptedPeer(*packets)
@@ -131,7 +131,7 @@ class TestTunnel:
             assert peer.sent == ASKED + b"still here"
 
     async def test_request_on_the_wire(self) -> None:
-        """Host is the authority; then what the user gives, nothing about a body."""
+        """Host is the authority; then the user's fields; no field frames a body."""
         peer = ScriptedPeer(OPENED)
         fields = {"Proxy-Authorization": "Basic x", "Connection": "close"}
         await dial(peer, "[::1]:443", headers=fields)
@@ -142,7 +142,7 @@ class TestTunnel:
         )
 
     async def test_over_tcp(self) -> None:
-        """A real proxy: dialled, piped through to its target, ended on both sides."""
+        """Through a real proxy bytes and ends pass in both directions."""
 
         async def speak(stream: trio.SocketStream) -> None:
             async with stream:
@@ -197,7 +197,7 @@ class TestRefused:
         assert not error.response.truncated
 
     async def test_407(self) -> None:
-        """What a proxy asks for can be read, its chunked body too (RFC 9110 §15.5.8)."""
+        """A 407's challenge and chunked body can be read (RFC 9110 §15.5.8)."""
         wire = (
             b"HTTP/1.1 407 Proxy Authentication Required\r\n"
             b'Proxy-Authenticate: Basic realm="x"\r\n'
@@ -218,7 +218,7 @@ class TestRefused:
         assert error.response.body == b"until the end"
 
     async def test_body_is_cut(self) -> None:
-        """Of a long body Limits.refusal_body bytes are kept, of a cut one what came."""
+        """Limits.refusal_body bytes of a long body are kept, all bytes of a cut one."""
         long = okay(b"x" * 100, status="403 Forbidden")
         for wire, size in ((long, 10), (long[:-95], 5)):
             peer = ScriptedPeer(wire)
@@ -231,7 +231,7 @@ class TestRefused:
 
     @pytest.mark.parametrize("line", [b"HTTP/1.1 101 Go", b"HTTP/1.1 101"])
     async def test_101(self, line: bytes) -> None:
-        """A 101 is an answer to nothing that was asked (RFC 9110 §7.8)."""
+        """A 101 is illegal, because CONNECT asks for no switch (RFC 9110 §7.8)."""
         head = SWITCHED.replace(b"HTTP/1.1 101 Switching Protocols", line)
         error = await check_failure(head + b"raw", IllegalSwitch, "asked for no switch")
 
@@ -240,7 +240,7 @@ class TestRefused:
     @pytest.mark.parametrize("wire", [b"", b"HTTP/1.1 2", OPENED[:-2]])
     @pytest.mark.parametrize("then", ["end", "reset"])
     async def test_gone(self, wire: bytes, then: str) -> None:
-        """An end or a reset before the answer is whole."""
+        """An end or a reset before the complete response is PeerGone."""
         await check_failure(wire, PeerGone, "connection", then=then)
 
     @pytest.mark.parametrize(
@@ -255,12 +255,12 @@ class TestRefused:
         ],
     )
     async def test_no_http(self, wire: bytes, match: str) -> None:
-        """What is no HTTP opens nothing."""
+        """A response that is not HTTP opens no tunnel."""
         await check_failure(wire, BadResponse, match)
 
 
 class TestArguments:
-    """What is wrong before anything is sent, is said before anything is sent."""
+    """A mistake in the arguments is raised before anything is sent."""
 
     @pytest.mark.ids("C01", "C08")
     @pytest.mark.parametrize(
@@ -285,10 +285,10 @@ class TestArguments:
         ],
     )
     async def test_authority(self, authority: str) -> None:
-        """A host, and always a port (RFC 9110 §9.3.6, RFC 9112 §3.2.3)."""
+        """The authority has a host and always a port (§9.3.6, RFC 9112 §3.2.3)."""
         peer = ScriptedPeer(OPENED)
         connection = await open_connection(PROXY, stream=peer)
-        with pytest.raises(ValueError):  # noqa: PT011  what it says is _target's
+        with pytest.raises(ValueError):  # noqa: PT011  the message is that of parse_connect_authority
             await connection.connect(authority)
         assert not peer.closed
         with pytest.raises(ValueError):  # noqa: PT011
@@ -302,7 +302,7 @@ class TestArguments:
         ["Host", "content-length", "Transfer-Encoding", "UPGRADE", "Expect"],
     )
     async def test_field(self, name: str) -> None:
-        """A field that a CONNECT has not, or that the library writes."""
+        """A field that is not allowed in a CONNECT, or that the library writes, fails."""
         peer = ScriptedPeer(OPENED)
         with pytest.raises(ValueError, match=f"^{name} is written by the library"):
             await dial(peer, headers={name: "x"})
@@ -312,7 +312,7 @@ class TestArguments:
 
     @pytest.mark.parametrize("url", ["ftp://x", "http://", "http://u@p@x"])
     async def test_url(self, url: str) -> None:
-        """The proxy's URL; the stream is owned all the same."""
+        """A malformed proxy URL fails; the stream is owned nevertheless."""
         peer = ScriptedPeer(OPENED)
         with pytest.raises(ValueError, match="URL"):
             await open_tunnel(url, "a:1", stream=peer)
@@ -320,12 +320,12 @@ class TestArguments:
         assert peer.closed
 
     async def test_order(self) -> None:
-        """The authority is looked at before anybody is dialled."""
+        """The authority is checked before the proxy is dialled."""
         with pytest.raises(ValueError, match="host:port"):
             await open_tunnel("http://127.0.0.1:1", "a")
 
-    async def test_nobody_there(self) -> None:
-        """A proxy that cannot be reached is Trio's OSError."""
+    async def test_refused_connection(self) -> None:
+        """A proxy that cannot be reached is an OSError, as from Trio."""
         (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
         port = listener.socket.getsockname()[1]
         await listener.aclose()
@@ -334,10 +334,10 @@ class TestArguments:
 
 
 class TestConnect:
-    """The same on a connection that is there already."""
+    """The same on a connection that is already open."""
 
-    async def test_behind_a_request(self) -> None:
-        """The connection becomes the tunnel, and counts as closed."""
+    async def test_after_a_request(self) -> None:
+        """The connection becomes the tunnel; its object counts as closed."""
         peer = ScriptedPeer(okay(b"1"), OPENED + b"raw", then="silence")
         connection = await open_connection(PROXY, stream=peer)
         await (await connection.request("GET", "http://x/")).read()
@@ -353,7 +353,7 @@ class TestConnect:
 
     @pytest.mark.ids("O02")
     async def test_refused(self) -> None:
-        """Its body is to be read, and nothing else to be asked (RFC 9931 §8)."""
+        """The refusal's body can be read, but no other request made (RFC 9931 §8)."""
         refusal = okay(b"reasons", status="407 Proxy Authentication Required")
         for packets in split_points(refusal):
             peer = ScriptedPeer(*packets, then="silence")
@@ -375,7 +375,7 @@ class TestConnect:
         "wire", [b"", OPENED[:-1], okay(b"x", status="403 No")[:-1]]
     )
     async def test_cancelled(self, wire: bytes) -> None:
-        """Cancelled while it is opened, nothing is left open."""
+        """A cancellation while the tunnel is opened leaves nothing open."""
         peer = ScriptedPeer(wire, then="silence")
         with trio.CancelScope() as scope:
             async with trio.open_nursery() as nursery:

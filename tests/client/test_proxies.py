@@ -1,4 +1,4 @@
-"""Proxies: their names, what the environment says of them, and the way through them."""
+"""Proxies: their URLs, the environment variables, and the exchange with them."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ async def serve_raw(
 
 
 class Script:
-    """A proxy that takes heads and has an answer for each."""
+    """A proxy that reads request heads and sends one answer for each."""
 
     def __init__(self, *answers: bytes) -> None:
         self.answers = list(answers)
@@ -57,7 +57,7 @@ class Script:
 
 
 class TestProxy:
-    """The value."""
+    """The class."""
 
     @pytest.mark.parametrize(
         ("url", "shown"),
@@ -70,7 +70,7 @@ class TestProxy:
         ],
     )
     def test_repr(self, url: str, shown: str) -> None:
-        """It shows where the proxy is, and no secret."""
+        """The repr shows where the proxy is, and no secret."""
         assert repr(Proxy(url)) == shown
         if "socks" not in url.lower():
             assert repr(Proxy(url, {"Proxy-Authorization": "x"})) == shown
@@ -90,19 +90,19 @@ class TestProxy:
         ],
     )
     def test_refused(self, url: str, headers, match: str) -> None:
-        """What cannot be a proxy is refused where it is named."""
+        """A URL that cannot be a proxy's is refused by the constructor."""
         with pytest.raises(ValueError, match=match):
             Proxy(url, headers)
 
     def test_without_the_extra(self, monkeypatch) -> None:
-        """Where python-socks is missing the error names what to install."""
+        """If python-socks is missing, the error names the extra to install."""
         monkeypatch.setitem(sys.modules, "python_socks.async_.trio.v2", None)
         with pytest.raises(ModuleNotFoundError, match=r"trio-upgrade\[socks\]"):
             Proxy("socks5://h")
 
 
 class TestEnvironment:
-    """proxy_from_environment(), the only one that looks there."""
+    """proxy_from_environment(), the only function that reads the environment."""
 
     @pytest.mark.parametrize(
         ("environment", "url", "expected"),
@@ -124,7 +124,7 @@ class TestEnvironment:
         ],
     )
     def test_variables(self, monkeypatch, environment, url: str, expected) -> None:
-        """The scheme's own variable goes before the one for all."""
+        """The variable of the scheme has precedence over that for all."""
         for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
             monkeypatch.delenv(name, raising=False)
             monkeypatch.delenv(name.upper(), raising=False)
@@ -134,7 +134,7 @@ class TestEnvironment:
 
         assert repr(proxy) == (f"<Proxy {expected}>" if expected else "None")
 
-    async def test_nobody_else_looks(self, monkeypatch, nursery) -> None:
+    async def test_is_not_read_without_via(self, monkeypatch, nursery) -> None:
         """Without ``via=`` nothing is read from the environment."""
         monkeypatch.setenv("all_proxy", "http://127.0.0.1:1")
         origin = await serve_raw(nursery, Script(SWITCHED).handle)
@@ -143,11 +143,11 @@ class TestEnvironment:
 
 
 class TestThrough:
-    """What is said with a proxy, byte for byte."""
+    """The exchange with a proxy, byte for byte."""
 
     @pytest.mark.ids("C01", "C08", "C09", "O01")
     async def test_wire(self, nursery) -> None:
-        """CONNECT, alone until the 2xx; the request has nothing of the proxy's."""
+        """CONNECT is alone until the 2xx; the request has no field of the proxy."""
         script = Script(OPENED, SWITCHED + b"HEAD")
         proxy = await serve_raw(nursery, script.handle)
         via = Proxy(f"http://u:p@{proxy}", {"User-Agent": "x"})
@@ -172,7 +172,7 @@ class TestThrough:
         ],
     )
     async def test_failed(self, nursery, answer: bytes, error) -> None:
-        """What goes wrong there is told with the proxy's name."""
+        """A failure has a note with the proxy's name."""
         proxy = await serve_raw(nursery, Script(answer).handle)
         with pytest.raises(error) as caught:
             await open_connection("http://h", via=f"http://u:secret@{proxy}")
@@ -181,7 +181,7 @@ class TestThrough:
 
     @pytest.mark.ids("C09", "O01")
     async def test_refused(self, nursery) -> None:
-        """A refusal has its body; nothing is said behind it."""
+        """A refusal has its body; nothing is sent after it."""
         refusal = okay(b"who?", status="407 Proxy Authentication Required")
         script = Script(refusal, OPENED)
         proxy = await serve_raw(nursery, script.handle)
@@ -194,7 +194,7 @@ class TestThrough:
         assert script.received == b"CONNECT h:443 HTTP/1.1\r\nHost: h:443\r\n\r\n"
 
     async def test_first_bytes_of_a_tunnel(self, nursery) -> None:
-        """What the other end says with the 200 is the tunnel's first."""
+        """Bytes that come with the 200 are the first of the tunnel."""
         inner = Script(OPENED, OPENED + b"SSH-2.0")
         proxy = await serve_raw(nursery, inner.handle)
         tunnel = await open_tunnel(f"http://{proxy}", "h:22", via=f"http://{proxy}")
@@ -203,13 +203,13 @@ class TestThrough:
 
     @pytest.mark.ids("M08")
     async def test_server_that_speaks_first(self, nursery) -> None:
-        """A server that answers before it is asked is not believed (RFC 9112 §9.2)."""
+        """A response before the request is an error (RFC 9112 §9.2)."""
         proxy = await serve_raw(nursery, Script(OPENED + SWITCHED).handle)
         with pytest.raises(BadResponse, match="before it was asked"):
             await open_upgrade("http://h", "echo", via=f"http://{proxy}")
 
     async def test_first_bytes_below_tls(self, nursery) -> None:
-        """What comes with the 200 belongs to TLS, where that is spoken."""
+        """Bytes that come with the 200 belong to TLS, if TLS is spoken."""
         proxy = await serve_raw(nursery, Script(OPENED + b"no TLS").handle)
         with pytest.raises(TLSFailed, match="no TLS with h:443"):
             await open_upgrade("https://h", "echo", via=f"http://{proxy}")

@@ -1,4 +1,4 @@
-"""What a client's request says: Host, credentials, and how its body is framed."""
+"""The header section of a client's request: Host, credentials and framing."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ def complete(method="GET", target="/", given=(), body=b"", endpoint=PLAIN):
 
 
 class TestHost:
-    """RFC 9112 §3.2: the target's authority, less userinfo."""
+    """RFC 9112 §3.2: Host is the target's authority, without userinfo."""
 
     @pytest.mark.ids("M01")
     def test_url(self) -> None:
-        """It is the URL's, unless one is given."""
+        """Host is that of the URL, unless the field is given."""
         assert complete() == [(b"Host", b"h:81")]
         assert complete(given=[(b"hOST", b"x")]) == [(b"hOST", b"x")]
 
     @pytest.mark.ids("M17")
     def test_absolute_form(self) -> None:
-        """It is the target's, where that is for a proxy."""
+        """Host is that of a target in absolute form, which is for a proxy."""
         fields = complete(target="http://Other:80/x?://")
 
         assert fields == [(b"Host", b"other:80")]
@@ -39,13 +39,13 @@ class TestHost:
 
     @pytest.mark.parametrize("target", ["http://u:p@h/", "http:///x"])
     def test_no_host_in_it(self, target: str) -> None:
-        """Userinfo is not sent in a target (RFC 9110 §4.2.4)."""
+        """A target with userinfo, or without a host, is refused (RFC 9110 §4.2.4)."""
         with pytest.raises(ValueError, match=r"host|no known form"):
             complete(target=target)
 
 
 class TestCredentials:
-    """Those of the URL, to whom it names."""
+    """The URL's credentials, for the host that it names."""
 
     @pytest.mark.ids("C09")
     @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ class TestCredentials:
         ],
     )
     def test_field(self, method: str, target: str, name: bytes) -> None:
-        """A proxy gets them as such, and one that is given replaces them."""
+        """A proxy gets them as Proxy-Authorization; a given field replaces them."""
         fields = complete(method, target, endpoint=SECRET)
 
         assert fields[-1] == (name, BASIC)
@@ -67,7 +67,7 @@ class TestCredentials:
 
 
 class TestFraming:
-    """RFC 9112 §6."""
+    """The field that frames the body (RFC 9112 §6)."""
 
     @pytest.mark.parametrize(
         ("method", "body", "expected"),
@@ -79,36 +79,36 @@ class TestFraming:
         ],
     )
     def test_field(self, method: str, body, expected) -> None:
-        """A body in bytes has its length; one that comes is chunked."""
+        """A body of bytes has its length; an iterable is chunked."""
         assert complete(method, body=body)[1:] == expected
 
     def test_length_of_an_iterable(self) -> None:
-        """Whoever knows the length may say it."""
+        """A given Content-Length is kept for an iterable."""
         given = [(b"content-length", b"5")]
 
         assert complete(given=given, body=chunks())[1:] == given
 
     @pytest.mark.parametrize("lengths", [[b"-1"], [b"5, 5"], [b""], [b"5", b"5"]])
     def test_no_length(self, lengths) -> None:
-        """What is no length is refused (RFC 9112 §6.3)."""
+        """A malformed Content-Length is refused (RFC 9112 §6.3)."""
         given = [(b"Content-Length", length) for length in lengths]
         with pytest.raises(ValueError, match="not a Content-Length"):
             complete(given=given, body=chunks())
 
     def test_length_of_bytes(self) -> None:
-        """Bytes know their own."""
+        """A Content-Length beside a body of bytes is refused: the library writes it."""
         with pytest.raises(ValueError, match="Content-Length is written by"):
             complete(given=[(b"content-length", b"3")], body=b"abc")
 
     @pytest.mark.parametrize("body", ["text", None, 3, [b"a"], bytearray(b"x")])
     def test_no_body(self, body) -> None:
-        """Nothing else is a body."""
+        """A body of another type is a TypeError."""
         with pytest.raises(TypeError, match=f"a body of {type(body).__name__}"):
             complete(body=body)
 
     @pytest.mark.ids("U30")
     def test_expectation_without_a_body(self) -> None:
-        """Who sends no body has nothing that could wait (RFC 9110 §10.1.1)."""
+        """Without a body, ``100-continue`` is refused (RFC 9110 §10.1.1)."""
         given = [(b"Expect", b"100-continue")]
         with pytest.raises(ValueError, match="no body"):
             complete(given=given)

@@ -1,4 +1,4 @@
-"""A request on its way: its writes, and the answer that may come before it is through."""
+"""Sending a request: its writes, and responses that come before all is sent."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ EXPECT = {"Expect": "100-continue"}
 
 
 class Server(trio.abc.Stream):
-    """A scripted server that counts writes, and may be slow to take them.
+    """A scripted server that counts writes, and may be slow to read them.
 
     Args:
-        script: What it sends, once the head of the request is there.
-        gate: What a send that brings content has to wait for.
+        script: The packets it sends after the request head has come.
+        gate: An event that each send of content waits for.
         ticks: How many checkpoints a send takes after its bytes have arrived.
-        error: What a send that brings content raises.
-        then: What follows the script.
+        error: An exception that each send of content raises.
+        then: ``"end"``, ``"reset"`` or ``"silence"`` after the script.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class Server(trio.abc.Stream):
 
     @property
     def body(self) -> bytes:
-        """What came of the request's content."""
+        """The bytes of the request's content that have come."""
         return bytes(self.peer.sent.partition(b"\r\n\r\n")[2])
 
     async def open(self, limits: Limits | None = None) -> ClientConnection:
@@ -93,7 +93,7 @@ class Server(trio.abc.Stream):
 
 
 async def post(server: Server, body: bytes = LARGE, **options):
-    """Make the request, and see to it that whatever fails closes the connection."""
+    """Make the request; check that any failure closes the connection."""
     connection = await server.open()
     try:
         response = await connection.request("POST", "/", body=body, **options)
@@ -104,7 +104,7 @@ async def post(server: Server, body: bytes = LARGE, **options):
 
 
 async def check_of_no_use(connection: ClientConnection, server: Server) -> None:
-    """What has not sent its request whole makes no other one (RFC 9112 §9.3)."""
+    """A connection that cut its request makes no other one (RFC 9112 §9.3)."""
     writes = len(server.writes)
     with pytest.raises(PeerGone, match="ended the connection"):
         await connection.request("GET", "/")
@@ -113,11 +113,11 @@ async def check_of_no_use(connection: ClientConnection, server: Server) -> None:
 
 
 class TestWrites:
-    """How many pieces a request leaves in."""
+    """The number of writes of a request."""
 
     @pytest.mark.parametrize("size", [0, 1, SMALL_BODY])
     async def test_small(self, size: int) -> None:
-        """A small body leaves in one piece with its head."""
+        """A small body is sent in one write with its head."""
         server = Server(okay(b"1"), okay(b"2"))
         connection, response = await post(server, b"x" * size)
         assert await response.read() == b"1"
@@ -128,7 +128,7 @@ class TestWrites:
         assert await response.read() == b"2"
 
     async def test_large(self) -> None:
-        """A larger one behind it, and the connection goes on."""
+        """A larger body is sent after its head, and the connection can be used again."""
         server = Server(okay(b"1"), okay(b"2"))
         connection, response = await post(server)
         assert await response.read() == b"1"
@@ -140,7 +140,7 @@ class TestWrites:
         assert await response.read() == b"2"
 
     async def test_small_needs_no_task(self) -> None:
-        """What cannot wait is sent by the caller's own task: no other one is there."""
+        """The caller's task sends a request that cannot block; there is no other."""
         tasks: list[int] = []
 
         class Counting(Server):
@@ -157,10 +157,10 @@ class TestWrites:
 
 
 class TestEarlyAnswer:
-    """A final response while the body is on its way."""
+    """A final response while the body is being sent."""
 
     async def test_heard(self) -> None:
-        """It ends the sending, and can be read; the connection is of no more use."""
+        """It ends the sending and can be read; the connection cannot be used again."""
         server = Server(TOO_MUCH[:-3], gate=trio.Event())
         connection, response = await post(server)
 
@@ -171,7 +171,7 @@ class TestEarlyAnswer:
         await check_of_no_use(connection, server)
 
     async def test_refusal(self) -> None:
-        """To an offer it is a refusal, its body read."""
+        """After an offer it is a refusal, its body read."""
         server = Server(TOO_MUCH, gate=trio.Event())
         with pytest.raises(UpgradeRefused) as caught:
             await open_upgrade(URL, "echo", body=LARGE, stream=server)
@@ -181,7 +181,7 @@ class TestEarlyAnswer:
 
     @pytest.mark.parametrize("ticks", [0, 1, 2, 3])
     async def test_hardly_early(self, ticks: int) -> None:
-        """A send that returns a little after the answer has come was not cut by it."""
+        """A send that returns a little after the response has come was not cut."""
         server = Server(okay(b"1"), ticks=ticks)
         server.peer.hold_until_sent(LARGE)
         connection, response = await post(server)
@@ -192,7 +192,7 @@ class TestEarlyAnswer:
         assert await response.read() == b"2"
 
     async def test_stuck(self) -> None:
-        """But one that does not return is not waited for."""
+        """A send that does not return after the response is cut."""
         server = Server(okay(b"1"), ticks=1000)
         server.peer.hold_until_sent(LARGE)
         connection, response = await post(server)
@@ -200,7 +200,7 @@ class TestEarlyAnswer:
         await check_of_no_use(connection, server)
 
     async def test_informational(self) -> None:
-        """A 1xx is no answer: the body goes on, and the 1xx is kept (RFC 9110 §15.2)."""
+        """A 1xx does not end the sending, and is kept (RFC 9110 §15.2)."""
         gate = trio.Event()
         server = Server(b"HTTP/1.1 103 Hints\r\n\r\n" + CONTINUE, gate=gate)
         async with trio.open_nursery() as nursery:
@@ -217,7 +217,7 @@ class TestEarlyAnswer:
         assert server.body == LARGE
 
     async def test_over_tcp(self) -> None:
-        """A real server that refuses at once is heard, however much there is to send."""
+        """The refusal of a real server is received, however long the body is."""
 
         async def app(request: Request) -> Response:
             return Response(413, b"y" * 100_000)
@@ -232,12 +232,12 @@ class TestEarlyAnswer:
 
 
 class TestEarlySwitch:
-    """A 101 while the body is on its way."""
+    """A 101 while the body is being sent."""
 
     @pytest.mark.ids("U14")
     @pytest.mark.parametrize("headers", [{}, EXPECT])
     async def test_waits(self, headers: dict[str, str]) -> None:
-        """Nothing switches before the request is through (RFC 9110 §7.8)."""
+        """Nothing switches before the whole request is sent (RFC 9110 §7.8)."""
         gate = trio.Event()
         server = Server(SWITCHED + b"HEAD", gate=gate)
         switched: list[bytes] = []
@@ -258,8 +258,8 @@ class TestEarlySwitch:
         assert switched == [b"HEAD"]
         assert server.body == LARGE + b"data"
 
-    async def test_nobody_asked(self) -> None:
-        """One that is illegal waits as well, and is illegal."""
+    async def test_illegal(self) -> None:
+        """An illegal 101 also waits for the whole request, and then raises."""
         gate = trio.Event()
         server = Server(SWITCHED, gate=gate)
         async with trio.open_nursery() as nursery:
@@ -277,12 +277,12 @@ class TestEarlySwitch:
 
 
 class TestExpect:
-    """A body that waits for its 100."""
+    """A body that waits for a 100."""
 
     @pytest.mark.ids("U30")
     @pytest.mark.parametrize("body", [b"x", LARGE])
     async def test_100(self, body: bytes, autojump_clock) -> None:
-        """The body follows the 100, at once (RFC 9110 §10.1.1)."""
+        """The body is sent as soon as the 100 comes (RFC 9110 §10.1.1)."""
         server = Server()
         started = trio.current_time()
         async with trio.open_nursery() as nursery:
@@ -308,7 +308,7 @@ class TestExpect:
     @pytest.mark.ids("U30")
     @pytest.mark.parametrize("seconds", [None, 0, 7.5])
     async def test_no_100(self, seconds: float | None, autojump_clock) -> None:
-        """It does not wait for ever: Limits.continue_timeout seconds (§10.1.1)."""
+        """Without a 100 the body waits Limits.continue_timeout seconds (§10.1.1)."""
         limits = Limits() if seconds is None else Limits(continue_timeout=seconds)
         server = Server(okay(b"1"))
         server.peer.hold_until_sent(b"\r\n\r\nhello")
@@ -323,7 +323,7 @@ class TestExpect:
         assert await (await connection.request("GET", "/")).read() == b"2"
 
     async def test_final_response_first(self, autojump_clock) -> None:
-        """With a final response the body is not sent at all, nor anything else."""
+        """After a final response neither the body nor another request is sent."""
         server = Server(okay(b"no", status="403 Forbidden"))
         connection, response = await post(server, b"hello", headers=EXPECT)
 
@@ -335,7 +335,7 @@ class TestExpect:
 
     @pytest.mark.parametrize("then", ["end", "reset"])
     async def test_server_that_leaves(self, then: str, autojump_clock) -> None:
-        """One that leaves instead is gone at once, and gets no body."""
+        """An end or a reset instead of the 100 is PeerGone; no body is sent."""
         server = Server(CONTINUE[:9], then=then)
         with pytest.raises(PeerGone):
             await post(server, b"hello", headers=EXPECT)
@@ -344,7 +344,7 @@ class TestExpect:
 
     @pytest.mark.ids("U30")
     async def test_without_a_body(self) -> None:
-        """Without content there is nothing to wait with: refused, and nothing sent."""
+        """An expectation without content is refused, and nothing is sent."""
         server = Server(okay(b"1"))
         connection = await server.open()
         for ask in (
@@ -359,18 +359,18 @@ class TestExpect:
 
 
 class TestFailure:
-    """One error comes out, as itself, and nothing is left open."""
+    """Each failure raises one exception, in no group, and leaves nothing open."""
 
     @pytest.mark.parametrize("headers", [{}, EXPECT])
     async def test_broken_while_sending(self, headers, autojump_clock) -> None:
-        """A server that stops reading may have answered; that is waited for."""
+        """If sending fails, the response is still received: it may explain why."""
         server = Server(TOO_MUCH, error=trio.BrokenResourceError())
         connection, response = await post(server, headers=headers)
         assert await response.read() == b"too much"
         await check_of_no_use(connection, server)
 
     async def test_broken_without_an_answer(self) -> None:
-        """If it has not, it is gone."""
+        """If sending fails and no response comes, that is PeerGone."""
         for then in ("end", "reset"):
             server = Server(b"HTTP/1.1 4", error=trio.BrokenResourceError(), then=then)
             with pytest.raises(PeerGone, match="connection"):
@@ -389,7 +389,7 @@ class TestFailure:
         ],
     )
     async def test_while_sending(self, wire: bytes, then: str, error) -> None:
-        """What is wrong with the answer comes out while the body waits."""
+        """An error in the response is raised while the body is still being sent."""
         gate = trio.Event()
         if error is IllegalSwitch:
             gate.set()
@@ -403,14 +403,14 @@ class TestFailure:
     )
     @pytest.mark.parametrize("headers", [{}, EXPECT])
     async def test_error_of_the_stream(self, error, headers, autojump_clock) -> None:
-        """What else a stream raises comes out as it is, never in a group."""
+        """Another exception of the stream is raised unchanged, never in a group."""
         with pytest.raises(type(error)) as caught:
             await post(Server(error=error), headers=headers)
 
         assert caught.value is error
 
-    async def test_error_behind_the_answer(self) -> None:
-        """A send that fails because it is cut short does not hide the answer."""
+    async def test_error_after_the_answer(self) -> None:
+        """A send that fails because it is cut does not hide the response."""
 
         class Fragile(Server):
             async def send_all(self, data: bytes | bytearray | memoryview) -> None:
@@ -428,7 +428,7 @@ class TestFailure:
     @pytest.mark.parametrize("headers", [{}, EXPECT])
     @pytest.mark.parametrize("wire", [b"", b"HTTP/1.1 1", SWITCHED])
     async def test_cancelled(self, wire: bytes, headers) -> None:
-        """Cancelled in the middle, before or behind an early 101, all is closed."""
+        """Cancelled in the middle, before or after an early 101, all is closed."""
         server = Server(wire, gate=trio.Event())
         living = trio.lowlevel.current_statistics().tasks_living
         with trio.CancelScope() as scope:
@@ -453,7 +453,7 @@ class TestFailure:
 
 
 class Pieces:
-    """A body that comes, and is closed."""
+    """An iterable body that records whether it was closed."""
 
     def __init__(self, *pieces, error: Exception | None = None) -> None:
         self.pieces = list(pieces)
@@ -478,7 +478,7 @@ class Pieces:
 
 
 class TestIterableBody:
-    """A body that comes while it is sent."""
+    """A body that is an async iterable."""
 
     async def send(self, body: Pieces, peer: ScriptedPeer, **headers: str) -> bytes:
         connection = await open_connection("http://x", stream=peer)
@@ -487,7 +487,7 @@ class TestIterableBody:
         return await response.read()
 
     async def test_chunked(self) -> None:
-        """Without a length it is chunked (RFC 9112 §7.1); an empty piece is none."""
+        """Without a length it is chunked (RFC 9112 §7.1); empty pieces are skipped."""
         peer = ScriptedPeer(okay(b"1")).hold_until_sent(b"0\r\n\r\n")
         body = Pieces(b"one", b"", bytearray(b"two"), memoryview(b"3"))
 
@@ -499,7 +499,7 @@ class TestIterableBody:
         assert body.closed
 
     async def test_length(self) -> None:
-        """With a length it is sent as it is."""
+        """With a length it is sent without chunk framing."""
         peer = ScriptedPeer(okay(b"1")).hold_until_sent(b"onetwo")
         body = Pieces(b"one", b"two")
 
@@ -521,7 +521,7 @@ class TestIterableBody:
 
     @pytest.mark.parametrize("error", [LookupError("x"), trio.BrokenResourceError("x")])
     async def test_body_that_fails(self, error: Exception) -> None:
-        """What it raises comes out as it is, and the request was not made."""
+        """An exception of the body is raised unchanged, and the connection is closed."""
         peer = ScriptedPeer(then="silence")
         body = Pieces(b"one", error=error)
         with pytest.raises(type(error)) as caught:
@@ -532,7 +532,7 @@ class TestIterableBody:
         assert body.closed
 
     async def test_no_bytes(self) -> None:
-        """A piece that is none is a TypeError."""
+        """A piece that is not bytes is a TypeError."""
         peer = ScriptedPeer(then="silence")
         with pytest.raises(TypeError):
             await self.send(Pieces("text"), peer)
@@ -540,7 +540,7 @@ class TestIterableBody:
         assert peer.closed
 
     async def test_early_answer(self) -> None:
-        """A final answer ends the sending, and with it the use of the connection."""
+        """A final response ends the sending; the connection cannot be used again."""
         peer = ScriptedPeer(okay(b"enough")).hold_until_sent(b"one")
         closed = trio.Event()
 
@@ -560,7 +560,7 @@ class TestIterableBody:
             await connection.request("GET", "/")
 
     async def test_stream(self) -> None:
-        """A Trio stream is a body, too, and closed behind it."""
+        """A Trio stream can be a body; it is closed after it was sent."""
         source = ScriptedPeer(b"one", b"two")
         peer = ScriptedPeer(okay(b"1")).hold_until_sent(b"0\r\n\r\n")
         connection = await open_connection("http://x", stream=peer)
@@ -570,7 +570,7 @@ class TestIterableBody:
         assert source.closed
 
     async def test_expect(self) -> None:
-        """It waits for the 100, and is not touched by a refusal (RFC 9110 §10.1.1)."""
+        """It waits for the 100; after a refusal nothing of it is read (§10.1.1)."""
         body = Pieces(b"one")
         peer = ScriptedPeer(b"HTTP/1.1 100 Continue\r\n\r\n").hold_until_sent(
             b"\r\n\r\n"
@@ -585,7 +585,7 @@ class TestIterableBody:
         assert body.closed
 
     @pytest.mark.ids("U14")
-    async def test_switch_behind_it(self) -> None:
+    async def test_switch_after_it(self) -> None:
         """A 101 waits for the body's end."""
         peer = ScriptedPeer(SWITCHED, b"raw", then="silence")
         upgraded = await open_upgrade(

@@ -1,4 +1,4 @@
-"""Transports: what is refused before anything is opened, TLS, and what may go wrong."""
+"""Transports: checks before anything is opened, TLS, and failures."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ async def serve_raw(nursery: trio.Nursery, handler: Handler) -> int:
 
 
 class TestWay:
-    """What cannot be a way is refused before anything is opened."""
+    """A way that is not possible is refused before anything is opened."""
 
     @pytest.mark.parametrize(
         ("url", "options", "match"),
@@ -108,13 +108,13 @@ class TestWay:
             await open_upgrade(url, "echo", **options)
 
     async def test_no_socket_file(self, tmp_path: Path) -> None:
-        """A Unix socket that is not there is the OSError of connecting."""
+        """A Unix socket that does not exist is the OSError of connecting."""
         path = str(tmp_path / "none").replace("/", "%2F")
         with pytest.raises(FileNotFoundError):
             await open_connection(f"http+unix://{path}")
 
     async def test_local_address(self, nursery: trio.Nursery) -> None:
-        """It is what the server sees."""
+        """The server sees the given local address."""
         server = await nursery.start(partial(serve_tcp, whoami, 0, host=HOST))
 
         assert (await fetch(server.url, local_address="127.0.0.2")).startswith(
@@ -122,7 +122,7 @@ class TestWay:
         )
 
     async def test_ipv6(self, nursery: trio.Nursery) -> None:
-        """An address in brackets is dialled without, and named with them."""
+        """An IPv6 address is dialled without brackets, and has them in Host."""
         if not has_ipv6():
             pytest.skip("needs IPv6 on the loopback interface")
         server = await nursery.start(partial(serve_tcp, whoami, 0, host="::1"))
@@ -131,7 +131,7 @@ class TestWay:
         assert await fetch(f"http://[0::1]:{port}") == f"::1 [::1]:{port}".encode()
 
     async def test_options(self, nursery: trio.Nursery) -> None:
-        """An address is dialled with the options that Trio sets for a name."""
+        """A socket to an address has the options that Trio sets for a name."""
         server = await nursery.start(partial(serve_tcp, whoami, 0, host=HOST))
 
         async with await open_connection(server.url) as connection:
@@ -140,8 +140,8 @@ class TestWay:
             assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0
 
     @pytest.mark.parametrize("host", [HOST, "224.0.0.1"])
-    async def test_nobody_there(self, host: str) -> None:
-        """An address that does not answer, or that TCP cannot have, is an OSError."""
+    async def test_refused_connection(self, host: str) -> None:
+        """An address that refuses, or that TCP cannot use, is an OSError."""
         with socket.socket() as bound:
             bound.bind((HOST, 0))
             address = f"{host}:{bound.getsockname()[1]}"
@@ -152,7 +152,7 @@ class TestWay:
         assert isinstance(info.value, ConnectionRefusedError) == (host == HOST)
 
     async def test_name(self, nursery: trio.Nursery) -> None:
-        """A name is looked up, and its addresses tried as Trio does."""
+        """A name is looked up, and its addresses are tried as Trio does."""
         trio.socket.set_custom_hostname_resolver(Resolver())
         server = await nursery.start(partial(serve_tcp, whoami, 0, host=HOST))
         port = server.url.rpartition(":")[2]
@@ -170,7 +170,7 @@ def has_ipv6() -> bool:
 
 
 class TestTLS:
-    """TLS where the URL says so."""
+    """TLS if the URL says so."""
 
     @pytest.mark.parametrize(
         ("name", "host", "sni"),
@@ -189,7 +189,7 @@ class TestTLS:
         host: str,
         sni: str | None,
     ) -> None:
-        """The certificate is that of the name, or of the address, in the URL."""
+        """The certificate is checked against the name, or address, in the URL."""
         trio.socket.set_custom_hostname_resolver(Resolver())
         context = make_server_context(authority, host.removesuffix("."))
         seen: list[str | None] = []
@@ -201,13 +201,13 @@ class TestTLS:
         answer = await fetch(url, ssl_context=make_client_context(authority))
 
         assert answer == f"{HOST} {host}:{port}".encode()
-        # RFC 6066 §3: no address, and no dot at the end.
+        # RFC 6066 §3: SNI has no address, and no dot at the end.
         assert seen == [sni]
 
     async def test_context_of_ours(
         self, nursery: trio.Nursery, authority: trustme.CA, tmp_path, monkeypatch
     ) -> None:
-        """It trusts what the system trusts and offers http/1.1 alone (RFC 7301)."""
+        """Our context trusts as the system does, and offers only http/1.1 (RFC 7301)."""
         context = make_server_context(authority, "localhost")
         context.set_alpn_protocols(["h2", "http/1.1"])
         chosen: list[str | None] = []
@@ -230,7 +230,7 @@ class TestTLS:
     async def test_context_that_offers_more(
         self, nursery: trio.Nursery, authority: trustme.CA
     ) -> None:
-        """A given context is left as it is; what we cannot speak is an error."""
+        """A given context is not changed; if the peer chooses h2, that is an error."""
         server_context = make_server_context(authority, "localhost")
         server_context.set_alpn_protocols(["h2"])
         client_context = make_client_context(authority)
@@ -242,7 +242,7 @@ class TestTLS:
             await fetch(url, ssl_context=client_context)
 
     async def test_no_tls_there(self, nursery: trio.Nursery) -> None:
-        """A server in clear text, and another name's certificate, are TLSFailed."""
+        """A server in clear text is TLSFailed."""
         server = await nursery.start(partial(serve_tcp, whoami, 0, host=HOST))
         with pytest.raises(TLSFailed, match=f"no TLS with {HOST}:.*VERSION") as caught:
             await fetch(server.url.replace("http", "https"))
@@ -252,7 +252,7 @@ class TestTLS:
     async def test_another_name(
         self, nursery: trio.Nursery, authority: trustme.CA
     ) -> None:
-        """So is the certificate of another name."""
+        """The certificate of another name is TLSFailed."""
         context = make_server_context(authority, "localhost")
         serve = partial(serve_ssl_over_tcp, whoami, 0, context, host=HOST)
         server = await nursery.start(serve)
@@ -261,7 +261,7 @@ class TestTLS:
 
     @pytest.mark.parametrize("how", ["end", "reset"])
     async def test_gone_in_the_handshake(self, nursery: trio.Nursery, how: str) -> None:
-        """A server that leaves instead is gone."""
+        """An end or a reset within the TLS handshake is PeerGone."""
 
         async def handler(stream: trio.SocketStream) -> None:
             await stream.receive_some()
@@ -274,7 +274,7 @@ class TestTLS:
 
 
 class TestIdleTLS:
-    """Between two requests over TLS nothing comes by that was not asked for."""
+    """Between two requests over TLS nothing unasked is taken for a response."""
 
     async def ask_twice(
         self,
@@ -308,7 +308,7 @@ class TestIdleTLS:
             return await (await connection.request("GET", "/")).read()
 
     async def test_quiet(self, nursery: trio.Nursery, authority: trustme.CA) -> None:
-        """Where nothing came, the second request is made; tickets are nothing."""
+        """If nothing came, the second request is made; session tickets do not count."""
 
         async def then(stream: trio.SSLStream[trio.SocketStream]) -> None:
             await trio.lowlevel.checkpoint()
@@ -317,7 +317,7 @@ class TestIdleTLS:
 
     @pytest.mark.ids("M08")
     async def test_late_408(self, nursery: trio.Nursery, authority: trustme.CA) -> None:
-        """What came meanwhile is not the answer to the second request."""
+        """A response that came meanwhile is not that of the second request."""
 
         async def then(stream: trio.SSLStream[trio.SocketStream]) -> None:
             await stream.send_all(okay(b"", status="408 Request Timeout"))
@@ -329,19 +329,19 @@ class TestIdleTLS:
     async def test_in_the_same_packet(
         self, nursery: trio.Nursery, authority: trustme.CA
     ) -> None:
-        """Nor is what came in a record of its own with the first one."""
+        """Nor are bytes in their own record, in one packet with the first response."""
 
         async def then(stream: trio.SSLStream[trio.SocketStream]) -> None:
             await trio.lowlevel.checkpoint()
 
-        # A record has 16 KiB at most (RFC 8446 §5.1).
+        # A record has at most 16 KiB (RFC 8446 §5.1).
         first = okay(b"1", "X-Fill: " + "x" * (RECORD - len(okay(b"1", "X-Fill: "))))
         assert len(first) == RECORD
         with pytest.raises(BadResponse, match="more than its response"):
             await self.ask_twice(nursery, authority, then, first + b"HTTP/1.1 408 ")
 
     async def test_end(self, nursery: trio.Nursery, authority: trustme.CA) -> None:
-        """A close_notify is the server's end."""
+        """A close_notify between two requests is PeerGone."""
 
         async def then(stream: trio.SSLStream[trio.SocketStream]) -> None:
             await stream.aclose()
@@ -350,7 +350,7 @@ class TestIdleTLS:
             await self.ask_twice(nursery, authority, then)
 
     async def test_reset(self, nursery: trio.Nursery, authority: trustme.CA) -> None:
-        """A reset is one, too."""
+        """A reset between two requests is PeerGone."""
 
         async def then(stream: trio.SSLStream[trio.SocketStream]) -> None:
             await abort(stream)

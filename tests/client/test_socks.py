@@ -1,4 +1,4 @@
-"""SOCKS5 against scripts: what microsocks does not do, and where its bytes end."""
+"""SOCKS5 against scripts: answers that microsocks does not give, byte for byte."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ASK_NAME = b"\x05\x01\x00\x03\x09a.example\x00\x50"
 
 
 class Script:
-    """A SOCKS server that reads so many bytes before each answer."""
+    """A SOCKS server that reads a number of bytes before each answer."""
 
     def __init__(self, *steps: tuple[int, bytes], reset: bool = False) -> None:
         self.steps = steps
@@ -49,7 +49,7 @@ class Script:
 
 
 async def test_wire(nursery) -> None:
-    """The name goes to the proxy (RFC 1928 §4), and nothing before its reply."""
+    """The name goes to the proxy (RFC 1928 §4); then nothing before its reply."""
     request = len(
         b"GET / HTTP/1.1\r\nHost: a.example\r\nConnection: Upgrade\r\n"
         b"Upgrade: echo\r\n\r\n"
@@ -63,7 +63,7 @@ async def test_wire(nursery) -> None:
 
 
 async def test_credentials(nursery) -> None:
-    """They are sent to the proxy that asks for them (RFC 1929 §2)."""
+    """Credentials are sent to the proxy that asks for them (RFC 1929 §2)."""
     script = Script((4, b"\x05\x02"), (5, b"\x01\x00"), (16, b"\x05\x02\x00"))
     with pytest.raises(SocksRefused, match="not allowed") as caught:
         await script.dial(nursery, "http://a.example/", "socks5h", "u:p@")
@@ -73,7 +73,7 @@ async def test_credentials(nursery) -> None:
 
 
 async def test_looked_up_here(nursery) -> None:
-    """With socks5:// an address goes to the proxy."""
+    """With socks5:// the name is looked up, and an address goes to the proxy."""
     asked = b"\x05\x01\x00\x01\x7f\x00\x00\x01\x00\x50"
     script = Script((3, HELLO), (len(asked), b"\x05\x04\x00"))
     with pytest.raises(SocksRefused) as caught:
@@ -94,14 +94,14 @@ async def test_looked_up_here(nursery) -> None:
     ],
 )
 async def test_failed(nursery, steps, error, match: str) -> None:
-    """Each way to fail has its type."""
+    """Each kind of failure has its exception."""
     with pytest.raises(error, match=match):
         await Script(*steps).dial(nursery, "http://a.example/")
 
 
 @pytest.mark.parametrize("steps", [[(3, b"")], [(3, HELLO)]])
 async def test_reset(nursery, steps) -> None:
-    """A reset is a proxy that is gone."""
+    """A reset by the proxy is PeerGone."""
     with pytest.raises(PeerGone, match="broke") as caught:
         await Script(*steps, reset=True).dial(nursery, "http://a.example/")
 

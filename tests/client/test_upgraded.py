@@ -1,4 +1,4 @@
-"""What a client holds after the switch, and how leaving its scope ends it."""
+"""The connection that a client has after the switch, and how its scope ends it."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ URL = "http://example.com:81/chat?room=7"
 
 
 class TestFields:
-    """What it is made of."""
+    """The parts of an UpgradedConnection."""
 
     async def test_unpacks(self) -> None:
-        """It is a tuple of three; the rest are attributes beside it."""
+        """It is a tuple of three; its other attributes are not in the tuple."""
         peer = ScriptedPeer(b"HTTP/1.1 103 Hints\r\n\r\n" + SWITCHED + b"HEAD")
         upgraded = await open_upgrade(URL, "echo", stream=peer, limits=Limits(linger=7))
         response, stream, head = upgraded
@@ -32,7 +32,7 @@ class TestFields:
         assert upgraded.linger == 7
 
     async def test_tunnel(self) -> None:
-        """A tunnel is the same kind of thing."""
+        """A tunnel is an UpgradedConnection, too."""
         peer = ScriptedPeer(b"HTTP/1.1 200 OK\r\n\r\nSSH", then="silence")
         limits = Limits(linger=None)
         upgraded = await open_tunnel("http://x", "a:1", stream=peer, limits=limits)
@@ -44,7 +44,7 @@ class TestFields:
         assert upgraded.linger is None
 
     async def test_made_by_hand(self) -> None:
-        """Without more it is closed at once: somebody else's stream is not waited for."""
+        """An object made by a user has no linger: its stream is closed at once."""
         peer = ScriptedPeer(SWITCHED, then="silence")
         response, stream, head = await open_upgrade(URL, "echo", stream=peer)
         async with UpgradedConnection(response, stream, head) as upgraded:
@@ -68,7 +68,7 @@ class TestEnd:
         assert peer.closed
 
     async def test_linger_is_bounded(self, autojump_clock) -> None:
-        """A server that never ends is waited for Limits.linger seconds."""
+        """A server that never ends is given Limits.linger seconds."""
         peer = ScriptedPeer(SWITCHED, then="silence")
         limits = Limits(linger=3)
         async with await open_upgrade(URL, "echo", stream=peer, limits=limits):
@@ -78,7 +78,7 @@ class TestEnd:
         assert peer.closed
 
     async def test_after_an_error(self) -> None:
-        """After an exception nothing is said any more."""
+        """After an exception nothing more is sent."""
         peer = ScriptedPeer(SWITCHED, b"unread", then="silence")
         with pytest.raises(LookupError):
             async with await open_upgrade(URL, "echo", stream=peer):
@@ -99,7 +99,7 @@ class TestEnd:
         assert trio.current_time() - started == 5
 
     async def test_aclose(self) -> None:
-        """The result can be closed like any resource, forcefully too."""
+        """It can be closed like any resource, also forcefully."""
         for close in (
             lambda upgraded: upgraded.aclose(),
             trio.aclose_forcefully,

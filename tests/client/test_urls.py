@@ -1,4 +1,4 @@
-"""The URLs that a client dials: each form whole, what is none, and what never shows."""
+"""The URLs that a client dials: each form, malformed ones, and hidden credentials."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ports = st.none() | st.integers(0, 65535)
 
 
 class TestURL:
-    """What a client dials."""
+    """A URL that a client dials."""
 
     @pytest.mark.parametrize(
         ("url", "expected"),
@@ -44,7 +44,7 @@ class TestURL:
         ],
     )
     def test_accepted(self, url: str, expected: tuple[Any, ...]) -> None:
-        """Host field and target are the URL's, less a default port (RFC 9110 §7.2)."""
+        """Host field and target are the URL's, without a default port (RFC 9110 §7.2)."""
         assert parse_url(url) == Endpoint(*expected)
 
     @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ class TestURL:
         ],
     )
     def test_refused(self, url: str, match: str) -> None:
-        """What urllib would pass or mend in silence is refused (RFC 3986 §2)."""
+        """URLs that urllib would accept or silently repair are refused (RFC 3986 §2)."""
         with pytest.raises(ValueError, match=match):
             parse_url(url)
 
@@ -105,7 +105,7 @@ class TestURL:
         ],
     )
     def test_credentials(self, userinfo: str, basic: bytes) -> None:
-        """Userinfo is what Basic sends (RFC 7617 §2), and shows nowhere."""
+        """Userinfo becomes Basic credentials (RFC 7617 §2), and no repr shows it."""
         endpoint = parse_url(f"http://{userinfo}@h:81/x")
 
         assert endpoint.host_field == b"h:81"
@@ -130,7 +130,7 @@ class TestURL:
         ],
     )
     def test_errors_do_not_repeat_credentials(self, url: str) -> None:
-        """Whatever is wrong, no password is in what is said of it (RFC 9110 §4.2.4)."""
+        """No error message has the password (RFC 9110 §4.2.4)."""
         with pytest.raises(ValueError) as caught:  # noqa: PT011  many messages
             parse_url(url)
 
@@ -165,7 +165,7 @@ class TestURL:
         ],
     )
     def test_unix_socket(self, url: str, secure: bool, path: str, target: str) -> None:
-        """The path of a Unix socket stands, escaped, in the place of the host."""
+        """The escaped path of a Unix socket stands in the place of the host."""
         path = path.replace("/run/d", "/run/docker.sock")
 
         assert parse_url(url) == Endpoint(
@@ -173,13 +173,13 @@ class TestURL:
         )
 
     def test_authority(self) -> None:
-        """An authority has its port always, and brackets where it needs them."""
+        """``authority`` always has a port, and brackets round an IPv6 address."""
         assert parse_url("https://[::1]/").authority == "[::1]:443"
         assert parse_url("http://h/").authority == "h:80"
 
     @given(hosts, ports, visible)
     def test_round_trip(self, host: str, port: int | None, rest: str) -> None:
-        """Host field and target go back together into the URL's origin."""
+        """A URL made from Host field and target gives the same endpoint."""
         rest = "/" + rest.replace("#", "").replace("?", "")
         authority = host if port is None else f"{host}:{port}"
         endpoint = parse_url(f"http://{authority}{rest}")
@@ -191,7 +191,7 @@ class TestURL:
 
     @given(st.text() | visible)
     def test_arbitrary_text(self, text: str) -> None:
-        """Only ValueError comes out, and no octet that could end a line."""
+        """Any text raises ValueError or gives a target that cannot end a line."""
         for url in (text, f"http://{text}", f"ws://h/{text}"):
             try:
                 endpoint = parse_url(url)

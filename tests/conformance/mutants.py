@@ -131,8 +131,8 @@ MUTANTS = {
     "M08": Mutant("ClientConnection._claim", "await http.has_unasked_input()", "False"),
     "M12": Mutant(
         "ClientConnection._claim",
-        "self._tunnel_refused or http.ended or not http.is_reusable",
-        "self._tunnel_refused",
+        "self._spent or http.ended or not http.is_reusable",
+        "self._spent",
     ),
     # Ends
     "M09": Mutant("ServerHTTP.send_response", "await self.send_short(head + body)"),

@@ -68,7 +68,7 @@ class ClientConnection(trio.abc.AsyncResource):
         # The body of the last final response.
         self._body: Body | None = None
         # A refused CONNECT ends the connection (RFC 9931 §8), though HTTP would keep it.
-        self._tunnel_refused = False
+        self._spent = False
 
     async def request(
         self,
@@ -189,7 +189,7 @@ class ClientConnection(trio.abc.AsyncResource):
             "CONNECT", authority, fields, b"", None
         )
         if not opens_tunnel(head.status):
-            self._tunnel_refused = True
+            self._spent = True
             proxy = self._endpoint.host_field.decode("ascii")
             raise TunnelRefused(self._respond(head, informational), proxy)
         return self._hand_over(head, informational)
@@ -328,9 +328,7 @@ class ClientConnection(trio.abc.AsyncResource):
                         if used
                         else "the server spoke before it was asked"
                     )
-                if used and (
-                    self._tunnel_refused or http.ended or not http.is_reusable
-                ):
+                if used and (self._spent or http.ended or not http.is_reusable):
                     raise PeerGone("the last response ended the connection")
             except BaseException:
                 await self._abandon(stream)

@@ -59,7 +59,7 @@ class DialOptions(TypedDict, total=False):
 
     limits: Limits
     """The bounds of every exchange on the connection, those with proxies included, and
-    of its end: ``linger``."""
+    of its end: ``linger``. ``Limits()`` by default."""
 
     stream: trio.abc.Stream | None
     """A stream to use instead of dialling. HTTP is spoken on it as it is, also if the URL

@@ -53,7 +53,7 @@ class ServeOptions(TypedDict, total=False):
     """
 
     limits: Limits
-    """The bounds of every connection."""
+    """The bounds of every connection; ``Limits()`` by default."""
 
     close_on_optimistic_data: bool
     """Whether a refused offer ends its connection if bytes after the request have
