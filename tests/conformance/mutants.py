@@ -77,7 +77,7 @@ MUTANTS = {
         'codings[-1:] != ["chunked"] or codings.count("chunked") > 1',
         "not codings",
     ),
-    "M10": Mutant("Exchange.answer", "await self._drain_body(http)"),
+    "M10": Mutant("Exchange.answer", "await self._drop_body(http)"),
     # CONNECT
     "C01": Mutant("parse_connect_authority", "not authority.port"),
     "C02": Mutant("_MAX_PORT", "65535", "99999"),

@@ -112,7 +112,7 @@ async def test_end_of_the_grace(nursery) -> None:
     state.add(late)
 
     assert early.expired is late.expired is EndReason.DRAINED
-    assert state.is_over
+    assert state.must_close_now
 
 
 async def test_end() -> None:

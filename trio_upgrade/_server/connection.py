@@ -1,20 +1,23 @@
 # One connection of a server, from accept to close.  Its methods stand in the order of its
 # life:
 #
-#                   +---------- more requests ----------+
-#                   v                                   |
-#     accept --> waiting --> exchange: the app --> answered
-#                   |            |                      |
-#                   |            +--> switched:         |
-#                   |                 the handler       |
-#                   v                    v              v
-#                   +------------> ending, in stages or by a reset --> closed
+#                  +------------- more requests ---------------+
+#                  v                                           |
+#    accept --> waiting --> in head --> exchange: the app --> answered
+#                                           |                   |
+#                                           v                   |
+#                                       switched: the handler   |
+#                                           |                   |
+#                                           v                   v
+#                                         ending, in stages or by a reset --> closed
 #
-# Each arrow downward is also taken when a deadline passes, the server ends, or an error
-# comes.  The task owns the stream: it is closed here and nowhere else.
+# Every state may go to ending: at the peer's end, at an error, or when the server ends;
+# until the switch also when a deadline passes.  An app that switches by
+# request.accept_upgrade() stays in its exchange until it returns.  The task owns the
+# stream: it is closed here and nowhere else.
 #
-# Two things are shaped by cost.  A scope takes a twentieth of a handshake, so a first
-# request that is in the kernel when the task begins is served without one.  And a
+# Two things are shaped by cost.  A scope takes a twentieth of the time of an upgrade, so
+# a first request that is in the kernel when the task begins is served without one.  And a
 # connection may wait for days, so it waits in few frames: a request in
 # _receive_request(), a handler in serve() itself.
 from __future__ import annotations
@@ -49,7 +52,7 @@ if TYPE_CHECKING:
     Switched: TypeAlias = tuple[Request, UpgradedStream, UpgradeHandler]
 
 _SWITCHES = (Upgrade, Tunnel)
-# An error of the app tells more than these two: the connection was to end anyway.
+# These two do not replace ERROR as the reason: the error says more of this connection.
 _ENDS_OF_ALL = frozenset({EndReason.DRAINED, EndReason.CANCELLED})
 # The answers that are still owed when a deadline has passed.
 _LATE = {
@@ -67,8 +70,9 @@ class Connection(ConnectionTask):
         server: For the requests: the server that they came to.
         state: What the connections of that server share.
         stream: The connection; it is owned from now on.
-        scope: The scope that this is served in. After a switch it is cancelled to end
-            the connection: only the end of all connections ends one that has switched.
+        scope: The scope around :meth:`serve`, of one connection or of all of a server.
+            It is the scope of this before the first wait and after a switch: then only
+            the end of all connections ends one.
 
     Attributes:
         reason: Why it ends, if that is known; None if a cancellation ends it.
@@ -79,13 +83,10 @@ class Connection(ConnectionTask):
         "_app",
         "_began",
         "_http",
-        "_outer",
         "_protocol",
-        "_reset",
         "_server",
         "_state",
         "_stream",
-        "_switched",
         "reason",
         "requests",
     )
@@ -102,16 +103,11 @@ class Connection(ConnectionTask):
         self._app = app
         self._server = server
         self._state = state
-        self._outer = scope
         # The stream to close: the transport, or what a switch has made of it.
         self._stream = stream
         # The HTTP half; None while an exchange has it, and after a switch.
         self._http: ServerHTTP | None = None
-        # The handler that an app has returned, and its first two arguments.
-        self._switched: Switched | None = None
         self._protocol: str | None = None
-        # Whether to end by a reset, so that the peer cannot take the cut for an end.
-        self._reset = False
         self._began = 0.0 if state.observers.on_end is None else trio.current_time()
         self.reason: EndReason | None = None
         self.requests: int = 0
@@ -129,17 +125,16 @@ class Connection(ConnectionTask):
         peer = find_peer(self._stream) if state.observers.wants_peers else None
         try:
             try:
-                await self._speak_http()
-                if self._switched is not None:
+                switched = await self._speak_http()
+                if switched is not None:
                     # Here and in no frame below: it may take days.
-                    request, stream, handler = self._switched
-                    self._switched = None
+                    request, stream, handler = switched
+                    del switched
                     try:
                         await handler(request, stream, stream.head)
                         self.reason = EndReason.RETURNED
                     except BaseException as exc:
-                        lost = stream.outermost.broken
-                        self._give_up(request, exc, lost=lost, switched=True)
+                        self._give_up(request, exc, broken=stream.outermost.broken)
                     finally:
                         self._stream = stream.outermost
                 await self._end()
@@ -158,41 +153,46 @@ class Connection(ConnectionTask):
     # HTTP
     ################################################################
 
-    async def _speak_http(self) -> None:
-        state = self._state
+    async def _speak_http(self) -> Switched | None:
+        # Returns the handler to call after a switch, with its first two arguments; None
+        # if only the end is left: the app may have made the switch itself.
+        state, outer = self._state, self.scope
         http = self._http = ServerHTTP(self._stream, state.limits)
-        more = True
+        # As _serve_request() returns it.
+        outcome: Switched | bool = True
         if self._needs_no_scope():
             # Do not start a request if we are already cancelled.
             await trio.lowlevel.checkpoint_if_cancelled()
             first = await self._receive_request(wait=False)
             if first is None:
-                more = self.reason is None
+                outcome = self.reason is None
             else:
-                more = await self._serve_request(first)
+                outcome = await self._serve_request(first)
                 del first
-        if more:
+        if outcome is True:
             with trio.CancelScope() as self.scope:
-                while more and (exchange := await self._receive_request()) is not None:
-                    more = await self._serve_request(exchange)
+                while outcome is True and (exchange := await self._receive_request()):
+                    outcome = await self._serve_request(exchange)
                     # Not to be kept until the next request has come.
                     del exchange
-        if self._switched is None:
-            # Only the end is left, which has a time limit of its own.
+        if isinstance(outcome, bool):
+            # The end has a time limit of its own.
             state.deadlines.disarm(self)
             if http.slow:
                 self._end_slow_reader()
             elif self.scope.cancelled_caught:
-                await self._end_late(self.expired or EndReason.CANCELLED)
-            return
+                await self._end_expired(self.expired or EndReason.CANCELLED)
+            return None
         # No deadline runs any more: from now on this ends with all the others.
-        self.scope = self._outer
-        if state.is_over:
+        self.scope = outer
+        if state.must_close_now:
             self.expire(self.expired or EndReason.CANCELLED)
+        return outcome
 
     def _needs_no_scope(self) -> bool:
-        # As long as its first request need not be waited for. A send that has to wait has
-        # a scope of its own, and the end of a grace cancels the scope of all connections.
+        # While a first request is served that need not be waited for, nothing can expire
+        # this connection alone: no header deadline is armed, and a send has a scope of
+        # its own. Only the end of a grace can, and that ends all connections.
         direct = isinstance(self._stream, DirectSocketStream)
         return direct and self._state.limits.response_timeout is None
 
@@ -259,8 +259,8 @@ class Connection(ConnectionTask):
             deadlines.response.arm(self)
         return exchange
 
-    async def _serve_request(self, exchange: Exchange) -> bool:
-        # Returns whether there can be another request.
+    async def _serve_request(self, exchange: Exchange) -> Switched | bool:
+        # Returns whether there can be another request, or the handler to call.
         try:
             return await self._run_app(exchange)
         except BaseException as exc:
@@ -271,7 +271,7 @@ class Connection(ConnectionTask):
                 self._stream = exchange.stream or self._stream
             self._http = exchange.finish()
 
-    async def _run_app(self, exchange: Exchange) -> bool:
+    async def _run_app(self, exchange: Exchange) -> Switched | bool:
         answer = await self._app(exchange.request)
         if isinstance(answer, Response):
             if isinstance(answer.body, bytes):
@@ -279,18 +279,18 @@ class Connection(ConnectionTask):
             async with aclosing(answer):
                 return await self._respond(exchange, answer)
         if isinstance(answer, _SWITCHES):
-            if self._may_answer(exchange, answer):
-                request = exchange.request
-                if isinstance(answer, Tunnel):
-                    stream = await exchange.accept_connect(answer.fields)
-                elif request.method == "CONNECT":
-                    raise UsageError(f"{answer!r} is no answer to CONNECT")
-                else:
-                    stream = await exchange.accept_upgrade(
-                        answer.protocol, answer.fields, answer.reason
-                    )
-                self._switched = request, stream, answer.handler
-            return False
+            if not self._may_answer(exchange, answer):
+                return False
+            request = exchange.request
+            if isinstance(answer, Tunnel):
+                stream = await exchange.accept_connect(answer.fields)
+            elif request.method == "CONNECT":
+                raise UsageError(f"{answer!r} is no answer to CONNECT")
+            else:
+                stream = await exchange.accept_upgrade(
+                    answer.protocol, answer.fields, answer.reason
+                )
+            return request, stream, answer.handler
         if exchange.protocol is None or answer is not None:
             raise UsageError(f"the app returned {answer!r} to {exchange.request!r}")
         self.reason = EndReason.RETURNED
@@ -327,10 +327,10 @@ class Connection(ConnectionTask):
             await http.send_response(refusal, self._state.dates.field(), close=True)
 
     ################################################################
-    # Deadlines that have passed
+    # Expired: a deadline has passed, or the server ends
     ################################################################
 
-    async def _end_late(self, reason: EndReason) -> None:
+    async def _end_expired(self, reason: EndReason) -> None:
         # Sends the response that is still owed.
         http = self._http
         if reason not in _ENDS_OF_ALL or self.reason is not EndReason.ERROR:
@@ -364,12 +364,7 @@ class Connection(ConnectionTask):
         try:
             if errors is not None and rest is None and exchange.protocol is None:
                 return await self._answer_error(exchange, errors)
-            self._give_up(
-                exchange.request,
-                exc,
-                lost=exchange.lost,
-                switched=exchange.protocol is not None,
-            )
+            self._give_up(exchange.request, exc, broken=exchange.lost)
             return False
         finally:
             # A frame that an exception has passed must not keep it: they would be a
@@ -402,20 +397,17 @@ class Connection(ConnectionTask):
     def _find_reason(self, http: ServerHTTP) -> EndReason:
         return EndReason.LOST if http.ended or http.lost else EndReason.ANSWERED
 
-    def _give_up(
-        self, request: Request, exc: BaseException, *, lost: bool, switched: bool
-    ) -> None:
+    def _give_up(self, request: Request, exc: BaseException, *, broken: bool) -> None:
         # Handles an error after which no response can be sent. It is reported, unless it
-        # is only what a lost connection looks like; what is no error is raised again.
+        # is only what a broken connection looks like; what is no error is raised again.
         errors, rest = split_errors(exc)
         try:
             if errors is None:
                 raise exc
-            lost = lost and is_loss(errors)
-            if rest is not None and self._state.strict and not lost:
+            only_loss = broken and is_loss(errors)
+            if rest is not None and self._state.strict and not only_loss:
                 raise exc
-            self._reset = switched
-            if lost:
+            if only_loss:
                 self.reason = EndReason.LOST
             else:
                 self._report_error(request, errors)
@@ -430,7 +422,6 @@ class Connection(ConnectionTask):
         self._state.total_errors += 1
         self._state.observers.report_error(request.peer, request, errors)
         if self._state.strict:
-            self._reset = True
             raise errors
 
     def _let_out(self, exc: BaseException, peer: Peer) -> None:
@@ -452,14 +443,19 @@ class Connection(ConnectionTask):
 
     async def _end(self) -> None:
         state = self._state
-        if state.is_over or self._must_reset():
+        if state.must_close_now or self._must_reset():
             await self._close_forcefully()
         elif not close_nowait(self._stream):
             with trio.CancelScope() as self.scope:
                 await close_in_stages(self._stream, state.limits.linger)
 
     def _must_reset(self) -> bool:
-        return self._reset or (self._http is not None and self._http.broken)
+        # Whether the peer could take the end for that of a message or transfer that was
+        # cut.
+        if self._http is not None:
+            strict_error = self._state.strict and self.reason is EndReason.ERROR
+            return strict_error or self._http.broken
+        return self.reason in (EndReason.ERROR, EndReason.LOST)
 
     async def _close_forcefully(self) -> None:
         if self._must_reset():

@@ -36,6 +36,6 @@ class ConnectionTask:
         self.depth: int = 0
 
     def expire(self, reason: EndReason) -> None:
-        """End the present phase, because a deadline or a grace is over."""
+        """Cancel the present phase, for this reason."""
         self.expired = reason
         self.scope.cancel(reason=reason.value)

@@ -192,15 +192,15 @@ class Exchange:
             self._waited, self._progress = 0.0, 0
         return chunk
 
-    async def _drain_body(self, http: ServerHTTP) -> None:
+    async def _drop_body(self, http: ServerHTTP) -> None:
         drained = 0
         while not http.body_ended:
             chunk = await self._receive_in_time(http)
             self._body_dropped = self._body_dropped or bool(chunk)
             drained += len(chunk)
-            self._check_drain(drained)
+            self._check_dropped(drained)
 
-    def _check_drain(self, size: int) -> None:
+    def _check_dropped(self, size: int) -> None:
         limit = self._state.limits.drain_body
         if size > limit:
             raise self.note_client_error(BodyTooLarge(limit))
@@ -272,8 +272,8 @@ class Exchange:
         return http
 
     def _begin_switch(self) -> None:
-        # There is one switch at a time: its place is taken before anything is awaited,
-        # and no other task reads meanwhile.
+        # One switch at a time. The place among Limits.upgraded is taken before the first
+        # await, and until the end no other task may read.
         if self._switching:
             raise UsageError(_ALREADY_SWITCHING)
         try:
@@ -287,12 +287,12 @@ class Exchange:
         # The 100 before the 101 (RFC 9110 §7.8), and the rest of the body.
         if http.body_left:
             # Refuse a body that is too large before a 100 invites it.
-            self._check_drain(http.body_left)
+            self._check_dropped(http.body_left)
         if http.continue_owed:
             # Also for a request without content: beside an Upgrade field the 100 is a
             # MUST.
             await http.send_interim(100, "Continue", ())
-        await self._drain_body(http)
+        await self._drop_body(http)
         # A drain of the server may have begun meanwhile.
         self._state.check_draining()
 
@@ -368,7 +368,7 @@ class Exchange:
         if http.closes:
             # A next request would not be served: there is no need to find its beginning.
             return False
-        await self._drain_body(http)
+        await self._drop_body(http)
         return http.is_reusable
 
     ################################################################

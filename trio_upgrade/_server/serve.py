@@ -36,7 +36,7 @@ StreamT = TypeVar("StreamT", bound=trio.abc.Stream)
 # and how long to wait then, in seconds; both as Trio has them.
 _CAPACITY_ERRNOS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _CAPACITY_WAIT = 0.1
-# Seconds without such a failure that end an episode of them.
+# A failure so many seconds after the last one is logged again.
 _EPISODE = 10
 # Connections to accept before other tasks get their turn. Those of one batch share the
 # scheduler's passes, and more than some tens gain nothing by it.
@@ -257,8 +257,8 @@ async def serve_listeners(
             task_status.started(server)
             await state.wait_drained()
             nursery.cancel_scope.cancel()
-        # The end of a grace may have ended that wait, too, and connections that joined
-        # from elsewhere are no tasks of the nursery.
+        # Again: the end of a grace cancels the nursery and so the wait above, and
+        # connections that joined by serve_stream(server=...) run outside it.
         await state.wait_drained()
     finally:
         state.end()
@@ -271,7 +271,7 @@ async def _accept_connections(
     make_connection: Callable[[trio.abc.Stream], Connection],
     nursery: trio.Nursery,
 ) -> None:
-    failed = -math.inf
+    last_failure = -math.inf
     async with listener:
         with accepting:
             while True:
@@ -281,12 +281,12 @@ async def _accept_connections(
                 except OSError as exc:
                     if exc.errno not in _CAPACITY_ERRNOS:
                         raise
-                    if trio.current_time() - failed > _EPISODE:
+                    if trio.current_time() - last_failure > _EPISODE:
                         # Once in an episode, even if some are accepted meanwhile.
                         LOGGER.error(
                             "cannot accept for now: %s", os.strerror(exc.errno)
                         )
-                    failed = trio.current_time()
+                    last_failure = trio.current_time()
                     await trio.sleep(_CAPACITY_WAIT)
                     continue
                 streams.reverse()
@@ -295,6 +295,7 @@ async def _accept_connections(
                         if state.capacity < 1:
                             # Other listeners have taken the places.
                             await state.wait_capacity()
+                        # Counted from here on, before its task runs.
                         connection = make_connection(streams.pop())
                         nursery.start_soon(connection.serve, name=_CONNECTION)
                 finally:

@@ -48,7 +48,7 @@ class ServerState:
         deadlines: Those of the connections.
         draining: Set when the drain begins.
         ended: Set when every socket is closed.
-        is_over: Whether connections must end without waiting for anything.
+        must_close_now: Whether connections must end without waiting for anything.
         total_requests: Requests since the start.
         total_upgraded: Switches since the start.
         total_errors: Exceptions of apps and handlers since the start.
@@ -70,7 +70,7 @@ class ServerState:
         self.deadlines: Deadlines = Deadlines(limits, self._end_grace)
         self.draining: trio.Event = trio.Event()
         self.ended: trio.Event = trio.Event()
-        self.is_over: bool = False
+        self.must_close_now: bool = False
         self.total_requests: int = 0
         self.total_upgraded: int = 0
         self.total_errors: int = 0
@@ -103,7 +103,7 @@ class ServerState:
         """Count a connection in."""
         self._connections.add(connection)
         self._total_connections += 1
-        if self.is_over:
+        if self.must_close_now:
             connection.expire(EndReason.DRAINED)
 
     def remove(self, connection: ConnectionTask, *, upgraded: bool) -> None:
@@ -217,6 +217,6 @@ class ServerState:
         self._expire_all(EndReason.DRAINED)
 
     def _expire_all(self, reason: EndReason) -> None:
-        self.is_over = True
+        self.must_close_now = True
         for connection in list(self._connections):
             connection.expire(reason)
