@@ -11,12 +11,12 @@
 #                   +------------> ending, in stages or by a reset --> closed
 #
 # Each arrow downward is also taken when a deadline passes, the server ends, or an error
-# comes.  The task owns the stream: it is closed here and nowhere else.
+# occurs.  The task owns the stream: it is closed here and nowhere else.
 #
-# Two things are shaped by cost.  A scope takes a twentieth of a handshake, so a first
+# Two decisions come from cost.  A scope takes a twentieth of a handshake, so a first
 # request that is in the kernel when the task begins is served without one.  And a
-# connection may wait for days, so it waits in few frames: a request in
-# _receive_request(), a handler in serve() itself.
+# connection may wait for days, so few frames wait with it: requests are awaited in
+# _receive_request(), handlers in serve() itself.
 from __future__ import annotations
 
 from contextlib import aclosing, suppress
@@ -49,10 +49,11 @@ if TYPE_CHECKING:
     Switched: TypeAlias = tuple[Request, UpgradedStream, UpgradeHandler]
 
 _SWITCHES = (Upgrade, Tunnel)
-# An error of the app tells more than these two: the connection was to end anyway.
-_ENDS_OF_ALL = frozenset({EndReason.DRAINED, EndReason.CANCELLED})
-# The answers that are still owed when a deadline has passed.
-_LATE = {
+# Reasons that are not reported in place of an error of the app: the connection had to
+# end anyway, so the error says more.
+_ENDS_OF_SERVER = frozenset({EndReason.DRAINED, EndReason.CANCELLED})
+# The responses that are still owed when a deadline has passed.
+_LATE_RESPONSES = {
     EndReason.SLOW_HEADER: (408, "the request came too slowly\n"),
     EndReason.SLOW_RESPONSE: (503, "the answer took too long\n"),
 }
@@ -64,15 +65,16 @@ class Connection(ConnectionTask):
 
     Args:
         app: Called for each request.
-        server: For the requests: the server that they came to.
-        state: What the connections of that server share.
+        server: The server that the requests came to; each request refers to it.
+        state: The state that the connections of that server share.
         stream: The connection; it is owned from now on.
-        scope: The scope that this is served in. After a switch it is cancelled to end
-            the connection: only the end of all connections ends one that has switched.
+        scope: The scope that the task runs in. It is the one to cancel after a switch:
+            a connection that has switched ends only when all connections end.
 
     Attributes:
-        reason: Why it ends, if that is known; None if a cancellation ends it.
-        requests: How many requests have come.
+        reason: Why the connection ends, if that is known; None if a cancellation ends
+            it.
+        requests: The number of requests received.
     """
 
     __slots__ = (
@@ -103,14 +105,14 @@ class Connection(ConnectionTask):
         self._server = server
         self._state = state
         self._outer = scope
-        # The stream to close: the transport, or what a switch has made of it.
+        # The stream to close: the transport, or the UpgradedStream after a switch.
         self._stream = stream
         # The HTTP half; None while an exchange has it, and after a switch.
         self._http: ServerHTTP | None = None
         # The handler that an app has returned, and its first two arguments.
         self._switched: Switched | None = None
         self._protocol: str | None = None
-        # Whether to end by a reset, so that the peer cannot take the cut for an end.
+        # Whether to end by a reset, so that the peer cannot mistake the cut for an end.
         self._reset = False
         self._began = 0.0 if state.observers.on_end is None else trio.current_time()
         self.reason: EndReason | None = None
@@ -120,18 +122,18 @@ class Connection(ConnectionTask):
     async def serve(self) -> None:
         """Serve the connection to its end, and close it on every path.
 
-        Errors cost this connection alone. Those that are not the peer's doing are logged;
-        they are raised only where the server is strict.
+        An error ends this connection only. Errors that the peer did not cause are logged,
+        or raised if the server is strict.
         """
         state, self.task = self._state, trio.lowlevel.current_task()
         self.depth = len(self.task.child_nurseries)
-        # Later the address may be gone.
+        # Once the connection is broken or closed, the address may be unknown.
         peer = find_peer(self._stream) if state.observers.wants_peers else None
         try:
             try:
                 await self._speak_http()
                 if self._switched is not None:
-                    # Here and in no frame below: it may take days.
+                    # Awaited here, with no frame between: it may run for days.
                     request, stream, handler = self._switched
                     self._switched = None
                     try:
@@ -148,7 +150,7 @@ class Connection(ConnectionTask):
                 await self._close_forcefully()
                 raise
         except BaseException as exc:
-            self._let_out(exc, peer)
+            self._report_or_raise(exc, peer)
         finally:
             state.remove(self, upgraded=self._protocol is not None)
             if state.observers.on_end is not None:
@@ -175,30 +177,31 @@ class Connection(ConnectionTask):
             with trio.CancelScope() as self.scope:
                 while more and (exchange := await self._receive_request()) is not None:
                     more = await self._serve_request(exchange)
-                    # Not to be kept until the next request has come.
+                    # Do not keep it until the next request has come.
                     del exchange
         if self._switched is None:
-            # Only the end is left, which has a time limit of its own.
+            # Only the close is left, which has a time limit of its own.
             state.deadlines.disarm(self)
             if http.slow:
                 self._end_slow_reader()
             elif self.scope.cancelled_caught:
                 await self._end_late(self.expired or EndReason.CANCELLED)
             return
-        # No deadline runs any more: from now on this ends with all the others.
+        # No deadline runs any more: from now on only the end of all connections counts.
         self.scope = self._outer
         if state.is_over:
             self.expire(self.expired or EndReason.CANCELLED)
 
     def _needs_no_scope(self) -> bool:
-        # As long as its first request need not be waited for. A send that has to wait has
-        # a scope of its own, and the end of a grace cancels the scope of all connections.
+        # No scope is needed while the first request is already in the kernel. A send that
+        # has to wait has a scope of its own, and the end of a grace cancels the scope of
+        # all connections.
         direct = isinstance(self._stream, DirectSocketStream)
         return direct and self._state.limits.response_timeout is None
 
     async def _receive_request(self, *, wait: bool = True) -> Exchange | None:
-        # None if there is no more request, and then the reason is set; without `wait`
-        # also if none was received so far.
+        # Returns None if no other request will come, and then the reason is set. Without
+        # `wait` it also returns None if no request was received yet.
         http, state = self._http, self._state
         assert http is not None
         deadlines, armed, begun = state.deadlines, None, False
@@ -211,7 +214,7 @@ class Connection(ConnectionTask):
             if not wait:
                 http.receive_nowait()
             elif http.has_buffered:
-                # The request may be here already; other tasks get their turn all the
+                # The request may have been read already. Let other tasks run all the
                 # same.
                 await trio.lowlevel.checkpoint()
             while (head := http.next_request()) is None:
@@ -231,7 +234,7 @@ class Connection(ConnectionTask):
                         armed.arm(self)
                 await http.receive()
             if wait:
-                # Do not start a request that has just come too late.
+                # Do not start a request whose deadline has just passed.
                 await trio.lowlevel.checkpoint_if_cancelled()
             if armed is not None:
                 armed.disarm(self)
@@ -322,7 +325,7 @@ class Connection(ConnectionTask):
         return False
 
     async def _refuse(self, http: ServerHTTP, refusal: Response) -> None:
-        # Answers a message that never became a request, or a request that is late.
+        # Answers a message that is no valid request, or one whose deadline has passed.
         with suppress(trio.BrokenResourceError):
             await http.send_response(refusal, self._state.dates.field(), close=True)
 
@@ -333,16 +336,16 @@ class Connection(ConnectionTask):
     async def _end_late(self, reason: EndReason) -> None:
         # Sends the response that is still owed.
         http = self._http
-        if reason not in _ENDS_OF_ALL or self.reason is not EndReason.ERROR:
+        if reason not in _ENDS_OF_SERVER or self.reason is not EndReason.ERROR:
             self.reason = reason
         self._log_end(reason)
         if http is None:
-            # The app has switched all the same, in a shielded scope: HTTP is over.
+            # The app switched nevertheless, in a shielded scope: HTTP is over.
             return
         if reason is EndReason.SLOW_HEADER and not http.has_buffered:
             return
-        if reason in _LATE and http.may_answer:
-            status, text = _LATE[reason]
+        if reason in _LATE_RESPONSES and http.may_answer:
+            status, text = _LATE_RESPONSES[reason]
             with trio.CancelScope() as self.scope:
                 await self._refuse(http, Response(status, text, TEXT))
 
@@ -359,7 +362,7 @@ class Connection(ConnectionTask):
     ################################################################
 
     async def _handle_error(self, exchange: Exchange, exc: BaseException) -> bool:
-        # After an exception of the app; returns the same as _serve_request().
+        # Handles an exception of the app; returns the same as _serve_request().
         errors, rest = split_errors(exc)
         try:
             if errors is not None and rest is None and exchange.protocol is None:
@@ -372,8 +375,8 @@ class Connection(ConnectionTask):
             )
             return False
         finally:
-            # A frame that an exception has passed must not keep it: they would be a
-            # cycle, with the request and its body in it.
+            # A frame that an exception has passed must not keep a reference to it: the
+            # two would be a cycle, and keep the request and its body.
             del exc, errors, rest
 
     async def _answer_error(self, exchange: Exchange, errors: Exception) -> bool:
@@ -389,8 +392,8 @@ class Connection(ConnectionTask):
         if not http.may_answer:
             self.reason = self.reason or self._find_reason(http)
             return False
-        # After a body that is broken or too slow the next request cannot be found, or is
-        # not wanted.
+        # After a broken body the next request cannot be found; after one that was too
+        # slow it is not wanted.
         bad = BadBody | BodyTimeout
         close = any(isinstance(leaf, bad) for leaf in find_leaves(errors))
         try:
@@ -406,7 +409,8 @@ class Connection(ConnectionTask):
         self, request: Request, exc: BaseException, *, lost: bool, switched: bool
     ) -> None:
         # Handles an error after which no response can be sent. It is reported, unless it
-        # is only what a lost connection looks like; what is no error is raised again.
+        # only says that the connection is lost. Anything that is no error, for example
+        # Cancelled, is raised again.
         errors, rest = split_errors(exc)
         try:
             if errors is None:
@@ -433,13 +437,13 @@ class Connection(ConnectionTask):
             self._reset = True
             raise errors
 
-    def _let_out(self, exc: BaseException, peer: Peer) -> None:
-        # Raises the part of an exception that may leave the task.
+    def _report_or_raise(self, exc: BaseException, peer: Peer) -> None:
+        # Raises only the part of an exception that may leave the task; reports the rest.
         errors, rest = split_errors(exc)
         try:
             if self._state.strict or errors is None:
                 raise exc
-            # A transport that fails to close, or a bug: it must not end the server.
+            # The transport failed to close, or it is a bug: neither must end the server.
             self._state.observers.report_error(peer, None, errors)
             if rest is not None:
                 raise rest from None
@@ -483,6 +487,6 @@ class Connection(ConnectionTask):
 
 
 def is_loss(errors: Exception) -> bool:
-    """Tell whether errors are only what a lost connection looks like to its user."""
+    """Tell whether errors say only that the connection is lost or closed."""
     gone = trio.BrokenResourceError | trio.ClosedResourceError
     return all(isinstance(leaf, gone) for leaf in find_leaves(errors))
