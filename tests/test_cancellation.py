@@ -12,7 +12,6 @@ import sys
 from contextlib import suppress
 from contextvars import ContextVar
 from functools import partial
-from typing import TYPE_CHECKING, Literal
 
 import pytest
 import trio
@@ -35,52 +34,13 @@ from trio_upgrade import (
 from trio_upgrade.testing import ScriptedPeer
 
 from .apps import echo
+from .cancelling import CancelAtStep, cancel_everywhere
 from .sockets import Resolver
 from .tls import make_tls_contexts
 from .wire import DATE, SWITCHED, UP, get, okay
 
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
 OPENED = b"HTTP/1.1 200 OK\r\n" + DATE + b"\r\n"
 CHUNKED = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
-
-
-class CancelAtStep(trio.abc.Instrument):
-    """Cancels a scope when the task that made this has run for so many steps."""
-
-    def __init__(self, step: int) -> None:
-        self.scope = trio.CancelScope()
-        self._left = step
-        self._task = trio.lowlevel.current_task()
-
-    def before_task_step(self, task: trio.lowlevel.Task) -> None:
-        if task is self._task:
-            self._left -= 1
-            if self._left == 0:
-                self.scope.cancel()
-
-
-async def cancel_everywhere(
-    run: Callable[[ScriptedPeer], Awaitable[None]],
-    *script: bytes,
-    then: Literal["end", "silence"] = "end",
-) -> int:
-    """Run something cancelled at each step in turn; return how many there are."""
-    for step in range(1, 1000):
-        peer = ScriptedPeer(*script, then=then)
-        instrument = CancelAtStep(step)
-        trio.lowlevel.add_instrument(instrument)
-        try:
-            with instrument.scope:
-                await run(peer)
-        finally:
-            trio.lowlevel.remove_instrument(instrument)
-
-        assert peer.closed, f"left open when cancelled at step {step}"
-        if not instrument.scope.cancelled_caught:
-            return step
-    raise AssertionError("no end")
 
 
 async def test_server() -> None:

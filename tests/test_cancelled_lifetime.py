@@ -23,10 +23,10 @@ from trio_upgrade import (
 )
 
 from .apps import echo, echo_app
+from .cancelling import CancelAtStep, cancel_everywhere
 from .recording import Recorder
 from .servers import MemoryListener
 from .sockets import tcp_pair
-from .test_cancellation import CancelAtStep, cancel_everywhere
 from .wire import SWITCHED, UP, get, okay
 
 if TYPE_CHECKING:

@@ -36,4 +36,4 @@ def okay(body: bytes = b"okay", *fields: str, status: str = "200 OK") -> bytes:
 
 def closing(response: bytes) -> bytes:
     """Return the same response with ``Connection: close`` as its last field."""
-    return response.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+    return response.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n", 1)

@@ -1,5 +1,5 @@
-# HTTP on one Trio stream, for either role: the codec's bytes, received and sent.  Here is
-# decided what a failed or cancelled send means.  The stream is closed by its owner, never
+# HTTP on one Trio stream, for either role: receives and sends the codec's bytes, and
+# decides what a failed or cancelled send means.  The stream is closed by its owner, never
 # here.
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 CodecT = TypeVar("CodecT", bound=MessageCodec)
 
-# As Trio's own default.  It also bounds how many bytes of another protocol can come in
-# together with the header section.
+# Trio's own default, in bytes.  It also limits how many bytes of another protocol can be
+# received together with a message head.
 RECEIVE_SIZE = 64 * 1024
-# Longer data is sent in pieces where the peer has to take each piece in time.
+# Longer data is sent in pieces of this size if the peer has a deadline for each piece.
 PIECE = 64 * 1024
-# Up to here a body is sent in one piece with its header section; beyond, copying costs
-# more than a second send does.
+# A body of up to this size is sent together with its message head; for a longer one, to
+# copy costs more than a second send.
 SMALL_BODY = 64 * 1024
 
 
@@ -34,9 +34,9 @@ class HTTPStream(Generic[CodecT]):
         codec: The HTTP state of the connection.
 
     Attributes:
-        broken: A message was cut in the middle; nothing more can be sent.
-        ended: The peer's end of stream was read.
-        lost: It is broken because the transport itself broke.
+        broken: Whether a message was cut in the middle; nothing more can be sent then.
+        ended: Whether the peer's end of stream was read.
+        lost: Whether the transport itself is broken.
     """
 
     __slots__ = ("_codec", "_direct", "_stream", "broken", "ended", "lost")
@@ -55,7 +55,7 @@ class HTTPStream(Generic[CodecT]):
 
     @property
     def has_buffered(self) -> bool:
-        """Whether bytes have been read that no message has claimed yet."""
+        """Whether bytes have been read that are not parsed yet."""
         return self._codec.has_buffered
 
     @property
@@ -65,15 +65,15 @@ class HTTPStream(Generic[CodecT]):
 
     @property
     def body_left(self) -> int | None:
-        """How many bytes of its body are still to come, None if unknown."""
+        """How many bytes of its body are still to come; None if unknown."""
         return self._codec.body_left
 
     def get_trailers(self) -> Headers:
-        """Return the fields after the body; none before its end was read."""
+        """Return the fields after the body; empty until its end was read."""
         return self._codec.trailers
 
     async def receive(self) -> bool:
-        """Receive something for the codec; False at the peer's end of stream.
+        """Receive bytes for the codec; return False at the peer's end of stream.
 
         Raises:
             trio.BrokenResourceError: The connection is broken.
@@ -92,7 +92,7 @@ class HTTPStream(Generic[CodecT]):
     async def receive_body(self) -> bytes:
         """Receive the next piece of the body; empty at its end.
 
-        Always a checkpoint; cancelled, it has lost nothing.
+        Always a checkpoint; a cancelled call loses nothing.
 
         Raises:
             BadBody: The framing is broken, or the peer left before the body's end.
@@ -110,7 +110,7 @@ class HTTPStream(Generic[CodecT]):
         return chunk
 
     async def receive_buffered_body(self) -> bytes | None:
-        """Return the next piece of the body, or None if it has to be waited for.
+        """Return the next piece of the body, or None if it was not received yet.
 
         A checkpoint unless it returns None.
 
@@ -130,7 +130,7 @@ class HTTPStream(Generic[CodecT]):
     ################################################################
 
     async def send(self, data: bytes) -> None:
-        """Send all of the data; cut in the middle, the connection is broken."""
+        """Send all of the data; a failed or cancelled send breaks the connection."""
         if not data:
             return
         try:
@@ -157,8 +157,8 @@ class HTTPStream(Generic[CodecT]):
         await self.send(data)
 
     def _note_failure(self, exc: BaseException) -> None:
-        # Some of the data may have been sent, so it is wrong to go on as if all of it
-        # had been, or nothing.
+        # A part of the data may have been sent, so it would be wrong to go on as if all
+        # of it was sent, or nothing.
         self.broken = True
         self.lost = self.lost or isinstance(exc, trio.BrokenResourceError)
 

@@ -10,8 +10,8 @@ from trio_upgrade import Request, Response, Upgrade, UpgradedStream, serve_strea
 from trio_upgrade.testing import ScriptedPeer, split_points
 
 from ..apps import echo, echo_app
-from ..wire import SWITCHED, UP, get, okay
-from .wires import CONTINUE, Serving, closing, with_fields
+from ..wire import SWITCHED, UP, closing, get, okay
+from .wires import CONTINUE, Serving, with_fields
 
 HOP_BY_HOP = [
     ("Connection", "close"),

@@ -19,8 +19,8 @@ from trio_upgrade.testing import ScriptedPeer, split_points
 
 from ..apps import echo, echo_app
 from ..servers import run_script
-from ..wire import SWITCHED, UP, get, okay
-from .wires import CONTINUE, Serving, check_closing_text, closing, with_fields
+from ..wire import SWITCHED, UP, closing, get, okay
+from .wires import CONTINUE, Serving, check_closing_text, with_fields
 
 POST = UP.replace(b"GET", b"POST")
 CHUNKED = b"5\r\nhello\r\n3;x=y\r\nyou\r\n0\r\nX-T: 1\r\n\r\n"

@@ -21,8 +21,8 @@ from trio_upgrade.testing import ScriptedPeer, split_points
 
 from ..apps import echo, echo_app
 from ..sockets import tcp_pair
-from ..wire import SWITCHED, UP, get, okay
-from .wires import Contexts, Serving, TLSStream, closing, read_all
+from ..wire import SWITCHED, UP, closing, get, okay
+from .wires import Contexts, Serving, TLSStream, read_all
 
 
 async def say_bye(request: Request, stream: UpgradedStream, head: bytes) -> None:

@@ -16,8 +16,8 @@ from trio_upgrade import (
 from trio_upgrade.testing import ScriptedPeer, split_points
 
 from ..apps import echo
-from ..wire import DATE, get, okay
-from .wires import CONNECT, TUNNEL, Serving, closing, with_fields
+from ..wire import DATE, closing, get, okay
+from .wires import CONNECT, TUNNEL, Serving, with_fields
 
 OLD = b"CONNECT a:1 HTTP/1.0\r\n\r\n"
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
 from trio_upgrade import Request, Response, Upgrade
 
 from ..apps import echo, echo_app
-from ..wire import SWITCHED, UP, get, okay
-from .wires import Serving, closing
+from ..wire import SWITCHED, UP, closing, get, okay
+
+if TYPE_CHECKING:
+    from .wires import Serving
 
 
 async def see_offers(request: Request) -> Response:

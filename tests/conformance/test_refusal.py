@@ -17,8 +17,8 @@ from trio_upgrade import (
 from trio_upgrade.testing import ScriptedPeer, split_points
 
 from ..apps import echo, echo_app
-from ..wire import REQUIRED, SWITCHED, UP, get, okay
-from .wires import Serving, closing, with_fields
+from ..wire import REQUIRED, SWITCHED, UP, closing, get, okay
+from .wires import Serving, with_fields
 
 
 async def refuse(request: Request) -> Response:

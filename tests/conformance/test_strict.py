@@ -9,8 +9,8 @@ from trio_upgrade.testing import split_points
 
 from ..apps import echo_app
 from ..servers import run_script
-from ..wire import SWITCHED, UP, get, okay
-from .wires import Serving, check_closing_text, closing, unreachable_app, with_fields
+from ..wire import SWITCHED, UP, closing, get, okay
+from .wires import Serving, check_closing_text, unreachable_app, with_fields
 
 BAD = "400 Bad Request"
 PLAIN = get("/u")

@@ -18,8 +18,8 @@ from trio_upgrade import (
 from trio_upgrade.testing import ScriptedPeer, split_points
 
 from ..apps import echo_app
-from ..wire import SWITCHED, UP, get, okay
-from .wires import check_closing_text, closing, with_fields
+from ..wire import SWITCHED, UP, closing, get, okay
+from .wires import check_closing_text, with_fields
 
 
 async def say_bye(request: Request, stream: UpgradedStream, head: bytes) -> None:

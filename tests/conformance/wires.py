@@ -44,11 +44,6 @@ async def unreachable_app(request: Request) -> Response:
     raise AssertionError(f"the app was called: {request!r}")
 
 
-def closing(response: bytes) -> bytes:
-    """Return the same response with ``Connection: close`` as its last field."""
-    return response.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n", 1)
-
-
 def with_fields(head: bytes, *fields: str) -> bytes:
     """Return the same header section with these field lines after its own."""
     return head[:-2] + "".join(f"{field}\r\n" for field in fields).encode() + b"\r\n"

@@ -30,38 +30,22 @@ from trio_upgrade._streams.underlying import reset_on_close
 from trio_upgrade._streams.upgraded import find_underlying
 from trio_upgrade.testing import ScriptedPeer
 
+from ..cancelling import CancelAtStep
+from ..copying import WAYS, close, make, receive
 from ..sockets import clog, direct, tcp_pair
 from ..stream_pairs import MAKERS
-from ..test_cancellation import CancelAtStep
 
 if TYPE_CHECKING:
     import socket
 
-    from ..sockets import Pair
 
 CHUNK = 65536
 MIB = 1024 * 1024
 
-# The kinds of source and sink: every kind with itself, and some mixed.
-WAYS = [(kind, kind) for kind in MAKERS] + [
-    *[("tcp", "trio-tcp"), ("trio-tcp", "tcp"), ("upgraded", "trio-unix")],
-    *[("tls", "tcp"), ("tcp", "tls"), ("unix", "memory"), ("tcp", "upgraded")],
-]
 SOCKETS = [kind for kind in MAKERS if "memory" not in kind and "tls" not in kind]
 SPLICED = [kind for kind in SOCKETS if "stapled" not in kind]
 every_way = pytest.mark.parametrize(("source_kind", "sink_kind"), WAYS)
 every_socket = pytest.mark.parametrize("kind", SOCKETS)
-
-
-async def make(source_kind: str, sink_kind: str) -> tuple[Pair, Pair]:
-    """Return (source, its peer) and (sink, its peer)."""
-    return await MAKERS[source_kind](), await MAKERS[sink_kind]()
-
-
-async def close(*pairs: Pair) -> None:
-    for pair in pairs:
-        for stream in pair:
-            await trio.aclose_forcefully(stream)
 
 
 async def send_and_end(stream, *chunks) -> None:
@@ -77,11 +61,6 @@ async def end(stream) -> None:
     elif isinstance(stream, trio.SSLStream):
         with suppress(trio.BrokenResourceError):
             await stream.aclose()
-
-
-async def receive(stream, into: bytearray, most: int | None = None) -> None:
-    while chunk := await stream.receive_some(most):
-        into += chunk
 
 
 @every_way

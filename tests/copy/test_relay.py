@@ -15,11 +15,11 @@ from trio_upgrade import Progress, RelayResult, UpgradedStream, relay
 from trio_upgrade._streams.underlying import reset_on_close
 from trio_upgrade.testing import ScriptedPeer
 
+from ..cancelling import CancelAtStep
+from ..copying import WAYS, close, make, receive
 from ..sockets import direct, tcp_pair
 from ..stream_pairs import MAKERS
-from ..test_cancellation import CancelAtStep
 from ..tls import tls_pair
-from .test_engine import WAYS, close, make, receive
 
 HALF_CLOSEABLE = [way for way in WAYS if not any("tls" in kind for kind in way)]
 

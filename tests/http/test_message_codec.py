@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import h11
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from trio_upgrade import BadBody, IllegalSwitch, Limits, MalformedMessage
-from trio_upgrade._http.client_codec import ClientCodec
-from trio_upgrade._http.server_codec import ServerCodec
+from trio_upgrade import BadBody, Limits, MalformedMessage
 from trio_upgrade.testing import split_points
 
-from ..wire import SWITCHED, UP, get, okay
+from ..wire import UP, get
+from .codecs import make_client, make_server
+
+if TYPE_CHECKING:
+    from trio_upgrade._http.server_codec import ServerCodec
 
 CHUNKED = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
-
-
-def make_server(limits: Limits | None = None) -> ServerCodec:
-    return ServerCodec(limits or Limits())
-
-
-def make_client(*fields: tuple[bytes, bytes], method: str = "GET") -> ClientCodec:
-    codec = ClientCodec(Limits())
-    codec.write_request(method, "/", [(b"Host", b"x"), *fields])
-    codec.write_end()
-    return codec
 
 
 def read_body(codec: ServerCodec, *packets: bytes) -> bytes:
@@ -272,61 +265,3 @@ class TestBodies:
         codec.receive_eof()
         assert codec.next_body() == b""
         assert not codec.is_reusable
-
-
-class TestSwitch:
-    """What the codec itself knows of a 101."""
-
-    OFFER = ((b"Connection", b"Upgrade"), (b"Upgrade", b"echo"))
-
-    def test_asked_for(self) -> None:
-        """Behind an offer a 101 is a head like any other."""
-        codec = make_client(*self.OFFER)
-        codec.receive_data(SWITCHED + b"tail")
-
-        assert codec.parse_response(codec.next_head() or b"").status == 101
-        assert codec.detach() == b"tail"
-
-    def test_not_asked_for(self) -> None:
-        """Without one it is refused before h11 sees it."""
-        codec = make_client()
-        codec.receive_data(SWITCHED)
-        with pytest.raises(IllegalSwitch, match="asked for no switch"):
-            codec.parse_response(codec.next_head() or b"")
-
-    @pytest.mark.ids("U14")
-    def test_before_the_request_was_through(self) -> None:
-        """Nor is it taken when the request did not go out whole."""
-        codec = make_client(*self.OFFER)
-        codec.send_failed()
-        codec.receive_data(SWITCHED)
-        with pytest.raises(IllegalSwitch, match="before the request was through"):
-            codec.parse_response(codec.next_head() or b"")
-
-    def test_1xx_that_looks_alike(self) -> None:
-        """A 1010 is no 101, and no status either."""
-        codec = make_client()
-        codec.receive_data(SWITCHED.replace(b"101", b"1010"))
-        with pytest.raises(MalformedMessage):
-            codec.parse_response(codec.next_head() or b"")
-
-
-class TestReuse:
-    """When another exchange can follow."""
-
-    @pytest.mark.ids("M12")
-    @pytest.mark.parametrize(
-        ("wire", "reusable"),
-        [
-            (okay(b""), True),
-            (okay(b"", "Connection: close"), False),
-            (okay(b"").replace(b"1.1", b"1.0"), False),
-        ],
-    )
-    def test_client(self, wire: bytes, reusable: bool) -> None:
-        """A client keeps what the server keeps."""
-        codec = make_client()
-        codec.receive_data(wire)
-        codec.parse_response(codec.next_head() or b"")
-
-        assert codec.is_reusable == reusable

@@ -23,8 +23,8 @@ from trio_upgrade._streams.closing import close_in_stages
 from trio_upgrade.testing import ScriptedPeer
 
 from ..apps import echo
+from ..cancelling import cancel_everywhere
 from ..sockets import tcp_pair
-from ..test_cancellation import cancel_everywhere
 from ..tls import make_tls_contexts
 
 Contexts = tuple[ssl.SSLContext, ssl.SSLContext]

@@ -1,4 +1,4 @@
-# HTTP on one Trio stream, as a client speaks it: requests out, responses in.
+# The client's HTTP on one Trio stream: requests out, responses in.
 from __future__ import annotations
 
 import selectors
@@ -33,7 +33,7 @@ class ClientHTTP(HTTPStream[ClientCodec]):
 
     Args:
         stream: The stream that HTTP is spoken on.
-        limits: The bounds.
+        limits: The limits.
     """
 
     __slots__ = ()
@@ -77,7 +77,7 @@ class ClientHTTP(HTTPStream[ClientCodec]):
             await self.send(data)
 
     async def send_end(self, head: bytes) -> None:
-        """Send the end of the request, after the part of its head that was not sent yet.
+        """Send the end of the request, after any part of its head that was not sent yet.
 
         Raises:
             ValueError: Content-Length says more.
@@ -103,7 +103,7 @@ class ClientHTTP(HTTPStream[ClientCodec]):
         """
         codec = self._codec
         if codec.has_buffered:
-            # It may be here already, and other tasks get their turn all the same.
+            # The response may have been read already. Let other tasks run all the same.
             await trio.lowlevel.checkpoint()
         while (head := codec.next_head()) is None:
             if self.ended or not await self.receive():
@@ -125,7 +125,7 @@ class ClientHTTP(HTTPStream[ClientCodec]):
 
         Bytes that were read already count, and bytes that wait in the kernel, in TLS too.
         If the server's end of stream waits, :attr:`ended` is set. Without a kernel socket
-        below the stream there is no way to tell.
+        below the stream only bytes that were read already count.
         """
         if self._codec.has_buffered:
             return True
@@ -152,7 +152,7 @@ class ClientHTTP(HTTPStream[ClientCodec]):
             try:
                 received = await self.receive()
             except Exception as exc:
-                # Kept: out of a nursery it would come as a group.
+                # Kept, because the nursery would raise it as a group.
                 failure = exc
             nursery.cancel_scope.cancel()
         if failure is not None:

@@ -1,5 +1,5 @@
-# HTTP/1.1 between bytes and messages as a client speaks it: requests out, responses in.
-# h11 writes here, so that its state machine knows whether a 101 was asked for, and
+# The client's HTTP/1.1 between bytes and messages: requests out, responses in.  h11
+# writes here, so that its state machine knows whether a 101 was asked for, and
 # whether the connection can carry another request.
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, final
 
 import h11
 
-# Public by h11's documentation, but missing from its __all__.
+# Public according to h11's documentation, but missing from its __all__.
 from h11 import (  # type: ignore[attr-defined]
     MIGHT_SWITCH_PROTOCOL,  # pyright: ignore[reportPrivateImportUsage]
 )
@@ -28,14 +28,14 @@ class ClientCodec(MessageCodec):
     """The HTTP state of one connection of a client.
 
     Args:
-        limits: The bounds.
+        limits: The limits.
     """
 
     __slots__ = ("_method",)
 
     def __init__(self, limits: Limits) -> None:
         super().__init__(limits)
-        # Of our request, since it decides about the framing of the response.
+        # The method of our request: the framing of the response depends on it.
         self._method = ""
 
     ################################################################
@@ -115,8 +115,8 @@ class ClientCodec(MessageCodec):
         event = self._parse_head(raw)
         assert isinstance(event, h11.InformationalResponse | h11.Response)
         headers = Headers(event.headers.raw_items())
-        # h11 got the header section only, so its next event is the end of a message
-        # without a body, or its wish for more bytes.
+        # h11 got the message head only, so its next event is the end of a message without
+        # a body, or it needs more bytes.
         if (
             isinstance(event, h11.Response)
             and not tunnel

@@ -1,8 +1,8 @@
-# What both roles share of HTTP/1.1 between bytes and messages: the buffer, header
-# sections taken out of it, and bodies.  Without I/O; only this module and the codecs of
-# the two roles know h11.
+# The part of HTTP/1.1 between bytes and messages that both roles share: the buffer, the
+# message heads taken out of it, and bodies.  Without I/O; only this module and the codecs
+# of the two roles know h11.
 #
-# A header section is gathered here, whole and within its limits, and its raw bytes are
+# A message head is collected here, whole and within its limits, and its raw bytes are
 # checked before h11 gets them in one piece.  h11 is given no byte beyond the message that
 # is being read, and each exchange has an h11.Connection of its own (making one costs
 # about 2 us).  So the bytes after a message are always in our own buffer, exact to the
@@ -26,12 +26,12 @@ class MessageCodec:
     """The reading half of a connection's HTTP state; the base of the two codecs.
 
     Args:
-        limits: The bounds.
+        limits: The limits.
 
     Attributes:
         body_ended: Whether the message that is being read was read to its end.
         body_left: How many bytes of its body are still to come, None if unknown.
-        trailers: The fields after the body, once its end was read.
+        trailers: The fields after the body; empty until its end was read.
     """
 
     __slots__ = (
@@ -56,9 +56,9 @@ class MessageCodec:
         self._start_message()
 
     def _start_message(self) -> None:
-        # Bytes that were read ahead stay.
+        # Bytes that were read ahead are kept.
         self._chunks: ChunkGuard | None = None
-        # How many bytes of the buffer have no end of a header section in them.
+        # How many bytes of the buffer were searched for the end of a message head.
         self._scanned = 0
         self.body_ended: bool = True
         self.body_left: int | None = 0
@@ -80,28 +80,29 @@ class MessageCodec:
 
     @property
     def has_buffered(self) -> bool:
-        """Whether bytes have been read that no message has claimed yet."""
+        """Whether bytes have been read that are not parsed yet."""
         return bool(self._buffer)
 
     def has_buffered_bytes(self, size: int) -> bool:
-        """Tell whether at least ``size`` such bytes have been read."""
+        """Tell whether at least ``size`` bytes have been read that are not parsed yet."""
         return len(self._buffer) >= size
 
     def detach(self) -> bytes:
-        """Free the HTTP state and return the unclaimed bytes; the last call."""
+        """Free the HTTP state and return the bytes not parsed yet; the last call."""
         rest = bytes(self._buffer)
         del self._parser, self._buffer
         return rest
 
     ################################################################
-    # Header sections
+    # Message heads
     ################################################################
 
     def next_head(self) -> bytes | None:
-        """Take one whole header section out of the buffer; None if its end is missing.
+        """Take one whole message head from the buffer; None if it is not complete yet.
 
         Raises:
-            MalformedMessage: The bytes cannot become one, or are over a limit.
+            MalformedMessage: The bytes cannot be the beginning of a message head, or are
+                over a limit.
         """
         buffer = self._buffer
         if buffer and buffer[0] not in TCHARS:
@@ -110,7 +111,7 @@ class MessageCodec:
         size = end if end >= 0 else len(buffer)
         if size > self._header_bytes:
             raise MalformedMessage(
-                f"a head of more than {self._header_bytes} bytes",
+                f"a message head of more than {self._header_bytes} bytes",
                 # The start-line was too long if it does not end within the limit.
                 status=431 if buffer.find(b"\n", 0, self._header_bytes) >= 0 else 414,
             )
@@ -121,7 +122,7 @@ class MessageCodec:
         self._scanned = 0
         head = bytes(buffer[:size])
         if size == len(buffer):
-            # Nearly always the case, and then nothing was copied.
+            # Nearly always so, and then nothing was copied.
             self._buffer = b""
         else:
             self._buffer = _extendable(buffer)
@@ -129,7 +130,7 @@ class MessageCodec:
         return head
 
     def _check_start(self, buffer: bytes | bytearray) -> bytes | bytearray:
-        # Returns the buffer from where the header section begins.
+        # Returns the buffer from the beginning of the message head.
         check_first_octet(buffer[0])
         return buffer
 
@@ -161,7 +162,7 @@ class MessageCodec:
         return self.body_ended or self._body_pending or bool(self._buffer)
 
     def next_body(self) -> bytes | None:
-        """Take the next piece of the body; empty at its end, None if it has not come.
+        """Take the next piece of the body; empty at its end, None if it is not here yet.
 
         Raises:
             BadBody: The framing is broken.
@@ -169,7 +170,8 @@ class MessageCodec:
         while not self.body_ended:
             received, self._buffer = bytes(self._buffer), b""
             if self._chunks is not None:
-                # Also if nothing was received: h11 never saw bytes that were refused.
+                # Also if nothing was received, to refuse a body that was refused before:
+                # h11 never saw the bytes.
                 self._chunks.check(received)
             if received:
                 self._parser.receive_data(received)
@@ -201,11 +203,11 @@ class MessageCodec:
 
 
 def _extendable(buffer: bytes | bytearray) -> bytearray:
-    # A bytearray is cut and extended in a time that does not depend on its length.
+    # To cut or extend a bytearray takes a time that does not depend on its length.
     return buffer if isinstance(buffer, bytearray) else bytearray(buffer)
 
 
 def _without_quote(error: h11.RemoteProtocolError) -> str:
     # h11 quotes the line that it refuses. The line may contain a secret, and our messages
-    # are answers to the peer and lines in a log.
+    # are sent to the peer and logged.
     return str(error).partition(": b")[0]

@@ -1,6 +1,6 @@
-# HTTP/1.1 between bytes and messages as a server speaks it: requests in, responses out.
-# h11 parses the requests.  It does not write: what it would check again was checked when
-# the Response was made, and writing by it would take a quarter of a request's time.
+# The server's HTTP/1.1 between bytes and messages: requests in, responses out.  h11
+# parses the requests.  It does not write the responses: it would repeat checks that were
+# made with the Response, and take a quarter of a request's time.
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast, final
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
 
     from .._limits import Limits
 
-# One string for all requests that have it.  Not by sys.intern(), which keeps strings for
-# ever in Python 3.12.0 to 3.12.5 and in free-threaded ones: clients may make up methods
-# as long as a header section.
+# One string for all requests with that method.  Not by sys.intern(), which keeps strings
+# for ever in Python 3.12.0 to 3.12.5 and in free-threaded ones: clients may invent
+# methods as long as a message head may be.
 _METHODS = {
     name.encode(): name
     for name in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT")
 }
 # Statuses whose responses have no content (RFC 9110 §6.4.1).
 _NO_CONTENT, _NOT_MODIFIED = 204, 304
-# As many digits as h11 takes.
+# As many digits as h11 accepts.
 _LENGTH_DIGITS = 20
 
 
@@ -39,13 +39,13 @@ class ServerCodec(MessageCodec):
     """The HTTP state of one connection of a server.
 
     Args:
-        limits: The bounds.
+        limits: The limits.
 
     Attributes:
-        continue_owed: Whether the request expects a 100 and has had none yet.
+        continue_owed: Whether the request expects a 100 and none was sent yet.
         response_begun: Whether the final response was begun.
-        response_ended: Whether it was written to its end.
-        closes: Whether the connection ends with it.
+        response_ended: Whether the final response was written to its end.
+        closes: Whether the connection ends after the final response.
     """
 
     __slots__ = (
@@ -71,18 +71,18 @@ class ServerCodec(MessageCodec):
         # Whether the client may wait for a 100 before it sends the body.
         self._body_awaited = False
         self.continue_owed: bool = False
-        # Until a request is parsed, its refusal is written for the least able client.
+        # Until a request is parsed, a refusal is written as for an HTTP/1.0 client.
         self._method = ""
         self._is_http10 = True
         self.closes: bool = True
         self.response_begun: bool = False
         self.response_ended: bool = False
         self._chunked = False
-        # Of the content that Content-Length promises; None if it promises nothing.
+        # How many bytes of content are left to send; None if Content-Length does not say.
         self._content_left: int | None = None
 
     def start_next_exchange(self) -> None:
-        """Forget the last exchange; bytes that were read ahead stay."""
+        """Forget the last exchange; bytes that were read ahead are kept."""
         self._start_message()
         self._start_exchange()
 
@@ -92,13 +92,13 @@ class ServerCodec(MessageCodec):
 
     @property
     def has_begun_head(self) -> bool:
-        """Whether a part of the next request was read; a blank line is none."""
+        """Whether a part of the next request was read; a blank line does not count."""
         return bool(self._buffer) and self._buffer != b"\r\n"
 
     @property
     def has_next(self) -> bool:
         """Whether bytes beyond this request have been read, as far as can be known."""
-        held = self._parser.trailing_data[0]  # Bytes that came with a part of the body.
+        held = self._parser.trailing_data[0]  # Received together with body bytes.
         return len(self._buffer) + len(held) > (self.body_left or 0)
 
     @property
@@ -107,7 +107,7 @@ class ServerCodec(MessageCodec):
         return self._body_awaited and not self._buffer
 
     def next_request(self) -> RequestHead | None:
-        """Take one request's header section out of the buffer; None if it is not whole.
+        """Take the next request's head from the buffer; None if it is not complete yet.
 
         Raises:
             MalformedMessage: It is not HTTP, or over a limit.
@@ -131,7 +131,7 @@ class ServerCodec(MessageCodec):
         return buffer
 
     def parse_request(self, raw: bytes) -> RequestHead:
-        """Check and parse a request's header section.
+        """Check and parse a request's head.
 
         Raises:
             MalformedMessage: It is not HTTP, or over a limit.
@@ -148,11 +148,11 @@ class ServerCodec(MessageCodec):
         headers = Headers(head=raw, decisive=decisive)
         # check_request() lets only these two versions through.
         http_version = "1.1" if event.http_version == b"1.1" else "1.0"
-        # h11 would say as much by its next event, and take longer.
+        # h11's next event would say the same, but takes longer.
         lengths = decisive.get(b"content-length")
         if b"transfer-encoding" in decisive or (lengths and int(lengths[0])):
             self._start_body(headers)
-        # Also without content: with an offer beside the field the 100 is a duty.
+        # Also without content: if the request makes an offer, the 100 is a MUST.
         if b"expect" in decisive:
             self.continue_owed = expects_continue(http_version, headers)
             self._body_awaited = self.continue_owed
@@ -197,13 +197,13 @@ class ServerCodec(MessageCodec):
             fields: The fields that the app gave; those that frame the response are
                 added here.
             names: Their names in lower case.
-            length: How many bytes its body has, None if that is not known yet.
-            date: Its Date, unless it has one.
-            close: Whether to end the connection with it.
+            length: How many bytes the body has, None if that is not known yet.
+            date: The Date field, for a response that has none.
+            close: Whether to end the connection after it.
 
         Raises:
-            ValueError: Its Content-Length is not the body's, or stands where none may
-                (RFC 9110 §8.6); the response is not begun.
+            ValueError: Content-Length is not the length of the body, or is not allowed
+                here (RFC 9110 §8.6); the response is not begun.
         """
         written = [*fields] if b"date" in names else [date, *fields]
         may_have_content = status not in (_NO_CONTENT, _NOT_MODIFIED)
@@ -242,7 +242,7 @@ class ServerCodec(MessageCodec):
             ValueError: It is more than Content-Length says; the response is broken.
         """
         if not isinstance(cast("object", chunk), bytes):
-            # The items of a view need not be bytes, and its length counts items.
+            # The items of a memoryview need not be bytes, and its length counts items.
             chunk = bytes(memoryview(chunk))
         if self._chunked:
             return b"%x\r\n%b\r\n" % (len(chunk), chunk) if chunk else b""
@@ -264,7 +264,7 @@ class ServerCodec(MessageCodec):
 
 
 def _check_declared(status: int, declared: Sequence[bytes], length: int | None) -> int:
-    # Returns the length that the app declared; the body's is None if it is not known.
+    # Returns the declared length. `length` is the body's, None if it is not known.
     if (
         len(declared) != 1
         or not declared[0].isdigit()

@@ -53,9 +53,9 @@ if TYPE_CHECKING:
 
 _SWITCHES = (Upgrade, Tunnel)
 # These two do not replace ERROR as the reason: the error says more of this connection.
-_ENDS_OF_ALL = frozenset({EndReason.DRAINED, EndReason.CANCELLED})
+_ENDS_OF_SERVER = frozenset({EndReason.DRAINED, EndReason.CANCELLED})
 # The answers that are still owed when a deadline has passed.
-_LATE = {
+_LATE_RESPONSES = {
     EndReason.SLOW_HEADER: (408, "the request came too slowly\n"),
     EndReason.SLOW_RESPONSE: (503, "the answer took too long\n"),
 }
@@ -67,16 +67,17 @@ class Connection(ConnectionTask):
 
     Args:
         app: Called for each request.
-        server: For the requests: the server that they came to.
-        state: What the connections of that server share.
+        server: The server that the requests came to; each request refers to it.
+        state: The state that the connections of that server share.
         stream: The connection; it is owned from now on.
         scope: The scope around :meth:`serve`, of one connection or of all of a server.
             It is the scope of this before the first wait and after a switch: then only
             the end of all connections ends one.
 
     Attributes:
-        reason: Why it ends, if that is known; None if a cancellation ends it.
-        requests: How many requests have come.
+        reason: Why the connection ends, if that is known; None if a cancellation ends
+            it.
+        requests: The number of requests received.
     """
 
     __slots__ = (
@@ -116,12 +117,12 @@ class Connection(ConnectionTask):
     async def serve(self) -> None:
         """Serve the connection to its end, and close it on every path.
 
-        Errors cost this connection alone. Those that are not the peer's doing are logged;
-        they are raised only where the server is strict.
+        An error ends this connection only. Errors that the peer did not cause are logged,
+        or raised if the server is strict.
         """
         state, self.task = self._state, trio.lowlevel.current_task()
         self.depth = len(self.task.child_nurseries)
-        # Later the address may be gone.
+        # Once the connection is broken or closed, the address may be unknown.
         peer = find_peer(self._stream) if state.observers.wants_peers else None
         try:
             try:
@@ -143,7 +144,7 @@ class Connection(ConnectionTask):
                 await self._close_forcefully()
                 raise
         except BaseException as exc:
-            self._let_out(exc, peer)
+            self._report_or_raise(exc, peer)
         finally:
             state.remove(self, upgraded=self._protocol is not None)
             if state.observers.on_end is not None:
@@ -197,8 +198,8 @@ class Connection(ConnectionTask):
         return direct and self._state.limits.response_timeout is None
 
     async def _receive_request(self, *, wait: bool = True) -> Exchange | None:
-        # None if there is no more request, and then the reason is set; without `wait`
-        # also if none was received so far.
+        # Returns None if no other request will come, and then the reason is set. Without
+        # `wait` it also returns None if no request was received yet.
         http, state = self._http, self._state
         assert http is not None
         deadlines, armed, begun = state.deadlines, None, False
@@ -211,7 +212,7 @@ class Connection(ConnectionTask):
             if not wait:
                 http.receive_nowait()
             elif http.has_buffered:
-                # The request may be here already; other tasks get their turn all the
+                # The request may have been read already. Let other tasks run all the
                 # same.
                 await trio.lowlevel.checkpoint()
             while (head := http.next_request()) is None:
@@ -231,7 +232,7 @@ class Connection(ConnectionTask):
                         armed.arm(self)
                 await http.receive()
             if wait:
-                # Do not start a request that has just come too late.
+                # Do not start a request whose deadline has just passed.
                 await trio.lowlevel.checkpoint_if_cancelled()
             if armed is not None:
                 armed.disarm(self)
@@ -322,7 +323,7 @@ class Connection(ConnectionTask):
         return False
 
     async def _refuse(self, http: ServerHTTP, refusal: Response) -> None:
-        # Answers a message that never became a request, or a request that is late.
+        # Answers a message that is no valid request, or one whose deadline has passed.
         with suppress(trio.BrokenResourceError):
             await http.send_response(refusal, self._state.dates.field(), close=True)
 
@@ -333,16 +334,16 @@ class Connection(ConnectionTask):
     async def _end_expired(self, reason: EndReason) -> None:
         # Sends the response that is still owed.
         http = self._http
-        if reason not in _ENDS_OF_ALL or self.reason is not EndReason.ERROR:
+        if reason not in _ENDS_OF_SERVER or self.reason is not EndReason.ERROR:
             self.reason = reason
         self._log_end(reason)
         if http is None:
-            # The app has switched all the same, in a shielded scope: HTTP is over.
+            # The app switched nevertheless, in a shielded scope: HTTP is over.
             return
         if reason is EndReason.SLOW_HEADER and not http.has_buffered:
             return
-        if reason in _LATE and http.may_answer:
-            status, text = _LATE[reason]
+        if reason in _LATE_RESPONSES and http.may_answer:
+            status, text = _LATE_RESPONSES[reason]
             with trio.CancelScope() as self.scope:
                 await self._refuse(http, Response(status, text, TEXT))
 
@@ -359,7 +360,7 @@ class Connection(ConnectionTask):
     ################################################################
 
     async def _handle_error(self, exchange: Exchange, exc: BaseException) -> bool:
-        # After an exception of the app; returns the same as _serve_request().
+        # Handles an exception of the app; returns the same as _serve_request().
         errors, rest = split_errors(exc)
         try:
             if errors is not None and rest is None and exchange.protocol is None:
@@ -367,8 +368,8 @@ class Connection(ConnectionTask):
             self._give_up(exchange.request, exc, broken=exchange.lost)
             return False
         finally:
-            # A frame that an exception has passed must not keep it: they would be a
-            # cycle, with the request and its body in it.
+            # A frame that an exception has passed must not keep a reference to it: the
+            # two would be a cycle, and keep the request and its body.
             del exc, errors, rest
 
     async def _answer_error(self, exchange: Exchange, errors: Exception) -> bool:
@@ -384,8 +385,8 @@ class Connection(ConnectionTask):
         if not http.may_answer:
             self.reason = self.reason or self._find_reason(http)
             return False
-        # After a body that is broken or too slow the next request cannot be found, or is
-        # not wanted.
+        # After a broken body the next request cannot be found; after one that was too
+        # slow it is not wanted.
         bad = BadBody | BodyTimeout
         close = any(isinstance(leaf, bad) for leaf in find_leaves(errors))
         try:
@@ -424,13 +425,13 @@ class Connection(ConnectionTask):
         if self._state.strict:
             raise errors
 
-    def _let_out(self, exc: BaseException, peer: Peer) -> None:
-        # Raises the part of an exception that may leave the task.
+    def _report_or_raise(self, exc: BaseException, peer: Peer) -> None:
+        # Raises only the part of an exception that may leave the task; reports the rest.
         errors, rest = split_errors(exc)
         try:
             if self._state.strict or errors is None:
                 raise exc
-            # A transport that fails to close, or a bug: it must not end the server.
+            # The transport failed to close, or it is a bug: neither must end the server.
             self._state.observers.report_error(peer, None, errors)
             if rest is not None:
                 raise rest from None
@@ -479,6 +480,6 @@ class Connection(ConnectionTask):
 
 
 def is_loss(errors: Exception) -> bool:
-    """Tell whether errors are only what a lost connection looks like to its user."""
+    """Tell whether errors say only that the connection is lost or closed."""
     gone = trio.BrokenResourceError | trio.ClosedResourceError
     return all(isinstance(leaf, gone) for leaf in find_leaves(errors))

@@ -1,6 +1,5 @@
-# The task of a connection, as far as its server has to know it.  Connection is this and
-# more; the deadlines and the state of a server need only this, and so know nothing of
-# HTTP.
+# The part of a connection that the deadlines and the state of a server use.  Connection
+# extends it.  So the other two modules need to know nothing of HTTP.
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
@@ -19,7 +18,7 @@ class ConnectionTask:
 
     Attributes:
         scope: The cancel scope of the phase that the connection is in.
-        expired: Why that was cancelled; None if it was not.
+        expired: Why the scope was cancelled; None if it was not.
         idle: Whether no request is under way, so that a drain may end it at once.
         task: The task, once it runs.
         depth: How many nurseries the task had open before it began to serve.
@@ -30,7 +29,7 @@ class ConnectionTask:
     def __init__(self, scope: trio.CancelScope) -> None:
         self.scope: trio.CancelScope = scope
         self.expired: EndReason | None = None
-        # Not before the task runs: its scope may be that of the whole server until then.
+        # False until the task runs: before, the scope may be that of the whole server.
         self.idle: bool = False
         self.task: trio.lowlevel.Task | None = None
         self.depth: int = 0

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 @final
 class DateClock:
-    """The Date field of now, shared by the connections of a server."""
+    """The current Date field, shared by the connections of a server."""
 
     __slots__ = ("_field", "_second")
 
@@ -22,8 +22,8 @@ class DateClock:
         """Return the field."""
         second = int(time())
         if second != self._second:
-            # Not at the top: email's import takes as long as half of this package's,
-            # and a client has no use for it.
+            # Not imported at the top: that takes half as long as importing this whole
+            # package, and a client does not need it.
             from email.utils import formatdate
 
             self._second = second

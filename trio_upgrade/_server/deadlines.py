@@ -2,7 +2,7 @@
 # deadline: all of a kind last equally long, so the one that was armed first is due first.
 # Arming costs two dict operations; a cancel scope for each phase would cost a request 7
 # to 18 percent, and moving the deadline of one scope about half of that.  One task, the
-# reaper, looks at the first entry of each dict when the earliest is due.
+# reaper, checks the first entry of each dict when the earliest is due.
 from __future__ import annotations
 
 import math
@@ -24,7 +24,7 @@ class DeadlineQueue:
     """All running deadlines of one kind.
 
     Args:
-        owner: The deadlines that this is one kind of; its reaper looks here, too.
+        owner: The deadlines that this queue is a part of; its reaper checks this queue.
         seconds: How long each deadline lasts; None disables it.
         reason: Why a connection ends when its deadline has passed.
     """
@@ -44,7 +44,7 @@ class DeadlineQueue:
         if self._seconds is None:
             return
         due = self._due
-        # A key that is in the dict would keep its place, and the order is all there is.
+        # Popped first, since a key that is present would keep its old place in the order.
         due.pop(connection, None)
         deadline = due[connection] = trio.current_time() + self._seconds
         if deadline < self._owner.wakes_at:
@@ -74,7 +74,7 @@ class Deadlines:
     """The deadlines of a server.
 
     Args:
-        limits: How long each is.
+        limits: They say how long each deadline lasts.
         end_grace: Called when the grace of a drain is over.
 
     Attributes:
@@ -82,7 +82,7 @@ class Deadlines:
             later ones from their first byte.
         keep_alive: Between two requests.
         response: From the end of a header section to the beginning of its answer.
-        wakes_at: When the reaper will look next.
+        wakes_at: When the reaper will check next, by Trio's clock.
     """
 
     __slots__ = (
@@ -113,11 +113,11 @@ class Deadlines:
         self._woken = trio.Event()
 
     def wake(self) -> None:
-        """Let the reaper look now: a new deadline is due before it would look."""
+        """Make the reaper check now: a new deadline is due before its next check."""
         self._woken.set()
 
     def begin_grace(self, deadline: float) -> None:
-        """Let the grace end at this time, or earlier if it was to end earlier."""
+        """End the grace at this time, or earlier if it was set to end earlier."""
         self._grace_ends = min(self._grace_ends, deadline)
         self.wake()
 
@@ -127,7 +127,7 @@ class Deadlines:
             queue.disarm(connection)
 
     async def run(self) -> None:
-        """Be the reaper: expire the connections that are due, until cancelled."""
+        """Run the reaper: expire the connections that are due, until cancelled."""
         while True:
             now = trio.current_time()
             self._woken = trio.Event()

@@ -1,5 +1,5 @@
-# Why connections of a server end.  A module of its own, for the deadlines and the state
-# of the server know it as well as the records.
+# Why connections of a server end.  A module of its own, because the deadlines, the state
+# of the server and the records all use it.
 from __future__ import annotations
 
 from enum import Enum
@@ -20,13 +20,13 @@ class EndReason(Enum):
     LOST = "the connection broke"
     """The peer reset it, or has vanished."""
     MALFORMED = "the request was not HTTP"
-    """It was answered with the status that says so."""
+    """It was refused with a 4xx or 5xx."""
     ERROR = "the app or the handler raised"
     """After a switch the connection was reset."""
     IDLE = "no request came"
     """``Limits.keep_alive_timeout``; nothing was sent."""
-    SLOW_HEADER = "a head took too long"
-    """``Limits.header_timeout``; 408 if some of it had come."""
+    SLOW_HEADER = "a message head took too long"
+    """``Limits.header_timeout``; 408 if a part of it had come."""
     SLOW_RESPONSE = "the app took too long"
     """``Limits.response_timeout``; 503."""
     SLOW_READER = "the peer did not read"

@@ -1,10 +1,10 @@
-# One request, and what became of it: its body read, and a response sent or the protocol
-# switched.  The rules are decided elsewhere (_http.switching), and the connection is
+# One request and its answer: reads the body, and sends a response or switches the
+# protocol.  The rules are decided elsewhere (_http.switching), and the connection is
 # closed elsewhere (Connection).
 #
-# While an exchange lasts it owns the HTTP half of the connection.  It gives that back
-# when it is over, or lets go of it at a switch.  So a Request that an app keeps can
-# neither read nor answer the next one.
+# While an exchange lasts it owns the HTTP half of the connection.  It gives the HTTP half
+# back when it is over, or drops it at a switch.  So a Request that an app keeps can
+# neither read the next request nor answer it.
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, final
@@ -43,19 +43,19 @@ _ALREADY_SWITCHING = "another task is switching this connection"
 
 @final
 class Exchange:
-    """A request and what became of it.
+    """One request and its answer.
 
     Args:
         http: The HTTP half of the connection.
-        transport: The stream that it runs on.
-        head: Of the request.
-        server: For the request: the server that it came to.
-        state: What the connections of that server share.
-        connection: What the deadlines are armed for.
+        transport: The stream that HTTP is spoken on.
+        head: The head of the request.
+        server: The server that the request came to.
+        state: The state that the connections of that server share.
+        connection: The connection that the deadlines are armed for.
         last: Whether the connection ends after the answer.
 
     Attributes:
-        request: What the app gets.
+        request: The request, as the app gets it.
         http: The HTTP half; None once the exchange is over or the connection switched.
         protocol: The protocol that the connection has switched to, ``"CONNECT"`` for a
             tunnel; None while it is HTTP.
@@ -102,9 +102,9 @@ class Exchange:
         self._body_dropped = False
         # Whether a task waits for the client's end of stream.
         self._watching = False
-        # Whether a task is on its way to the 101.
+        # Whether a task is switching the protocol.
         self._switching = False
-        # Of the body: seconds waited, and bytes received, since it last made progress.
+        # Seconds waited and bytes received since the body last made progress.
         self._waited = 0.0
         self._progress = 0
         self._began = trio.current_time() if state.observers.wants_times else 0.0
@@ -122,7 +122,7 @@ class Exchange:
 
     @property
     def stream(self) -> UpgradedStream | None:
-        """What the connection has become, its TLS included; None while it is HTTP."""
+        """The stream after the switch, with TLS started on it; None while it is HTTP."""
         return None if self._stream is None else self._stream.outermost
 
     @property
@@ -148,8 +148,8 @@ class Exchange:
     def finish(self) -> ServerHTTP | None:
         """End the exchange and return the HTTP half; None if the connection switched."""
         http, self.http = self.http, None
-        # References that lead back here would keep the objects alive until the collector
-        # comes: the errors by their tracebacks, the request by its body.
+        # Both refer back to this object, the errors by their tracebacks, the request by
+        # its body. Such cycles would live until the garbage collector runs.
         self._client_errors.clear()
         del self.request
         return http
@@ -168,8 +168,9 @@ class Exchange:
         return await self._receive_in_time(http)
 
     async def _receive_in_time(self, http: ServerHTTP) -> bytes:
-        # A floor on progress, not a deadline for the next byte: a slow upload lives, a
-        # byte now and then does not suffice. Only the time spent waiting here counts.
+        # The limit is on progress, not on the time to the next byte: a slow upload may
+        # go on, but a byte now and then is not enough. Only time spent waiting here
+        # counts.
         limits = self._state.limits
         chunk: bytes | None = None
         try:
@@ -186,7 +187,7 @@ class Exchange:
         except BodyError as exc:
             self.note_client_error(exc)
             raise
-        # One packet may bring many small chunks, and each counts.
+        # One packet may contain many small chunks, and each counts.
         self._progress += len(chunk)
         if self._progress >= limits.body_progress:
             self._waited, self._progress = 0.0, 0
@@ -284,20 +285,21 @@ class Exchange:
         self._switching = True
 
     async def _complete_request(self, http: ServerHTTP) -> None:
-        # The 100 before the 101 (RFC 9110 §7.8), and the rest of the body.
+        # Sends the 100 that is due before the 101 (RFC 9110 §7.8), and reads the rest of
+        # the body.
         if http.body_left:
             # Refuse a body that is too large before a 100 invites it.
             self._check_dropped(http.body_left)
         if http.continue_owed:
-            # Also for a request without content: beside an Upgrade field the 100 is a
-            # MUST.
+            # Also for a request without content: if it has an Upgrade field the 100 is
+            # a MUST.
             await http.send_interim(100, "Continue", ())
         await self._drop_body(http)
         # A drain of the server may have begun meanwhile.
         self._state.check_draining()
 
     def _undo_switch(self, http: ServerHTTP, exc: BaseException) -> None:
-        # The app has to decide again.
+        # The app may still give another answer, within the time for that.
         if isinstance(exc, Unavailable):
             self.note_client_error(exc)
         self._state.release_upgrade()
@@ -313,7 +315,7 @@ class Exchange:
         state = self._state
         stream = self._stream = UpgradedStream(self._transport, rest, ended=ended)
         self.protocol = protocol
-        # This lets go of HTTP: the request may be held for days now.
+        # Drop everything that belongs to HTTP: the request may now be held for days.
         self.http = None
         self.request._release_http()  # pyright: ignore[reportPrivateUsage]
         state.total_upgraded += 1
@@ -356,8 +358,8 @@ class Exchange:
             )
         )
         if state.close_on_optimistic_data and self.request.upgrades:
-            # The client may have taken the switch for granted: the bytes that follow may
-            # be of any protocol.
+            # The client may have assumed the switch: the bytes that follow may be of
+            # any protocol.
             close = close or http.has_next
         await http.send_response(response, state.dates.field(), close=close)
         observers = state.observers
@@ -366,7 +368,7 @@ class Exchange:
             record = RequestRecord(self.request, response.status, seconds)
             observers.notify(observers.on_request, record)
         if http.closes:
-            # A next request would not be served: there is no need to find its beginning.
+            # No other request is served, so there is no need to find its beginning.
             return False
         await self._drop_body(http)
         return http.is_reusable
@@ -376,14 +378,14 @@ class Exchange:
     ################################################################
 
     def note_client_error(self, error: Exception) -> Exception:
-        """Note that an error, should the app let it out, is the client's; return it."""
+        """Record that an error is the client's if the app raises it; return the error."""
         self._client_errors.append(error)
         return error
 
     def find_refusal(self, errors: Exception) -> Response | None:
         """Return the answer to errors of the client; None if they are bugs of the app.
 
-        Errors of the same classes from a client that the app runs are the app's.
+        Errors of the same classes that come from an HTTP client in the app are the app's.
         """
         leaves = find_leaves(errors)
         noted = {id(error) for error in self._client_errors}

@@ -1,4 +1,4 @@
-# HTTP on one Trio stream, as a server speaks it: requests in, responses out.
+# The server's HTTP on one Trio stream: requests in, responses out.
 from __future__ import annotations
 
 from contextlib import suppress
@@ -24,10 +24,10 @@ class ServerHTTP(HTTPStream[ServerCodec]):
 
     Args:
         stream: The stream that HTTP is spoken on.
-        limits: The bounds.
+        limits: The limits.
 
     Attributes:
-        slow: It is broken because the peer did not read in time.
+        slow: Whether it is broken because the peer did not read in time.
     """
 
     __slots__ = ("_send_timeout", "slow")
@@ -43,7 +43,7 @@ class ServerHTTP(HTTPStream[ServerCodec]):
 
     @property
     def has_begun_head(self) -> bool:
-        """Whether a part of the next request was read; a blank line is none."""
+        """Whether a part of the next request was read; a blank line does not count."""
         return self._codec.has_begun_head
 
     @property
@@ -58,7 +58,7 @@ class ServerHTTP(HTTPStream[ServerCodec]):
 
     @property
     def continue_owed(self) -> bool:
-        """Whether the request expects a 100 and has had none yet."""
+        """Whether the request expects a 100 and none was sent yet."""
         return self._codec.continue_owed
 
     @property
@@ -67,7 +67,7 @@ class ServerHTTP(HTTPStream[ServerCodec]):
         return self._codec.body_ended and not self._codec.continue_owed
 
     def receive_nowait(self) -> None:
-        """Receive bytes that are in the kernel's socket already; for such a stream only.
+        """Receive bytes that the kernel has already; for a direct socket stream only.
 
         An end of stream is left for :meth:`receive`.
 
@@ -84,7 +84,7 @@ class ServerHTTP(HTTPStream[ServerCodec]):
             self._codec.receive_data(received)
 
     def next_request(self) -> RequestHead | None:
-        """Take the next request's header section; None if it was not received whole.
+        """Take the next request's head from the buffer; None if it is not complete yet.
 
         Raises:
             MalformedMessage: It is not HTTP, or over a limit; a response can be sent.
@@ -92,11 +92,11 @@ class ServerHTTP(HTTPStream[ServerCodec]):
         return self._codec.next_request()
 
     def start_next_exchange(self) -> None:
-        """Forget the last exchange; bytes that were read ahead stay."""
+        """Forget the last exchange; bytes that were read ahead are kept."""
         self._codec.start_next_exchange()
 
     async def wait_disconnect(self, read_ahead: int, *, ignore_end: bool) -> None:
-        """Wait until the peer resets the connection, or ends its side.
+        """Wait until the peer resets the connection, or ends its side of it.
 
         Bytes that come meanwhile are kept, up to ``read_ahead`` bytes and one receive.
         Beyond that, or after an end that is ignored, this never returns.
@@ -132,14 +132,14 @@ class ServerHTTP(HTTPStream[ServerCodec]):
         """Send a final response.
 
         Args:
-            response: The response. An iterable body, which its owner closes, is not
-                run where method or status allow no content.
-            date: Its Date, unless it has one.
-            close: Whether to end the connection with it.
+            response: The response. An iterable body is not run if method or status
+                allow no content; its owner closes it.
+            date: The Date field, for a response that has none.
+            close: Whether to end the connection after it.
 
         Raises:
-            ValueError: A Content-Length among the fields is not the body's. If the body
-                is bytes, nothing was sent; otherwise the connection is broken.
+            ValueError: Content-Length is not the length of the body. If the body is
+                bytes, nothing was sent; otherwise the connection is broken.
             trio.BrokenResourceError: The connection is broken. A cancellation in the
                 middle, or an error of the iterable, breaks it, too.
         """
@@ -172,18 +172,19 @@ class ServerHTTP(HTTPStream[ServerCodec]):
                 await self.send(self._codec.write_body(chunk))
             await self.send(self._codec.write_end())
         except BaseException:
-            # The response is begun and cannot be ended as HTTP asks.
+            # The response has begun and cannot be ended correctly any more.
             self.broken = True
             raise
 
     async def _transmit(self, data: bytes) -> None:
-        # Each piece has its own time. A scope for each answer that is long, or has to
-        # wait: the scope of the connection may be that of all connections.
+        # Each piece has its own deadline. Only data that is long or has to wait comes
+        # here. It gets a scope of its own, because the connection's may be that of all
+        # connections.
         with trio.CancelScope() as scope:
             for start in range(0, len(data), PIECE):
                 if self._send_timeout is not None:
                     scope.deadline = trio.current_time() + self._send_timeout
-                # A slice of bytes, which is no copy if there is only one piece.
+                # Slicing bytes copies nothing if there is only one piece.
                 await self._stream.send_all(data[start : start + PIECE])
         if scope.cancelled_caught:
             self.slow = True

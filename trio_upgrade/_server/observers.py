@@ -1,4 +1,4 @@
-# Everybody who watches a server: the user's observer and the log.
+# The user's observer of a server, and the log.
 from __future__ import annotations
 
 import logging
@@ -22,17 +22,20 @@ LOGGER = logging.getLogger("trio_upgrade.server")
 class Observers:
     """The methods of a user's observer, and the log of errors.
 
-    A record is only made for a method that is there, so watching is free when unused.
+    A record is made only if the observer has a method for it, so none costs nothing.
 
     Args:
-        observer: Has any of ``request``, ``switched``, ``ended`` and ``error``, or is
-            None.
+        observer: An object with any of the methods ``request``, ``switched``, ``ended``
+            and ``error``, or None.
         strict: Whether exceptions of the app are raised, and so not logged.
 
     Attributes:
-        on_request: A method of the observer; None if it has none, as the other three.
-        wants_peers: Whether addresses of clients have to be known for its records.
-        wants_times: Whether the time of requests and switches has to be measured.
+        on_request: The observer's method ``request``, None if it has none.
+        on_switch: Its method ``switched``, None if it has none.
+        on_end: Its method ``ended``, None if it has none.
+        on_error: Its method ``error``, None if it has none.
+        wants_peers: Whether its records need the addresses of clients.
+        wants_times: Whether its records need the duration of requests and switches.
     """
 
     def __init__(self, observer: object | None, *, strict: bool) -> None:
@@ -51,7 +54,7 @@ class Observers:
         )
 
     def notify(self, callback: Callable[[RecordT], object], record: RecordT) -> None:
-        """Call a method of the observer; what it raises is logged and stops nothing."""
+        """Call a method of the observer; an exception that it raises is only logged."""
         try:
             callback(record)
         except Exception as exc:
@@ -62,7 +65,7 @@ class Observers:
     ) -> None:
         """Report an exception of an app, or of serving itself.
 
-        A strict server raises it as well, so there it is not logged.
+        It is not logged if the server is strict, because then it is raised as well.
         """
         if self.on_error is not None:
             self.notify(self.on_error, ErrorRecord(peer, request, error))

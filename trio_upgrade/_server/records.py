@@ -1,8 +1,7 @@
-# What an observer of a server is told: plain records, made by the code that did the
-# thing.
+# The records that an observer of a server gets, each made by the code that it reports on.
 #
-# Annotations are evaluated here: NamedTuple compiles those that are strings, one by one,
-# at the import.
+# Annotations are evaluated in this module: NamedTuple would compile each that is a string
+# at import.
 
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -36,7 +35,7 @@ class SwitchRecord(NamedTuple):
     Attributes:
         request: The request that asked for the switch.
         protocol: The new protocol, as the 101 spells it; ``"CONNECT"`` for a tunnel.
-        seconds: From the end of the request's header section.
+        seconds: From the end of the request's header section to the switch.
     """
 
     request: "Request"
@@ -53,7 +52,7 @@ class EndRecord(NamedTuple):
         reason: Why it ended.
         protocol: The protocol that it had switched to, ``"CONNECT"`` for a tunnel, None
             if it was HTTP to the end.
-        requests: How many requests came on it.
+        requests: The number of requests received on it.
         received: Bytes received after the switch, through the stream.
         sent: Bytes sent after the switch, through the stream.
         seconds: From accept to close.
@@ -70,14 +69,14 @@ class EndRecord(NamedTuple):
 
 @public
 class ErrorRecord(NamedTuple):
-    """An app or a handler raised, or serving did; for ``observer.error``.
+    """An app, a handler or the server itself raised; for ``observer.error``.
 
-    The log has it, too.
+    The error is also logged, or raised if the server is strict.
 
     Attributes:
         peer: The address of the client.
         request: The request that was served, None if there was none.
-        error: The exception, perhaps a group.
+        error: The exception, which may be a group.
     """
 
     peer: Peer

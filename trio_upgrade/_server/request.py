@@ -1,4 +1,4 @@
-# What an app reads.  The wire is only reached through a few methods of the exchange.
+# The request that an app gets.  It reaches the connection only by methods of Exchange.
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, final
@@ -33,7 +33,7 @@ class Request:
 
     Attributes:
         method: The method, in the client's case.
-        target: The request target as it came.
+        target: The request target as received.
         http_version: ``"1.1"`` or ``"1.0"``.
         server: The server that this connection belongs to.
     """
@@ -62,9 +62,9 @@ class Request:
         self.method: str = head.method
         self.target: str = head.target
         self.http_version: str = head.http_version
-        # After a switch the header section itself, until the fields are asked for again.
+        # The raw header section after a switch, until the fields are read again.
         self._fields: Headers | bytes = head.headers
-        # Both None after a switch, until they are asked for again.
+        # Both None after a switch, until they are read again.
         self._upgrades: Offers | None = find_offers(
             head.method, head.http_version, head.headers
         )
@@ -106,7 +106,7 @@ class Request:
 
     @property
     def query(self) -> str:
-        """What follows the ``?``, not decoded; empty without one."""
+        """The part after the ``?``, not decoded; empty if there is none."""
         return self._target.query
 
     @property
@@ -117,7 +117,7 @@ class Request:
 
     @property
     def authority(self) -> Authority:
-        """Host and port, of the target where it has them, else of the Host field.
+        """Host and port, of the target if it has them, else of the Host field.
 
         An absolute target overrides Host (RFC 9112 §3.2.2).
         """
@@ -128,30 +128,31 @@ class Request:
     @property
     def peer(self) -> Peer:
         """The client's address: host and port, a Unix socket's path, None if unknown."""
-        # The kernel is asked only when this is.
+        # A system call, so it is made only when the address is read.
         return find_peer(self._transport)
 
     @property
     def trailers(self) -> Headers:
-        """The fields behind a chunked body; none before its end was read."""
+        """The fields after a chunked body; empty until its end was read."""
         return self._body.trailers
 
     async def read(self, limit: int | None = None) -> bytes:
         """Read the whole body and keep it: a second call returns the same bytes.
 
-        Sends the 100 that an ``Expect: 100-continue`` asks for. Cancelled, it has lost
-        nothing, and the next call goes on; only in the middle of that 100 it leaves the
-        connection broken.
+        Sends the 100 that an ``Expect: 100-continue`` asks for. A cancelled call loses
+        nothing, and the next call goes on; only a cancellation in the middle of that 100
+        leaves the connection broken.
 
         Args:
-            limit: The most bytes to take; None means ``Limits.body_bytes``.
+            limit: The most bytes to read; None means ``Limits.body_bytes``.
 
         Raises:
-            BodyTooLarge: There are more. Uncaught it is answered with 413.
-            BadBody: The framing is broken or the client left. Uncaught it is a 400.
+            BodyTooLarge: The body is longer. If uncaught it is answered with a 413.
+            BadBody: The framing is broken or the client left. If uncaught it is answered
+                with a 400.
             UsageError: The body is gone: the request was answered, or a switch dropped
                 its body.
-            trio.BrokenResourceError: The client left before it could be told to go on.
+            trio.BrokenResourceError: The client left before the 100 was sent.
         """
         try:
             return await self._body.read(limit)
@@ -161,10 +162,10 @@ class Request:
             raise
 
     def stream(self) -> AsyncIterator[bytes]:
-        """Iterate over the body as it comes, without bound on its length.
+        """Iterate over the body as it is received, without a limit on its length.
 
-        Sends the 100 that an ``Expect: 100-continue`` asks for. What is iterated over
-        is not kept for :meth:`read`.
+        Sends the 100 that an ``Expect: 100-continue`` asks for. The pieces are not kept
+        for :meth:`read`.
 
         Raises:
             BadBody: As :meth:`read` does, from the iteration.
@@ -175,13 +176,13 @@ class Request:
         """Wait until the client is gone, for apps that take long to answer.
 
         Returns when the client resets the connection, and when it ends its side, unless
-        the request makes an offer or is a CONNECT: then a half-close may be meant, and
-        the end is given to the stream after the switch. What the client sends meanwhile
-        is kept, up to ``Limits.read_ahead`` bytes; one that sends more is not watched
-        any further. Costs nothing unless called.
+        the request makes an offer or is a CONNECT: then the client may mean a half-close,
+        and the stream after the switch gets its end. Bytes that the client sends
+        meanwhile are kept, up to ``Limits.read_ahead`` bytes; a client that sends more
+        is no longer watched. Costs nothing unless called.
 
-        Not for two tasks at a time, and not while another one reads the body; nothing
-        can be accepted while it runs. Cancelled, it has lost nothing.
+        Not for two tasks at a time, and not while another task reads the body. While it
+        runs no switch can be accepted. A cancelled call loses nothing.
 
         Raises:
             UsageError: Another task waits already, or the request was answered.
@@ -201,13 +202,13 @@ class Request:
         the 101. The app then returns None; the stream is closed when it does, and
         reset when it raises.
 
-        Cancelled before the first byte of the 101 nothing happened and any answer is
-        possible, but a body of which something was dropped can no longer be read. If
+        If it is cancelled before the first byte of the 101, nothing has happened and any
+        answer is possible, but a body that was dropped in part can no longer be read. If
         the 101, or a 100 before it, fails or is cancelled in the middle, the connection
-        is broken and takes no other answer.
+        is broken and no other answer can be sent.
 
         Args:
-            protocol: One of :attr:`upgrades`, spelled as the 101 is to spell it.
+            protocol: One of :attr:`upgrades`, in the spelling for the 101.
             headers: Further fields for the 101.
             reason: Its reason phrase.
 
@@ -216,11 +217,11 @@ class Request:
 
         Raises:
             NotOffered: The request does not offer the protocol.
-            Unavailable: The server takes no more switches now.
+            Unavailable: The server accepts no switch now.
             ValueError: A field is malformed, hop-by-hop or about framing.
             BodyTooLarge: More than ``Limits.drain_body`` bytes of body are unread.
             BadBody: The body is broken.
-            UsageError: There was an answer already.
+            UsageError: The request was answered already.
             trio.BrokenResourceError: The client is gone.
         """
         fields = switch_fields(protocol, headers)
@@ -236,8 +237,8 @@ class Request:
     ) -> tuple[UpgradedStream, bytes]:
         """Make this CONNECT a tunnel inside the app (RFC 9110 §9.3.6).
 
-        For an app that dials :attr:`authority` first and says 200 when it is there.
-        Everything else is as for :meth:`accept_upgrade`.
+        For an app that connects to :attr:`authority` first, and sends the 200 only if
+        that succeeded. Everything else is as for :meth:`accept_upgrade`.
 
         Args:
             headers: Fields for the 200.
@@ -247,8 +248,8 @@ class Request:
 
         Raises:
             ValueError: A field is malformed, hop-by-hop or about framing.
-            Unavailable: The server takes no more switches now.
-            UsageError: The request is no CONNECT, or there was an answer already.
+            Unavailable: The server accepts no switch now.
+            UsageError: The request is no CONNECT, or was answered already.
             trio.BrokenResourceError: The client is gone.
         """
         stream = await self._get_exchange().accept_connect(tunnel_fields(headers))
@@ -261,8 +262,8 @@ class Request:
         return self._exchange
 
     def _release_http(self) -> None:
-        # Frees what this holds of HTTP, and what it can make again: the connection has
-        # switched, so this may be held for days.
+        # Frees the HTTP state, and all values that can be computed again: the connection
+        # has switched, so the request may be held for days.
         self._exchange = None
         self._upgrades = self._parts = None
         if isinstance(self._fields, Headers):

@@ -1,4 +1,4 @@
-# What an app returns: plain values and their checks; and what the server says by itself.
+# The answers that an app returns, with their checks, and the server's own refusals.
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, Awaitable, Callable
@@ -19,7 +19,7 @@ _RESET_CONTENT, _UPGRADE_REQUIRED = 205, 426
 _LAST_INFORMATIONAL = 199
 _LAST_STATUS = 999
 _RESPONSE_FORBIDDEN = frozenset({b"transfer-encoding"})
-# Past the __setattr__ of immutable classes.
+# Bypasses the __setattr__ of immutable classes.
 _set = object.__setattr__
 TEXT = {"Content-Type": "text/plain; charset=utf-8"}
 
@@ -35,19 +35,19 @@ are first in it."""
 class Response:
     """An ordinary answer; to a request with an offer it is a refusal.
 
-    Length and transfer coding are written by the library. A Connection option of the
-    app's is kept (``close`` closes), and an Upgrade field, which advertises protocols,
-    gets the option it needs.
+    The library writes length and transfer coding. A Connection option of the app is kept
+    (``close`` closes the connection). An Upgrade field advertises protocols; the
+    Connection option that it needs is added.
 
     Args:
         status: 200 to 999.
-        body: Bytes, str (sent as UTF-8) or an async iterable of bytes, which is sent as
-            it comes and closed afterwards.
+        body: Bytes, str (sent as UTF-8) or an async iterable of bytes, which are sent
+            as it yields them; it is closed afterwards.
         headers: Pairs or a mapping.
         reason: The reason phrase; None means the standard one.
 
     Raises:
-        TypeError: The body is of no such type.
+        TypeError: The body is of another type.
         ValueError: The status is informational, a 426 lacks its Upgrade field (RFC 9110
             §15.5.22), a 205 has content (§15.3.6), a field or the reason is malformed,
             or Transfer-Encoding is given.
@@ -95,7 +95,7 @@ class Response:
     async def aclose(self) -> None:
         """Close an iterable body that can be closed; the server does it.
 
-        Left to itself, a generator that was not run to its end would live until the
+        Otherwise a generator that was not run to its end would live until the garbage
         collector finds it.
         """
         aclose = getattr(self.body, "aclose", None)
@@ -196,13 +196,14 @@ class Tunnel(Frozen):
 
 Answer: TypeAlias = Response | Upgrade | Tunnel | None
 App: TypeAlias = Callable[["Request"], Awaitable[Answer]]
-"""Called for each request; returns the answer, or None after a switch of its own."""
+"""Called for each request; returns the answer, or None if it has switched itself."""
 
 
 def check_handler(handler: UpgradeHandler) -> UpgradeHandler:
     """Return the handler itself.
 
-    What cannot be one is refused where it is given, and not where it is called.
+    The check is made when the handler is given, so that the error does not come only
+    when it is called.
 
     Raises:
         TypeError: It cannot be called.

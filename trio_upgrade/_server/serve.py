@@ -32,14 +32,14 @@ if TYPE_CHECKING:
 
 StreamT = TypeVar("StreamT", bound=trio.abc.Stream)
 
-# What accept(2) says when the system, not the connection, has run out of something,
-# and how long to wait then, in seconds; both as Trio has them.
+# The errors of accept(2) which say that the system, not the connection, has run out of
+# something, and how many seconds to wait then; both as in Trio.
 _CAPACITY_ERRNOS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _CAPACITY_WAIT = 0.1
 # A failure so many seconds after the last one is logged again.
 _EPISODE = 10
-# Connections to accept before other tasks get their turn. Those of one batch share the
-# scheduler's passes, and more than some tens gain nothing by it.
+# Connections to accept before other tasks get their turn. The connections of one batch
+# share the scheduler's passes; a batch of more than some tens gains nothing more.
 _BATCH = 64
 _CONNECTION = "trio_upgrade connection"
 
@@ -53,7 +53,7 @@ class ServeOptions(TypedDict, total=False):
     """
 
     limits: Limits
-    """The bounds of every connection; ``Limits()`` by default."""
+    """The limits of every connection; ``Limits()`` by default."""
 
     close_on_optimistic_data: bool
     """Whether a refused offer ends its connection if bytes after the request have
@@ -112,7 +112,7 @@ async def serve_tcp(
         app: Called once for each request, in the connection's task.
         port: The port, 0 for any free one.
         host: The address to listen on; None means every address of this machine.
-        backlog: The listen backlog; None means the most that the kernel queues.
+        backlog: The listen backlog; None means the kernel's maximum.
         reuse_port: Whether other processes of the same user may listen on the port,
             too, if they all ask for it. Linux then spreads the connections over them.
         task_status: Gets a :class:`Server` as soon as connections are accepted.
@@ -156,7 +156,7 @@ async def serve_ssl_over_tcp(
         https_compatible: Whether a peer may end without a close_notify, as browsers
             do. Then a cut cannot be told from an end, so protocols that do not mark
             their own end need False.
-        backlog: The listen backlog; None means the most that the kernel queues.
+        backlog: The listen backlog; None means the kernel's maximum.
         reuse_port: Whether other processes may listen on the port; see
             :func:`serve_tcp`.
         task_status: Gets a :class:`Server` as soon as connections are accepted.
@@ -198,17 +198,17 @@ async def serve_unix(
         app: Called once for each request, in the connection's task.
         path: The socket's file. With a leading NUL it is the name of an abstract socket
             of Linux, which has no file and which every user may connect to.
-        mode: The permissions of the file, for example ``0o660``, whatever the umask is.
-            They hold before a client can connect; a user without write permission
-            cannot connect. None leaves them to the umask.
-        backlog: The listen backlog; None means the most that the kernel queues.
+        mode: The permissions of the file, for example ``0o660``; the umask does not
+            change them. They are set before a client can connect; a user without write
+            permission cannot connect. None leaves them to the umask.
+        backlog: The listen backlog; None means the kernel's maximum.
         task_status: Gets a :class:`Server` as soon as connections are accepted.
         options: See :class:`ServeOptions`.
 
     Raises:
-        ValueError: The path is empty, or ``mode`` is no file permissions or is given
-            for an abstract socket.
-        FileExistsError: Something other than a socket has that name. It stays.
+        ValueError: The path is empty, or ``mode`` is no valid file mode or is given for
+            an abstract socket.
+        FileExistsError: A file that is no socket has that name. It stays.
         OSError: Another process listens there (EADDRINUSE), the path is too long or
             cannot be used, or this platform has no Unix sockets.
     """
@@ -293,7 +293,7 @@ async def _accept_connections(
                 try:
                     while streams:
                         if state.capacity < 1:
-                            # Other listeners have taken the places.
+                            # Other listeners have used the capacity.
                             await state.wait_capacity()
                         # Counted from here on, before its task runs.
                         connection = make_connection(streams.pop())
@@ -320,7 +320,7 @@ async def serve_stream(
     server: Server | None = None,
     **options: Unpack[ServeOptions],
 ) -> None:
-    """Serve HTTP/1.1 and its upgrades on one stream; return when that is over.
+    """Serve HTTP/1.1 and its upgrades on one stream; return when it has ended.
 
     Any Trio stream will do: memory, TLS, or one that an earlier protocol has finished
     with.
@@ -328,9 +328,9 @@ async def serve_stream(
     Args:
         app: Called once for each request, in this task.
         stream: It is owned from now on, and closed on every path.
-        server: A running server that this connection joins: it is counted there and
-            drained with that server, whose limits and options hold instead of those
-            given here. None makes a private server, ``request.server``.
+        server: A running server that the connection joins: it is counted there and
+            drained with that server. The limits and options of that server hold, not
+            those given here. None makes a private server, ``request.server``.
         options: See :class:`ServeOptions`.
     """
     _OPTIONS.check(serve_stream, options)
@@ -355,5 +355,5 @@ async def serve_stream(
     finally:
         state.end()
         if failure is not None:
-            # Also in the place of a Cancelled that ended the reaper.
+            # It also replaces a Cancelled that ended the reaper.
             raise failure

@@ -28,10 +28,10 @@ _ANY_HOST = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  compared, not b
 @public
 @final
 class Server:
-    """A running server, as ``nursery.start`` hands it back. Not made by users.
+    """A running server, as ``nursery.start`` returns it. Not made by users.
 
     Attributes:
-        listeners: What it accepts from; empty for :func:`serve_stream`.
+        listeners: The listeners that it accepts from; empty for :func:`serve_stream`.
     """
 
     def __init__(
@@ -44,16 +44,16 @@ class Server:
 
     @property
     def limits(self) -> Limits:
-        """Its bounds."""
+        """The limits of its connections."""
         return self._state.limits
 
     @property
     def url(self) -> str:
         """The URL of the first listener that has one, to dial from this machine.
 
-        Without a path: ``http://127.0.0.1:1337`` say, where a wildcard address is
-        replaced by its loopback one, or ``http+unix://%2Frun%2Fapp.sock``; ``https``
-        in both forms where TLS is spoken.
+        It has no path, for example ``http://127.0.0.1:1337`` (the loopback address
+        replaces a wildcard address) or ``http+unix://%2Frun%2Fapp.sock``. Over TLS both
+        forms begin with ``https``.
 
         Raises:
             ValueError: There is no listener of TCP or of a Unix socket, or the server
@@ -61,12 +61,12 @@ class Server:
         """
         for listener in self.listeners:
             secure = isinstance(listener, trio.SSLListener)
-            bottom = cast("Any", listener).transport_listener if secure else listener
+            below = cast("Any", listener).transport_listener if secure else listener
             if isinstance(
-                bottom, trio.SocketListener | DirectSocketListener | UnixListener
+                below, trio.SocketListener | DirectSocketListener | UnixListener
             ):
                 try:
-                    name: object = bottom.socket.getsockname()
+                    name: object = below.socket.getsockname()
                 except OSError:
                     continue  # Closed: the server has ended.
                 scheme = "https" if secure else "http"
@@ -78,19 +78,19 @@ class Server:
         raise ValueError("this server has no listener that a URL could name")
 
     def statistics(self) -> ServerStatistics:
-        """Return the counts of now, frozen."""
+        """Return the current counts; they do not change later."""
         return self._state.statistics()
 
     @property
     def is_draining(self) -> bool:
-        """Whether it is on its way to its end."""
+        """Whether a drain has begun."""
         return self._state.draining.is_set()
 
     async def wait_draining(self) -> None:
         """Wait until the drain begins.
 
-        For upgraded handlers, which are told by this and by nothing else: say goodbye
-        in the protocol's own words and return before the grace is over.
+        For handlers of upgraded connections, which learn of a drain in no other way: end
+        the protocol as it demands, and return before the grace is over.
         """
         await self._state.draining.wait()
 
@@ -99,13 +99,13 @@ class Server:
 
         No connection is accepted any more, idle ones are closed, offers get a 503, the
         answers that are under way say ``Connection: close``, and
-        :meth:`wait_draining` returns. Whatever is still open when the grace is over is
-        cancelled and closed. Then the function that serves returns.
+        :meth:`wait_draining` returns. Connections that are still open when the grace is
+        over are cancelled and closed. Then the function that serves returns.
 
-        Called again it can shorten the grace, never lengthen it.
+        Another call can shorten the grace, never lengthen it.
 
         Args:
-            grace: Seconds, 0 for none, None for as long as it takes.
+            grace: In seconds. 0 gives no time; None disables the limit.
 
         Raises:
             ValueError: The grace is negative.
@@ -115,16 +115,16 @@ class Server:
     async def drain(self, grace: float | None) -> None:
         """Drain, and wait until every socket is closed.
 
-        Any number of tasks may do so. Cancelled, the drain goes on. If the server has
-        ended in another way, this returns at once.
+        Any number of tasks may call it. A cancellation ends only the wait; the drain
+        goes on. If the server has ended in another way, this returns at once.
 
         Args:
             grace: See :meth:`start_drain`.
 
         Raises:
             ValueError: The grace is negative.
-            UsageError: This is a task of one of the connections, which would wait for
-                itself; :meth:`start_drain` does not. Nothing was done.
+            UsageError: Called in a task of one of the connections, which would wait for
+                itself; use :meth:`start_drain` there. Nothing was done.
         """
         if self._state.serves_task(trio.lowlevel.current_task()):
             raise UsageError("a connection cannot wait for its own end: start_drain()")
@@ -160,13 +160,13 @@ async def drain_on_signal(
             server = await nursery.start(serve_tcp, app, 1337)
             await drain_on_signal(server, signal.SIGTERM, signal.SIGINT, grace=10)
 
-    A second signal ends the grace. The signals do nothing else meanwhile, SIGINT
-    raises no KeyboardInterrupt. If the server ends in another way, this returns, too.
-    Only for the main thread.
+    A second signal ends the grace. The signals do nothing else meanwhile; SIGINT raises
+    no KeyboardInterrupt. If the server ends in another way, this returns, too. Only for
+    the main thread.
 
     Args:
         server: The server.
-        signals: Which signals; at least one.
+        signals: The signals; at least one.
         grace: See :meth:`Server.start_drain`.
 
     Raises:
@@ -178,17 +178,17 @@ async def drain_on_signal(
     check_grace(grace)
     with trio.open_signal_receiver(*signals) as received:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_drain_at_first, server, received, grace)
+            nursery.start_soon(_drain_on_first, server, received, grace)
             await server.wait_ended()
             nursery.cancel_scope.cancel()
 
 
-async def _drain_at_first(
+async def _drain_on_first(
     server: Server, received: AsyncIterator[int], grace: float | None
 ) -> None:
     await anext(received)
     server.start_drain(grace)
     while True:
-        # Take each further signal, so that it is not raised again after us.
+        # Receive further signals, too: Trio would raise them again at the end.
         await anext(received)
         server.start_drain(0)

@@ -1,5 +1,5 @@
-# What the connections of one server share: bounds, options, deadlines, counts, the drain.
-# The part of it that users see is Server.
+# The state that the connections of one server share: limits, options, deadlines, counts,
+# the drain.  Server is the part of it that users see.
 from __future__ import annotations
 
 import math
@@ -37,15 +37,15 @@ class ServerState:
     """The state of a server that its connections share.
 
     Args:
-        limits: The bounds.
+        limits: The limits of the connections.
         strict: Whether exceptions of the app are raised from the serving function.
         close_on_optimistic_data: Whether a refused offer ends its connection if bytes
-            follow it already.
-        observers: Who watches.
+            after the request have already come.
+        observers: The user's observer and the log.
 
     Attributes:
-        dates: The Date of responses.
-        deadlines: Those of the connections.
+        dates: The Date field of responses.
+        deadlines: The deadlines of the connections.
         draining: Set when the drain begins.
         ended: Set when every socket is closed.
         must_close_now: Whether connections must end without waiting for anything.
@@ -78,9 +78,9 @@ class ServerState:
         self._accepting: list[trio.CancelScope] = []
         self._total_connections = 0
         self._upgraded = 0
-        # Set when a connection has left, if a task waits for that.
-        self._left = trio.Event()
-        self._awaited = False
+        # Set when a connection is removed, if a task waits for that.
+        self._removed = trio.Event()
+        self._removal_awaited = False
 
     ################################################################
     # Connections
@@ -88,44 +88,44 @@ class ServerState:
 
     async def wait_capacity(self) -> None:
         """Wait until another connection may be served; no checkpoint if it may now."""
-        bound = self.limits.connections
-        while bound is not None and len(self._connections) >= bound:
-            self._awaited = True
-            await self._left.wait()
+        limit = self.limits.connections
+        while limit is not None and len(self._connections) >= limit:
+            self._removal_awaited = True
+            await self._removed.wait()
 
     @property
     def capacity(self) -> int:
         """How many more connections may be served."""
-        bound = self.limits.connections
-        return sys.maxsize if bound is None else bound - len(self._connections)
+        limit = self.limits.connections
+        return sys.maxsize if limit is None else limit - len(self._connections)
 
     def add(self, connection: ConnectionTask) -> None:
-        """Count a connection in."""
+        """Add a connection to the counts and to the drain."""
         self._connections.add(connection)
         self._total_connections += 1
         if self.must_close_now:
             connection.expire(EndReason.DRAINED)
 
     def remove(self, connection: ConnectionTask, *, upgraded: bool) -> None:
-        """Count a connection out; it is closed."""
+        """Remove a connection, which is closed."""
         self._connections.discard(connection)
         if upgraded:
             self._upgraded -= 1
-        if self._awaited:
-            self._report_left()
+        if self._removal_awaited:
+            self._wake_waiting()
 
-    def _report_left(self) -> None:
-        self._awaited = False
-        self._left.set()
-        self._left = trio.Event()
+    def _wake_waiting(self) -> None:
+        self._removal_awaited = False
+        self._removed.set()
+        self._removed = trio.Event()
 
     def serves_task(self, task: trio.lowlevel.Task) -> bool:
-        """Tell whether a task is one of a connection, or was started below one."""
+        """Tell whether a task is that of a connection, or a descendant of such a task."""
         current: trio.lowlevel.Task | None = task
         below: trio.Nursery | None = None
         while current is not None:
             for connection in self._connections:
-                # The nurseries that the task had open before do not count.
+                # Nurseries that the task opened before it began to serve do not count.
                 inside = current.child_nurseries[connection.depth :]
                 if connection.task is current and (below is None or below in inside):
                     return True
@@ -134,7 +134,7 @@ class ServerState:
         return False
 
     def statistics(self) -> ServerStatistics:
-        """Return the counts of now."""
+        """Return the current counts."""
         return ServerStatistics(
             connections=len(self._connections),
             idle=sum(connection.idle for connection in self._connections),
@@ -151,23 +151,23 @@ class ServerState:
     ################################################################
 
     def reserve_upgrade(self) -> None:
-        """Take one of the places for upgraded connections, before anything is awaited.
+        """Count one more upgraded connection, before anything is awaited.
 
         Raises:
-            Unavailable: There is none, or the server drains.
+            Unavailable: There are as many as the limit, or the server drains.
         """
         self.check_draining()
-        bound = self.limits.upgraded
-        if bound is not None and self._upgraded >= bound:
+        limit = self.limits.upgraded
+        if limit is not None and self._upgraded >= limit:
             raise Unavailable("this server has as many upgraded connections as it may")
         self._upgraded += 1
 
     def release_upgrade(self) -> None:
-        """Give the place back: there was no switch."""
+        """Undo :meth:`reserve_upgrade`: there was no switch."""
         self._upgraded -= 1
 
     def check_draining(self) -> None:
-        """Check if there may be a switch at all.
+        """Check that switches are allowed.
 
         Raises:
             Unavailable: The server drains.
@@ -196,17 +196,17 @@ class ServerState:
         for connection in list(self._connections):
             if connection.idle:
                 connection.expire(EndReason.DRAINED)
-        self._report_left()
+        self._wake_waiting()
 
     async def wait_drained(self) -> None:
         """Wait until the drain has begun and every connection is closed."""
         await self.draining.wait()
         while self._connections:
-            self._awaited = True
-            await self._left.wait()
+            self._removal_awaited = True
+            await self._removed.wait()
 
     def end(self) -> None:
-        """End the connections that joined from elsewhere: the serving function ends.
+        """End the connections that joined by ``serve_stream``: the serving function ends.
 
         Without its reaper they would have no deadlines.
         """

@@ -1,7 +1,7 @@
 # The counts of a server.
 #
-# Annotations are evaluated here: NamedTuple compiles those that are strings, one by one,
-# at the import.
+# Annotations are evaluated in this module: NamedTuple would compile each that is a string
+# at import.
 
 from typing import NamedTuple
 
@@ -14,10 +14,10 @@ class ServerStatistics(NamedTuple):
 
     Attributes:
         connections: Open connections, upgraded ones included.
-        idle: Those of them on which no request is under way.
-        upgraded: Those of them that have switched.
+        idle: Open connections with no request under way.
+        upgraded: Open connections that have switched.
         total_connections: Connections since the start.
-        total_requests: Requests whose header section came whole.
+        total_requests: Requests whose header section was received whole.
         total_upgraded: Switches.
         total_errors: Exceptions of apps and handlers.
         is_draining: Whether a drain has begun.
