@@ -45,6 +45,8 @@ def test_repr() -> None:
     )
 
     assert repr(RESULT) == shown
+    assert repr(Limits()) == "Limits()"
+    assert repr(Limits(linger=3, upgraded=2)) == "Limits(upgraded=2, linger=3)"
     assert eval(repr(Limits(linger=3))) == Limits(linger=3)
 
 

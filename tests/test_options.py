@@ -112,12 +112,13 @@ def test_signature_through_partial() -> None:
     ids=["serve", "dial"],
 )
 def test_every_key_is_documented(typed: Any, options: dict[str, Any]) -> None:
-    """Each key may be left out, and a docstring follows it."""
+    """Each key may be left out, and help() describes it."""
     assert typed.__optional_keys__ == {*options}
     source = inspect.getsource(serving if typed is ServeOptions else dialling)
     body = source.partition(f"class {typed.__name__}(")[2].partition("\n\n\n")[0]
     for name, (annotation, _) in options.items():
-        assert f'    {name}: {annotation}\n    """' in body, name
+        assert f"\n    {name}: {annotation}\n" in f"{body}\n", name
+        assert f"\n    {name}: " in (inspect.getdoc(typed) or ""), name
 
 
 @every_function

@@ -26,6 +26,16 @@ class _CheckedLimits(Record):
             # Not by vars(): attributes are read faster if no __dict__ was ever made.
             object.__setattr__(self, name, values.get(name, getattr(kind, name)))
 
+    def __repr__(self) -> str:
+        # Only what differs from the defaults: it stands in the signatures of functions.
+        kind = type(self)
+        shown = (
+            f"{name}={value!r}"
+            for name in kind.__annotations__
+            if (value := getattr(self, name)) != getattr(kind, name)
+        )
+        return f"{kind.__qualname__}({', '.join(shown)})"
+
 
 @public
 @final

@@ -6,6 +6,7 @@ import pytest
 import trio
 
 from trio_upgrade import (
+    BodyTooLarge,
     EndReason,
     Limits,
     Request,
@@ -264,3 +265,24 @@ class TestDeadlines:
 
         assert recorder.reasons == [reason]
         assert [type(record.error) for record in recorder.errors] == [ExceptionGroup]
+
+    async def test_switch_that_failed(self, autojump_clock) -> None:
+        """A switch that failed before its 101 gives the app no new time."""
+        failed = []
+
+        async def app(request: Request) -> Response:
+            await trio.sleep(3)
+            try:
+                await request.accept_upgrade("echo")
+            except BodyTooLarge as exc:
+                failed.append(exc)
+            await trio.sleep(3)
+            return Response(200)
+
+        offer = UP.replace(b"\r\n\r\n", b"\r\nContent-Length: 9\r\n\r\n")
+        peer = ScriptedPeer(offer, then="silence")
+        recorder = await serve(app, peer, response_timeout=5, drain_body=1, linger=0)
+
+        assert failed
+        assert recorder.reasons == [EndReason.SLOW_RESPONSE]
+        assert peer.sent.startswith(b"HTTP/1.1 503 ")

@@ -35,37 +35,35 @@ class DialOptions(TypedDict, total=False):
 
     A function called with any other name raises a TypeError before it opens, takes over
     or closes anything; a ``stream`` given beside it is left alone.
+
+    Attributes:
+        ssl_context: The TLS settings for the URL's own host, where the URL asks for TLS.
+            None, the default, makes a context that trusts the authorities that this
+            system trusts and offers ``http/1.1`` by ALPN; this takes some 10 ms each
+            time. A given context is used as it is; if it offers other protocols and the
+            peer chooses one, :exc:`TLSFailed` is raised.
+        https_compatible: Whether a TLS peer may end without a close_notify, as most
+            servers do. Then a cut cannot be told from an end: protocols that do not mark
+            their own end need False. True by default.
+        via: A proxy to dial through, or several, the nearest first: URLs or
+            :class:`Proxy` objects. None, the default, dials directly; the environment is
+            not read (call :func:`proxy_from_environment` for that).
+        local_address: The address to connect from. None, the default, leaves it to the
+            system.
+        limits: The bounds of every exchange on the connection, those with proxies
+            included, and of its end: ``linger``. ``Limits()`` by default.
+        stream: A stream to use instead of dialling. HTTP is spoken on it as it is, also
+            if the URL says ``https``: give a TLS stream then. It is owned from now on,
+            and closed on every outcome but success. It excludes ``ssl_context``, ``via``
+            and ``local_address``. None, the default, dials.
     """
 
     ssl_context: ssl.SSLContext | None
-    """The TLS settings for the URL's own host, where the URL asks for TLS. None, the
-    default, makes a context that trusts the authorities that this system trusts and
-    offers ``http/1.1`` by ALPN; this takes some 10 ms each time. A given context is used
-    as it is; if it offers other protocols and the peer chooses one, :exc:`TLSFailed` is
-    raised."""
-
     https_compatible: bool
-    """Whether a TLS peer may end without a close_notify, as most servers do. Then a cut
-    cannot be told from an end: protocols that do not mark their own end need False. True
-    by default."""
-
     via: str | Proxy | Sequence[str | Proxy] | None
-    """A proxy to dial through, or several, the nearest first: URLs or :class:`Proxy`
-    objects. None, the default, dials directly; the environment is not read (call
-    :func:`proxy_from_environment` for that)."""
-
     local_address: str | None
-    """The address to connect from. None, the default, leaves it to the system."""
-
     limits: Limits
-    """The bounds of every exchange on the connection, those with proxies included, and
-    of its end: ``linger``. ``Limits()`` by default."""
-
     stream: trio.abc.Stream | None
-    """A stream to use instead of dialling. HTTP is spoken on it as it is, also if the URL
-    says ``https``: give a TLS stream then. It is owned from now on, and closed on every
-    outcome but success. It excludes ``ssl_context``, ``via`` and ``local_address``. None,
-    the default, dials."""
 
 
 @final
@@ -176,7 +174,7 @@ async def open_upgrade(
         tolerate_missing_connection: Whether the 101 may lack its Connection field, as
             that of some servers does (Proxmox; caddy#6134). A 101 that has the field
             but does not name Upgrade in it stays illegal.
-        options: See :class:`DialOptions`.
+        options: Those of :class:`DialOptions`.
 
     Returns:
         The connection, which unpacks as ``(response, stream, head)``.
@@ -241,7 +239,7 @@ async def open_tunnel(
             The port is always written (RFC 9112 §3.2.3).
         headers: Further fields. A Proxy-Authorization field replaces the URL's
             credentials.
-        options: See :class:`DialOptions`. They are for the connection to this proxy:
+        options: Those of :class:`DialOptions`. They are for the connection to this proxy:
             ``via`` has the proxies before it, ``stream`` one that ends at it.
 
     Returns:
@@ -289,7 +287,7 @@ async def open_connection(url: str, **options: Unpack[DialOptions]) -> ClientCon
     Args:
         url: As for :func:`open_upgrade`; its path is not used. Its credentials are
             sent with every request.
-        options: See :class:`DialOptions`.
+        options: Those of :class:`DialOptions`.
 
     Raises:
         TypeError: There is no such option, or ``stream`` is given with an option that

@@ -50,6 +50,10 @@ class DeadlineQueue:
         if deadline < self._owner.wakes_at:
             self._owner.wake()
 
+    def is_armed(self, connection: ConnectionTask) -> bool:
+        """Tell whether a connection's deadline runs."""
+        return connection in self._due
+
     def disarm(self, connection: ConnectionTask) -> None:
         """Stop a connection's deadline, if it runs."""
         self._due.pop(connection, None)

@@ -303,8 +303,10 @@ class Exchange:
         if isinstance(exc, Unavailable):
             self.note_client_error(exc)
         self._state.release_upgrade()
-        if not http.broken:
-            self._state.deadlines.response.arm(self._connection)
+        deadline = self._state.deadlines.response
+        # Unless it was stopped for the 101 it has been running all the time.
+        if not (http.broken or deadline.is_armed(self._connection)):
+            deadline.arm(self._connection)
 
     def _check_not_switching(self) -> None:
         if self._switching:

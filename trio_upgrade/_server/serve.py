@@ -50,29 +50,29 @@ class ServeOptions(TypedDict, total=False):
 
     A function called with any other name raises a TypeError before it opens, takes over
     or closes anything.
+
+    Attributes:
+        limits: The limits of every connection; ``Limits()`` by default.
+        close_on_optimistic_data: Whether a refused offer ends its connection if bytes
+            after the request have already come. These are the next request (RFC 9931 §5),
+            unless a proxy in front of this server turns every request for an upgrade into
+            a tunnel. Bytes of a chunked body that is not yet read count, too: where the
+            body ends is not yet known. False by default.
+        strict: Whether exceptions of the app leave the ``serve_*`` function, for tests.
+            By default, False, each is logged to ``trio_upgrade.server`` and ends its own
+            connection only.
+        observer: An object with any of the methods ``request``, ``switched``, ``ended``
+            and ``error``, which are called with a :class:`RequestRecord`,
+            :class:`SwitchRecord`, :class:`EndRecord` or :class:`ErrorRecord` when that
+            happens. They run in the connection's task and should return soon; an
+            exception that they raise is logged. None, the default, observes nothing and
+            costs nothing.
     """
 
     limits: Limits
-    """The limits of every connection; ``Limits()`` by default."""
-
     close_on_optimistic_data: bool
-    """Whether a refused offer ends its connection if bytes after the request have
-    already come. These are the next request (RFC 9931 §5), unless a proxy in front of
-    this server turns every request for an upgrade into a tunnel. Bytes of a chunked body
-    that is not yet read count, too: where the body ends is not yet known. False by
-    default."""
-
     strict: bool
-    """Whether exceptions of the app leave the ``serve_*`` function, for tests. By
-    default, False, each is logged to ``trio_upgrade.server`` and ends its own connection
-    only."""
-
     observer: object | None
-    """An object with any of the methods ``request``, ``switched``, ``ended`` and
-    ``error``, which are called with a :class:`RequestRecord`, :class:`SwitchRecord`,
-    :class:`EndRecord` or :class:`ErrorRecord` when that happens. They run in the
-    connection's task and should return soon; an exception that they raise is logged.
-    None, the default, observes nothing and costs nothing."""
 
 
 def _make_state(
@@ -116,7 +116,7 @@ async def serve_tcp(
         reuse_port: Whether other processes of the same user may listen on the port,
             too, if they all ask for it. Linux then spreads the connections over them.
         task_status: Gets a :class:`Server` as soon as connections are accepted.
-        options: See :class:`ServeOptions`.
+        options: Those of :class:`ServeOptions`.
 
     Raises:
         OSError: The address cannot be listened on, or this platform has no
@@ -160,7 +160,7 @@ async def serve_ssl_over_tcp(
         reuse_port: Whether other processes may listen on the port; see
             :func:`serve_tcp`.
         task_status: Gets a :class:`Server` as soon as connections are accepted.
-        options: See :class:`ServeOptions`.
+        options: Those of :class:`ServeOptions`.
 
     Raises:
         OSError: The address cannot be listened on, or this platform has no
@@ -203,7 +203,7 @@ async def serve_unix(
             permission cannot connect. None leaves them to the umask.
         backlog: The listen backlog; None means the kernel's maximum.
         task_status: Gets a :class:`Server` as soon as connections are accepted.
-        options: See :class:`ServeOptions`.
+        options: Those of :class:`ServeOptions`.
 
     Raises:
         ValueError: The path is empty, or ``mode`` is no valid file mode or is given for
@@ -234,7 +234,7 @@ async def serve_listeners(
         app: Called once for each request, in the connection's task.
         listeners: They are owned from now on.
         task_status: Gets a :class:`Server` as soon as connections are accepted.
-        options: See :class:`ServeOptions`.
+        options: Those of :class:`ServeOptions`.
     """
     _OPTIONS.check(serve_listeners, options)
     state = _make_state(**options)
@@ -331,7 +331,7 @@ async def serve_stream(
         server: A running server that the connection joins: it is counted there and
             drained with that server. The limits and options of that server hold, not
             those given here. None makes a private server, ``request.server``.
-        options: See :class:`ServeOptions`.
+        options: Those of :class:`ServeOptions`.
     """
     _OPTIONS.check(serve_stream, options)
     if server is not None:
