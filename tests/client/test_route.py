@@ -24,7 +24,8 @@ from trio_upgrade import (
     serve_ssl_over_tcp,
     serve_tcp,
 )
-from trio_upgrade._streams.underlying import find_underlying_socket, reset_on_close
+from trio_upgrade._streams.closing import reset_on_close
+from trio_upgrade._streams.underlying import find_underlying_socket
 
 from ..sockets import Resolver
 from ..wire import okay

@@ -176,3 +176,19 @@ def test_contributing_names_every_session() -> None:
         assert re.search(
             rf"^\.venv/bin/nox -s .*\b{session}\b", contributing, re.MULTILINE
         )
+
+
+def test_contributing_names_every_module() -> None:
+    """The tree in CONTRIBUTING.md has a line for each module of the package."""
+    page = (ROOT / "CONTRIBUTING.md").read_text()
+    tree = page.split("```text\n")[2].split("tests/\n")[0]
+    named, folder = set(), ""
+    for indent, name in re.findall(r"^( {2,4})(\S+\.py|\S+/)", tree, re.MULTILINE):
+        if name.endswith("/"):
+            folder = name
+        else:
+            named.add(name if len(indent) == 2 else folder + name)
+    package = ROOT / "trio_upgrade"
+    modules = {path.relative_to(package).as_posix() for path in package.rglob("*.py")}
+
+    assert named == {name for name in modules if not name.endswith("/__init__.py")}

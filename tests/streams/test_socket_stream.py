@@ -10,12 +10,12 @@ import pytest
 import trio
 import trio.testing
 
+from trio_upgrade._streams.closing import reset_on_close
 from trio_upgrade._streams.socket_stream import (
     DirectSocketStream,
     adopt_stream,
     set_options,
 )
-from trio_upgrade._streams.underlying import reset_on_close
 
 from ..sockets import clogged_tcp_pair, clogged_unix_pair, direct, tcp_pair, unix_pair
 from ..tls import tls_pair

@@ -104,7 +104,9 @@ async def open_tunnel_through(
         The stream to the target. If this raises, the caller must close the given one.
 
     Raises:
-        OpenError: The tunnel was not opened.
+        TunnelRefused: An HTTP proxy answered with something other than a 2xx.
+        SocksRefused: A SOCKS proxy did not connect.
+        OpenError: The proxy went away, or its answer breaks its protocol.
     """
     if proxy.socks is not None:
         from .socks import connect_by_socks

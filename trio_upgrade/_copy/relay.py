@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, final
 
 import trio
 
-from .._streams.closing import close_forcefully, close_gracefully
-from .._streams.underlying import reset_on_close
+from .._streams.closing import close_forcefully, close_gracefully, reset_on_close
 from .._util import Record, public
 from .engine import Copier
 

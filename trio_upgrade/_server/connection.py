@@ -29,9 +29,14 @@ import trio
 
 from .._errors import BadBody, BodyError, BodyTimeout, MalformedMessage, UsageError
 from .._http.messages import opens_tunnel
-from .._streams.closing import close_forcefully, close_in_stages, close_nowait
+from .._streams.closing import (
+    close_forcefully,
+    close_in_stages,
+    close_nowait,
+    reset_on_close,
+)
 from .._streams.socket_stream import DirectSocketStream
-from .._streams.underlying import find_peer, reset_on_close
+from .._streams.underlying import find_peer
 from .._streams.upgraded import UpgradedStream
 from .._util import find_leaves, split_errors
 from .connection_task import ConnectionTask

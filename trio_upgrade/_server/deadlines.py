@@ -2,7 +2,8 @@
 # deadline: all of a kind last equally long, so the one that was armed first is due first.
 # Arming costs two dict operations; a cancel scope for each phase would cost a request 7
 # to 18 percent, and moving the deadline of one scope about half of that.  One task, the
-# reaper, checks the first entry of each dict when the earliest is due.
+# reaper, checks the first entry of each dict when the earliest is due.  Connection and
+# Exchange arm and disarm them.
 from __future__ import annotations
 
 import math

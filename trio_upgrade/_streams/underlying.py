@@ -2,9 +2,6 @@
 from __future__ import annotations
 
 import os
-import socket
-import struct
-from contextlib import suppress
 from typing import TypeAlias, cast
 
 import trio
@@ -16,17 +13,6 @@ Peer: TypeAlias = tuple[str, int] | str | None
 
 # isinstance() cannot narrow to the parameter of a generic class; cast() needs this.
 _SSLStream: TypeAlias = trio.SSLStream[trio.abc.Stream]
-# SO_LINGER on, 0 seconds: close() sends a reset (RFC 9293 §3.10.4's ABORT).
-_LINGER_ZERO = struct.pack("ii", 1, 0)
-
-
-def reset_on_close(stream: trio.abc.AsyncResource) -> None:
-    """Make the next close send a reset; do nothing if there is no kernel socket."""
-    sock = find_underlying_socket(stream)
-    if sock is not None:
-        # OSError: already closed, or reset by the peer (EINVAL on macOS).
-        with suppress(OSError):
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_ZERO)
 
 
 def find_underlying_socket(stream: object) -> trio.socket.SocketType | None:
