@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from .faults import FAULTS
 from .node import CASES
 from .requirements import PROXY, REQUIREMENTS, ROLES
 
@@ -38,6 +39,14 @@ This page is made by `nox -s tables`.
 | id | where | role | level | what we do | tests |
 | --- | --- | --- | --- | --- | --- |
 {rows}
+
+## Faults
+
+What was found by replaying public reports of people who dial and serve, and what is right.
+
+| id | situation | what we do | tests |
+| --- | --- | --- | --- |
+{faults}
 """
 _NODE_PAGE = """\
 # Beside Node
@@ -95,6 +104,7 @@ def _marks_on(statement: ast.stmt, path: Path, prefix: str) -> Iterator[Mark]:
 
 def conformance_page(marks: Iterable[Mark]) -> str:
     """Return the text of docs/conformance.md."""
+    marks = [*marks]
     ours = [mark for mark in marks if mark.path.parent == Path(__file__).parent]
     rows = [
         _row(
@@ -107,8 +117,21 @@ def conformance_page(marks: Iterable[Mark]) -> str:
         )
         for row_id, row in REQUIREMENTS.items()
     ]
-    roles = ", ".join(f"{letter} {role}" for letter, role in ROLES.items())
-    return _CONFORMANCE_PAGE.format(proxy=PROXY, roles=roles, rows="\n".join(rows))
+    faults = [
+        _row(
+            row_id,
+            row.given,
+            row.right,
+            _code(str(mark) for mark in marks if mark.id == row_id),
+        )
+        for row_id, row in FAULTS.items()
+    ]
+    return _CONFORMANCE_PAGE.format(
+        proxy=PROXY,
+        roles=", ".join(f"{letter} {role}" for letter, role in ROLES.items()),
+        rows="\n".join(rows),
+        faults="\n".join(faults),
+    )
 
 
 def node_page(marks: Iterable[Mark]) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from .faults import FAULTS
 from .node import BETTER_THAN_NODE, CASES
 from .requirements import PROXY, REQUIREMENTS, ROLES
 from .tables import (
@@ -81,6 +82,12 @@ def test_every_requirement_is_proved(row_id: str) -> None:
     assert {*row.role.split(", ")} <= {*ROLES}
 
 
+@pytest.mark.parametrize("row_id", FAULTS)
+def test_every_fault_is_proved(row_id: str) -> None:
+    """Each fault that was mended has a test that bears its id."""
+    assert any(mark.id == row_id for mark in MARKS)
+
+
 @pytest.mark.parametrize("row_id", CASES)
 def test_every_case_is_proved(row_id: str) -> None:
     """Each case has a test, or says why it cannot have one."""
@@ -99,8 +106,8 @@ def test_what_node_fails_we_pass(row_id: str) -> None:
 def test_every_mark_is_known() -> None:
     """Each id is that of a row, or a reference to something outside."""
     for mark in MARKS:
-        known = mark.id in REQUIREMENTS or mark.id in CASES or is_reference(mark.id)
-        assert known, mark
+        tables = mark.id in REQUIREMENTS or mark.id in CASES or mark.id in FAULTS
+        assert tables or is_reference(mark.id), mark
 
 
 def test_no_mark_twice() -> None:
