@@ -1,4 +1,4 @@
-"""The requests of one connection: how they come to an end, and what that is called."""
+"""The requests of one connection, and the reason of its end."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from ..wire import SWITCHED, UP, get, okay
 
 
 async def serve(app, peer: ScriptedPeer, **bounds) -> Recorder:
-    """Serve a scripted connection to its end; return what an observer was told."""
+    """Serve a scripted connection to its end; return the observer with its records."""
     recorder = Recorder()
     await serve_stream(app, peer, limits=Limits(**bounds), observer=recorder)
 
@@ -48,7 +48,7 @@ class TestReason:
         assert peer.sent == okay() * 3
 
     async def test_last(self) -> None:
-        """The answer said that it is the last one; a request after it is not served."""
+        """The last response said ``close``; a request after it is not served."""
         peer = ScriptedPeer(get("/") * 3)
         (end,) = (await serve(answer, peer, requests_per_connection=2)).ends
 
@@ -84,10 +84,10 @@ class TestReason:
         assert (await serve(answer, peer)).reasons == [EndReason.LOST]
 
     async def test_cancelled_in_an_answer_after_an_error(self) -> None:
-        """An app that failed tells more than the end of all, while its 500 is sent."""
+        """If all is cancelled while a 500 is sent, the reason is still ERROR."""
 
         class Stuck(trio.abc.Stream):
-            """Takes nothing."""
+            """A peer that does not read."""
 
             def __init__(self, *packets: bytes) -> None:
                 self.script = ScriptedPeer(*packets, then="silence")
@@ -123,7 +123,7 @@ class TestReason:
 
 
 async def test_each_request_has_its_answer() -> None:
-    """A bug after an answer is answered, too: nothing of the last one is left."""
+    """A bug after an answer is answered, too: no state of the last exchange is left."""
 
     async def app(request: Request) -> Response:
         if request.path == "/bug":
@@ -191,8 +191,8 @@ class TestSwitch:
         assert end.reason is reason
 
     @pytest.mark.parametrize("wrong", [Tunnel(echo), None, 5])
-    async def test_no_answer_to_this(self, wrong: object) -> None:
-        """A bug of the app is reported, and answered with a 500."""
+    async def test_wrong_answer(self, wrong: object) -> None:
+        """A wrong answer to an offer is reported, and the client gets a 500."""
 
         async def app(_request: Request) -> object:
             return wrong
@@ -208,7 +208,7 @@ class TestSwitch:
 
 
 class TestDeadlines:
-    """The last words when a deadline has passed."""
+    """The response when a deadline has passed."""
 
     @pytest.mark.parametrize(
         ("packets", "reason", "said"),
@@ -227,7 +227,7 @@ class TestDeadlines:
         said: bytes,
         autojump_clock,
     ) -> None:
-        """A status that tells what was late, if anything of a request has come."""
+        """The status says what was late, if a part of a request was received."""
 
         async def app(request: Request) -> Response:
             if request.path == "/slow":
@@ -248,7 +248,7 @@ class TestDeadlines:
     async def test_error_of_an_app_that_is_ended(
         self, ends: str, reason: EndReason, nursery, autojump_clock
     ) -> None:
-        """An app that fails while it is cancelled tells more than the end of all."""
+        """An error of a cancelled app is the reason in a drain, not after a deadline."""
 
         async def app(request: Request) -> Response:
             if ends == "drain":
