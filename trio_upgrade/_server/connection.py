@@ -75,9 +75,9 @@ class Connection(ConnectionTask):
         server: The server that the requests came to; each request refers to it.
         state: The state that the connections of that server share.
         stream: The connection; it is owned from now on.
-        scope: The scope around :meth:`serve`, of one connection or of all of a server.
-            It is the scope of this before the first wait and after a switch: then only
-            the end of all connections ends one.
+        scope: The scope around :meth:`serve`: of one connection, or of all connections
+            of a server. It is the one to cancel before the first wait and after a switch:
+            in these phases a connection ends only when all end.
 
     Attributes:
         reason: Why the connection ends, if that is known; None if a cancellation ends
@@ -109,7 +109,7 @@ class Connection(ConnectionTask):
         self._app = app
         self._server = server
         self._state = state
-        # The stream to close: the transport, or what a switch has made of it.
+        # The stream to close: the transport, or the UpgradedStream after a switch.
         self._stream = stream
         # The HTTP half; None while an exchange has it, and after a switch.
         self._http: ServerHTTP | None = None
@@ -133,7 +133,7 @@ class Connection(ConnectionTask):
             try:
                 switched = await self._speak_http()
                 if switched is not None:
-                    # Here and in no frame below: it may take days.
+                    # Awaited here, with no frame between: it may run for days.
                     request, stream, handler = switched
                     del switched
                     try:
@@ -179,7 +179,7 @@ class Connection(ConnectionTask):
             with trio.CancelScope() as self.scope:
                 while outcome is True and (exchange := await self._receive_request()):
                     outcome = await self._serve_request(exchange)
-                    # Not to be kept until the next request has come.
+                    # Do not keep it until the next request has come.
                     del exchange
         if isinstance(outcome, bool):
             # The end has a time limit of its own.
@@ -189,7 +189,7 @@ class Connection(ConnectionTask):
             elif self.scope.cancelled_caught:
                 await self._end_expired(self.expired or EndReason.CANCELLED)
             return None
-        # No deadline runs any more: from now on this ends with all the others.
+        # No deadline runs any more: from now on only the end of all connections counts.
         self.scope = outer
         if state.must_close_now:
             self.expire(self.expired or EndReason.CANCELLED)
@@ -405,7 +405,8 @@ class Connection(ConnectionTask):
 
     def _give_up(self, request: Request, exc: BaseException, *, broken: bool) -> None:
         # Handles an error after which no response can be sent. It is reported, unless it
-        # is only what a broken connection looks like; what is no error is raised again.
+        # only says that the connection is broken. Anything that is no error, for example
+        # Cancelled, is raised again.
         errors, rest = split_errors(exc)
         try:
             if errors is None:
