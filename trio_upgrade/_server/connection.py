@@ -145,12 +145,16 @@ class Connection(ConnectionTask):
                         self._stream = stream.outermost
                 await self._end()
             except BaseException:
+                # Now, for the server may end this connection while it is being closed.
+                self.reason = self.reason or self.expired or EndReason.CANCELLED
                 state.deadlines.disarm(self)
                 await self._close_forcefully()
                 raise
         except BaseException as exc:
             self._report_or_raise(exc, peer)
         finally:
+            # A request that an app keeps must not keep the HTTP half, nor its bytes.
+            self._http = None
             state.remove(self, upgraded=self._protocol is not None)
             if state.observers.on_end is not None:
                 self._report_end(peer)
@@ -163,7 +167,7 @@ class Connection(ConnectionTask):
         # Returns the handler to call after a switch, with its first two arguments; None
         # if only the end is left: the app may have made the switch itself.
         state, outer = self._state, self.scope
-        http = self._http = ServerHTTP(self._stream, state.limits)
+        self._http = ServerHTTP(self._stream, state.limits)
         # As _serve_request() returns it.
         outcome: Switched | bool = True
         if self._needs_no_scope():
@@ -182,12 +186,7 @@ class Connection(ConnectionTask):
                     # Do not keep it until the next request has come.
                     del exchange
         if isinstance(outcome, bool):
-            # The end has a time limit of its own.
-            state.deadlines.disarm(self)
-            if http.slow:
-                self._end_slow_reader()
-            elif self.scope.cancelled_caught:
-                await self._end_expired(self.expired or EndReason.CANCELLED)
+            await self._end_http()
             return None
         # No deadline runs any more: from now on only the end of all connections counts.
         self.scope = outer
@@ -208,6 +207,9 @@ class Connection(ConnectionTask):
         http, state = self._http, self._state
         assert http is not None
         deadlines, armed, begun = state.deadlines, None, False
+        if self.requests:
+            # Only now: while its body was closed, the answer was still the last one.
+            http.start_next_exchange()
         if not wait or not http.has_begun_head:
             self.idle = wait
             if state.draining.is_set():
@@ -311,8 +313,6 @@ class Connection(ConnectionTask):
             raise UsageError(f"{answer!r} to CONNECT would promise a tunnel")
         more = await exchange.answer(answer, close=close)
         self.reason = None if more else EndReason.ANSWERED
-        if more:
-            exchange.get_http().start_next_exchange()
         return more
 
     def _may_answer(self, exchange: Exchange, answer: Answer) -> bool:
@@ -331,6 +331,14 @@ class Connection(ConnectionTask):
         # Answers a message that is no valid request, or one whose deadline has passed.
         with suppress(trio.BrokenResourceError):
             await http.send_response(refusal, self._state.dates.field(), close=True)
+
+    async def _end_http(self) -> None:
+        # The close that follows has a time limit of its own.
+        self._state.deadlines.disarm(self)
+        if self._http is not None and self._http.slow:
+            self._end_slow_reader()
+        elif self.scope.cancelled_caught:
+            await self._end_expired(self.expired or EndReason.CANCELLED)
 
     ################################################################
     # Expired: a deadline has passed, or the server ends
