@@ -1,8 +1,4 @@
-"""Every await can be the last: cancelled at its n-th step, for every n, nothing is lost.
-
-The steps of one task are counted by a Trio instrument, and its scope is cancelled at
-the n-th; then n + 1 is tried, until the task gets through.
-"""
+"""Cancelled at the n-th step, for every n: streams are closed, and no bytes are wrong."""
 
 from __future__ import annotations
 
@@ -72,7 +68,7 @@ async def test_server() -> None:
 
 
 async def test_accept_upgrade_with_everything() -> None:
-    """A 100, a body to be dropped and the 101, accepted inside the app."""
+    """A 100, a body to be dropped and the 101: each is sent whole or cut, in order."""
     answers = []
 
     async def app(request):
@@ -92,7 +88,7 @@ async def test_accept_upgrade_with_everything() -> None:
 
     await cancel_everywhere(run, *script)
 
-    # However far it came, what went out is the beginning of the whole.
+    # However far a run came, it has sent the beginning of the whole.
     whole = b"HTTP/1.1 100 Continue\r\n\r\n" + SWITCHED + b"HEAD"
     assert sent[-1] == whole
     assert all(whole.startswith(part) for part in sent)
@@ -100,7 +96,7 @@ async def test_accept_upgrade_with_everything() -> None:
 
 
 async def test_open_upgrade() -> None:
-    """Dialling, 1xx, the 101, talking and leaving the block."""
+    """Dialling, a 1xx, the 101, an exchange of bytes and the end of the block."""
 
     async def run(peer: ScriptedPeer) -> None:
         async with await open_upgrade("http://x/", "echo", stream=peer) as (
@@ -119,7 +115,7 @@ async def test_open_upgrade() -> None:
 
 @pytest.mark.parametrize("headers", [{}, {"Expect": "100-continue"}])
 async def test_open_upgrade_with_a_body(headers: dict[str, str]) -> None:
-    """A body that is sent while the 101 may come already, or waits for its 100."""
+    """A body that is sent while the 101 may already come, or waits for its 100."""
     body = b"x" * 100_000
     sent = []
 
@@ -143,7 +139,7 @@ async def test_open_upgrade_with_a_body(headers: dict[str, str]) -> None:
 
 
 async def test_open_tunnel() -> None:
-    """A proxy, a 2xx, and what it is the beginning of."""
+    """A CONNECT to a proxy, its 2xx, and the tunnel."""
 
     async def run(peer: ScriptedPeer) -> None:
         async with await open_tunnel("http://x", "a:1", stream=peer) as (_, stream, _):
@@ -157,7 +153,7 @@ async def test_open_tunnel() -> None:
 
 
 async def test_accept_connect() -> None:
-    """The 200 of a tunnel goes out whole or begun, and nothing else does."""
+    """The 200 of a tunnel is sent whole or cut, and nothing else is sent."""
     sent = []
 
     async def app(request) -> None:
@@ -205,7 +201,7 @@ async def test_requests() -> None:
 
 
 async def test_cancelled_server_leaks_no_task() -> None:
-    """When the serving task is gone, so is every task that it had."""
+    """A serving task that is cancelled leaves no task."""
     before = trio.lowlevel.current_statistics().tasks_living
     peer = ScriptedPeer(UP, then="silence")
     async with trio.open_nursery() as nursery:
@@ -220,14 +216,14 @@ async def app() -> Upgrade:
     return Upgrade("echo", echo)
 
 
-# Set for whoever dials, and its children.
+# True in the task that dials, and in its children.
 _dialling = ContextVar("_dialling", default=False)
 
 
 class Sockets(trio.abc.SocketFactory):
-    """Remembers the sockets that are made to dial with, by what the kernel calls them.
+    """Records the inodes of the sockets that are made for dialling.
 
-    One that is taken from Trio's object into one of ours is the same one.
+    A socket that is moved from Trio's object into one of ours keeps its inode.
     """
 
     def __init__(self) -> None:
@@ -240,17 +236,17 @@ class Sockets(trio.abc.SocketFactory):
         return sock
 
     def find_open(self) -> set[int]:
-        """Which of them are open."""
+        """Return the inodes of those that are open."""
         found = set()
         for name in os.listdir("/dev/fd"):
-            # That of the listing itself is gone.
+            # The descriptor of the listing itself is closed.
             with suppress(OSError):
                 found.add(os.fstat(int(name)).st_ino)
         return self.made & found
 
 
 async def join(near: trio.abc.Stream, port: int | None) -> None:
-    """Lead a stream to a port here, as a proxy does."""
+    """Relay a stream to a local port, as a proxy does."""
     assert port is not None
     async with await trio.open_tcp_stream("127.0.0.1", port) as far:
         await relay(near, far)
@@ -274,7 +270,7 @@ async def socks(stream: trio.SocketStream) -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="needs /dev/fd: not on Windows")
 @pytest.mark.parametrize("scheme", ["https", "socks5h"])
 async def test_dial_through_a_proxy_with_tls(nursery: trio.Nursery, scheme) -> None:
-    """TCP, what is said with the proxy, TLS, the switch: no socket is left open."""
+    """TCP, the proxy's protocol, TLS, the switch: no socket is left open."""
     trio.socket.set_custom_hostname_resolver(Resolver())
     client_context, server_context = make_tls_contexts()
     serve = partial(serve_ssl_over_tcp, host="127.0.0.1")

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 async def test_deadlines() -> None:
-    """A server all of whose deadlines run, at whatever step it is cut."""
+    """A server with running deadlines, cancelled at any step, makes one right record."""
 
     async def app(request):
         if request.path == "/u":
@@ -49,7 +49,6 @@ async def test_deadlines() -> None:
         try:
             await serve_stream(app, peer, limits=limits, observer=recorder)
         finally:
-            # One record, and a true one.
             (reason,) = recorder.reasons
             assert reason in (EndReason.CANCELLED, EndReason.RETURNED)
 
@@ -58,7 +57,7 @@ async def test_deadlines() -> None:
 
 @pytest.mark.parametrize("packet", [b"", b"GET", get("/sleep")])
 async def test_expired(packet: bytes, autojump_clock) -> None:
-    """While a deadline's last words are said, and the close is waited for."""
+    """While the response to a passed deadline is sent, and during the close."""
 
     async def app(request) -> None:
         await trio.sleep_forever()
@@ -106,7 +105,7 @@ async def test_drain() -> None:
 
 @pytest.mark.parametrize("grace", [0, 1, None])
 async def test_drain_of_a_server(grace: float | None, autojump_clock) -> None:
-    """Whoever waits for a drain, cancelled at any step, leaves a server that drains."""
+    """If the caller of drain() is cancelled at any step, the drain goes on."""
     for step in range(1, 100):
         listener = MemoryListener()
         instrument = CancelAtStep(step)

@@ -1,4 +1,4 @@
-"""Bounds and guards hold while something is awaited, and no secret is told."""
+"""Limits and guards hold during an await, and no secret is shown."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ from .wire import SWITCHED, UP, get, okay
 SLOW_UP = UP[:-2] + b"Content-Length: 1\r\n\r\n"
 
 
-class TestUpgradedBound:
+class TestUpgradedLimit:
     """``Limits.upgraded`` while offers are under way."""
 
     async def test_place_is_taken_before_the_body_is_awaited(self) -> None:
-        """Two offers that hold their bodies back cannot pass the check together."""
+        """Two offers that hold back their bodies cannot both pass the check."""
         first, second = (ScriptedPeer(SLOW_UP, then="silence") for _ in range(2))
         limits = Limits(upgraded=1, linger=0)
         async with trio.open_nursery() as nursery:
@@ -59,7 +59,7 @@ class TestUpgradedBound:
             nursery.cancel_scope.cancel()
 
     async def test_place_is_given_back(self) -> None:
-        """An accept that fails leaves room for another one."""
+        """An accept that fails does not count, so another one can follow."""
 
         async def app(request: Request) -> Upgrade:
             with trio.CancelScope() as scope:
@@ -73,7 +73,7 @@ class TestUpgradedBound:
         assert peer.sent == SWITCHED
 
     async def test_drain_that_begins_meanwhile(self) -> None:
-        """The body came, but too late for a switch."""
+        """If a drain begins before the body has come, there is no switch."""
 
         async def app(request: Request) -> Response:
             with pytest.raises(Unavailable, match="shutting down"):
@@ -94,8 +94,8 @@ class TestUpgradedBound:
 
         assert peer.sent.startswith(b"HTTP/1.1 503 ")
 
-    async def test_decision_is_still_bounded(self, autojump_clock) -> None:
-        """After an accept that was cancelled the app has to decide in time."""
+    async def test_response_deadline_runs_again(self, autojump_clock) -> None:
+        """After a cancelled accept the response deadline runs again."""
 
         async def app(request: Request) -> None:
             with trio.CancelScope() as scope:
@@ -111,10 +111,10 @@ class TestUpgradedBound:
 
 
 class TestOneAtATime:
-    """Nobody else uses the connection while it switches."""
+    """No other task uses the connection while it switches."""
 
     async def test_watching_and_reading_while_it_switches(self) -> None:
-        """What they would take may belong to the other protocol."""
+        """Both are refused: the bytes may belong to the other protocol."""
         outcomes: list[str] = []
 
         async def refuse(use) -> None:
@@ -142,7 +142,7 @@ class TestOneAtATime:
 
 
 class TestSecrets:
-    """What is refused is not quoted."""
+    """Refused bytes are not quoted."""
 
     @pytest.mark.parametrize(
         "wire",
@@ -152,7 +152,7 @@ class TestSecrets:
         ],
     )
     async def test_malformed_request(self, wire: bytes, caplog) -> None:
-        """Neither to the peer, who may be a proxy, nor to the log."""
+        """A refused line is not shown to the peer, which may be a proxy, nor logged."""
         caplog.set_level(logging.DEBUG)
         peer = await run_script(echo_app, wire)
 
@@ -162,7 +162,7 @@ class TestSecrets:
         assert "S3CRET" not in caplog.text
 
     async def test_malformed_response(self) -> None:
-        """Nor by the client's exception, its causes included."""
+        """The client's exception and its causes do not quote a refused line."""
         wire = b"HTTP/1.1 200 OK\r\nSet-Cookie : sid=S3CRET\r\n\r\n"
         with pytest.raises(BadResponse) as caught:
             await open_upgrade("http://x", "echo", stream=ScriptedPeer(wire))
@@ -181,7 +181,7 @@ class TestSecrets:
         assert caught.value.__cause__ is None
 
     def test_reprs(self) -> None:
-        """Answers show what they are, not what they carry."""
+        """The repr of an answer does not show its fields."""
         fields = {"Set-Cookie": "sid=S3CRET"}
 
         assert "S3CRET" not in repr(Upgrade("echo", echo, fields))
@@ -189,18 +189,18 @@ class TestSecrets:
 
 
 class TestChunks:
-    """Framing out of all proportion to what it frames."""
+    """The size of chunks, and of their framing."""
 
     @pytest.mark.ids("CVE-2023-39326")
     def test_extensions(self) -> None:
-        """Extensions are bounded in sum; large chunks may have some."""
+        """The sum of extensions is limited; large chunks may have some."""
         guard = ChunkGuard(1000, 10)
         guard.check(b"".join(b"64;a=b\r\n" + b"x" * 100 + b"\r\n" for _ in range(1000)))
         with pytest.raises(BadBody, match="far longer than the chunk data"):
             guard.check(b"1;%b\r\nx\r\n" % (b"y" * 100) * 12)
 
     async def test_views_of_wide_items(self) -> None:
-        """A chunk is as long as its bytes are."""
+        """The size of a chunk counts bytes, not the items of a memoryview."""
 
         async def body():
             yield memoryview(array.array("I", [1, 2]))
@@ -215,10 +215,10 @@ class TestChunks:
 
 
 class TestClient:
-    """Plain errors, and bounds."""
+    """Errors of the client, and its limits."""
 
-    async def test_closed_by_its_giver(self) -> None:
-        """A TLS stream that was closed meanwhile is told as such, in no group."""
+    async def test_closed_by_its_owner(self) -> None:
+        """A TLS stream closed by its owner is a ClosedResourceError, in no group."""
         near, far = wrap_tls(
             await tcp_pair(), make_tls_contexts(), https_compatible=True
         )
@@ -231,7 +231,7 @@ class TestClient:
                 await connection.request("GET", "/")
 
     async def test_refusal_that_stalls(self, autojump_clock) -> None:
-        """The status is told though its body never ends."""
+        """The status of a refusal is reported even if its body never ends."""
         peer = ScriptedPeer(
             okay(b"abcdef", status="403 Forbidden")[:-3], then="silence"
         )
@@ -250,7 +250,7 @@ def test_reset_content() -> None:
     assert Response(205).status == 205
 
 
-async def test_url_of_the_past() -> None:
+async def test_url_of_an_ended_server() -> None:
     """A server that has ended has no URL."""
     async with trio.open_nursery() as nursery:
         server = await nursery.start(partial(serve_tcp, echo_app, 0, host="127.0.0.1"))

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 import trio
 
+from ._body import Body
 from ._errors import BadBody
 from ._http.message_codec import MessageCodec
 from ._streams.socket_stream import DirectSocketStream
 
 if TYPE_CHECKING:
-    from ._http.headers import Headers
+    from collections.abc import Awaitable, Callable
 
 CodecT = TypeVar("CodecT", bound=MessageCodec)
 
@@ -68,9 +69,15 @@ class HTTPStream(Generic[CodecT]):
         """How many bytes of its body are still to come; None if unknown."""
         return self._codec.body_left
 
-    def get_trailers(self) -> Headers:
-        """Return the fields after the body; empty until its end was read."""
-        return self._codec.trailers
+    def make_body(self, receive: Callable[[], Awaitable[bytes]], limit: int) -> Body:
+        """Return the body of the message that is being read.
+
+        Args:
+            receive: Gives its pieces, as :meth:`receive_body` does.
+            limit: The most bytes that ``Body.read()`` takes, if it is not told otherwise.
+        """
+        codec = self._codec
+        return Body(receive, codec.body_left, limit, codec.get_trailers)
 
     async def receive(self) -> bool:
         """Receive bytes for the codec; return False at the peer's end of stream.

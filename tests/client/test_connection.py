@@ -109,7 +109,7 @@ class TestSwitch:
         await check_switch(SWITCHED + b"HEADdata", b"HEADdata")
 
     @pytest.mark.ids("C1")
-    async def test_head_is_what_shared_the_packet(self) -> None:
+    async def test_head_came_with_the_101(self) -> None:
         """``head`` has the bytes that came with the 101."""
         peer = ScriptedPeer(SWITCHED + b"HEAD", b"data")
         async with await open_upgrade(URL, "echo", stream=peer) as upgraded:
@@ -246,7 +246,7 @@ class TestIllegalSwitch:
         assert defect in error.defect
 
     @pytest.mark.ids("C3", "C4")
-    async def test_nobody_asked(self) -> None:
+    async def test_not_asked_for(self) -> None:
         """A 101 to an ordinary request raises and closes the connection (§7.8)."""
         for packets in split_points(SWITCHED + b"HEAD"):
             peer = ScriptedPeer(*packets)

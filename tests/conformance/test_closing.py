@@ -102,7 +102,7 @@ async def test_end_in_stages() -> None:
 
 
 @pytest.mark.ids("M14")
-async def test_refusal_survives_what_is_still_coming() -> None:
+async def test_refusal_survives_bytes_still_coming() -> None:
     """The client gets the whole response while it still sends (RFC 9112 §9.6)."""
     near, far = await tcp_pair()
     # A socket closed with unread input sends a reset, which would lose the response.

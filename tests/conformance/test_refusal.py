@@ -55,7 +55,7 @@ async def test_refused_offer_with_a_body(
 
 
 @pytest.mark.ids("U08")
-async def test_426_names_what_is_required(serving: Serving) -> None:
+async def test_426_names_the_protocol(serving: Serving) -> None:
     """A 426 names the protocol that was not offered (RFC 9110 §15.5.22)."""
 
     async def app(request: Request) -> Upgrade:

@@ -97,7 +97,7 @@ def test_every_case_is_proved(row_id: str) -> None:
 
 
 @pytest.mark.parametrize("row_id", BETTER_THAN_NODE)
-def test_what_node_fails_we_pass(row_id: str) -> None:
+def test_case_that_node_fails_has_a_test(row_id: str) -> None:
     """Where we must do better than Node, the row says what Node does, and has a test."""
     assert CASES[row_id].node
     assert any(mark.id == row_id for mark in MARKS)

@@ -11,12 +11,12 @@ from .codecs import make_client
 
 
 class TestSwitch:
-    """What the codec itself knows of a 101."""
+    """Which 101 is legal."""
 
     OFFER = ((b"Connection", b"Upgrade"), (b"Upgrade", b"echo"))
 
     def test_asked_for(self) -> None:
-        """Behind an offer a 101 is a head like any other."""
+        """After an offer a 101 is a head like any other."""
         codec = make_client(*self.OFFER)
         codec.receive_data(SWITCHED + b"tail")
 
@@ -24,15 +24,15 @@ class TestSwitch:
         assert codec.detach() == b"tail"
 
     def test_not_asked_for(self) -> None:
-        """Without one it is refused before h11 sees it."""
+        """Without an offer a 101 is refused before h11 gets it."""
         codec = make_client()
         codec.receive_data(SWITCHED)
         with pytest.raises(IllegalSwitch, match="asked for no switch"):
             codec.parse_response(codec.next_head() or b"")
 
     @pytest.mark.ids("U14")
-    def test_before_the_request_was_through(self) -> None:
-        """Nor is it taken when the request did not go out whole."""
+    def test_before_the_request_was_sent(self) -> None:
+        """A 101 is refused if the request was not sent whole (RFC 9110 §7.8)."""
         codec = make_client(*self.OFFER)
         codec.send_failed()
         codec.receive_data(SWITCHED)
@@ -40,7 +40,7 @@ class TestSwitch:
             codec.parse_response(codec.next_head() or b"")
 
     def test_1xx_that_looks_alike(self) -> None:
-        """A 1010 is no 101, and no status either."""
+        """A 1010 is neither a 101 nor a status at all."""
         codec = make_client()
         codec.receive_data(SWITCHED.replace(b"101", b"1010"))
         with pytest.raises(MalformedMessage):
@@ -59,8 +59,8 @@ class TestReuse:
             (okay(b"").replace(b"1.1", b"1.0"), False),
         ],
     )
-    def test_client(self, wire: bytes, reusable: bool) -> None:
-        """A client keeps what the server keeps."""
+    def test_response(self, wire: bytes, reusable: bool) -> None:
+        """A connection can be used again unless the response ends it (RFC 9112 §9.3)."""
         codec = make_client()
         codec.receive_data(wire)
         codec.parse_response(codec.next_head() or b"")

@@ -1,4 +1,4 @@
-"""The codecs: bytes to messages and back, without I/O."""
+"""MessageCodec: message heads and bodies, taken out of the bytes received."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CHUNKED = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
 def read_body(codec: ServerCodec, *packets: bytes) -> bytes:
-    """Read a body to its end; the packets are fed when more is wanted."""
+    """Read a body to its end; each packet is fed when more bytes are needed."""
     body = b""
     left = list(packets)
     while (chunk := codec.next_body()) != b"":
@@ -35,7 +35,7 @@ def read_body(codec: ServerCodec, *packets: bytes) -> bytes:
 
 
 padding = st.sampled_from(["", " ", "\t ", " \t"])
-# Mostly such as are taken, where they go together.
+# Mostly lines that are accepted, if they go together.
 field_lines = st.tuples(
     st.sampled_from(
         [
@@ -58,10 +58,10 @@ field_lines = st.tuples(
 
 
 class TestHeads:
-    """One whole head, and not a byte more."""
+    """One whole message head, and not a byte more."""
 
     def test_every_split(self) -> None:
-        """A head is whole when its last byte is here, however it came."""
+        """A head is whole with its last byte, however it is cut."""
         for packets in split_points(UP):
             codec = make_server()
             heads = []
@@ -72,8 +72,8 @@ class TestHeads:
             assert heads == [None] * (len(packets) - 1) + [UP]
             assert not codec.has_buffered
 
-    def test_one_after_the_other(self) -> None:
-        """The search for the next head begins at its beginning, however short it is."""
+    def test_next_head(self) -> None:
+        """The search for the next head begins at its first byte, however short it is."""
         long = get("/", "A: " + "x" * 100)
         for packets in split_points(UP):
             codec = make_client()
@@ -88,7 +88,7 @@ class TestHeads:
 
     @pytest.mark.ids("M03")
     def test_blank_lines(self) -> None:
-        """One is skipped before a request, wherever it is cut; not two, no half one."""
+        """One blank line is skipped before a request, not two or half (RFC 9112 §2.2)."""
         for packets in split_points(b"\r\n" + UP):
             codec = make_server()
             for packet in packets[:-1]:
@@ -104,8 +104,8 @@ class TestHeads:
                     codec.receive_data(packet)
                     codec.next_head()
 
-    def test_what_follows_is_kept(self) -> None:
-        """Bytes behind a head wait for the next message, or the next protocol."""
+    def test_following_bytes_are_kept(self) -> None:
+        """Bytes after a head are kept for the next message, or the next protocol."""
         codec = make_server()
         codec.receive_data(UP + b"tail")
         head = codec.next_head()
@@ -136,8 +136,8 @@ class TestHeads:
 
                 assert caught.value.status == 431
 
-    def test_fields_nobody_asked_for(self) -> None:
-        """What the library decides by itself takes no other field apart."""
+    def test_fields_not_parsed(self) -> None:
+        """The fields that the library needs are known without parsing the others."""
         codec = make_server()
         raw = get("/", "Connection: Upgrade", "Upgrade: echo", "Cookie: a=b")
         headers = codec.parse_request(raw).headers
@@ -151,7 +151,7 @@ class TestHeads:
     @settings(max_examples=500)
     @given(st.lists(field_lines, max_size=6))
     def test_fields_are_those_of_h11(self, lines: list[str]) -> None:
-        """What is taken apart here, and not by h11, is what h11 has checked."""
+        """The fields that are parsed here are those that h11 has checked."""
         text = "\r\n".join(["GET / HTTP/1.1", "Host: y", *lines, "", ""])
         head = text.encode("latin-1")
         try:
@@ -162,7 +162,7 @@ class TestHeads:
         parser.receive_data(head)
         event = parser.next_event()
         assert isinstance(event, h11.Request)
-        # But that it writes the transfer coding in lower case.
+        # Except that h11 writes the transfer coding in lower case.
         assert [(name, value.lower()) for name, value in headers.raw] == [
             (name, value.lower()) for name, value in event.headers.raw_items()
         ]
@@ -172,7 +172,7 @@ class TestHeads:
 
     @given(tail=st.binary(max_size=50), cut=st.integers(0, len(UP) + 50))
     def test_tail_is_exact(self, tail: bytes, cut: int) -> None:
-        """Whatever follows an offer, wherever it is cut, comes back byte for byte."""
+        """Bytes after an offer come back byte for byte, wherever the wire is cut."""
         wire = UP + tail
         codec = make_server()
         head = None
@@ -186,7 +186,7 @@ class TestHeads:
 
 
 class TestBodies:
-    """The body's own bytes, and what follows them."""
+    """The bytes of a body, and the bytes after it."""
 
     @pytest.mark.parametrize(
         ("head", "wire", "body"),
@@ -199,7 +199,7 @@ class TestBodies:
         ],
     )
     def test_request_body(self, head: bytes, wire: bytes, body: bytes) -> None:
-        """A body ends where its framing says, and the rest is there for the next."""
+        """A body ends where its framing says, and the rest is kept."""
         for packets in split_points(wire + b"GET"):
             codec = make_server()
             codec.receive_data(head)
@@ -212,7 +212,7 @@ class TestBodies:
             assert codec.detach() == b"GET"
 
     def test_body_left(self) -> None:
-        """What is left of a body of known length is counted."""
+        """The bytes left of a body of known length are counted."""
         codec = make_server()
         codec.receive_data(get("/", "Content-Length: 5"))
         codec.parse_request(codec.next_head() or b"")
@@ -233,7 +233,7 @@ class TestBodies:
         ],
     )
     def test_broken_body(self, head: bytes, wire: bytes) -> None:
-        """Framing that is broken, or without bound, is a BadBody."""
+        """Framing that is broken, or too long, is a BadBody."""
         codec = make_server()
         codec.receive_data(head)
         codec.parse_request(codec.next_head() or b"")
@@ -244,7 +244,7 @@ class TestBodies:
 
     @pytest.mark.parametrize("head", [get("/", "Content-Length: 5"), CHUNKED])
     def test_cut_body(self, head: bytes) -> None:
-        """So is one that ends before its framing says."""
+        """A body that ends before its framing says is a BadBody."""
         codec = make_server()
         codec.receive_data(head)
         codec.parse_request(codec.next_head() or b"")

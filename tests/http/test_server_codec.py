@@ -15,7 +15,7 @@ async def pieces():
 
 
 def make_codec(method: str = "GET", *, is_http10: bool = False) -> ServerCodec:
-    """A codec that has parsed a request."""
+    """Return a codec that has parsed a request."""
     codec = ServerCodec(Limits())
     target = "x:1" if method == "CONNECT" else "/"
     version = "1.0" if is_http10 else "1.1"
@@ -92,7 +92,7 @@ def write(codec: ServerCodec, response: Response, *, close: bool = False) -> byt
 def test_framing(
     codec: ServerCodec, response: Response, close: bool, fields: bytes
 ) -> None:
-    """One way to find the end, and the end of the connection where there is none."""
+    """A response has one kind of framing, or ends with the connection (RFC 9112 §6.3)."""
     reason = response.reason.encode()
     start = b"HTTP/1.1 %d %b\r\nDate: now\r\n" % (response.status, reason)
 
@@ -119,7 +119,7 @@ def test_content(method: str, status: int, follows: bool) -> None:
 
 
 def test_chunks() -> None:
-    """Each piece is a chunk, an empty one is none, and the last one ends it."""
+    """Each piece is a chunk, but an empty piece is not; the last chunk ends the body."""
     codec = make_codec()
     write(codec, Response(200, pieces()))
 
@@ -129,7 +129,7 @@ def test_chunks() -> None:
 
 
 def test_length_is_kept() -> None:
-    """What Content-Length promises is sent, no less and no more."""
+    """A body must not be shorter or longer than its Content-Length."""
     codec = make_codec()
     write(codec, Response(200, pieces(), {"Content-Length": "3"}))
 
@@ -141,8 +141,8 @@ def test_length_is_kept() -> None:
 
 
 @pytest.mark.parametrize("length", ["1", "3, 2", "x", "02a"])
-def test_length_that_is_not_the_bodys(length: str) -> None:
-    """A wrong Content-Length of the app's is found before anything is sent."""
+def test_wrong_length(length: str) -> None:
+    """A wrong Content-Length is found before the response is begun."""
     codec = make_codec()
     with pytest.raises(ValueError, match="Content-Length is not"):
         write(codec, Response(200, b"ab", {"Content-Length": length}))
@@ -150,15 +150,15 @@ def test_length_that_is_not_the_bodys(length: str) -> None:
     assert not codec.response_begun
 
 
-def test_date_of_the_apps() -> None:
-    """A Date that the app gives stays alone (RFC 9110 §6.6.1)."""
+def test_date_of_the_app() -> None:
+    """A Date that the app gives is the only one (RFC 9110 §6.6.1)."""
     head = write(make_codec(), Response(200, headers={"date": "then"}))
 
     assert head.lower().count(b"date:") == 1
 
 
 def test_interim() -> None:
-    """A 1xx is its line and its fields, and begins no answer (RFC 9110 §15.2)."""
+    """A 1xx has a status-line and fields, and is no final response (RFC 9110 §15.2)."""
     codec = make_codec()
     head = codec.write_interim(101, "Switching Protocols", [(b"Upgrade", b"echo")])
 

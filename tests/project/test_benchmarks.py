@@ -92,7 +92,7 @@ def test_client_makes_handshakes(protocol: str) -> None:
     assert sample.cpu
 
 
-def test_check_finds_what_does_not_echo() -> None:
+def test_check_finds_a_server_without_echo() -> None:
     """A server that sends a 101 and does not echo is reported."""
     code = (
         "import socket, sys; s = socket.create_server(('127.0.0.1', int(sys.argv[1])))\n"

@@ -43,13 +43,13 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 @pytest.fixture
 def sigint_works() -> Iterator[None]:
-    """What starts from here does not ignore SIGINT, as a shell's background jobs do."""
+    """A program that starts here does not ignore SIGINT, as background jobs do."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
 
 
-async def test_echo_pair_tells_the_whole_story() -> None:
+async def test_echo_pair_shows_each_stage() -> None:
     """One run shows the request, the switch, the echo, the end, and the early bytes."""
     with trio.fail_after(BOUND):
         result = await run(*example("echo_pair.py", 0))
@@ -72,8 +72,8 @@ async def test_echo_pair_tells_the_whole_story() -> None:
     ]
 
 
-async def test_echo_pair_prints_what_the_readme_shows() -> None:
-    """The README shows the lines of a real run, but for the port."""
+async def test_echo_pair_prints_the_lines_of_the_readme() -> None:
+    """The README shows the lines of a real run, except for the port."""
     readme = (ROOT / "README.md").read_text()
     shown = re.search(r"^```text\n(server: .*?)^```$", readme, re.MULTILINE | re.DOTALL)
     with trio.fail_after(BOUND):
@@ -89,7 +89,7 @@ async def test_echo_pair_prints_what_the_readme_shows() -> None:
     [b"", b"one\ntwo\n\nno end of line", os.urandom(1024 * 1024)],
     ids=["nothing", "lines", "1 MiB"],
 )
-async def test_echo_client_prints_what_it_is_given(content: bytes) -> None:
+async def test_echo_client_prints_its_input(content: bytes) -> None:
     """Standard input comes back from the server unchanged, and the client ends."""
     with trio.fail_after(BOUND):
         async with await start(*example("echo_server.py", 0)) as server:
@@ -102,7 +102,7 @@ async def test_echo_client_prints_what_it_is_given(content: bytes) -> None:
 
 
 async def test_echo_client_ends_with_the_server() -> None:
-    """The server's end is the client's, although it waits for more input."""
+    """The client ends with the server, although it waits for more input."""
     with trio.fail_after(BOUND):
         (listener,) = await trio.open_tcp_listeners(0, host=HOST)
         async with listener:
@@ -115,7 +115,7 @@ async def test_echo_client_ends_with_the_server() -> None:
                     await stream.receive_some()
                     await stream.send_all(SWITCHED)
                     await client.process.stdin.send_all(b"hello\n")
-                    # Once this has come, the client is at its input again.
+                    # When this has come, the client waits for its input again.
                     assert await stream.receive_some() == b"hello\n"
                     await stream.send_all(b"welcome\n")
                     assert await client.read_line() == "welcome"
@@ -129,10 +129,10 @@ async def test_echo_client_ends_with_the_server() -> None:
     assert errors == b"got upgraded! echo\n"
 
 
-async def test_echo_client_finds_nobody() -> None:
-    """Where nobody listens it fails with one line, which is no traceback."""
+async def test_echo_client_without_a_server() -> None:
+    """If no server listens it fails with one line and no traceback."""
     with socket.socket() as bound:
-        # Bound and not listening: nobody else can take the port meanwhile.
+        # Bound and not listening, so no other program can take the port.
         bound.bind((HOST, 0))
         port = bound.getsockname()[1]
         with trio.fail_after(BOUND):
@@ -145,7 +145,7 @@ async def test_echo_client_finds_nobody() -> None:
 
 
 async def test_echo_client_prints_a_refusal() -> None:
-    """A protocol that the server does not speak: its answer, and a failure."""
+    """For a protocol that the server does not speak it prints the answer and fails."""
     with trio.fail_after(BOUND):
         async with await start(*example("echo_server.py", 0)) as server:
             url = await read_url(server)
@@ -161,7 +161,7 @@ async def test_echo_client_prints_a_refusal() -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("first", ["client", "second signal", "grace"])
 async def test_echo_server_drains(number: signal.Signals, first: str) -> None:
-    """Ctrl-C and SIGTERM end it with status 0 and no traceback, whoever is first."""
+    """Ctrl-C and SIGTERM end it with status 0 and no traceback, at each kind of end."""
     with trio.fail_after(BOUND):
         command = example("echo_server.py", 0)
         async with await start(*command, stderr=subprocess.PIPE) as server:
@@ -174,7 +174,7 @@ async def test_echo_server_drains(number: signal.Signals, first: str) -> None:
                 async with await open_connection(url) as idle:
                     await (await idle.request("GET", "/")).read()
                     server.process.send_signal(number)
-                    # The idle one is closed, so the drain has begun.
+                    # The idle connection is closed, so the drain has begun.
                     with pytest.raises(PeerGone):
                         while True:
                             await (await idle.request("GET", "/")).read()
@@ -199,7 +199,7 @@ async def test_echo_server_drains(number: signal.Signals, first: str) -> None:
 @pytest.mark.parametrize(
     "path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name
 )
-def test_example_says_what_it_needs(path: Path) -> None:
+def test_example_has_metadata(path: Path) -> None:
     """PEP 723 metadata names this package and the Pythons that it supports."""
     (block,) = SCRIPT_BLOCK.findall(path.read_text())
     metadata = tomllib.loads(re.sub(r"^# ?", "", block, flags=re.MULTILINE))
@@ -213,7 +213,7 @@ def test_example_says_what_it_needs(path: Path) -> None:
 @pytest.mark.parametrize(
     "path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name
 )
-def test_example_says_how_to_use_it(path: Path) -> None:
+def test_example_shows_its_command_line(path: Path) -> None:
     """The docstring has the command line."""
     docstring = ast.get_docstring(ast.parse(path.read_text()))
 
@@ -222,10 +222,10 @@ def test_example_says_how_to_use_it(path: Path) -> None:
 
 
 async def test_start_tls(tmp_path: Path) -> None:
-    """The greetings are in clear text, what follows is in TLS, and it ends by itself."""
+    """The greetings are in clear text, the rest is in TLS, and it ends by itself."""
     authority = trustme.CA()
     certificate = authority.issue_cert("localhost")
-    # The authority behind it, so that whoever trusts the file trusts the chain.
+    # The authority follows it, so that a client that trusts the file trusts the chain.
     chain, key = tmp_path / "cert.pem", tmp_path / "key.pem"
     for blob in (*certificate.cert_chain_pems, authority.cert_pem):
         blob.write_to_path(str(chain), append=True)
@@ -243,12 +243,12 @@ async def test_start_tls(tmp_path: Path) -> None:
 
 
 class TestFollow:
-    """examples/follow.py: where it goes, and what it takes there."""
+    """examples/follow.py: which redirects it follows, and with which credentials."""
 
     async def follow(
         self, nursery: trio.Nursery, *answers: Response, userinfo: str = "u:p@"
     ) -> tuple[list[tuple[str, str | None]], bytes, int | None]:
-        """Ask a server with these answers; return what it was asked and what came."""
+        """Run it against these answers; return the requests, the output and status."""
         asked: list[tuple[str, str | None]] = []
         script = list(answers)
 
@@ -262,7 +262,7 @@ class TestFollow:
         return asked, result.stdout, result.returncode
 
     async def test_redirects(self, nursery: trio.Nursery) -> None:
-        """Relative ones are followed; nobody asked for credentials."""
+        """Relative redirects are followed; no challenge, no credentials."""
         asked, output, status = await self.follow(
             nursery,
             Response(301, headers={"Location": "next?x"}),
@@ -273,7 +273,7 @@ class TestFollow:
         assert (output, status) == (b"hello\n", 0)
 
     async def test_challenge(self, nursery: trio.Nursery) -> None:
-        """A 401 is answered once, and what was sent is kept within the origin."""
+        """A 401 is answered once; later requests to the origin have credentials, too."""
         challenge = Response(401, headers={"WWW-Authenticate": 'Basic realm="x"'})
         asked, _, status = await self.follow(
             nursery, challenge, Response(302, headers={"Location": "/b"})
@@ -287,7 +287,7 @@ class TestFollow:
         assert status == 1
 
     async def test_other_origin(self, nursery: trio.Nursery) -> None:
-        """Another origin gets none, asks it or not, nor those that a Location names."""
+        """Another origin gets no credentials, not even those that a Location names."""
         challenge = Response(401, headers={"WWW-Authenticate": 'Basic realm="x"'})
         seen: list[str | None] = []
 
@@ -316,14 +316,14 @@ class TestFollow:
         ],
     )
     async def test_refusal(self, nursery: trio.Nursery, response: Response) -> None:
-        """Everything else is a refusal."""
+        """Any other response is a refusal."""
         asked, _, status = await self.follow(nursery, response)
 
         assert len(asked) == 1
         assert status == 1
 
     async def test_circle(self, nursery: trio.Nursery) -> None:
-        """A circle ends."""
+        """A circle of redirects ends."""
         circle = [Response(302, headers={"Location": "/start"})] * 10
         asked, _, status = await self.follow(nursery, *circle, userinfo="")
 

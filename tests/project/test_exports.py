@@ -132,7 +132,7 @@ def test_checkers_see_the_same() -> None:
     assert {name for _, name in found} == set(NAMES)
 
 
-def test_only_what_is_used_is_imported() -> None:
+def test_server_and_client_are_imported_apart() -> None:
     """A server imports no module of the client, and a client none of the server."""
     script = "import sys; from trio_upgrade import {}; print(*sys.modules)"
 

@@ -1,4 +1,4 @@
-"""The layout that no import contract can say; the contracts are in pyproject.toml."""
+"""Rules of the layout beside the import contracts, which are in pyproject.toml."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MAX_LINES = 600
 
 @pytest.mark.parametrize("module", MODULES, ids=str)
 def test_no_module_is_too_large(module: Path) -> None:
-    """A module that outgrows its size is split along the way of its data."""
+    """A module that is too long is split, along the way of its data."""
     assert len((PACKAGE / module).read_text().splitlines()) <= MAX_LINES
 
 
@@ -31,8 +31,8 @@ def test_one_underscore_is_enough(module: Path) -> None:
     )
 
 
-def test_importing_costs_no_more_than_it_must() -> None:
-    """All of trio_upgrade brings in nothing that only tests or servers of ASGI need."""
+def test_no_needless_imports() -> None:
+    """trio_upgrade imports no module that only tests or ASGI servers need."""
     script = (
         "import sys\nfrom trio_upgrade import *\n"
         "print(*{'asyncio', 'pytest', 'trio.testing', 'http.client'} & {*sys.modules})"

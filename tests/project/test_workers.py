@@ -26,21 +26,21 @@ pytestmark = pytest.mark.skipif(
 
 @asynccontextmanager
 async def running() -> AsyncIterator[tuple[Program, str]]:
-    """The example with three workers, and its URL."""
+    """Run the example with three workers; give the program and its URL."""
     command = example("workers.py", 0, 3)
     async with await start(*command, stderr=subprocess.PIPE) as program:
         yield program, await read_url(program)
 
 
 async def ask(url: str) -> int:
-    """A worker's process id."""
+    """Return the process id of a worker."""
     async with await open_connection(url) as connection:
         response = await connection.request("GET", "/")
         return int(await response.read())
 
 
 async def find_workers(url: str) -> set[int]:
-    """The process ids of all workers, by asking until all have answered."""
+    """Return the process ids of all workers: ask until all have answered."""
     found: set[int] = set()
     for _ in range(1000):
         found.add(await ask(url))
@@ -50,7 +50,7 @@ async def find_workers(url: str) -> set[int]:
 
 
 async def wait_refused(url: str) -> None:
-    """Return when nobody accepts any more."""
+    """Return when no process accepts any more."""
     port = int(url.rpartition(":")[2])
     while True:
         try:
@@ -61,13 +61,13 @@ async def wait_refused(url: str) -> None:
 
 
 async def read_errors(program: Program) -> str:
-    """What is said to standard error until the last process has closed it."""
+    """Return standard error up to its end, when the last process has closed it."""
     assert program.process.stderr is not None
     return b"".join([bytes(chunk) async for chunk in program.process.stderr]).decode()
 
 
 async def test_connections_are_spread_and_drained() -> None:
-    """Each worker gets connections; SIGTERM lets a live one end, and all with 0."""
+    """Each worker gets connections; after SIGTERM a live one may end; the status is 0."""
     with trio.fail_after(BOUND):
         async with running() as (program, url):
             workers = await find_workers(url)
@@ -85,7 +85,7 @@ async def test_connections_are_spread_and_drained() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_second_signal_ends_the_grace(number: signal.Signals) -> None:
-    """A live connection is cut by the second one; the status stays 0."""
+    """The second signal cuts a live connection; the status stays 0."""
     with trio.fail_after(BOUND):
         async with running() as (program, url):
             async with await open_upgrade(url, "echo") as (_, stream, _):
@@ -100,7 +100,7 @@ async def test_second_signal_ends_the_grace(number: signal.Signals) -> None:
 
 
 async def test_crash_is_noticed() -> None:
-    """A worker that dies takes the others with it, drained, and the status says so."""
+    """If a worker dies, the others drain and end, and the status is 1."""
     with trio.fail_after(BOUND):
         async with running() as (program, url):
             victim = await ask(url)
@@ -113,12 +113,12 @@ async def test_crash_is_noticed() -> None:
 
 
 async def test_no_orphan() -> None:
-    """The workers end by themselves when the main process had no time to say so."""
+    """If the main process is killed, the workers end by themselves."""
     with trio.fail_after(BOUND):
         async with running() as (program, url):
             await find_workers(url)
             program.process.kill()
-            # The workers have it, too, so it ends with the last of them.
+            # The workers have standard error, too, so it ends with the last worker.
             errors = await read_errors(program)
             await wait_refused(url)
 
@@ -126,7 +126,7 @@ async def test_no_orphan() -> None:
 
 
 async def test_port_in_use() -> None:
-    """A port that is another program's is an error at once."""
+    """A port that another program uses is an error at once."""
     (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
     async with listener:
         port = listener.socket.getsockname()[1]

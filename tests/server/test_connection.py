@@ -32,7 +32,7 @@ from ..wire import SWITCHED, UP, get, okay
 
 
 class TestBugs:
-    """Exceptions of the app cost their own request, or their own connection."""
+    """An exception of the app ends only its own request or its own connection."""
 
     async def serve(self, app, *packets: bytes) -> ScriptedPeer:
         peer = ScriptedPeer(*packets)
@@ -60,7 +60,7 @@ class TestBugs:
         assert "GET /1" in record.message
 
     async def test_error_of_the_apps_own_client(self, caplog) -> None:
-        """A body that broke elsewhere is not the fault of whoever asks here."""
+        """A body that breaks in a client inside the app is an error of the app: 500."""
 
         async def app(request: Request) -> Response:
             upstream = ScriptedPeer(okay(b"hello")[:-3])
@@ -74,7 +74,7 @@ class TestBugs:
         assert "BadBody" in caplog.text
 
     async def test_iterable_of_a_dropped_answer_is_closed(self) -> None:
-        """An answer that cannot be sent has its generator closed all the same."""
+        """The iterable body of a response that cannot be sent is closed."""
         closed = []
 
         class Body:
@@ -95,7 +95,7 @@ class TestBugs:
         assert closed == [True]
 
     async def test_interrupt_under_cancellation(self) -> None:
-        """A KeyboardInterrupt is not replaced by the Cancelled that it meets."""
+        """A KeyboardInterrupt during a cancellation is not replaced by Cancelled."""
 
         async def app(_: Request) -> None:
             try:
@@ -113,7 +113,7 @@ class TestBugs:
         assert peer.closed
 
     async def test_strict_error_under_cancellation(self) -> None:
-        """Nor is a bug, in strict mode."""
+        """In strict mode an error of the app during a cancellation is raised."""
 
         async def app(_: Request) -> None:
             try:
@@ -129,7 +129,7 @@ class TestBugs:
                 nursery.cancel_scope.cancel()
 
     async def test_strict_error_beside_a_cancellation(self) -> None:
-        """Nor one in a group with the cancellation, which stays together."""
+        """In strict mode an error in a group with Cancelled is raised, too."""
 
         async def fail() -> None:
             try:
@@ -153,7 +153,7 @@ class TestBugs:
 
     @pytest.mark.parametrize("strict", [False, True])
     async def test_transport_that_fails_to_close(self, strict: bool, caplog) -> None:
-        """Whatever a transport raises is logged, or raised in strict mode."""
+        """An error of the transport is logged, or raised in strict mode."""
 
         class Stuck(trio.abc.Stream):
             async def receive_some(self, max_bytes: int | None = None) -> bytes:
@@ -177,7 +177,7 @@ class TestBugs:
             assert "stuck" in caplog.text
 
     async def test_transport_that_fails_with_an_interrupt(self, caplog) -> None:
-        """Of a group that comes from there, too, only the errors are kept back."""
+        """Of a group that the transport raises, errors are logged, the rest is raised."""
 
         class Interrupted(trio.abc.AsyncResource):
             async def receive_some(self, max_bytes: int | None = None) -> bytes:
@@ -201,7 +201,7 @@ class TestBugs:
         ],
     )
     async def test_no_answer(self, answer, request_head: bytes, caplog) -> None:
-        """What is no answer to the request is a bug: 500, and a record that says it."""
+        """A value that is no answer to the request is a 500, and the log says why."""
 
         async def app(_: Request):
             return answer
@@ -213,7 +213,7 @@ class TestBugs:
 
     @pytest.mark.ids("O02", "S24")
     async def test_connect_closes(self) -> None:
-        """After any answer to CONNECT the connection ends; tunnel bytes stay unread."""
+        """After a refused CONNECT the connection ends; later bytes are not read."""
 
         async def app(request: Request) -> Response:
             assert request.path == ""
@@ -227,7 +227,7 @@ class TestBugs:
         assert b"Connection: close\r\n" in peer.sent
 
     async def test_in_a_streamed_response(self, caplog) -> None:
-        """A response that breaks in the middle is cut, never ended as if whole."""
+        """A response whose body fails is cut, never ended as if it were complete."""
 
         async def body():
             yield b"one"
@@ -246,7 +246,7 @@ class TestBugs:
     async def test_streamed_response_of_a_wrong_length(
         self, chunks: list[bytes], caplog
     ) -> None:
-        """One shorter or longer than its Content-Length is cut as well."""
+        """A body shorter or longer than its Content-Length is cut, too."""
 
         async def body():
             for chunk in chunks:
@@ -261,7 +261,7 @@ class TestBugs:
         assert "ValueError" in caplog.text
 
     async def test_after_the_switch(self, caplog) -> None:
-        """A handler's exception is one log record, and no HTTP behind the 101."""
+        """A handler's exception is one log record, and no HTTP follows the 101."""
 
         async def handler(
             request: Request, stream: UpgradedStream, head: bytes
@@ -279,7 +279,7 @@ class TestBugs:
         assert record.exc_info[0] is LookupError
 
     async def test_broken_stream_is_no_bug(self, caplog) -> None:
-        """A handler that lets the peer's reset out, even in groups, is not at fault."""
+        """The peer's reset is no error of the handler, even if raised in a group."""
 
         async def handler(
             request: Request, stream: UpgradedStream, head: bytes
@@ -300,7 +300,7 @@ class TestBugs:
         assert not caplog.records
 
     async def test_bug_beside_a_broken_stream(self, caplog) -> None:
-        """A real error in the same group is still reported."""
+        """An error of the handler after the reset is still reported."""
 
         async def fail() -> None:
             raise LookupError("oops")
@@ -325,11 +325,11 @@ class TestBugs:
         assert "oops" in caplog.text
 
     async def test_reset_before_the_answer_is_no_bug(self, caplog) -> None:
-        """A client that leaves while the app works costs nothing and logs nothing."""
+        """A client that resets while the app works is not logged."""
 
         async def app(request: Request) -> Response:
             peer.finish("reset")
-            return Response(200, b"for nobody")
+            return Response(200, b"never sent")
 
         peer = ScriptedPeer(get("/"), then="silence")
         await serve_stream(app, peer)
@@ -339,7 +339,7 @@ class TestBugs:
         assert not caplog.records
 
     async def test_cancelled_with_an_error(self, caplog) -> None:
-        """Out of a group the error is logged, and Cancelled goes on its way."""
+        """Of a group with Cancelled the error is logged, and Cancelled is raised."""
 
         async def fail_when_cancelled() -> None:
             try:
@@ -361,8 +361,8 @@ class TestBugs:
         assert peer.closed
         assert "while cancelled" in caplog.text
 
-    async def test_strict_lets_bugs_out(self) -> None:
-        """With strict=True the exception comes out, and the connection is closed."""
+    async def test_strict_raises_errors(self) -> None:
+        """With strict=True the exception is raised, and the connection is closed."""
 
         async def app(_: Request) -> None:
             raise LookupError("oops")
@@ -373,8 +373,8 @@ class TestBugs:
 
         assert peer.closed
 
-    async def test_base_exceptions_are_not_kept(self) -> None:
-        """KeyboardInterrupt and its like are never swallowed."""
+    async def test_base_exceptions_are_not_caught(self) -> None:
+        """SystemExit and KeyboardInterrupt are never caught."""
 
         async def app(_: Request) -> None:
             raise SystemExit(3)
@@ -387,11 +387,11 @@ class TestBugs:
 
 
 class TestMemory:
-    """What is over is freed at once, not when the collector comes."""
+    """A finished exchange is freed at once, without the garbage collector."""
 
     @pytest.mark.parametrize("path", ["/", "/read", "/large", "/bug", "/late", "/u"])
     async def test_request(self, path: str, monkeypatch) -> None:
-        """A request goes with its answer, and so does what it was answered for."""
+        """The exchange is freed when it ends, however it ends."""
         kept: list[weakref.ref[object]] = []
 
         class Bug(Exception):
@@ -428,7 +428,7 @@ class TestMemory:
 
 
 class TestMalformed:
-    """What cannot be read is answered while HTTP is spoken, then closed."""
+    """A malformed request is answered, then the connection is closed."""
 
     @pytest.mark.parametrize(
         ("wire", "status"),
@@ -447,7 +447,7 @@ class TestMalformed:
         ],
     )
     async def test_refused(self, wire: bytes, status: bytes) -> None:
-        """One answer that says why, then the end; the app is not asked."""
+        """There is one response, which says why, then the end; the app is not called."""
 
         async def app(_: Request) -> None:
             raise AssertionError("called")
@@ -459,7 +459,7 @@ class TestMalformed:
         assert peer.got_eof
 
     async def test_head_with_a_malformed_target(self) -> None:
-        """A refused HEAD gets the fields of the refusal, and nothing worse happens."""
+        """The refusal of a HEAD has fields and no content (RFC 9110 §9.3.2)."""
         peer = await run_script(echo_app, b"HEAD foo HTTP/1.1\r\nHost: x\r\n\r\n")
 
         assert peer.sent.startswith(b"HTTP/1.1 400 Bad Request\r\n")
@@ -467,7 +467,7 @@ class TestMalformed:
         assert peer.got_eof
 
     async def test_too_many_fields(self) -> None:
-        """The number of fields has a bound of its own."""
+        """The number of fields has a limit of its own."""
         wire = get("/", *["A: b"] * 10)
 
         peer = await run_script(echo_app, wire, limits=Limits(header_fields=10))
@@ -475,8 +475,8 @@ class TestMalformed:
         assert peer.sent.startswith(b"HTTP/1.1 431 ")
 
     @pytest.mark.ids("M03", "S42")
-    async def test_one_blank_line_is_forgiven(self) -> None:
-        """A blank line before a request is skipped, a second one is not."""
+    async def test_one_blank_line_is_skipped(self) -> None:
+        """One blank line before a request is skipped, a second is not (RFC 9112 §2.2)."""
         await check_every_split(echo_app, b"\r\n" + get("/1"), okay(b"/1"))
 
         peer = await run_script(echo_app, b"\r\n\r\n" + get("/1"))
@@ -485,13 +485,13 @@ class TestMalformed:
 
     @pytest.mark.parametrize("then", ["end", "reset"])
     async def test_left_in_the_middle_of_a_head(self, then: str) -> None:
-        """A client that leaves within a head gets nothing, and nothing is logged."""
+        """A client that leaves in the middle of a request head gets no response."""
         peer = await run_script(echo_app, b"GET / HT", then=then)
 
         assert not peer.sent
 
     async def test_left_before_the_refusal(self) -> None:
-        """So does one that leaves before it can be told."""
+        """A client that resets before its refusal gets no response."""
         peer = await run_script(echo_app, b"GET / HTTP/1.1\n\n", then="reset")
 
         assert not peer.sent
@@ -543,7 +543,7 @@ class TestEnds:
         assert peer.closed
 
     async def test_linger_is_bounded(self, autojump_clock) -> None:
-        """A peer that never ends its direction is waited for Limits.linger seconds."""
+        """If the peer never ends its direction, the wait lasts Limits.linger seconds."""
         started = trio.current_time()
 
         async def handler(
@@ -559,7 +559,7 @@ class TestEnds:
         assert trio.current_time() - started == 7
 
     async def test_detached_stream_is_left_alone(self) -> None:
-        """What a handler took with detach() lives on after it."""
+        """A transport that a handler has detached stays open after it."""
         taken = []
 
         async def handler(
@@ -581,7 +581,7 @@ class TestEnds:
         assert await transport.receive_some() == b"more"
 
     async def test_detached_stream_is_left_alone_after_an_error(self, caplog) -> None:
-        """Also when the handler fails afterwards."""
+        """A detached transport stays open, too, if the handler raises afterwards."""
 
         async def handler(
             request: Request, stream: UpgradedStream, head: bytes

@@ -1,4 +1,4 @@
-"""The Date of responses: its form, and that it is made once a second."""
+"""The Date of responses: its form, made once a second."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ..wire import DATE, UP, get
 
 
 class Clock:
-    """Says what it is told to."""
+    """A clock that the test sets."""
 
     def __init__(self, now: float) -> None:
         self.now = now
@@ -54,7 +54,7 @@ class TestDateClock:
         assert DateClock().field() == (b"Date", value)
 
     def test_every_second_of_a_day(self, clock: Clock) -> None:
-        """What is said can be read back, whatever the time."""
+        """The value can be parsed again, at any time of the day."""
         dates = DateClock()
         for second in range(0, 86400, 61):
             clock.now = 1_700_000_000.5 + second
@@ -64,7 +64,7 @@ class TestDateClock:
             assert email.utils.parsedate_to_datetime(text) == moment
 
     def test_once_a_second(self, clock: Clock) -> None:
-        """Within a second it is the same object; then, and when set back, another."""
+        """The same object within a second; a new one later, or after a step back."""
         dates = DateClock()
         first = dates.field()
         clock.now += 0.99
@@ -78,10 +78,10 @@ class TestDateClock:
 
 
 class TestResponses:
-    """Where it stands."""
+    """Which messages have a Date."""
 
     async def test_shared(self, clock: Clock) -> None:
-        """The connections of a server share one, and each response says its own time."""
+        """The connections of a server share one clock; each response has its own time."""
         clocks: list[DateClock] = []
 
         async def app(request: Request) -> Response:
@@ -104,7 +104,7 @@ class TestResponses:
 
     @pytest.mark.parametrize("status", [200, 204, 304, 404])
     async def test_first(self, status: int) -> None:
-        """Every final response has one, as its first field (RFC 9110 §6.6.1)."""
+        """Every final response has a Date, as its first field (RFC 9110 §6.6.1)."""
 
         async def app(_: Request) -> Response:
             return Response(status, b"", {"X-A": "1"})
@@ -118,7 +118,7 @@ class TestResponses:
 
     @pytest.mark.parametrize("name", ["Date", "date", "DATE"])
     async def test_apps_own(self, name: str) -> None:
-        """An app's own, a cache's say, is left alone and where it is."""
+        """A Date that the app gives, for example a cache, is kept in its place."""
 
         async def app(_: Request) -> Response:
             return Response(200, b"", {"X-A": "1", name: "long ago", "X-Date": "2"})
@@ -139,7 +139,7 @@ class TestResponses:
         ],
     )
     async def test_refusals(self, wire: bytes) -> None:
-        """What the library itself refuses has one as well."""
+        """The library's own refusals have a Date, too."""
 
         async def app(request: Request) -> Upgrade:
             if request.path == "/raise":
@@ -152,7 +152,7 @@ class TestResponses:
         assert peer.sent.count(b"Date:") == 1
 
     async def test_informational(self) -> None:
-        """A 100 and a 101 have none: the one is no answer, the other the last of HTTP."""
+        """A 100 and a 101 have no Date: neither is a final response."""
 
         async def app(request: Request) -> Upgrade:
             return Upgrade("echo", echo)
@@ -164,7 +164,7 @@ class TestResponses:
         assert b"date" not in peer.sent.lower()
 
     async def test_tunnel(self) -> None:
-        """The 200 that opens a tunnel is a final response, and has one."""
+        """The 200 that opens a tunnel is a final response, and has a Date."""
 
         async def app(request: Request) -> Tunnel:
             return Tunnel(echo, {"X-A": "1"})

@@ -20,7 +20,7 @@ LIMITS = Limits(header_timeout=10, keep_alive_timeout=5, response_timeout=20)
 
 
 class Expiring(ConnectionTask):
-    """Keeps when and why it has expired."""
+    """Records when and why it has expired."""
 
     def __init__(self) -> None:
         super().__init__(trio.CancelScope())
@@ -32,7 +32,7 @@ class Expiring(ConnectionTask):
 
 @pytest.fixture
 async def deadlines(nursery, autojump_clock) -> AsyncIterator[Deadlines]:
-    """The deadlines of a server, looked after."""
+    """The deadlines of a server, with a running reaper."""
     deadlines = Deadlines(LIMITS, lambda: None)
     nursery.start_soon(deadlines.run)
     await trio.testing.wait_all_tasks_blocked()
@@ -50,42 +50,42 @@ def queues(deadlines) -> list[tuple[DeadlineQueue, float, EndReason]]:
 @pytest.mark.ids("R18", "R20", "R22")
 @pytest.mark.parametrize("kind", range(3))
 async def test_exact(autojump_clock, deadlines, kind: int) -> None:
-    """Each kind ends when its limit says, once, with its reason."""
+    """Each kind expires exactly at its limit, once, with its reason."""
     queue, seconds, reason = queues(deadlines)[kind]
     await trio.sleep(0.125)
-    what = Expiring()
-    queue.arm(what)
+    connection = Expiring()
+    queue.arm(connection)
 
     await trio.sleep(100)
 
-    assert what.history == [(0.125 + seconds, reason)]
+    assert connection.history == [(0.125 + seconds, reason)]
 
 
 async def test_order(autojump_clock, deadlines) -> None:
-    """Those of one kind end in the order in which they were armed."""
-    whats = [Expiring() for _ in range(3)]
-    for what in whats:
-        deadlines.header.arm(what)
+    """Deadlines of one kind expire in the order in which they were armed."""
+    connections = [Expiring() for _ in range(3)]
+    for connection in connections:
+        deadlines.header.arm(connection)
         await trio.sleep(1)
 
     await trio.sleep(100)
 
-    assert [what.history[0][0] for what in whats] == [10, 11, 12]
+    assert [connection.history[0][0] for connection in connections] == [10, 11, 12]
 
 
 async def test_at_the_same_time(autojump_clock, deadlines) -> None:
-    """Those that end together are all ended."""
-    whats = [Expiring() for _ in range(3)]
-    for what in whats:
-        deadlines.header.arm(what)
+    """Deadlines that are due at the same time all expire."""
+    connections = [Expiring() for _ in range(3)]
+    for connection in connections:
+        deadlines.header.arm(connection)
 
     await trio.sleep(10.5)
 
-    assert [len(what.history) for what in whats] == [1, 1, 1]
+    assert [len(connection.history) for connection in connections] == [1, 1, 1]
 
 
-async def test_an_earlier_one_of_another_kind(autojump_clock, deadlines) -> None:
-    """One that is armed later and ends earlier is not late."""
+async def test_earlier_deadline_of_another_kind(autojump_clock, deadlines) -> None:
+    """A deadline that is armed later and due earlier is not late."""
     slow, quick = Expiring(), Expiring()
     deadlines.response.arm(slow)
     await trio.sleep(1)
@@ -98,7 +98,7 @@ async def test_an_earlier_one_of_another_kind(autojump_clock, deadlines) -> None
 
 
 async def test_rearm(autojump_clock, deadlines) -> None:
-    """Armed anew it begins anew, and holds up nobody that was behind it."""
+    """A deadline that is armed again starts again, and delays no later one."""
     first, second = Expiring(), Expiring()
     deadlines.header.arm(first)
     deadlines.header.arm(second)
@@ -112,36 +112,36 @@ async def test_rearm(autojump_clock, deadlines) -> None:
 
 
 async def test_disarm(autojump_clock, deadlines) -> None:
-    """What is disarmed does not end, also if it never was armed."""
-    what = Expiring()
-    deadlines.header.arm(what)
-    deadlines.header.disarm(what)
-    deadlines.header.disarm(what)
+    """A disarmed deadline does not expire, even if it was disarmed twice."""
+    connection = Expiring()
+    deadlines.header.arm(connection)
+    deadlines.header.disarm(connection)
+    deadlines.header.disarm(connection)
     for queue, _, _ in queues(deadlines):
-        queue.arm(what)
-    deadlines.disarm(what)
+        queue.arm(connection)
+    deadlines.disarm(connection)
 
     await trio.sleep(100)
 
-    assert what.history == []
+    assert connection.history == []
 
 
 async def test_disarmed_at_the_last_moment(autojump_clock, deadlines) -> None:
-    """At its very end it can still be disarmed, if nobody has looked yet."""
-    what = Expiring()
-    deadlines.header.arm(what)
+    """A deadline can be disarmed shortly before it is due."""
+    connection = Expiring()
+    deadlines.header.arm(connection)
     await trio.sleep(9.5)
-    deadlines.header.disarm(what)
-    deadlines.header.arm(what)
+    deadlines.header.disarm(connection)
+    deadlines.header.arm(connection)
 
     await trio.sleep(9.5)
 
-    assert what.history == []
+    assert connection.history == []
 
 
 @pytest.mark.parametrize("seconds", [None, math.inf])
 async def test_none(seconds: float | None, nursery, autojump_clock) -> None:
-    """None and infinity never end."""
+    """None and infinity disable a deadline."""
     limits = Limits(
         header_timeout=seconds,
         keep_alive_timeout=seconds,
@@ -150,33 +150,33 @@ async def test_none(seconds: float | None, nursery, autojump_clock) -> None:
     )
     deadlines = Deadlines(limits, lambda: None)
     nursery.start_soon(deadlines.run)
-    what = Expiring()
+    connection = Expiring()
     for queue, _, _ in queues(deadlines):
-        queue.arm(what)
+        queue.arm(connection)
 
     await trio.sleep(10_000)
 
-    assert what.history == []
+    assert connection.history == []
     assert deadlines.wakes_at == math.inf
 
 
 async def test_zero(nursery, autojump_clock) -> None:
-    """Zero ends at once."""
+    """A deadline of zero seconds expires at once."""
     deadlines = Deadlines(Limits(header_timeout=0), lambda: None)
     nursery.start_soon(deadlines.run)
-    what = Expiring()
-    deadlines.header.arm(what)
+    connection = Expiring()
+    deadlines.header.arm(connection)
 
     await trio.testing.wait_all_tasks_blocked()
 
-    assert what.history == [(0, EndReason.SLOW_HEADER)]
+    assert connection.history == [(0, EndReason.SLOW_HEADER)]
 
 
 class TestCost:
-    """The reaper is asked to look only when something ends before it would."""
+    """The reaper is woken only for a deadline before its next check."""
 
-    async def test_looks_once_for_many(self, autojump_clock, deadlines) -> None:
-        """Thousands of exchanges within a timeout wake it a handful of times."""
+    async def test_wakes_seldom(self, autojump_clock, deadlines) -> None:
+        """A thousand exchanges within the limits wake it fewer than ten times."""
 
         class Steps(trio.abc.Instrument):
             count = 0
@@ -186,18 +186,18 @@ class TestCost:
                     self.count += 1
 
         steps = Steps()
-        what = Expiring()
+        connection = Expiring()
         trio.lowlevel.add_instrument(steps)
         for _ in range(1000):
-            deadlines.keep_alive.arm(what)
+            deadlines.keep_alive.arm(connection)
             await trio.sleep(0.001)
-            deadlines.keep_alive.disarm(what)
-            deadlines.response.arm(what)
+            deadlines.keep_alive.disarm(connection)
+            deadlines.response.arm(connection)
             await trio.lowlevel.checkpoint()
-            deadlines.response.disarm(what)
+            deadlines.response.disarm(connection)
         trio.lowlevel.remove_instrument(steps)
 
-        assert what.history == []
+        assert connection.history == []
         assert steps.count < 10
 
 
@@ -215,7 +215,7 @@ class TestGrace:
         return deadlines
 
     async def test_ends_once(self, autojump_clock, deadlines, ends) -> None:
-        """It ends exactly, and once."""
+        """The grace ends exactly on time, and once."""
         deadlines.begin_grace(7)
         deadlines.header.arm(Expiring())
 
@@ -227,7 +227,7 @@ class TestGrace:
     async def test_the_shorter_wins(
         self, autojump_clock, order, deadlines, ends
     ) -> None:
-        """It can be cut and not be lengthened."""
+        """The grace can be shortened, not lengthened."""
         for deadline in order:
             deadlines.begin_grace(deadline)
             await trio.testing.wait_all_tasks_blocked()
@@ -236,8 +236,10 @@ class TestGrace:
 
         assert ends == [3]
 
-    async def test_cut_after_its_end(self, autojump_clock, deadlines, ends) -> None:
-        """What has ended does not end again."""
+    async def test_shortened_after_its_end(
+        self, autojump_clock, deadlines, ends
+    ) -> None:
+        """A grace that has ended does not end again."""
         deadlines.begin_grace(3)
         await trio.sleep(5)
         deadlines.begin_grace(2)
@@ -248,7 +250,7 @@ class TestGrace:
     async def test_does_not_hide_the_others(
         self, autojump_clock, deadlines, ends
     ) -> None:
-        """Whatever ends before it, or after it, is exact all the same."""
+        """Deadlines before and after the end of the grace stay exact."""
         early, late = Expiring(), Expiring()
         deadlines.begin_grace(7)
         deadlines.keep_alive.arm(early)
@@ -262,13 +264,13 @@ class TestGrace:
 
 
 async def test_armed_before_it_runs(nursery, autojump_clock) -> None:
-    """What was armed before the reaper's first look is not forgotten."""
+    """A deadline that was armed before the reaper runs still expires."""
     deadlines = Deadlines(LIMITS, lambda: None)
-    what = Expiring()
-    deadlines.header.arm(what)
+    connection = Expiring()
+    deadlines.header.arm(connection)
     await trio.sleep(3)
     nursery.start_soon(deadlines.run)
 
     await trio.sleep(100)
 
-    assert what.history == [(10, EndReason.SLOW_HEADER)]
+    assert connection.history == [(10, EndReason.SLOW_HEADER)]

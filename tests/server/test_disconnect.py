@@ -1,4 +1,4 @@
-"""request.wait_disconnect(): the client's end, and nothing lost on the way to it."""
+"""request.wait_disconnect(): it returns at the client's end, and loses no byte."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ LIMITS = Limits(linger=0)
 
 
 async def watch(request: Request, seconds: float = 1) -> bool:
-    """Whether the client leaves within so many seconds."""
+    """Tell whether the client leaves within so many seconds."""
     with trio.move_on_after(seconds) as scope:
         await request.wait_disconnect()
     return not scope.cancelled_caught
@@ -53,8 +53,8 @@ async def test_client_leaves(then) -> None:
     async def app(request: Request) -> Response:
         await request.wait_disconnect()
         gone.append(True)
-        await request.wait_disconnect()  # Known already.
-        return Response(200, b"for whoever only ended its side")
+        await request.wait_disconnect()  # The end is known already.
+        return Response(200, b"for a client that only ended its side")
 
     peer = ScriptedPeer(get("/"), then="silence")
     async with trio.open_nursery() as nursery:
@@ -68,7 +68,7 @@ async def test_client_leaves(then) -> None:
         peer.finish(then)
 
     assert gone == [True]
-    assert (b"for whoever" in peer.sent) == (then == "end")
+    assert (b"for a client" in peer.sent) == (then == "end")
     assert recorder.reasons == [
         EndReason.PEER if then == "end" else EndReason.LOST,
     ]
@@ -88,8 +88,8 @@ async def test_client_stays(autojump_clock) -> None:
 
 @pytest.mark.ids("S33")
 @pytest.mark.parametrize("wire", [UP, CONNECT])
-async def test_end_may_be_half_a_close(wire: bytes, autojump_clock) -> None:
-    """Behind an offer the end is the stream's: the handler gets it after the head."""
+async def test_end_may_be_a_half_close(wire: bytes, autojump_clock) -> None:
+    """An end after an offer may be a half-close: the stream gets it, after the head."""
     got: list[object] = []
 
     async def app(request: Request) -> None:
@@ -110,8 +110,8 @@ async def test_end_may_be_half_a_close(wire: bytes, autojump_clock) -> None:
 
 
 @pytest.mark.parametrize("wire", [UP, CONNECT])
-async def test_reset_behind_an_offer(wire: bytes, autojump_clock) -> None:
-    """A reset is no half of anything: it returns, and nothing can be accepted."""
+async def test_reset_after_an_offer(wire: bytes, autojump_clock) -> None:
+    """A reset is no half-close: it returns, and no switch can be accepted."""
 
     async def app(request: Request) -> None:
         assert await watch(request)
@@ -126,11 +126,11 @@ async def test_reset_behind_an_offer(wire: bytes, autojump_clock) -> None:
 
 
 async def test_pipelined_requests_are_kept(autojump_clock) -> None:
-    """What comes meanwhile is served afterwards, however it is cut."""
+    """Requests received meanwhile are served afterwards, however they are cut."""
 
     async def app(request: Request):
         if request.path == "/1":
-            # An end before the end of the app: all that was sent has been read.
+            # The client ends while the app waits, so all its bytes have been read.
             await request.wait_disconnect()
         return await echo_app(request)
 
@@ -142,7 +142,7 @@ async def test_pipelined_requests_are_kept(autojump_clock) -> None:
 
 
 async def test_body_is_kept(autojump_clock) -> None:
-    """So is a body that has not been read, or only in part."""
+    """A body received meanwhile can be read afterwards, however it is cut."""
 
     async def app(request: Request) -> Response:
         assert not await watch(request)
@@ -162,7 +162,7 @@ async def test_body_is_kept(autojump_clock) -> None:
 
 
 async def test_read_ahead_is_bounded(autojump_clock) -> None:
-    """A client that sends more than that is not watched further, nor its bytes read."""
+    """After read_ahead bytes no more are read, and the client is no longer watched."""
     packet = b"x" * 1000
 
     async def app(request: Request) -> Response:
@@ -181,7 +181,7 @@ async def test_read_ahead_is_bounded(autojump_clock) -> None:
 
 
 async def test_one_task_at_a_time(autojump_clock) -> None:
-    """A second task is refused, and so is a switch, which would be robbed of bytes."""
+    """A second task is refused, and so is a switch, which could lose bytes."""
 
     async def app(request: Request) -> None:
         async with trio.open_nursery() as nursery:
@@ -220,7 +220,7 @@ async def test_answered_already() -> None:
 
 
 async def test_beside_the_work(autojump_clock) -> None:
-    """The usual way to use it: whoever is first ends the other."""
+    """As it is usually used: the work or the disconnect cancels the other."""
     results = []
 
     async def app(request: Request) -> Response | None:
@@ -272,7 +272,7 @@ async def test_over_tls(ending: str) -> None:
         await trio.testing.wait_all_tasks_blocked()
         assert not gone.is_set()
         if ending == "close_notify":
-            # Our answer comes behind it, which is no matter here.
+            # Our answer comes after it, which does not matter here.
             with suppress(trio.BrokenResourceError):
                 await near.unwrap()
         elif ending == "cut":

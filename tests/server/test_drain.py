@@ -1,4 +1,4 @@
-"""The planned end: idle connections go, the rest is told, waited for and cut."""
+"""A drain: idle connections are closed, others told, waited for, and cut at the end."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from ..wire import SWITCHED, UP, closing, get, okay
 
 
 class TestDrain:
-    """What becomes of each kind of connection."""
+    """What happens to each kind of connection."""
 
     @pytest.mark.ids("R25")
-    async def test_nobody_there(self, make_scene, autojump_clock) -> None:
-        """Without connections it is over at once, and the server returns."""
+    async def test_no_connections(self, make_scene, autojump_clock) -> None:
+        """Without connections the drain is over at once, and the server returns."""
         scene = await make_scene().open()
         assert not scene.server.is_draining
 
@@ -43,7 +43,7 @@ class TestDrain:
     @pytest.mark.ids("R25")
     @pytest.mark.parametrize("script", [[], [get("/1")]])
     async def test_idle(self, script, make_scene, autojump_clock) -> None:
-        """Idle connections are closed at once and in silence."""
+        """Idle connections are closed at once, without a response."""
         scene = await make_scene().open()
         peer = await scene.join(*script)
 
@@ -55,7 +55,7 @@ class TestDrain:
         assert scene.recorder.reasons == [EndReason.DRAINED]
 
     async def test_under_way(self, make_scene, autojump_clock) -> None:
-        """An answer under way says that it is the last; what follows is not read."""
+        """A response under way says ``close``; the next request is not read."""
         scene = await make_scene().open()
         peer = await scene.join(get("/wait") + get("/2"))
 
@@ -66,7 +66,7 @@ class TestDrain:
         assert scene.recorder.reasons == [EndReason.ANSWERED]
 
     async def test_answer_that_had_begun(self, make_scene, autojump_clock) -> None:
-        """One whose head was out already is the last all the same."""
+        """A response whose header section was already sent is also the last."""
 
         async def body():
             yield b"one"
@@ -90,7 +90,7 @@ class TestDrain:
         assert scene.recorder.reasons == [EndReason.DRAINED]
 
     async def test_head_that_has_begun(self, make_scene, autojump_clock) -> None:
-        """A request that has begun to come is answered."""
+        """A request of which a part was received is answered."""
         scene = await make_scene().open()
         peer = await scene.join(get("/1")[:9])
         scene.server.start_drain(100)
@@ -103,7 +103,7 @@ class TestDrain:
 
     @pytest.mark.parametrize("wire", [UP, b"CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n"])
     async def test_offers(self, wire: bytes, make_scene, autojump_clock) -> None:
-        """Offers that come now get a 503, which says why, and the last word."""
+        """Offers during a drain get a 503, which says why and closes."""
         scene = await make_scene().open()
 
         async def accepting(request: Request) -> None:
@@ -126,10 +126,8 @@ class TestDrain:
         assert b"this server is shutting down" in peer.sent
         assert scene.server.statistics().total_upgraded == 0
 
-    async def test_offer_whose_body_takes_its_time(
-        self, make_scene, autojump_clock
-    ) -> None:
-        """It gets the 503, too, if the drain begins before its body is through."""
+    async def test_offer_with_a_slow_body(self, make_scene, autojump_clock) -> None:
+        """An offer gets the 503, too, if the drain begins before its body has ended."""
         scene = await make_scene().open()
         peer = await scene.join(UP[:-2] + b"Content-Length: 2\r\n\r\na")
         scene.server.start_drain(None)
@@ -142,7 +140,7 @@ class TestDrain:
 
     @pytest.mark.ids("R25")
     async def test_upgraded(self, make_scene, autojump_clock) -> None:
-        """Handlers are told and awaited; whoever stays is cut when the grace is over."""
+        """Handlers are told and awaited; after the grace the others are cut."""
         scene = await make_scene(linger=None).open()
         peers = [await scene.join(UP.replace(b"/u", b"/polite"))]
         peers.append(await scene.join(UP))
@@ -158,7 +156,7 @@ class TestDrain:
         assert scene.server.statistics().upgraded == 0
 
     async def test_cut_requests(self, make_scene, autojump_clock) -> None:
-        """A request that is not answered by then is cut in silence."""
+        """A request that is not answered within the grace is cut without a response."""
         scene = await make_scene().open()
         peer = await scene.join(get("/wait"))
 
@@ -171,7 +169,7 @@ class TestDrain:
 
     @pytest.mark.parametrize("linger", [None, 100])
     async def test_linger_is_cut(self, linger, make_scene, autojump_clock) -> None:
-        """Nobody lingers beyond the grace."""
+        """No connection lingers beyond the grace."""
         scene = await make_scene(linger=linger).open()
         idle = await scene.join()
         last = await scene.join(get("/1", "Connection: close"))
@@ -184,7 +182,7 @@ class TestDrain:
         assert set(scene.recorder.reasons) == {EndReason.DRAINED, EndReason.ANSWERED}
 
     async def test_body_that_does_not_come(self, make_scene, autojump_clock) -> None:
-        """A body that is being dropped behind an answer ends with the grace, too."""
+        """Waiting for the rest of a body after its answer ends with the grace, too."""
         scene = await make_scene(body_timeout=None).open()
         await scene.join(get("/1", "Content-Length: 5"))
 
@@ -193,7 +191,7 @@ class TestDrain:
         assert trio.current_time() == 7
 
     async def test_accepted_as_it_began(self, make_scene, autojump_clock) -> None:
-        """A connection that was accepted in the same moment is closed, not kept."""
+        """A connection that is accepted while the drain begins is closed."""
         scene = await make_scene(header_timeout=None).open()
         near = await scene.listener.connect()
         scene.server.start_drain(None)
@@ -204,7 +202,7 @@ class TestDrain:
         assert await near.receive_some() == b""
 
     async def test_joins_late(self, make_scene, autojump_clock) -> None:
-        """What joins a server that drains, or has ended, is closed."""
+        """A connection that joins a server that drains, or has ended, is closed."""
         scene = await make_scene(header_timeout=None).open()
         busy = await scene.join(get("/wait"))
         scene.server.start_drain(100)

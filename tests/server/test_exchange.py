@@ -1,4 +1,4 @@
-"""One request on its way through the app, byte for byte.
+"""One request and its answer, byte for byte.
 
 The S ids are the rows of the wire-case table; each runs whole, cut in two at every point,
 and byte by byte.
@@ -33,16 +33,16 @@ from ..wire import DATE, REQUIRED, SWITCHED, UP, get, okay
 
 
 class TestOffers:
-    """What is an offer, and what is an ordinary request."""
+    """Which requests are offers, and which are ordinary (RFC 9110 §7.8)."""
 
     @pytest.mark.ids("S1", "S2", "R2")
     async def test_early_bytes_are_echoed_once(self) -> None:
-        """Bytes behind the head are the first of the stream, however they came."""
+        """Bytes after the request head come first in the stream, however they are cut."""
         await check_every_split(echo_app, UP + b"HEAD", SWITCHED + b"HEAD")
 
     @pytest.mark.ids("S1", "S2")
-    async def test_head_is_what_came_with_the_request(self) -> None:
-        """The handler's head holds what shared the packet, and it may be empty."""
+    async def test_head_came_with_the_request(self) -> None:
+        """``head`` has the bytes that came with the request; it may be empty."""
         seen: list[tuple[bytes, bytes]] = []
 
         async def handler(
@@ -62,7 +62,7 @@ class TestOffers:
 
     @pytest.mark.ids("S3")
     async def test_head_is_bounded_by_the_read_size(self) -> None:
-        """Of 300,000 bytes behind the offer the head holds what one read took."""
+        """If 300,000 bytes follow an offer, ``head`` has those of one receive."""
         heads: list[bytes] = []
 
         async def handler(
@@ -95,7 +95,7 @@ class TestOffers:
         ],
     )
     async def test_no_offer(self, fields: list[str]) -> None:
-        """Half an offer is none: the request is ordinary, the connection goes on."""
+        """A request with half an offer is an ordinary one, and the connection goes on."""
         offers = []
 
         async def app(request: Request) -> Response:
@@ -147,7 +147,7 @@ class TestOffers:
 
     @pytest.mark.ids("S28")
     async def test_unclaimed_offer_is_an_ordinary_request(self) -> None:
-        """An h2c offer that nobody wants is answered as if it were not there."""
+        """An h2c offer that the app does not accept is an ordinary request."""
         wire = get(
             "/1",
             "Connection: Upgrade, HTTP2-Settings",
@@ -174,11 +174,11 @@ class TestOffers:
 
 
 class TestSwitch:
-    """The 101, and what comes before it."""
+    """The 101, and the 100 and the body before it."""
 
     @pytest.mark.ids("U04", "R7")
     async def test_spelling_reason_and_fields_are_the_apps(self) -> None:
-        """The 101 is spelled as the app spells it, its own fields behind ours."""
+        """The 101 has the app's spelling and reason, and the app's fields after ours."""
 
         async def app(request: Request) -> Upgrade:
             return Upgrade(
@@ -202,8 +202,8 @@ class TestSwitch:
             assert peer.got_eof
 
     @pytest.mark.ids("S33", "S34")
-    async def test_handler_that_takes_its_time(self, autojump_clock) -> None:
-        """Head, then what came later, then the end, however late they are asked for."""
+    async def test_handler_that_reads_late(self, autojump_clock) -> None:
+        """A handler that reads late gets the head, later bytes and the end, in order."""
 
         async def handler(
             request: Request, stream: UpgradedStream, head: bytes
@@ -223,7 +223,7 @@ class TestSwitch:
 
     @pytest.mark.ids("U15", "S10")
     async def test_expected_100_comes_before_the_101(self) -> None:
-        """With both fields the 100 is sent first, even if there is no body."""
+        """With both fields the 100 is sent first, even without a body (RFC 9110 §7.8)."""
         wire = UP[:-2] + b"Expect: 100-continue\r\n\r\n"
 
         await check_every_split(
@@ -234,7 +234,7 @@ class TestSwitch:
 
     @pytest.mark.ids("S11")
     async def test_body_before_the_switch(self) -> None:
-        """The body is the request's, what follows it is the stream's."""
+        """The body belongs to the request, the bytes after it to the stream."""
         bodies = []
 
         async def app(request: Request) -> Upgrade:
@@ -270,7 +270,7 @@ class TestSwitch:
 
     @pytest.mark.parametrize("streamed", [False, True])
     async def test_body_that_was_read_is_not_unread(self, streamed: bool) -> None:
-        """However long the body was, once read it does not stand in a switch's way."""
+        """A body that was read does not count as unread, however long it was."""
 
         async def app(request: Request) -> Upgrade:
             if streamed:
@@ -285,7 +285,7 @@ class TestSwitch:
         assert peer.sent == SWITCHED + b"HEAD"
 
     async def test_body_over_the_limit_is_not_invited(self) -> None:
-        """One that is known to be too long is refused without a 100, and not read."""
+        """A body that is known to be too long is refused without a 100, and not read."""
 
         async def app(request: Request) -> Upgrade:
             return Upgrade("echo", echo)
@@ -324,7 +324,7 @@ class TestSwitch:
 
     @pytest.mark.ids("S13", "O05", "R11")
     async def test_refused_offer_goes_on_at_the_exact_byte(self) -> None:
-        """Requests pipelined behind a refused offer are all answered, in order."""
+        """Requests pipelined after a refused offer are all answered, in order."""
         seen: list[str] = []
 
         async def app(request: Request) -> Response:
@@ -339,7 +339,7 @@ class TestSwitch:
 
     @pytest.mark.ids("S13", "R12")
     async def test_refused_offer_with_a_body(self) -> None:
-        """So they are behind a body that the app left unread."""
+        """A request after the unread body of a refused offer is answered, too."""
         head = UP.replace(b"GET", b"POST")[:-2]
         wire = head + b"Content-Length: 5\r\n\r\nhello" + get("/2")
         expected = okay(b"/u", status="403 Forbidden") + okay(b"/2")
@@ -351,7 +351,7 @@ class TestSwitch:
 
     @pytest.mark.ids("S14", "S15", "M09")
     async def test_101_comes_after_every_earlier_response(self) -> None:
-        """A switch that is pipelined behind a slow request waits for its response."""
+        """A switch pipelined after a slow request waits for the response to that."""
         may_answer = trio.Event()
         calls: list[str] = []
 
@@ -382,7 +382,7 @@ class TestSwitch:
 
     @pytest.mark.ids("S16", "M13")
     async def test_nothing_after_close(self) -> None:
-        """Behind a request with ``Connection: close`` nothing is processed."""
+        """Bytes after a request with ``Connection: close`` are not processed."""
         wire = get("/1", "Connection: close") + UP
         expected = okay(b"/1", status="200 OK").replace(
             b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"
@@ -392,7 +392,7 @@ class TestSwitch:
 
     @pytest.mark.ids("U08")
     async def test_not_offered_is_a_426(self) -> None:
-        """An Upgrade that was not asked for tells what to ask for, and goes on."""
+        """An Upgrade to a protocol that was not offered is a 426, and HTTP goes on."""
 
         async def app(request: Request) -> Upgrade:
             return Upgrade("echo", echo)
@@ -424,7 +424,7 @@ class TestAcceptUpgrade:
         )
 
     async def test_not_offered(self) -> None:
-        """It raises before anything is sent; uncaught that is the automatic 426."""
+        """It raises before anything is sent; if uncaught, the client gets a 426."""
 
         async def app(request: Request) -> None:
             with pytest.raises(NotOffered, match="'echo'"):
@@ -449,7 +449,7 @@ class TestAcceptUpgrade:
         assert peer.sent == SWITCHED + b"HEAD"
 
     async def test_answer_after_the_switch(self, caplog) -> None:
-        """A Response returned behind a switch is a bug: no HTTP follows the 101."""
+        """A Response returned after a switch is a bug: no HTTP follows the 101."""
 
         async def app(request: Request) -> Response:
             await request.accept_upgrade("echo")
@@ -462,7 +462,7 @@ class TestAcceptUpgrade:
         assert "returned after the switch" in caplog.text
 
     async def test_cancelled_at_once(self) -> None:
-        """Cancelled before its first await accept_upgrade has done nothing at all."""
+        """If accept_upgrade() is already cancelled, it does nothing at all."""
 
         async def app(request: Request) -> Response:
             with trio.CancelScope() as scope:
@@ -476,7 +476,7 @@ class TestAcceptUpgrade:
         assert peer.sent == okay(b"busy", status="503 Service Unavailable")
 
     async def test_cancelled_before_the_101(self) -> None:
-        """Cancelled while the body is drained, the app may still answer otherwise."""
+        """After a cancellation during the drain of the body, any answer is possible."""
 
         async def app(request: Request) -> Response:
             with trio.CancelScope() as scope:
@@ -504,7 +504,7 @@ class TestAcceptUpgrade:
 
     @pytest.mark.parametrize("upgrade", [False, True])
     async def test_broken_by_a_cancelled_101(self, upgrade: bool, caplog) -> None:
-        """From its first byte on, a 101 that fails takes every other answer with it."""
+        """After a 101 that was cancelled in the middle, no other answer is sent."""
         caplog.set_level(logging.INFO)
         near, far = trio.testing.lockstep_stream_pair()
 
@@ -530,7 +530,7 @@ class TestAcceptUpgrade:
         assert caplog.text.count("dropped, the connection is broken") == 1
 
     async def test_abandoned_drain_leaves_no_body(self) -> None:
-        """A body of which accept_upgrade dropped a part is never read as if whole."""
+        """A body that accept_upgrade() dropped in part cannot be read as if whole."""
         outcome = []
 
         async def app(request: Request) -> Response:
@@ -558,7 +558,7 @@ class TestAcceptUpgrade:
         assert len(outcome) == 1
 
     async def test_kept_request_has_no_hold_on_the_next(self) -> None:
-        """A Request that outlives its answer neither answers nor reads another."""
+        """A Request kept after its answer can neither read nor answer the next one."""
         kept: list[Request] = []
 
         async def app(request: Request) -> Response:
@@ -578,7 +578,7 @@ class TestAcceptUpgrade:
         await check_every_split(app, wire, okay(b"1") + okay(b"TWO"))
 
     async def test_answering_twice(self) -> None:
-        """A streamed answer that tries to switch is told that it is one already."""
+        """A streamed response cannot switch: the request was answered."""
 
         async def app(request: Request) -> Response:
             async def body():
@@ -593,7 +593,7 @@ class TestAcceptUpgrade:
         assert peer.sent.endswith(b"\r\nstill HTTP\r\n0\r\n\r\n")
 
     async def test_body_is_gone_after_the_switch(self) -> None:
-        """What accept_upgrade dropped cannot be read; what was read before can."""
+        """A body that accept_upgrade() dropped cannot be read; one read before can."""
         head = UP.replace(b"GET", b"POST")[:-2] + b"Content-Length: 5\r\n\r\nhello"
 
         async def dropped(request: Request) -> None:
@@ -612,7 +612,7 @@ class TestAcceptUpgrade:
             assert peer.sent == SWITCHED
 
     async def test_upgrade_returned_after_the_switch(self, caplog) -> None:
-        """An Upgrade behind an accept_upgrade is a bug, like any other answer."""
+        """An Upgrade returned after accept_upgrade() is a bug, like any other answer."""
 
         async def app(request: Request) -> Upgrade:
             await request.accept_upgrade("echo")
@@ -631,7 +631,7 @@ class TestBodies:
     POST = b"POST /p HTTP/1.1\r\nHost: x\r\n"
 
     async def test_read_is_kept(self) -> None:
-        """A second read returns the same bytes, a stream then repeats them."""
+        """A second read returns the same bytes, and a stream repeats them."""
 
         async def app(request: Request) -> Response:
             assert await request.read() == b"hello"
@@ -678,7 +678,7 @@ class TestBodies:
         ],
     )
     async def test_broken_body(self, framing: bytes, then: str, autojump_clock) -> None:
-        """A body that breaks raises in its reader; where HTTP is spoken, it is a 400."""
+        """A broken body raises where it is read; if uncaught, it is a 400."""
         raised = []
 
         async def app(request: Request) -> Response:
@@ -708,10 +708,10 @@ class TestBodies:
             ),
         ],
     )
-    async def test_no_waiting_for_a_body_that_nobody_wants(
+    async def test_unwanted_body_is_not_awaited(
         self, head: bytes, answer: Response
     ) -> None:
-        """Where the connection ends anyway, our end comes without the body's."""
+        """If the connection ends anyway, the server does not wait for the body's end."""
 
         async def app(_: Request) -> Response:
             return answer
@@ -738,7 +738,7 @@ class TestBodies:
         assert peer.sent == okay(b"one") + okay(b"empty") * 2
 
     async def test_every_piece_is_a_checkpoint(self) -> None:
-        """A body that is here already, in many pieces, does not keep others waiting."""
+        """Each piece of a body is a checkpoint, also if it was received before."""
         pieces = []
 
         async def app(request: Request) -> Response:
@@ -754,7 +754,7 @@ class TestBodies:
         assert pieces == [b"a", b"b", b"c"]
 
     async def test_stream_of_an_ended_body_is_a_checkpoint(self) -> None:
-        """Also when there is nothing to wait for."""
+        """Iteration over an ended body is a checkpoint, too."""
 
         async def app(request: Request) -> Response:
             for _ in range(2):
@@ -788,8 +788,8 @@ class TestBodies:
         assert peer.sent == b"HTTP/1.1 100 Continue\r\n\r\n" + okay(b"hello")
 
     @pytest.mark.ids("U32")
-    async def test_no_100_when_the_body_is_here(self) -> None:
-        """A client that did not wait is not told to go on."""
+    async def test_no_100_if_the_body_was_received(self) -> None:
+        """A client that sends the body without waiting gets no 100."""
 
         async def app(request: Request) -> Response:
             return Response(200, await request.read())
@@ -800,7 +800,7 @@ class TestBodies:
         assert peer.sent == okay(b"hello")
 
     async def test_no_100_without_reading_closes(self) -> None:
-        """Answered without a 100, nobody knows what comes next: close, and say so."""
+        """After an answer without the 100 the next bytes are unclear: it closes."""
         wire = self.POST + b"Content-Length: 5\r\nExpect: 100-continue\r\n\r\n"
         peer = await run_script(echo_app, wire, b"GET /2 HTTP/1.1\r\nHost: x\r\n\r\n")
 
@@ -823,7 +823,7 @@ class TestBodies:
         assert peer.sent.startswith(b"HTTP/1.1 200 OK\r\n")
 
     async def test_declared_body_over_the_drain_limit_closes(self) -> None:
-        """An unread body that is too long to skip ends the connection, announced."""
+        """An unread body that is too long to skip ends the connection with ``close``."""
         wire = self.POST + b"Content-Length: 11\r\n\r\nhello world" + get("/2")
         peer = await run_script(echo_app, wire, limits=Limits(drain_body=10))
 
@@ -832,7 +832,7 @@ class TestBodies:
         assert peer.sent.endswith(b"/p")
 
     async def test_chunked_body_over_the_drain_limit_closes(self) -> None:
-        """One of unknown length is tried, and ends the connection when too long."""
+        """A body of unknown length is skipped up to the limit, then it is closed."""
         wire = (
             self.POST
             + b"Transfer-Encoding: chunked\r\n\r\nb\r\nhello world\r\n0\r\n\r\n"
@@ -845,7 +845,7 @@ class TestBodies:
 
 
 class TestResponses:
-    """What an ordinary answer looks like on the wire."""
+    """Ordinary responses, byte for byte."""
 
     async def answer(self, response: Response, request: bytes = get("/")) -> bytes:
         async def app(_: Request) -> Response:
@@ -854,12 +854,12 @@ class TestResponses:
         return bytes((await run_script(app, request)).sent)
 
     async def test_bytes_and_str(self) -> None:
-        """A body in one piece has its length; str is sent as UTF-8."""
+        """A body of bytes or str has its Content-Length; str is sent as UTF-8."""
         assert await self.answer(Response(200, b"abc")) == okay(b"abc")
         assert await self.answer(Response(200, "é")) == okay("é".encode())
 
     async def test_async_iterable(self) -> None:
-        """A body of unknown length is chunked, and its generator closed."""
+        """A body of unknown length is chunked, and its generator is closed."""
         closed = []
 
         async def body():
@@ -879,7 +879,7 @@ class TestResponses:
         assert closed == [True]
 
     async def test_async_iterable_with_its_length(self) -> None:
-        """With a Content-Length of the app's an iterable is sent as it is."""
+        """If the app gives a Content-Length, an iterable is sent without chunks."""
 
         async def body():
             yield b"one"
@@ -890,7 +890,7 @@ class TestResponses:
         assert got == okay(b"onetwo")
 
     async def test_async_iterable_to_http_1_0(self) -> None:
-        """To HTTP/1.0 the end of the body is the end of the connection."""
+        """For an HTTP/1.0 client the end of the connection ends the body."""
 
         async def body():
             yield b"one"
@@ -902,7 +902,7 @@ class TestResponses:
 
     @pytest.mark.parametrize("status", [204, 304])
     async def test_statuses_without_content(self, status: int) -> None:
-        """204 and 304 have no content and say nothing of a length."""
+        """204 and 304 have no content and no Content-Length."""
         got = await self.answer(Response(status), get("/") + get("/"))
 
         assert got.count(b"HTTP/1.1 %d " % status) == 2
@@ -917,13 +917,13 @@ class TestResponses:
         assert got == okay(b"abc")[:-3] + okay(b"abc")
 
     async def test_large_body(self) -> None:
-        """A body beyond the small ones arrives whole."""
+        """A body that is too long for one send arrives whole."""
         body = b"x" * 100_000
 
         assert await self.answer(Response(200, body)) == okay(body)
 
     async def test_no_length_on_a_204(self, caplog) -> None:
-        """A Content-Length of the app's on a 204 is a bug (RFC 9110 §8.6)."""
+        """A Content-Length that the app gives to a 204 is a bug (RFC 9110 §8.6)."""
 
         async def app(_: Request) -> Response:
             return Response(204, headers={"Content-Length": "0"})
@@ -936,14 +936,14 @@ class TestResponses:
 
     @pytest.mark.ids("U09", "U12")
     async def test_advertising(self) -> None:
-        """An Upgrade field of the app's gets its option, and is no switch."""
+        """An Upgrade field that the app gives gets its option, and is no switch."""
         got = await self.answer(Response(200, b"", {"Upgrade": "echo"}), UP + get("/"))
 
         assert got.count(b"HTTP/1.1 200 OK") == 2
         assert got.count(b"Upgrade: echo\r\nConnection: Upgrade\r\n") == 2
 
     async def test_close_by_the_app(self) -> None:
-        """``Connection: close`` of the app's ends the connection."""
+        """``Connection: close`` from the app ends the connection."""
         response = Response(200, b"bye", {"Connection": "close"})
 
         got = await self.answer(response, get("/1") + get("/2"))
@@ -971,8 +971,8 @@ class TestResponses:
         assert "Content-Length" in caplog.text
 
 
-class TestCloseRefusedEarly:
-    """What is behind an offer that is refused."""
+class TestCloseOnOptimisticData:
+    """Bytes after a refused offer, with and without the option."""
 
     OFFER = UP[:-2]
     CLOSED = okay(b"no").replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
@@ -980,7 +980,7 @@ class TestCloseRefusedEarly:
     async def check(
         self, wire: bytes, *, close: bool, expected: bytes, path: str = "/u"
     ) -> None:
-        """However the bytes behind the head are cut off it, they come with it."""
+        """Serve the wire to an app that reads the body and to one that does not."""
 
         async def app(request: Request) -> Response:
             if request.path != path:
@@ -1001,13 +1001,13 @@ class TestCloseRefusedEarly:
 
     @pytest.mark.ids("O05")
     async def test_off(self) -> None:
-        """By default they are the next request (RFC 9931 §5)."""
+        """By default these bytes are the next request (RFC 9931 §5)."""
         await self.check(
             UP + get("/2"), close=False, expected=okay(b"no") + okay(b"/2")
         )
 
     async def test_on(self) -> None:
-        """If it is wanted nothing of them is processed, and the answer says so."""
+        """With the option they are not processed, and the refusal says ``close``."""
         await self.check(UP + get("/2"), close=True, expected=self.CLOSED)
         await self.check(UP + b"\0", close=True, expected=self.CLOSED)
 
@@ -1021,7 +1021,7 @@ class TestCloseRefusedEarly:
         ],
     )
     async def test_body(self, field: bytes, body: bytes) -> None:
-        """A body is the offer's own; only what is behind it counts."""
+        """The body belongs to the offer; only bytes after it count."""
         offer = self.OFFER + field + b"\r\n\r\n" + body
         await self.check(offer + get("/2"), close=True, expected=self.CLOSED)
         await self.check(
@@ -1031,24 +1031,24 @@ class TestCloseRefusedEarly:
             await self.check(offer, close=True, expected=okay(b"no"))
 
     async def test_chunked_body_that_was_read(self) -> None:
-        """Of a body whose end was read it is known that nothing is behind it."""
+        """After the end of a chunked body it is known whether bytes follow."""
 
         async def app(request: Request) -> Response:
             return Response(200, await request.read())
 
         body = b"5\r\nhello\r\n0\r\n\r\n"
         wire = self.OFFER + b"Transfer-Encoding: chunked\r\n\r\n" + body
-        for behind, expected in (
+        for following, expected in (
             (b"", okay(b"hello")),
             (get("/2"), self.CLOSED.replace(b": 2", b": 5")[:-2] + b"hello"),
         ):
-            peer = ScriptedPeer(wire + behind)
+            peer = ScriptedPeer(wire + following)
             await serve_stream(app, peer, close_on_optimistic_data=True, strict=True)
 
             assert peer.sent == expected
 
     async def test_alone(self) -> None:
-        """With nothing behind it the connection goes on, and what comes later is new."""
+        """If no bytes follow the offer, the connection goes on with a later request."""
         peer = ScriptedPeer(UP, then="silence")
         async with trio.open_nursery() as nursery:
 
@@ -1069,21 +1069,21 @@ class TestCloseRefusedEarly:
 
     @pytest.mark.parametrize("fields", [[], ["Upgrade: echo"], ["Connection: upgrade"]])
     async def test_without_an_offer(self, fields: list[str]) -> None:
-        """Pipelined requests without an offer are not concerned."""
+        """The option does not change pipelined requests without an offer."""
         wire = get("/1", *fields) + get("/2")
         await self.check(
             wire, close=True, expected=okay(b"no") + okay(b"/2"), path="/1"
         )
 
     async def test_accepted(self) -> None:
-        """Nor is an offer that is taken up: the bytes are its own."""
+        """Bytes after an accepted offer belong to the stream."""
         peer = ScriptedPeer(UP + b"HEAD")
         await serve_stream(echo_app, peer, close_on_optimistic_data=True, strict=True)
 
         assert peer.sent == SWITCHED + b"HEAD"
 
     async def test_automatic_refusal(self) -> None:
-        """The 426 that an app's mistake makes is a refusal like any other."""
+        """The automatic 426 is a refusal like any other."""
 
         async def app(request: Request) -> Upgrade:
             return Upgrade("other", echo)

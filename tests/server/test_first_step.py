@@ -1,7 +1,7 @@
-"""What a connection brings with it: read, decided and answered in its task's first step.
+"""The first step of a connection's task: it reads and answers what was received before.
 
-Over kernel sockets, the only streams that are read without a checkpoint.  There is no
-scope of its own then, so every bound is tested here once more.
+Only kernel sockets are read without a checkpoint.  The connection has no scope of its own
+then, so each limit is tested here again.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def refused(text: bytes) -> bytes:
     return closing(okay(text, content, status="400 Bad Request"))
 
 
-# Whether the app's time is bounded, for which it needs a scope from the beginning.
+# Without and with a limit on the app's time, which needs a scope from the beginning.
 scoped = pytest.mark.parametrize("limits", [Limits(), Limits(response_timeout=1000)])
 
 
@@ -67,9 +67,9 @@ async def dial(listener: DirectSocketListener) -> trio.SocketStream:
 
 
 async def clogged_pair() -> tuple[DirectSocketStream, trio.SocketStream]:
-    """Two ends, of which the near one has no room to send."""
+    """Return a connection whose near end cannot send, and its far end."""
     near, far = await tcp_pair()
-    for _ in range(3):  # The kernel makes room once or twice more.
+    for _ in range(3):  # The kernel accepts more once or twice.
         with suppress(BlockingIOError):
             while True:
                 os.write(near.socket.fileno(), bytes(65536))
@@ -88,7 +88,7 @@ class Steps(trio.abc.Instrument):
 
 
 class TestFirstStep:
-    """How far it goes."""
+    """How much happens in the first step."""
 
     @pytest.mark.parametrize(
         ("wire", "steps"),
@@ -102,7 +102,7 @@ class TestFirstStep:
         ],
     )
     async def test_steps(self, wire: bytes, steps: int) -> None:
-        """No turn of anybody else comes between the task's beginning and the answer."""
+        """No other task runs between the start of a connection's task and the answer."""
         steps_at_answer: list[int] = []
         counted = Steps()
 
@@ -156,7 +156,7 @@ class TestFirstStep:
     async def test_every_split(
         self, wire: bytes, expected: bytes, limits: Limits
     ) -> None:
-        """What is there at first, and what comes later, mean the same as always."""
+        """The result is the same, whichever bytes come before the first step."""
 
         async def app(request: Request) -> Response | Upgrade:
             if request.upgrades:
@@ -189,7 +189,7 @@ class TestFirstStep:
         ],
     )
     async def test_reason(self, first: bytes, reason: EndReason) -> None:
-        """Why it ended is told as ever, also where the end was there at once."""
+        """The reason is right, also if the end of stream came before the first step."""
         near, far = direct(await tcp_pair())
         await far.send_all(first)
         await far.send_eof()
@@ -201,7 +201,7 @@ class TestFirstStep:
         await far.aclose()
 
     async def test_reset(self) -> None:
-        """Gone before it was served: nobody's fault."""
+        """A connection that was reset before it is served is LOST, without an error."""
         near, far = direct(await tcp_pair())
         await abort(far)
         recorder = Recorder()
@@ -211,8 +211,8 @@ class TestFirstStep:
         assert recorder.reasons == [EndReason.LOST]
 
     @pytest.mark.parametrize("wire", [UP, get("/", "Connection: close"), b"\x00", b""])
-    async def test_one_checkpoint_at_least(self, wire: bytes) -> None:
-        """To serve a stream is one, however much of it is there already."""
+    async def test_is_a_checkpoint(self, wire: bytes) -> None:
+        """serve_stream() is a checkpoint, also if all bytes were received before."""
 
         async def handler(_request: Request, _stream: UpgradedStream, _head) -> None:
             pass
@@ -230,7 +230,7 @@ class TestFirstStep:
         await far.aclose()
 
     async def test_cancelled_before(self) -> None:
-        """A stream that is served too late is closed all the same."""
+        """A stream is closed, too, if serve_stream() is cancelled before it begins."""
         near, far = direct(await tcp_pair())
         with trio.CancelScope() as scope:
             scope.cancel()
@@ -240,7 +240,7 @@ class TestFirstStep:
         await far.aclose()
 
     async def test_cancelled_before_it_is_served(self) -> None:
-        """Nobody works for a request of one, though it be there already."""
+        """If serve_stream() is already cancelled, no request is served."""
         near, far = direct(await tcp_pair())
         await far.send_all(get("/"))
         called = []
@@ -260,10 +260,10 @@ class TestFirstStep:
 
 
 class TestBounds:
-    """What ends it, with and without a scope of its own."""
+    """Limits hold with and without a scope of the connection."""
 
     async def test_head_that_does_not_come(self, autojump_clock) -> None:
-        """A part of it at once sets no deadline off, nor does it take one away."""
+        """The deadline of a request head is the same if a part was received before."""
         for first, answer in ((b"", b""), (b"GET", b"HTTP/1.1 408 ")):
             near, far = direct(await tcp_pair())
             await far.send_all(first)
@@ -280,7 +280,7 @@ class TestBounds:
 
     @scoped
     async def test_second_head(self, limits: Limits, autojump_clock) -> None:
-        """Behind the first request it is idle, until the next begins."""
+        """After the first request the connection is idle until the next one begins."""
         for second, after in ((b"", 5), (b"GET", 5 + 10)):
             near, far = direct(await tcp_pair())
             await far.send_all(get("/"))
@@ -296,7 +296,7 @@ class TestBounds:
                     after = 4 + 10
                 await serve_stream(echo_app, near, limits=limits, observer=recorder)
 
-            # The peer does not end its side: 2 more to linger, unless it was idle.
+            # The peer does not end its side, so the close lingers for 2 seconds more.
             assert trio.current_time() - began == pytest.approx(after + 2)
             assert recorder.reasons == [
                 EndReason.SLOW_HEADER if second else EndReason.IDLE
@@ -309,7 +309,7 @@ class TestBounds:
     async def test_slow_reader(
         self, limits: Limits, streamed: bool, size: int, autojump_clock, caplog
     ) -> None:
-        """One that takes nothing is reset; other connections do not notice."""
+        """A client that does not read is reset, and the log has its address."""
         near, far = await clogged_pair()
         await far.send_all(get("/"))
         recorder = Recorder()
@@ -329,7 +329,7 @@ class TestBounds:
         assert not scope.cancelled_caught
         assert trio.current_time() - began == 30
         assert recorder.reasons == [EndReason.SLOW_READER]
-        # By this line they are found who do it on purpose.
+        # This line shows the clients that do it on purpose.
         address = far.socket.getsockname()
         assert caplog.messages == [f"ended {address}: the peer did not read"]
         with pytest.raises(trio.BrokenResourceError):
@@ -341,7 +341,7 @@ class TestBounds:
     async def test_slow_reader_of_a_switch(
         self, limits: Limits, then: str, autojump_clock
     ) -> None:
-        """An app that switches by itself learns that the connection is broken."""
+        """accept_upgrade() raises if the client does not read the 101 in time."""
         near, far = await clogged_pair()
         await far.send_all(UP)
         recorder, met = Recorder(), []
@@ -362,14 +362,14 @@ class TestBounds:
 
         assert len(met) == 1
         assert trio.current_time() - began == 30
-        # That it failed by itself says more.
+        # An error of the app says more.
         reason = EndReason.ERROR if then == "fails" else EndReason.SLOW_READER
         assert recorder.reasons == [reason]
         await abort(far)
 
     @scoped
     async def test_others_live_on(self, limits: Limits, autojump_clock) -> None:
-        """What ends one connection of a server ends no other."""
+        """The end of a slow reader does not end other connections."""
         recorder = Recorder()
 
         async def app(request: Request) -> Response | Upgrade:
@@ -399,8 +399,8 @@ class TestBounds:
         assert recorder.reasons == [EndReason.SLOW_READER, EndReason.RETURNED]
 
     @pytest.mark.parametrize("answers", [False, True])
-    async def test_decision(self, answers: bool, autojump_clock) -> None:
-        """The app's time is bounded as ever, where it is bounded."""
+    async def test_response_timeout(self, answers: bool, autojump_clock) -> None:
+        """The limit on the app's time holds for the first request, too."""
         near, far = direct(await tcp_pair())
         await far.send_all(get("/", "Connection: close"))
         await far.send_eof()
@@ -422,10 +422,10 @@ class TestBounds:
 
 
 class TestDrain:
-    """A server that drains while all this goes on."""
+    """The server drains before, during or after the first step."""
 
     async def test_before_the_first_step(self) -> None:
-        """What was accepted, and not begun, is not begun any more."""
+        """A connection that was accepted but not begun is closed without an answer."""
         recorder = Recorder()
 
         class Drain(trio.abc.Instrument):
@@ -449,7 +449,7 @@ class TestDrain:
 
     @pytest.mark.parametrize("grace", [0, 5])
     async def test_grace_that_ends(self, grace: float, autojump_clock) -> None:
-        """Who is in the app is waited for that long, then cancelled with all others."""
+        """The app may run until the end of the grace, then it is cancelled."""
         recorder, cancelled = Recorder(), []
 
         async def app(request: Request) -> Response:
@@ -484,8 +484,8 @@ class TestDrain:
             [ended, EndReason.DRAINED], key=str
         )
 
-    async def test_one_that_has_joined(self, autojump_clock) -> None:
-        """A stream served for another server's sake ends alone, and without a trace."""
+    async def test_joined_stream(self, autojump_clock) -> None:
+        """A stream that joined a server ends with its grace, and nothing is raised."""
         recorder = Recorder()
 
         async def app(_: Request) -> Response:
@@ -506,8 +506,10 @@ class TestDrain:
         assert recorder.reasons == [EndReason.DRAINED]
 
     @pytest.mark.parametrize("at_once", [False, True])
-    async def test_app_that_fails_then(self, at_once: bool, autojump_clock) -> None:
-        """That it failed says more than that it had to end, however it was served."""
+    async def test_app_that_fails_when_cancelled(
+        self, at_once: bool, autojump_clock
+    ) -> None:
+        """If the app raises an error when it is cancelled, the reason is ERROR."""
         recorder = Recorder()
 
         async def app(_: Request) -> Response:
@@ -540,8 +542,8 @@ class TestDrain:
         assert recorder.reasons == [EndReason.ERROR]
         await far.aclose()
 
-    async def test_while_a_100_is_on_its_way(self, autojump_clock) -> None:
-        """An offer that had to wait for that is not switched any more."""
+    async def test_while_a_100_is_sent(self, autojump_clock) -> None:
+        """If the drain begins while the 100 is sent, the offer gets a 503."""
         near, far = await clogged_pair()
         offer = UP[:-2] + b"Expect: 100-continue\r\n\r\n"
         await far.send_all(offer)

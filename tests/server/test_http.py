@@ -1,4 +1,4 @@
-"""HTTP on one stream, as a server speaks it; through the app it is in test_exchange."""
+"""ServerHTTP alone; test_exchange tests it with an app."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ async def receive_request(http: ServerHTTP) -> RequestHead:
     return head
 
 
-async def test_one_after_the_other() -> None:
-    """It can be used again when both messages are through, and not before."""
+async def test_reuse() -> None:
+    """It can be used again when request and response have ended, not before."""
     http, peer = make(get("/1", "Content-Length: 1") + b"x" + get("/2"))
     await receive_request(http)
     assert http.may_answer
@@ -57,7 +57,7 @@ async def test_one_after_the_other() -> None:
 
 
 async def test_refusal_of_a_head_request() -> None:
-    """To HEAD a refusal has no content, whatever was wrong (RFC 9110 §9.3.2)."""
+    """The refusal of a HEAD has no content, whatever was wrong (RFC 9110 §9.3.2)."""
     http, peer = make(b"HEAD / HTTP/1.1\r\n\r\n")
     with pytest.raises(MalformedMessage):
         await receive_request(http)
@@ -67,7 +67,7 @@ async def test_refusal_of_a_head_request() -> None:
 
 
 async def test_body_that_fails() -> None:
-    """Half an answer leaves the connection broken, so that nobody takes it for whole."""
+    """Half a response leaves the connection broken, so it cannot seem complete."""
 
     async def body():
         yield b"one"
@@ -88,7 +88,7 @@ async def test_body_that_fails() -> None:
 async def test_each_piece_in_its_time(
     seconds: float | None, autojump_clock: trio.testing.MockClock
 ) -> None:
-    """Of 64 KiB; who takes one and no more has not read in time."""
+    """Each piece of 64 KiB has its own deadline; a peer that stops reading is slow."""
     near, far = trio.testing.lockstep_stream_pair()
     limits = Limits(send_timeout=seconds)
     async with trio.open_nursery() as nursery:
@@ -97,7 +97,7 @@ async def test_each_piece_in_its_time(
         await receive_request(http)
 
     async def take() -> None:
-        # The head comes by itself.
+        # The header section is sent alone.
         for size in (1000, 65536, 65536):
             await trio.sleep(20)
             await far.receive_some(size)
@@ -118,8 +118,8 @@ async def test_each_piece_in_its_time(
     assert http.slow == http.broken == http.lost == (seconds is not None)
 
 
-async def test_cancelled_before_anything_was_said() -> None:
-    """Then any other answer is possible."""
+async def test_cancelled_before_anything_was_sent() -> None:
+    """After an early cancellation any response is possible."""
     http, peer = make(get("/"))
     await receive_request(http)
     with trio.CancelScope() as scope:
@@ -132,7 +132,7 @@ async def test_cancelled_before_anything_was_said() -> None:
 
 
 async def test_receive_nowait() -> None:
-    """What is there of a head, and once it is whole the request."""
+    """It receives the bytes that the kernel has, until the request is whole."""
     near, far = direct(await tcp_pair())
     http = ServerHTTP(near, Limits())
     http.receive_nowait()
@@ -152,7 +152,7 @@ async def test_receive_nowait() -> None:
 
 
 async def test_receive_nowait_after_a_reset() -> None:
-    """Then nothing can be said, and nothing comes."""
+    """After a reset it raises, and the connection is broken."""
     near, far = direct(await tcp_pair())
     http = ServerHTTP(near, Limits())
     reset_on_close(far)

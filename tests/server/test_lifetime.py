@@ -1,4 +1,4 @@
-"""How long each phase of a connection may last, exactly, and what the peer is told."""
+"""The exact deadline of each phase of a connection, and the response after it."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class TestHead:
 
     @pytest.mark.ids("M16", "R18")
     async def test_nothing_came(self, autojump_clock) -> None:
-        """A connection on which nothing comes is closed in silence."""
+        """A connection on which no byte comes is closed without a response."""
         case, peer = TimedCase(self.LIMITS), ScriptedPeer(then="silence")
 
         assert await case.serve(echo_app, peer) == 10
@@ -48,7 +48,7 @@ class TestHead:
 
     @pytest.mark.ids("S29", "R18")
     async def test_some_of_it_came(self, autojump_clock) -> None:
-        """A head that comes a byte at a time does not come for ever: 408."""
+        """A head that comes a byte at a time has the same deadline: 408."""
         case, peer = TimedCase(self.LIMITS), ScriptedPeer(then="silence")
 
         assert await case.serve(echo_app, peer, 3, *[b"G"] * 10) == 10
@@ -56,32 +56,30 @@ class TestHead:
         assert case.reason is EndReason.SLOW_HEADER
 
     async def test_just_in_time(self, autojump_clock) -> None:
-        """One that is whole before its end is answered."""
+        """A head that is whole before the deadline is answered."""
         case, peer = TimedCase(self.LIMITS), ScriptedPeer(then="silence")
         request = get("/1", "Connection: close")
 
         assert await case.serve(echo_app, peer, 4.75, request[:9], request[9:]) == 9.5
         assert case.reason is EndReason.ANSWERED
 
-    async def test_a_blank_line_is_nothing(self, autojump_clock) -> None:
-        """The blank line that is forgiven earns no answer."""
+    async def test_blank_line_begins_no_request(self, autojump_clock) -> None:
+        """A blank line that is skipped begins no request, so there is no 408."""
         case, peer = TimedCase(self.LIMITS), ScriptedPeer(b"\r\n", then="silence")
 
         assert await case.serve(echo_app, peer) == 10
         assert peer.sent == b""
 
-    async def test_later_ones(self, autojump_clock) -> None:
-        """A later head has its time from its first byte on, however idle it was."""
+    async def test_later_head(self, autojump_clock) -> None:
+        """The deadline of a later head counts from its first byte."""
         case, peer = TimedCase(self.LIMITS), ScriptedPeer(get("/1"), then="silence")
 
         assert await case.serve(echo_app, peer, 30, b"GET", b"never seen") == 40
         assert peer.sent == okay(b"/1") + LATE_HEAD
         assert case.reason is EndReason.SLOW_HEADER
 
-    async def test_later_one_that_began_with_the_one_before(
-        self, autojump_clock
-    ) -> None:
-        """Bytes behind a request begin the next head."""
+    async def test_later_head_that_came_with_a_request(self, autojump_clock) -> None:
+        """Bytes after a request begin the next head."""
         case, peer = (
             TimedCase(self.LIMITS),
             ScriptedPeer(get("/1") + b"G", then="silence"),
@@ -91,7 +89,7 @@ class TestHead:
         assert peer.sent == okay(b"/1") + LATE_HEAD
 
     async def test_handshake_is_part_of_it(self, autojump_clock) -> None:
-        """Over TLS the handshake is within the time of the first head."""
+        """Over TLS the handshake counts towards the deadline of the first head."""
         _, context = make_tls_contexts()
         near, far = trio.testing.memory_stream_pair()
         tls = trio.SSLStream(far, context, server_side=True, https_compatible=True)
@@ -105,7 +103,7 @@ class TestHead:
         assert await near.receive_some() == b""
 
     async def test_handshake_that_took_long(self, autojump_clock) -> None:
-        """A slow handshake leaves less time to the head, whose 408 still arrives."""
+        """A slow handshake leaves less time for the head, whose 408 still arrives."""
         near, far = wrap_tls(
             trio.testing.memory_stream_pair(),
             make_tls_contexts(),
@@ -134,8 +132,8 @@ class TestIdle:
     """Between two requests."""
 
     @pytest.mark.ids("M16", "R20")
-    async def test_closed_in_silence(self, autojump_clock) -> None:
-        """An idle connection is closed without a word, from each answer on."""
+    async def test_closed_without_a_response(self, autojump_clock) -> None:
+        """An idle connection is closed without a response; answers start the time."""
         case = TimedCase(Limits(keep_alive_timeout=5, linger=0))
         peer = ScriptedPeer(get("/1"), then="silence")
 
@@ -143,8 +141,8 @@ class TestIdle:
         assert peer.sent == okay(b"/1") + okay(b"/2") + okay(b"/3")
         assert case.reason is EndReason.IDLE
 
-    async def test_blank_line_behind_a_request(self, autojump_clock) -> None:
-        """A blank line, which old clients send behind a body, does not hold it open."""
+    async def test_blank_line_after_a_request(self, autojump_clock) -> None:
+        """A blank line, which old clients send after a body, does not keep it open."""
         case = TimedCase(Limits(keep_alive_timeout=5, linger=0))
         peer = ScriptedPeer(get("/1") + b"\r\n", then="silence")
 
@@ -153,7 +151,7 @@ class TestIdle:
         assert case.reason is EndReason.IDLE
 
     async def test_not_while_a_request_is_under_way(self, autojump_clock) -> None:
-        """What the app takes is not idleness."""
+        """The time of the app does not count as idle."""
 
         async def slow(_: Request) -> Response:
             await trio.sleep(1000)
@@ -165,14 +163,14 @@ class TestIdle:
         assert await case.serve(slow, peer) == 1005
 
 
-class TestDecision:
-    """From the head to the beginning of the answer."""
+class TestResponseTimeout:
+    """``response_timeout``: from the head to the beginning of the answer."""
 
     LIMITS = Limits(response_timeout=7, linger=0)
 
     @pytest.mark.ids("R22")
     async def test_the_app_is_cancelled(self, autojump_clock) -> None:
-        """An app that takes too long is cancelled and answered for: 503."""
+        """An app that takes too long is cancelled, and the client gets a 503."""
         cancelled = []
 
         async def app(_: Request) -> None:
@@ -192,8 +190,8 @@ class TestDecision:
         assert peer.sent == closing(refusal)
         assert case.reason is EndReason.SLOW_RESPONSE
 
-    async def test_one_that_goes_on_all_the_same(self, autojump_clock) -> None:
-        """An answer that comes out of a shield comes too late."""
+    async def test_app_that_goes_on(self, autojump_clock) -> None:
+        """An answer after the deadline, out of a shielded scope, is not sent: 503."""
 
         async def app(_: Request) -> Response:
             with trio.CancelScope(shield=True):
@@ -206,7 +204,7 @@ class TestDecision:
         assert peer.sent.startswith(b"HTTP/1.1 503 ")
 
     async def test_body_is_part_of_it(self, autojump_clock) -> None:
-        """An upload that is slow but honest is not excused from it."""
+        """The time to read a slow body counts, too."""
 
         async def app(request: Request) -> Response:
             return Response(200, await request.read())
@@ -217,7 +215,7 @@ class TestDecision:
         assert peer.sent.startswith(b"HTTP/1.1 503 ")
 
     async def test_each_request_has_its_own(self, autojump_clock) -> None:
-        """The time begins anew with each head, and ends with its answer."""
+        """The time starts again with each request, and ends when its answer begins."""
 
         async def body():
             for _ in range(3):
@@ -236,8 +234,8 @@ class TestDecision:
         assert await case.serve(app, peer) == 78
         assert peer.sent.endswith(b"1\r\nx\r\n0\r\n\r\n")
 
-    async def test_answer_that_was_begun(self, autojump_clock) -> None:
-        """No second answer follows one that has begun."""
+    async def test_after_a_100(self, autojump_clock) -> None:
+        """After a 100 there is still no final response, so the 503 is sent."""
 
         async def app(request: Request) -> None:
             await request.read()
@@ -266,7 +264,7 @@ class TestSwitch:
     @pytest.mark.ids("S31", "R21")
     @pytest.mark.parametrize("pipelined", [b"", get("/0")])
     async def test_returned(self, pipelined, autojump_clock) -> None:
-        """A handler lives for hours."""
+        """A handler may run for hours."""
 
         async def handler(_: Request, stream: UpgradedStream, head: bytes) -> None:
             await trio.sleep(10_000)
@@ -289,7 +287,7 @@ class TestSwitch:
     @pytest.mark.ids("S21", "S31")
     @pytest.mark.parametrize("connect", [False, True])
     async def test_accepted(self, connect: bool, autojump_clock) -> None:
-        """So does an app that has accepted, with or without a body before it."""
+        """An app that has accepted may run for hours, with or without a body before."""
 
         async def app(request: Request) -> None:
             if connect:
@@ -308,7 +306,7 @@ class TestSwitch:
         assert peer.sent.endswith(b"\r\n\r\nstill here")
 
     async def test_body_that_does_not_come(self, autojump_clock) -> None:
-        """A body that has to be read before the 101 has its own bound: 408, no 101."""
+        """A body that has to be read before the 101 has its own limit: 408, no 101."""
         wire = UP.replace(b"GET", b"POST")[:-2] + b"Content-Length: 2\r\n\r\n"
         case = TimedCase(Limits(body_timeout=3, linger=0))
         peer = ScriptedPeer(wire, b"h", then="silence")

@@ -1,4 +1,4 @@
-"""What a server lets others see: why connections end, records, counts."""
+"""What a server reports: why connections end, records, counts."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ async def leave(_request: Request, _stream: UpgradedStream, _head: bytes) -> Non
 
 
 async def app(request: Request):
-    """Whatever the path names."""
+    """Do what the path names."""
     match request.path:
         case "/bug":
             raise LookupError("oops")
@@ -114,7 +114,7 @@ class TestEndRecords:
     @pytest.mark.ids("R56")
     @pytest.mark.parametrize(("script", "then", "reason"), ENDS)
     async def test_reason(self, script, then, reason, autojump_clock) -> None:
-        """The reason is the cause, whatever the end then looks like."""
+        """The reason is the cause, however the connection then ends."""
         recorder = Recorder()
         peer = ScriptedPeer(*script, then=then)
 
@@ -125,7 +125,7 @@ class TestEndRecords:
 
     @pytest.mark.parametrize("packets", [[], [get("/1")], [get("/sleep")], [UP]])
     async def test_cancelled(self, packets: list[bytes]) -> None:
-        """A cancellation is the cause at every stage, after an answer, too."""
+        """A cancellation is the reason at every stage, after an answer, too."""
         recorder = Recorder()
         peer = ScriptedPeer(*packets, then="silence")
         async with trio.open_nursery() as nursery:
@@ -137,7 +137,7 @@ class TestEndRecords:
 
     @pytest.mark.parametrize("linger", [1, 10])
     async def test_reason_outlives_the_close(self, linger, autojump_clock) -> None:
-        """No deadline of an exchange that is over cuts the close short, or renames it."""
+        """A deadline of an ended exchange changes neither the close nor the reason."""
         recorder = Recorder()
         peer = ScriptedPeer(get("/1"), b"\x00", then="silence")
         limits = Limits(keep_alive_timeout=2, header_timeout=2, linger=linger)
@@ -148,10 +148,10 @@ class TestEndRecords:
         assert recorder.reasons == [EndReason.MALFORMED]
         assert trio.current_time() - began == linger
 
-    async def test_app_that_turns_the_deadline_into_an_error(
+    async def test_app_that_raises_at_its_deadline(
         self, autojump_clock, caplog
     ) -> None:
-        """What an app raises when its time is up is logged; the peer gets its 503."""
+        """An error raised at the app's deadline is logged; the client gets the 503."""
 
         async def stubborn(_: Request) -> None:
             try:
@@ -168,7 +168,7 @@ class TestEndRecords:
         assert "oops" in caplog.text
 
     async def test_http_record(self, autojump_clock) -> None:
-        """Of HTTP: how many requests, how long, and no bytes."""
+        """Without a switch the record has the requests and the seconds, and no bytes."""
         recorder = Recorder()
         peer = ScriptedPeer(get("/1"), get("/2"), then="silence")
 
@@ -184,7 +184,7 @@ class TestEndRecords:
 
     @pytest.mark.ids("R55")
     async def test_upgraded_record(self) -> None:
-        """Of a switch: the protocol, the peer, and the bytes each way, head included."""
+        """After a switch it has the protocol, the peer, and the bytes with the head."""
         near, far = await tcp_pair()
         address = near.socket.getsockname()
         recorder = Recorder()
@@ -221,7 +221,7 @@ class TestEndRecords:
 
 
 class TestRecords:
-    """What happens in between."""
+    """Records of requests, switches and errors."""
 
     async def test_request(self, autojump_clock) -> None:
         """One record for each answer, with its status and time; none for a switch."""
@@ -255,7 +255,7 @@ class TestRecords:
     @pytest.mark.ids("R26")
     @pytest.mark.parametrize("wire", [get("/bug"), offer("/fail"), get("/cut")])
     async def test_error(self, wire: bytes, caplog) -> None:
-        """A bug is one record and one line in the log."""
+        """An error of the app is one record and one line in the log."""
         recorder = Recorder()
         await serve_stream(app, ScriptedPeer(wire), observer=recorder)
 
@@ -266,7 +266,7 @@ class TestRecords:
         assert len(caplog.records) == 1
 
     async def test_error_in_strict_mode(self) -> None:
-        """One that comes out is told of once, too."""
+        """An error that is raised has one record, too."""
         recorder = Recorder()
         with pytest.raises(LookupError):
             await serve_stream(
@@ -277,7 +277,7 @@ class TestRecords:
         assert recorder.reasons == [EndReason.ERROR]
 
     async def test_refusals_are_no_errors(self) -> None:
-        """What is the client's fault is answered and is nobody's bug."""
+        """Errors of the client are answered, and are no errors of the app."""
         recorder = Recorder()
         wire = get("/1", "Connection: Upgrade", "Upgrade: other")
         await serve_stream(app, ScriptedPeer(offer("/leave"), wire), observer=recorder)
@@ -291,7 +291,7 @@ class TestRecords:
         assert [record.status for record in recorder.requests] == [413]
 
     async def test_transport_that_fails_to_close(self, caplog) -> None:
-        """An error that no request was asked for is told of without one."""
+        """An error outside a request has a record without a request."""
 
         class Stuck(trio.abc.AsyncResource):
             async def receive_some(self, max_bytes: int | None = None) -> bytes:
@@ -314,7 +314,7 @@ class TestObservers:
     """An observer may have any of the methods, and can break nothing."""
 
     async def test_some_methods(self) -> None:
-        """What an observer lacks is not missed."""
+        """An observer need not have every method."""
         got = []
 
         class Requests:
@@ -326,8 +326,8 @@ class TestObservers:
 
         assert got == [200, 500]
 
-    async def test_one_that_raises(self, caplog) -> None:
-        """What it raises is logged, once for each call, and stops nothing."""
+    async def test_observer_that_raises(self, caplog) -> None:
+        """An error of the observer is logged, once for each call, and stops nothing."""
 
         class Broken:
             def request(self, _: object) -> None:
@@ -345,7 +345,7 @@ class TestObservers:
         ]
 
     async def test_free_when_unused(self, monkeypatch) -> None:
-        """Without an observer no record is made and the kernel is asked for no name."""
+        """Without an observer no record is made and no address is looked up."""
 
         def never(*_: object, **__: object) -> None:
             raise AssertionError("called")
@@ -364,11 +364,11 @@ class TestObservers:
 
 
 class TestStatistics:
-    """The counts of now, and of all times."""
+    """The current counts, and the totals."""
 
     @pytest.mark.ids("R55")
     async def test_counts(self, caplog) -> None:
-        """Each count at each stage."""
+        """Each count is right at each stage."""
         servers: list[Server] = []
 
         async def counting(request: Request):
@@ -413,7 +413,7 @@ class TestStatistics:
         assert now() == (0, 0, 0, 3, 3, 1, 1)
 
     async def test_refusal_is_no_switch(self) -> None:
-        """A switch that failed while the 101 was sent counts as none."""
+        """A switch that failed while the 101 was sent does not count."""
         counts = []
 
         async def switching(request: Request) -> None:

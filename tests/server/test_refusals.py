@@ -1,4 +1,4 @@
-"""What a server says by itself, and how anything is said."""
+"""The responses that a server makes by itself."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from ..wire import get, okay
     ],
 )
 def test_refuse(error: Exception, status: int) -> None:
-    """Each error of a client has its status, and its words for a text."""
+    """Each error of a client has its status; its message is the content."""
     response = refuse(error)
 
     assert response.status == status
@@ -44,12 +44,12 @@ def test_refuse(error: Exception, status: int) -> None:
 
 
 def test_upgrade_required() -> None:
-    """A 426 names what was wanted (RFC 9110 §15.5.22)."""
+    """A 426 names the required protocol (RFC 9110 §15.5.22)."""
     assert (b"Upgrade", b"echo/2") in refuse(NotOffered("echo/2")).fields
 
 
 async def test_date_of_the_app() -> None:
-    """A Date that the app gives stands alone; otherwise there is ours."""
+    """A Date that the app gives is the only one; otherwise the server adds one."""
 
     async def app(request: Request) -> Response:
         fields = {"Date": "Sun, 06 Nov 1994 08:49:37 GMT"} if request.query else {}

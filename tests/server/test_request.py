@@ -1,4 +1,4 @@
-"""What an app sees of a request."""
+"""The attributes of a request, as an app sees them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..servers import run_script
 
 
 class TestRequest:
-    """What an app sees of a request."""
+    """Each form of the request target (RFC 9112 §3.2)."""
 
     async def see(self, wire: bytes) -> Request:
         seen = []
@@ -26,7 +26,7 @@ class TestRequest:
         return seen[0]
 
     async def test_origin_form(self) -> None:
-        """Path and query as they came; authority from the Host field."""
+        """Path and query are as received; the authority is that of the Host field."""
         request = await self.see(b"GET //a%20b?x=1?y HTTP/1.1\r\nHost: H:81\r\n\r\n")
 
         assert request.method == "GET"
@@ -43,7 +43,7 @@ class TestRequest:
 
     @pytest.mark.ids("M17")
     async def test_absolute_form(self) -> None:
-        """An absolute target overrides Host."""
+        """An absolute target overrides Host (RFC 9112 §3.2.2)."""
         request = await self.see(b"GET https://[::1]:8/p?q HTTP/1.1\r\nHost: x\r\n\r\n")
 
         assert (request.scheme, request.path, request.query) == ("https", "/p", "q")
@@ -56,7 +56,7 @@ class TestRequest:
         assert request.path == "*"
 
     async def test_http_1_0_without_host(self) -> None:
-        """Where the client names no host, there is none."""
+        """Without a Host field the authority is empty."""
         request = await self.see(b"GET / HTTP/1.0\r\n\r\n")
 
         assert request.authority == ("", None)

@@ -1,9 +1,14 @@
-"""The requests of one connection: how they come to an end, and what that is called."""
+"""The requests of one connection, and the reason of its end."""
 
 from __future__ import annotations
 
+import gc
+from functools import partial
+from types import FunctionType
+
 import pytest
 import trio
+import trio.testing
 
 from trio_upgrade import (
     BodyTooLarge,
@@ -14,8 +19,12 @@ from trio_upgrade import (
     Tunnel,
     Upgrade,
     UpgradedStream,
+    UsageError,
     serve_stream,
 )
+from trio_upgrade._http.message_codec import MessageCodec
+from trio_upgrade._http.server_codec import ServerCodec
+from trio_upgrade._http_stream import HTTPStream
 from trio_upgrade.testing import ScriptedPeer
 
 from ..apps import echo
@@ -24,7 +33,7 @@ from ..wire import SWITCHED, UP, get, okay
 
 
 async def serve(app, peer: ScriptedPeer, **bounds) -> Recorder:
-    """Serve a scripted connection to its end; return what an observer was told."""
+    """Serve a scripted connection to its end; return the observer with its records."""
     recorder = Recorder()
     await serve_stream(app, peer, limits=Limits(**bounds), observer=recorder)
 
@@ -48,7 +57,7 @@ class TestReason:
         assert peer.sent == okay() * 3
 
     async def test_last(self) -> None:
-        """The answer said that it is the last one; a request after it is not served."""
+        """The last response said ``close``; a request after it is not served."""
         peer = ScriptedPeer(get("/") * 3)
         (end,) = (await serve(answer, peer, requests_per_connection=2)).ends
 
@@ -84,10 +93,10 @@ class TestReason:
         assert (await serve(answer, peer)).reasons == [EndReason.LOST]
 
     async def test_cancelled_in_an_answer_after_an_error(self) -> None:
-        """An app that failed tells more than the end of all, while its 500 is sent."""
+        """If all is cancelled while a 500 is sent, the reason is still ERROR."""
 
         class Stuck(trio.abc.Stream):
-            """Takes nothing."""
+            """A peer that does not read."""
 
             def __init__(self, *packets: bytes) -> None:
                 self.script = ScriptedPeer(*packets, then="silence")
@@ -123,7 +132,7 @@ class TestReason:
 
 
 async def test_each_request_has_its_answer() -> None:
-    """A bug after an answer is answered, too: nothing of the last one is left."""
+    """A bug after an answer is answered, too: no state of the last exchange is left."""
 
     async def app(request: Request) -> Response:
         if request.path == "/bug":
@@ -191,8 +200,8 @@ class TestSwitch:
         assert end.reason is reason
 
     @pytest.mark.parametrize("wrong", [Tunnel(echo), None, 5])
-    async def test_no_answer_to_this(self, wrong: object) -> None:
-        """A bug of the app is reported, and answered with a 500."""
+    async def test_wrong_answer(self, wrong: object) -> None:
+        """A wrong answer to an offer is reported, and the client gets a 500."""
 
         async def app(_request: Request) -> object:
             return wrong
@@ -208,7 +217,7 @@ class TestSwitch:
 
 
 class TestDeadlines:
-    """The last words when a deadline has passed."""
+    """The response when a deadline has passed."""
 
     @pytest.mark.parametrize(
         ("packets", "reason", "said"),
@@ -227,7 +236,7 @@ class TestDeadlines:
         said: bytes,
         autojump_clock,
     ) -> None:
-        """A status that tells what was late, if anything of a request has come."""
+        """The status says what was late, if a part of a request was received."""
 
         async def app(request: Request) -> Response:
             if request.path == "/slow":
@@ -248,7 +257,7 @@ class TestDeadlines:
     async def test_error_of_an_app_that_is_ended(
         self, ends: str, reason: EndReason, nursery, autojump_clock
     ) -> None:
-        """An app that fails while it is cancelled tells more than the end of all."""
+        """An error of a cancelled app is the reason in a drain, not after a deadline."""
 
         async def app(request: Request) -> Response:
             if ends == "drain":
@@ -286,3 +295,160 @@ class TestDeadlines:
         assert failed
         assert recorder.reasons == [EndReason.SLOW_RESPONSE]
         assert peer.sent.startswith(b"HTTP/1.1 503 ")
+
+
+class TestClosingOfABody:
+    """Closing an iterable body belongs to its answer."""
+
+    @pytest.mark.parametrize("status", [200, 204])
+    async def test_error(self, status: int) -> None:
+        """An error in it comes after the answer: no second answer is sent."""
+
+        class Body:
+            def __aiter__(self) -> Body:
+                return self
+
+            async def __anext__(self) -> bytes:
+                raise StopAsyncIteration
+
+            async def aclose(self) -> None:
+                raise RuntimeError
+
+        async def app(request: Request) -> Response:
+            return Response(status, Body())
+
+        peer = ScriptedPeer(get("/") * 2)
+        recorder = await serve(app, peer)
+
+        assert peer.sent.count(b"HTTP/1.1 ") == 1
+        assert recorder.reasons == [EndReason.ERROR]
+
+    async def test_switch(self) -> None:
+        """Nor can the connection be switched any more."""
+        caught = []
+
+        async def app(request: Request) -> Response:
+            class Body:
+                def __aiter__(self) -> Body:
+                    return self
+
+                async def __anext__(self) -> bytes:
+                    raise StopAsyncIteration
+
+                async def aclose(self) -> None:
+                    with pytest.raises(UsageError) as info:
+                        await request.accept_upgrade("echo")
+                    caught.append(info)
+
+            return Response(200, Body())
+
+        peer = ScriptedPeer(UP)
+        await serve(app, peer)
+
+        assert len(caught) == 1
+        assert b"101" not in peer.sent
+
+
+async def test_reason_is_fixed_before_the_close(make_scene) -> None:
+    """What happens while the connection is closed forcefully is no reason for its end."""
+
+    class SlowToClose(trio.abc.Stream):
+        def __init__(self) -> None:
+            self.script = ScriptedPeer(UP, then="silence")
+
+        async def receive_some(self, max_bytes: int | None = None) -> bytes:
+            return await self.script.receive_some(max_bytes)
+
+        async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+            await self.script.send_all(data)
+            scope.cancel()
+
+        async def wait_send_all_might_not_block(self) -> None:
+            await self.script.wait_send_all_might_not_block()
+
+        async def aclose(self) -> None:
+            scene.server.start_drain(0)
+            with trio.CancelScope(shield=True):
+                await trio.testing.wait_all_tasks_blocked()
+            await self.script.aclose()
+
+    async def app(request: Request) -> Upgrade:
+        return Upgrade("echo", echo)
+
+    scene = await make_scene().open(app)
+    with trio.CancelScope() as scope:
+        await serve_stream(app, SlowToClose(), server=scene.server)
+
+    assert scene.recorder.reasons == [EndReason.CANCELLED]
+
+
+async def test_kept_request_keeps_no_http() -> None:
+    """A request that outlives its connection keeps nothing that HTTP was spoken with."""
+    kept = []
+
+    async def app(request: Request) -> Response:
+        kept.append(request)
+        return Response(200, headers={"Connection": "close"})
+
+    await serve(app, ScriptedPeer(get("/") + b"x" * 60_000))
+    found, left = {id(kept)}, [kept]
+    while left:
+        for thing in gc.get_referents(left.pop()):
+            if id(thing) not in found and not isinstance(thing, type | FunctionType):
+                found.add(id(thing))
+                left.append(thing)
+                assert not isinstance(thing, HTTPStream | MessageCodec)
+
+
+@pytest.mark.parametrize(
+    "wire",
+    [
+        get("/").replace(b"/", b"bad target", 1),
+        get("/", "Bad Name: x"),
+        get("/").replace(b"GET", b"G(T"),
+        get("/", "Content-Length: x"),
+    ],
+)
+async def test_refused_request_leaves_no_cycle(wire: bytes) -> None:
+    """All objects of a refused connection are freed without the collector."""
+    gc.collect()
+    gc.disable()
+    try:
+        before = count_codecs()
+        await serve_stream(answer, ScriptedPeer(wire))
+
+        assert count_codecs() == before
+    finally:
+        gc.enable()
+
+
+def count_codecs() -> int:
+    return sum(type(thing) is ServerCodec for thing in gc.get_objects())
+
+
+async def test_body_read_while_another_task_switches(nursery) -> None:
+    """The last piece of a body reaches its reader, though the connection has switched."""
+    got: list[object] = []
+
+    async def read(request: Request) -> None:
+        try:
+            got.append(await request.read())
+        except UsageError as exc:
+            got.append(exc)
+
+    async def app(request: Request, steps: int) -> None:
+        async with trio.open_nursery() as inner:
+            inner.start_soon(read, request)
+            for _ in range(steps):
+                await trio.lowlevel.checkpoint()
+            await request.accept_upgrade("echo")
+
+    offer = UP.replace(b"\r\n\r\n", b"\r\nContent-Length: 5\r\n\r\n") + b"hello"
+    for steps in range(6):
+        for _ in range(10):
+            recorder = await serve(partial(app, steps=steps), ScriptedPeer(offer))
+
+            assert not recorder.errors
+            # Nothing else: it read all of the body, or came too late.
+            assert got[-1] == b"hello" or isinstance(got[-1], UsageError)
+    assert b"hello" in got

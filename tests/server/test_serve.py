@@ -1,4 +1,4 @@
-"""Accepting: what accept() may say, and how many are served at a time."""
+"""Accepting: errors of accept(), and how many connections are served at a time."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ class OverloadedListener(MemoryListener):
 
 
 class TestAccept:
-    """What accept() may say."""
+    """Errors of accept()."""
 
     async def test_out_of_descriptors(self, autojump_clock, caplog) -> None:
-        """The server waits and recovers, and says so once."""
+        """The server waits and recovers, and logs it once."""
         listener = OverloadedListener(errno.EMFILE, errno.ENFILE, errno.EMFILE)
         async with trio.open_nursery() as nursery:
             await nursery.start(serve_listeners, echo_app, [listener])
@@ -57,7 +57,7 @@ class TestAccept:
             await stream.send_all(UP)
             assert await stream.receive_some() == SWITCHED
             assert len(caplog.records) == 1
-            # One that is let in between does not end the episode; time does.
+            # A connection that is accepted meanwhile does not end the episode; time does.
             for seconds in (5, 20):
                 await trio.sleep(seconds)
                 listener.errnos = [errno.ENOMEM]
@@ -72,7 +72,7 @@ class TestAccept:
         assert "cannot accept for now" in caplog.text
 
     async def test_listener_that_fails(self) -> None:
-        """Any other error is the listener's end, and the server's."""
+        """Any other error ends the listener and the server."""
         listener = OverloadedListener(errno.EBADF)
         with pytest.RaisesGroup(OSError):
             await serve_listeners(echo_app, [listener])
@@ -91,7 +91,7 @@ class TestAccept:
         assert listener.closed
 
     async def test_real_exhaustion(self, caplog) -> None:
-        """Out of descriptors for real: live connections go on, and others come later."""
+        """Really out of descriptors: live connections go on, others come later."""
         spent: list[int] = []
 
         async with trio.open_nursery() as nursery:
@@ -126,13 +126,13 @@ class TestAccept:
         assert record.levelno == logging.ERROR
 
 
-class TestConnectionsBound:
-    """Beyond it nobody is turned away; they wait."""
+class TestConnectionsLimit:
+    """Beyond ``Limits.connections`` a connection waits; it is not refused."""
 
     @pytest.mark.ids("R23")
     @pytest.mark.parametrize("listeners", [1, 2])
     async def test_backpressure(self, listeners: int) -> None:
-        """At no time more are served, how ever many listeners there are."""
+        """No more are served at a time, however many listeners there are."""
         under_way: list[str] = []
         most = 0
         go_on = trio.Semaphore(0)
@@ -176,7 +176,7 @@ class TestConnectionsBound:
 
     @pytest.mark.parametrize("drained", [False, True])
     async def test_ended_while_some_wait(self, drained: bool, autojump_clock) -> None:
-        """Whoever waits for room when it ends is closed, accepted or not."""
+        """A connection that waits when the server ends is closed, accepted or not."""
         sources = [MemoryListener() for _ in range(2)]
         async with trio.open_nursery() as nursery:
             server = await nursery.start(
@@ -198,7 +198,7 @@ class TestConnectionsBound:
         assert await waiting.receive_some() == b""
 
     async def test_none(self) -> None:
-        """None does not bound them."""
+        """None disables the limit."""
         source = MemoryListener()
         async with trio.open_nursery() as nursery:
             server = await nursery.start(

@@ -1,4 +1,4 @@
-"""Serving on listeners: what nursery.start hands back, and real sockets."""
+"""Serving on listeners: what nursery.start returns, and real sockets."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class TestURL:
             nursery.cancel_scope.cancel()
 
     async def test_none_without_an_address(self) -> None:
-        """A server that no URL reaches says so."""
+        """A server without an address has no URL: ValueError."""
         async with trio.open_nursery() as nursery:
             server = await nursery.start(serve_listeners, echo_app, [MemoryListener()])
 
@@ -71,7 +71,7 @@ class TestURL:
             nursery.cancel_scope.cancel()
 
     async def test_unix_socket(self, tmp_path) -> None:
-        """The first listener that has a URL gives it, though it is not ours."""
+        """The first listener with an address gives the URL, also one of Trio's."""
         sock = trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_STREAM)
         await sock.bind(str(tmp_path / "socket"))
         sock.listen()
@@ -127,7 +127,7 @@ class TestPeer:
             nursery.cancel_scope.cancel()
 
     async def test_none_after_the_client_has_left(self) -> None:
-        """None once the kernel has forgotten it."""
+        """None once the connection is reset: the kernel has no address any more."""
         peers = []
 
         async def handler(request, stream, head) -> None:
@@ -190,7 +190,7 @@ class TestTLS:
 
     @pytest.mark.parametrize("https_compatible", [False, True])
     async def test_serve_ssl_over_tcp(self, https_compatible: bool) -> None:
-        """The same in one call: its URL, an echo through a switch, a clean end."""
+        """The same in one call: URL, echo after a switch, a clean end."""
         contexts = make_tls_contexts()
         async with trio.open_nursery() as nursery:
             server = await nursery.start(
@@ -218,7 +218,7 @@ class TestTLS:
             nursery.cancel_scope.cancel()
 
     async def test_options_of_serve_ssl_over_tcp(self) -> None:
-        """What it is given reaches the listeners and the server."""
+        """The options reach the listeners and the server."""
         limits = Limits(linger=0)
         async with trio.open_nursery() as nursery:
             server = await nursery.start(
@@ -242,7 +242,7 @@ class TestTLS:
             nursery.cancel_scope.cancel()
 
     async def test_no_tls_spoken(self, caplog) -> None:
-        """A client that speaks clear text to a TLS port costs its own connection."""
+        """A client that speaks clear text to a TLS port loses only its own connection."""
         (tcp_listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
         listener = trio.SSLListener(tcp_listener, make_tls_contexts()[1])
         async with trio.open_nursery() as nursery:
@@ -253,17 +253,17 @@ class TestTLS:
                 with pytest.raises(trio.BrokenResourceError):
                     while await stream.receive_some():
                         pass
-                    raise trio.BrokenResourceError  # An orderly end will do as well.
+                    raise trio.BrokenResourceError  # A clean end is right, too.
             nursery.cancel_scope.cancel()
 
         assert not caplog.records
 
     @pytest.mark.parametrize("https_compatible", [False, True])
     @pytest.mark.parametrize("switched", [False, True])
-    async def test_last_words_arrive(
+    async def test_last_bytes_arrive(
         self, https_compatible: bool, switched: bool
     ) -> None:
-        """What we say last arrives over TLS, too, while the client still sends."""
+        """Our last bytes arrive over TLS, too, while the client still sends."""
         contexts = make_tls_contexts()
 
         async def handler(request, stream, head) -> None:
@@ -298,11 +298,11 @@ class TestTLS:
 
 
 class TestOptions:
-    """What the functions are given reaches the server."""
+    """The options of each function reach the server."""
 
     @pytest.mark.parametrize("early", [False, True])
-    async def test_close_refused_early(self, early: bool) -> None:
-        """By whichever way it is served; the default is not to."""
+    async def test_close_on_optimistic_data(self, early: bool) -> None:
+        """Each function passes the option on; the default is False."""
 
         async def app(request):
             servers.append(find_state(request.server).close_on_optimistic_data)
@@ -346,8 +346,8 @@ class TestLifetime:
         assert await idle.receive_some() == b""
         assert await live.receive_some() == b""
 
-    async def test_strict_takes_the_server_down(self) -> None:
-        """With strict=True a bug ends the server, wrapped once by its nursery."""
+    async def test_strict_ends_the_server(self) -> None:
+        """With strict=True an error of the app ends the server, in one group."""
 
         async def app(request) -> None:
             raise LookupError("oops")
@@ -367,7 +367,7 @@ class TestLifetime:
         assert listener.closed
 
     async def test_detached_stream_outlives_its_handler(self) -> None:
-        """What a handler detached is nobody's to close but its new owner's."""
+        """Only its new owner closes a transport that a handler has detached."""
 
         async def handler(request, stream, head) -> None:
             owners.start_soon(own, *stream.detach())
@@ -388,8 +388,8 @@ class TestLifetime:
                 assert await stream.receive_some() == b""
             nursery.cancel_scope.cancel()
 
-    async def test_half_an_answer_is_no_answer(self) -> None:
-        """A response cancelled in the middle ends in a reset, not as if complete."""
+    async def test_response_cancelled_in_the_middle(self) -> None:
+        """A response cancelled in the middle ends by a reset, not as if complete."""
         begun = trio.Event()
 
         async def body():
@@ -412,8 +412,8 @@ class TestLifetime:
                         while await stream.receive_some():
                             pass
 
-    async def test_answer_that_breaks_off_is_no_answer(self, caplog) -> None:
-        """A streamed response that fails in the middle ends in a reset, too."""
+    async def test_response_that_fails_in_the_middle(self, caplog) -> None:
+        """A streamed response that fails in the middle ends by a reset, too."""
 
         async def body():
             yield b"the first half"
@@ -435,7 +435,7 @@ class TestLifetime:
         assert "oops" in caplog.text
 
     async def test_many_connections(self) -> None:
-        """A hundred connections at a time echo, each its own."""
+        """A hundred connections at a time echo, each its own bytes."""
 
         async def one(number: int) -> None:
             async with await open_upgrade(server.url, "echo") as (_, stream, _):
@@ -454,7 +454,7 @@ class TestLifetime:
             nursery.cancel_scope.cancel()
 
     async def test_bug_after_the_switch_resets(self, caplog) -> None:
-        """A client sees a handler's exception as a reset, never as an end."""
+        """A client sees a handler's exception as a reset, never as a clean end."""
 
         async def handler(request, stream, head) -> None:
             raise LookupError("oops")
@@ -473,7 +473,7 @@ class TestLifetime:
 
     @pytest.mark.ids("R58", "M14")
     async def test_refusal_reaches_a_client_that_still_sends(self) -> None:
-        """An early 413 arrives whole although the body never was read."""
+        """An early 413 arrives whole although the body was never read."""
 
         async def app(request) -> Response:
             return Response(413, b"too much")
@@ -488,7 +488,7 @@ class TestLifetime:
             nursery.cancel_scope.cancel()
 
     async def test_pipelined_over_tcp(self) -> None:
-        """Requests and an offer in one packet, over a socket."""
+        """Requests and an offer in one packet are answered in order, over a socket."""
         async with trio.open_nursery() as nursery:
             server = await nursery.start(serve_tcp, echo_app, 0)
             port = server.listeners[0].socket.getsockname()[1]
@@ -502,7 +502,7 @@ class TestLifetime:
 
 
 async def test_open_connection_over_tcp_pair() -> None:
-    """serve_stream takes any stream, a socket of somebody else's listener say."""
+    """serve_stream() accepts any stream, for example a socket of another listener."""
     near, far = await tcp_pair()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(serve_stream, echo_app, far)

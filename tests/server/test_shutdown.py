@@ -1,4 +1,4 @@
-"""Who ends a server, and how: drains, signals, cancellations."""
+"""How a server ends: drains, signals, cancellations."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ from ..wire import SWITCHED, UP, closing, get, okay
 
 
 class TestCallers:
-    """Who may drain, how often, and for how long."""
+    """Which tasks may drain, how often, and for how long."""
 
     async def test_several_tasks(self, make_scene, autojump_clock) -> None:
-        """Any number of tasks may drain; all return when it is over."""
+        """Any number of tasks may drain; all return when the drain is over."""
         scene = await make_scene().open()
         await scene.join(UP)
         ends = []
@@ -56,7 +56,7 @@ class TestCallers:
         assert ends == [22, 22, 22, 22, 100]
 
     async def test_cancelled(self, make_scene, autojump_clock) -> None:
-        """A caller that is cancelled leaves the drain as it is."""
+        """If the caller is cancelled, the drain goes on."""
         scene = await make_scene().open()
         await scene.join(UP)
         with trio.move_on_after(1) as scope:
@@ -81,7 +81,7 @@ class TestCallers:
         assert not scene.server.is_draining
 
     async def test_from_a_handler(self, make_scene, autojump_clock) -> None:
-        """A handler may start it, and may not wait for it, nor may its children."""
+        """A handler may start a drain; neither it nor its children may wait for it."""
         raised = []
 
         async def child(server: Server) -> None:
@@ -105,7 +105,7 @@ class TestCallers:
         assert await near.receive_some() == closing(okay(b""))
 
     async def test_beside_a_connection(self, make_scene, autojump_clock) -> None:
-        """A task that is only the sibling of one that serves may wait."""
+        """A task that is only the sibling of a serving task may wait."""
         scene = await make_scene().open()
         peer = ScriptedPeer(then="silence")
 
@@ -120,7 +120,7 @@ class TestCallers:
         assert scene.over.is_set()
 
     async def test_private_server(self, autojump_clock) -> None:
-        """A stream that is served alone drains by its own server."""
+        """A stream that is served alone can drain its private server."""
         peer = ScriptedPeer(get("/"), then="silence")
 
         async def draining(request: Request) -> Response:
@@ -158,10 +158,10 @@ class TestCallers:
 
 
 class TestCancelled:
-    """The other end: everything closed at once."""
+    """A cancelled server closes everything at once."""
 
     async def test_no_traceback(self, autojump_clock, caplog) -> None:
-        """Nothing is waited for, logged or left, and waiters return."""
+        """The server does not wait, log or leave anything, and waiting tasks return."""
         listener = MemoryListener()
         ended = []
 
@@ -190,7 +190,7 @@ class TestCancelled:
         await server.drain(5)
 
     async def test_during_a_drain(self, make_scene, autojump_clock, caplog) -> None:
-        """A drain that is cancelled ends at once."""
+        """A server that is cancelled during a drain ends at once."""
         async with trio.open_nursery() as nursery:
             scene = await Scene(nursery, Limits()).open()
             await scene.join(UP)
@@ -202,7 +202,7 @@ class TestCancelled:
         assert not caplog.records
 
     async def test_reset_at_the_same_time(self, caplog) -> None:
-        """A reset that meets the cancellation is no bug of the handler."""
+        """A reset during the cancellation is no error of the handler."""
 
         async def receive(stream: UpgradedStream) -> None:
             try:
@@ -232,7 +232,7 @@ class TestCancelled:
 
 
 async def test_hundred_upgraded_connections(caplog) -> None:
-    """Some cooperate and some do not: it ends within the grace, and all are closed."""
+    """Even if half of them do not cooperate, the drain ends with the grace."""
     half = 50
     ends: list[bytes] = []
 
@@ -253,10 +253,10 @@ async def test_hundred_upgraded_connections(caplog) -> None:
         )
         for path in ["/polite", "/u"] * half:
             nursery.start_soon(client, path)
-        # An idle one that is not upgraded, too.
+        # Also an idle connection that has not switched.
         async with await open_connection(server.url) as idle:
             await (await idle.request("GET", "/1")).read()
-            # A client can have the 101 a little before the server takes it in.
+            # A client can have the 101 a little before the server counts the switch.
             while server.statistics().upgraded < 2 * half or len(ready) < 2 * half:
                 await trio.lowlevel.checkpoint()
             began = trio.current_time()
@@ -277,7 +277,7 @@ class TestSignals:
     """drain_on_signal, which the examples use."""
 
     async def test_drains(self, make_scene, autojump_clock) -> None:
-        """The first signal drains, and this returns when it is over."""
+        """The first signal drains; the function returns when the drain is over."""
         scene = await make_scene().open()
         await scene.join(UP)
         async with trio.open_nursery() as nursery:
@@ -291,7 +291,7 @@ class TestSignals:
 
     @pytest.mark.parametrize("extra", [0, 3])
     async def test_second_signal(self, extra, make_scene, autojump_clock) -> None:
-        """A second one, of either kind, ends the grace; more do no harm."""
+        """A second signal, of either kind, ends the grace; more of them do no harm."""
         scene = await make_scene().open()
         await scene.join(UP)
         async with trio.open_nursery() as nursery:
@@ -314,7 +314,7 @@ class TestSignals:
         assert trio.current_time() == 2
 
     async def test_ended_otherwise(self, make_scene) -> None:
-        """A server that ends by itself ends this, too."""
+        """The function returns, too, if the server ends in another way."""
         scene = await make_scene().open()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(
@@ -325,7 +325,7 @@ class TestSignals:
         assert scene.over.is_set()
 
     async def test_no_signal(self, make_scene) -> None:
-        """At least one has to be named."""
+        """At least one signal has to be given."""
         scene = await make_scene().open()
         with pytest.raises(TypeError, match="at least one signal"):
             await drain_on_signal(scene.server, grace=1)

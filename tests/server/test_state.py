@@ -1,4 +1,4 @@
-"""What the connections of one server share, without any connection."""
+"""ServerState alone, without real connections."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def make_state(**bounds) -> ServerState:
 
 @pytest.mark.parametrize(("grace", "seconds"), [(None, math.inf), (0, 0), (2.5, 2.5)])
 def test_grace(grace: float | None, seconds: float) -> None:
-    """None is for ever."""
+    """None disables the limit."""
     assert check_grace(grace) == seconds
 
 
-async def test_room() -> None:
-    """Whoever waits for room gets it when a connection is dismissed, one at a time."""
+async def test_capacity_waits() -> None:
+    """For each connection that is removed, one waiting task goes on."""
     state = make_state(connections=2)
     admitted = []
 
@@ -61,7 +61,7 @@ async def test_room() -> None:
 
 
 async def test_upgraded() -> None:
-    """Switches are counted while they last, and bounded where there is a bound."""
+    """Switched connections are counted while they last, and may have a limit."""
     state = make_state(upgraded=1)
     connection = make_connection()
     state.add(connection)
@@ -80,7 +80,7 @@ async def test_upgraded() -> None:
 
 
 async def test_drain() -> None:
-    """Idle ones are ended, the others are not; offers are refused; accepting ends."""
+    """Idle connections are ended, others are not; offers are refused; accepting ends."""
     state = make_state()
     idle, busy = make_connection(idle=True), make_connection()
     state.add(idle)
@@ -102,7 +102,7 @@ async def test_drain() -> None:
 
 
 async def test_end_of_the_grace(nursery) -> None:
-    """When the grace is over all are ended, and whoever comes later, at once."""
+    """When the grace is over all are ended; a later connection is ended at once."""
     state = make_state()
     nursery.start_soon(state.deadlines.run)
     early, late = make_connection(), make_connection()
@@ -116,7 +116,7 @@ async def test_end_of_the_grace(nursery) -> None:
 
 
 async def test_end() -> None:
-    """What is still there when nobody serves any more is ended, too."""
+    """A joined connection is ended, too, when the serving function ends."""
     state = make_state()
     joined = make_connection()
     state.add(joined)
@@ -128,7 +128,7 @@ async def test_end() -> None:
 
 
 async def test_tasks() -> None:
-    """A connection's tasks are its own and those below it, and no others."""
+    """A connection's tasks are its own task and the descendants of that, no others."""
     state = make_state()
     connection = make_connection()
     connection.task = trio.lowlevel.current_task()
@@ -158,8 +158,8 @@ async def test_tasks() -> None:
     assert not state.serves_task(trio.lowlevel.current_task())
 
 
-async def test_room_left() -> None:
-    """How many may still be accepted at a time."""
+async def test_capacity() -> None:
+    """``capacity`` is how many connections may still be accepted."""
     state = make_state(connections=3)
     state.add(make_connection())
 

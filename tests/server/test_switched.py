@@ -1,4 +1,4 @@
-"""What is left of HTTP behind a switch, and how a connection ends from then on."""
+"""What is left of HTTP after a switch, and how the connection then ends."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ TARGETS = [b"/p/%20?q=1&r", b"http://y.example:81/p?q", b"*", b"//twice"]
 
 
 def look(request: Request) -> dict[str, object]:
-    """All that a request says of itself."""
+    """Return all attributes of a request."""
     names = ("method", "target", "http_version", "path", "query", "scheme", "authority")
     return {
         **{name: getattr(request, name) for name in names},
@@ -70,11 +70,11 @@ def look(request: Request) -> dict[str, object]:
 
 
 class TestRequest:
-    """A request lets go of what it can find out anew, and nobody notices."""
+    """A request drops values that it can compute again; its attributes stay the same."""
 
     @pytest.mark.parametrize("target", TARGETS)
-    async def test_it_says_the_same(self, target: bytes) -> None:
-        """What the handler reads of it is what the app has read."""
+    async def test_attributes_stay_the_same(self, target: bytes) -> None:
+        """The handler sees the same attributes as the app."""
         method = b"OPTIONS" if target == b"*" else b"GET"
         said: list[dict[str, object]] = []
 
@@ -97,7 +97,7 @@ class TestRequest:
         assert before["upgrades"] == ["Echo", "other/2"]
 
     async def test_connect(self) -> None:
-        """A tunnel's request knows its authority, and that it offered nothing."""
+        """The request of a tunnel keeps its authority, and has no offers."""
         said: list[dict[str, object]] = []
 
         async def handler(
@@ -118,7 +118,7 @@ class TestRequest:
         assert said[0]["upgrades"] == []
 
     async def test_coding(self) -> None:
-        """A coding is spelled as it came, before and after."""
+        """A transfer coding keeps its spelling, before and after the switch."""
         said: list[dict[str, object]] = []
 
         async def handler(
@@ -142,7 +142,7 @@ class TestRequest:
 
     @pytest.mark.parametrize("inside", [True, False], ids=["in the app", "by handler"])
     async def test_nothing_can_be_answered(self, inside: bool) -> None:
-        """Neither the app nor the handler can switch again, or watch."""
+        """Neither the app nor the handler can switch again or wait for the disconnect."""
 
         async def check(request: Request) -> None:
             for use in (
@@ -172,7 +172,7 @@ class TestRequest:
         assert peer.sent == SWITCHED
 
     async def test_body(self) -> None:
-        """What was read of the body stays, what was dropped is an error."""
+        """A body that was read can be read again; one that was dropped raises."""
 
         async def app(request: Request) -> None:
             if request.path == "/u":
@@ -193,7 +193,7 @@ class TestRequest:
         await run_script(app, wire.replace(b"/u", b"/dropped"))
 
     async def test_secure(self) -> None:
-        """The scheme is known behind a switch, too."""
+        """The scheme is known after a switch, too."""
         client_context, server_context = make_tls_contexts()
         schemes: list[str] = []
 
@@ -225,8 +225,8 @@ class TestRequest:
 
         assert schemes == ["https"]
 
-    async def test_what_it_keeps(self) -> None:
-        """Its head and its texts, and nothing that HTTP was spoken with."""
+    async def test_references_kept(self) -> None:
+        """After a switch a request keeps its head and strings, but no state of HTTP."""
 
         async def handler(
             request: Request, stream: UpgradedStream, _head: bytes
@@ -247,7 +247,7 @@ class TestRequest:
 
 
 class Expires(trio.abc.Stream):
-    """The server's grace ends while the 101 is on its way, which arrives all the same."""
+    """A stream on which the server's grace ends while the 101 is sent and arrives."""
 
     def __init__(self) -> None:
         self.peer = ScriptedPeer(UP, then="silence")
@@ -271,10 +271,10 @@ class Expires(trio.abc.Stream):
 
 
 class TestEnd:
-    """A connection that has switched ends with all the others."""
+    """A connection that has switched ends when all connections end."""
 
     async def test_grace_ends_at_the_switch(self) -> None:
-        """No handler outlives a grace that has ended while its 101 was sent."""
+        """If the grace ends while the 101 is sent, the handler is cancelled."""
         stream, recorder = Expires(), Recorder()
 
         async def handler(
@@ -294,7 +294,7 @@ class TestEnd:
         assert recorder.reasons == [EndReason.DRAINED]
 
     async def test_mixed(self, autojump_clock) -> None:
-        """When the grace ends, so do connections of either kind, each with its reason."""
+        """When the grace ends, so do all connections, switched or not, with a reason."""
         recorder = Recorder()
 
         async def app(request: Request) -> Upgrade | None:
@@ -329,7 +329,7 @@ class TestEnd:
         ]
 
     async def test_joined_is_waited_for(self, autojump_clock) -> None:
-        """A drain is over when what has joined is, however the others have ended."""
+        """A drain waits for joined connections, however the others have ended."""
         recorder = Recorder()
 
         async def handler(
@@ -362,10 +362,10 @@ class TestEnd:
         assert server.statistics().connections == 0
         assert recorder.reasons == [EndReason.DRAINED] * 2
 
-    async def test_switched_too_late(
+    async def test_switched_after_the_deadline(
         self, autojump_clock, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """Behind a switch nobody is told in HTTP that the decision took too long."""
+        """After a switch no 503 is sent, even if the response deadline has passed."""
         recorder = Recorder()
 
         async def app(request: Request) -> None:
@@ -383,8 +383,8 @@ class TestEnd:
         assert not caplog.records
 
 
-async def test_an_idle_one_is_small() -> None:
-    """What waits keeps nothing of HTTP but a head, and no more frames than it must."""
+async def test_idle_connection_is_small() -> None:
+    """An idle switched connection keeps only a request head of HTTP, and few frames."""
     number = 100
     clients: list[socket.socket] = []
 
@@ -414,16 +414,16 @@ async def test_an_idle_one_is_small() -> None:
             client.close()
         nursery.cancel_scope.cancel()
 
-    # The clients' sockets are a tenth of a KiB of it. Frames take more while coverage
+    # The clients' sockets are a tenth of a KiB of it. Frames are larger while coverage
     # traces them.
     assert taken / number < 7 * 1024
 
 
-class TestAtOnce:
-    """Short answers go without a checkpoint; that starves nobody and hides nothing."""
+class TestSendNowait:
+    """Short answers are sent without a checkpoint; other tasks still get their turn."""
 
     async def test_pipelined_requests_take_turns(self) -> None:
-        """However many requests came in one packet, others run between their answers."""
+        """Other tasks run between the answers to many requests of one packet."""
         near, far = await tcp_pair()
         answered: list[str] = []
 
@@ -444,7 +444,7 @@ class TestAtOnce:
             nursery.cancel_scope.cancel()
 
         # In one pass of the scheduler either may be first.
-        runs = [len(list(run)) for who, run in groupby(answered) if who == "request"]
+        runs = [len(list(run)) for name, run in groupby(answered) if name == "request"]
         assert answered.count("request") == 20
         assert max(runs) <= 2
         got = b""
@@ -453,8 +453,8 @@ class TestAtOnce:
         assert got == okay() * 20
         await far.aclose()
 
-    async def test_what_the_kernel_does_not_take(self) -> None:
-        """The rest of an answer waits for the peer, under its deadline."""
+    async def test_kernel_accepts_a_part(self) -> None:
+        """The part of an answer that the kernel does not accept is sent later."""
         near, far = await tcp_pair()
         await clog(near)
         server_side = adopt_stream(near)
@@ -475,8 +475,8 @@ class TestAtOnce:
 
         assert got.endswith(okay(body))
 
-    async def test_gone(self, caplog: pytest.LogCaptureFixture) -> None:
-        """A peer that has reset meanwhile is a lost one, and no error of ours."""
+    async def test_reset(self, caplog: pytest.LogCaptureFixture) -> None:
+        """If the peer has reset meanwhile, the reason is LOST, and there is no error."""
         near, far = await tcp_pair()
         recorder = Recorder()
 
@@ -495,7 +495,7 @@ class TestAtOnce:
 
     @pytest.mark.parametrize("method", ["GET", "CONNECT"])
     async def test_accepting_is_a_checkpoint(self, method: str) -> None:
-        """Also where the 101 goes at once (Trio's rule for what is public)."""
+        """A checkpoint, also if the 101 is sent at once (Trio's rule)."""
         near, far = await tcp_pair()
 
         async def app(request: Request) -> None:
@@ -513,7 +513,7 @@ class TestAtOnce:
 
     @pytest.mark.parametrize("body", [b"", b"body"])
     async def test_cancelled_before(self, body: bytes) -> None:
-        """A request that is cancelled already is not sent."""
+        """A client that is already cancelled sends no request."""
         near, far = await tcp_pair()
         connection = await open_connection("http://x/", stream=adopt_stream(near))
         with trio.CancelScope() as scope:
@@ -528,7 +528,7 @@ class TestAtOnce:
 
     @pytest.mark.parametrize("when", ["while it copies", "at the end"])
     async def test_reset_below_a_pipe(self, when: str) -> None:
-        """What a pipe meets below the stream counts as met by the stream."""
+        """A reset that pipe() finds on the socket below counts as one of the stream."""
         near, far = await tcp_pair()
         recorder = Recorder()
 
@@ -561,7 +561,7 @@ class TestAtOnce:
         assert not recorder.errors
 
     async def test_socket(self) -> None:
-        """The socket's own ways to do so keep its guards, and name its errors."""
+        """send_some_nowait() and end() refuse a second task, and raise Trio's errors."""
         near, far = await tcp_pair()
         stream = adopt_stream(near)
         assert stream.send_some_nowait(b"abc") == 3

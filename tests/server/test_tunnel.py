@@ -26,7 +26,6 @@ from ..wire import DATE, SWITCHED, UP, get, okay
 CONNECT = b"CONNECT example.com:22 HTTP/1.1\r\nHost: example.com:22\r\n\r\n"
 OLD = b"CONNECT example.com:22 HTTP/1.0\r\n\r\n"
 OPENED = b"HTTP/1.1 200 OK\r\n" + DATE + b"\r\n"
-# What h11 adds for a client that is not going to keep the connection anyway.
 
 
 async def tunnel_app(request: Request) -> Tunnel:
@@ -42,18 +41,18 @@ async def serve(app, *packets: bytes, then="end") -> ScriptedPeer:
 
 
 class TestTunnel:
-    """The answer that opens it."""
+    """The answer that opens a tunnel."""
 
     @pytest.mark.ids("C03", "C07", "U34")
     async def test_early_bytes_are_echoed_once(self) -> None:
-        """Bytes behind the head are the first of the tunnel (RFC 9110 §9.3.6)."""
+        """Bytes after the head are the first of the tunnel (RFC 9110 §9.3.6)."""
         await check_every_split(tunnel_app, CONNECT + b"\x80raw", OPENED + b"\x80raw")
         await check_every_split(tunnel_app, CONNECT, OPENED)
         # Even if they look like the next request.
         await check_every_split(tunnel_app, CONNECT + UP, OPENED + UP)
 
     async def test_http_1_0(self) -> None:
-        """As ncat, socat, OpenBSD's nc and openssl ask: in HTTP/1.0, without Host."""
+        """ncat, socat, OpenBSD's nc and openssl send HTTP/1.0 without Host: it works."""
         await check_every_split(tunnel_app, OLD + b"raw", OPENED + b"raw")
         with_host = OLD[:-2] + b"Host: example.com:22\r\n\r\n"
         await check_every_split(tunnel_app, with_host + b"raw", OPENED + b"raw")
@@ -69,12 +68,12 @@ class TestTunnel:
         ],
     )
     async def test_fields(self, field: bytes) -> None:
-        """Fields that other requests have change nothing about it."""
+        """Fields that matter in other requests have no effect."""
         wire = CONNECT[:-2] + field + b"\r\n\r\nraw"
         await check_every_split(tunnel_app, wire, OPENED + b"raw")
 
-    async def test_what_the_app_sees(self) -> None:
-        """An authority, no path, no offers, no body; the handler gets the same."""
+    async def test_request_of_the_app(self) -> None:
+        """App and handler see an authority, no path, no offers and no body."""
         seen: list[object] = []
 
         async def handler(
@@ -101,7 +100,7 @@ class TestTunnel:
             (b"HEAD", "<Request CONNECT example.com:22>"),
         ]
 
-    async def test_behind_other_requests(self) -> None:
+    async def test_after_other_requests(self) -> None:
         """Earlier requests are answered first (RFC 9112 §9.3.2)."""
 
         async def app(request: Request) -> Response | Tunnel:
@@ -117,7 +116,7 @@ class TestTunnel:
         )
 
     async def test_bug_in_the_handler(self, caplog) -> None:
-        """An error behind the 200 is logged, and nothing is said any more."""
+        """An error after the 200 is logged, and nothing more is sent."""
 
         async def handler(request, stream, head) -> None:
             raise LookupError("oops")
@@ -133,7 +132,7 @@ class TestTunnel:
 
 
 class TestAnswer:
-    """The value itself."""
+    """The Tunnel object."""
 
     @pytest.mark.ids("U34")
     @pytest.mark.parametrize(
@@ -141,22 +140,22 @@ class TestAnswer:
         ["Content-Length", "transfer-encoding", "Connection", "Upgrade", "Keep-Alive"],
     )
     def test_fields(self, name: str) -> None:
-        """Nothing about framing, nothing hop-by-hop (RFC 9110 §8.6)."""
+        """Framing fields and hop-by-hop fields are refused (RFC 9110 §8.6)."""
         with pytest.raises(ValueError, match=f"^{name} is written by the library"):
             Tunnel(echo, {name: "x"})
 
     def test_injection(self) -> None:
-        """Nothing can be smuggled in through a field."""
+        """Nothing can be injected by a field."""
         with pytest.raises(ValueError, match="A: control characters"):
             Tunnel(echo, {"A": "b\r\nC: d"})
 
     def test_handler(self) -> None:
-        """What cannot be called is refused where it is given."""
+        """A handler that cannot be called is refused when it is given."""
         with pytest.raises(TypeError, match="cannot be called: 3"):
             Tunnel(3)  # type: ignore[arg-type]
 
     def test_immutable(self) -> None:
-        """What was checked is what is sent."""
+        """A Tunnel is immutable, so it is sent as it was checked."""
         tunnel = Tunnel(echo, {"A": "b"})
 
         assert tunnel.fields == ((b"A", b"b"),)
@@ -200,7 +199,7 @@ class TestAcceptConnect:
         assert peer.sent == OPENED + b"raw"
 
     async def test_of_another_request(self) -> None:
-        """Only a CONNECT can become a tunnel; nothing is sent, another answer is free."""
+        """Only a CONNECT can become a tunnel; nothing is sent, any answer is possible."""
 
         async def app(request: Request) -> Response:
             with pytest.raises(UsageError, match=r"^no tunnel was asked for by <Requ"):
@@ -210,7 +209,7 @@ class TestAcceptConnect:
         await check_every_split(app, UP + get("/2"), okay() * 2)
 
     async def test_after_the_answer(self) -> None:
-        """A request that is over has no hold on the connection."""
+        """A request that was answered cannot open a tunnel."""
         kept: list[Request] = []
 
         async def app(request: Request) -> Response:
@@ -223,7 +222,7 @@ class TestAcceptConnect:
         assert peer.sent == okay()
 
     async def test_forbidden_field(self) -> None:
-        """A field that a 200 has not is refused before anything is sent."""
+        """A field that the 200 may not have is refused before anything is sent."""
 
         async def app(request: Request) -> Response:
             with pytest.raises(ValueError, match="Content-Length is written"):
@@ -236,8 +235,8 @@ class TestAcceptConnect:
     @pytest.mark.parametrize(
         "answer", [Response(200, b"late"), Tunnel(echo), Upgrade("echo", echo), "odd"]
     )
-    async def test_answer_behind_it(self, answer, caplog) -> None:
-        """What is returned behind a tunnel is a bug: no HTTP follows the 200."""
+    async def test_answer_after_the_switch(self, answer, caplog) -> None:
+        """An answer that is returned after the 200 is a bug: no HTTP follows."""
 
         async def app(request: Request):
             await request.accept_connect()
@@ -249,7 +248,7 @@ class TestAcceptConnect:
         assert "UsageError" in caplog.text
 
     async def test_cancelled_at_once(self) -> None:
-        """Cancelled before its first byte nothing has happened."""
+        """If it is cancelled before its first byte, nothing has happened."""
 
         async def app(request: Request) -> Response:
             with trio.CancelScope() as scope:
@@ -263,7 +262,7 @@ class TestAcceptConnect:
 
     @pytest.mark.parametrize("again", ["accept", "tunnel", "response"])
     async def test_broken_by_a_cancelled_200(self, again: str, caplog) -> None:
-        """From its first byte on, a 200 that is cut takes every other answer with it."""
+        """After a 200 that was cancelled in the middle, no other answer is sent."""
         caplog.set_level(logging.INFO)
         near, far = trio.testing.lockstep_stream_pair()
 
@@ -299,7 +298,7 @@ class TestRefused:
     @pytest.mark.parametrize("status", [301, 403, 405, 407, 426, 502, 599])
     @pytest.mark.parametrize("head", [CONNECT, OLD])
     async def test_closes(self, status: int, head: bytes) -> None:
-        """It says so, and what follows is never processed (RFC 9931 §8)."""
+        """The answer says ``close``; bytes after it are not processed (RFC 9931 §8)."""
         asked: list[str] = []
 
         async def app(request: Request) -> Response:
@@ -323,7 +322,7 @@ class TestRefused:
         "field", [b"Content-Length: 4", b"Transfer-Encoding: chunked"]
     )
     async def test_body(self, field: bytes) -> None:
-        """A CONNECT with content is a 400, and its end (RFC 9110 §9.3.6)."""
+        """A CONNECT with content is a 400, and the connection ends (RFC 9110 §9.3.6)."""
         for packets in split_points(CONNECT[:-2] + field + b"\r\n\r\nbody" + get("/2")):
             peer = await run_script(None, *packets)
 
@@ -333,7 +332,7 @@ class TestRefused:
     @pytest.mark.ids("C02")
     @pytest.mark.parametrize("target", ["a", "a:", ":1", "a:0", "a:65536", "/", "*"])
     async def test_target(self, target: str) -> None:
-        """A host and a port, or a 400 (RFC 9110 §9.3.6)."""
+        """A target without a valid host and port is a 400 (RFC 9110 §9.3.6)."""
         wire = f"CONNECT {target} HTTP/1.1\r\nHost: a\r\n\r\n".encode() + get("/2")
         peer = await run_script(None, wire)
 
@@ -353,7 +352,7 @@ class TestRefused:
         ],
     )
     async def test_bugs(self, answer, text: str, caplog) -> None:
-        """What is no answer to it is a 500, logged, and the end as well."""
+        """A wrong answer to CONNECT is logged and a 500, and the connection ends."""
 
         async def app(_: Request):
             return answer
@@ -370,7 +369,7 @@ class TestRefused:
 
     @pytest.mark.parametrize("wire", [get("/1"), UP])
     async def test_tunnel_to_another_request(self, wire: bytes, caplog) -> None:
-        """A Tunnel to what is no CONNECT is a 500, logged; the connection goes on."""
+        """A Tunnel to another method is logged and a 500; the connection goes on."""
 
         async def app(request: Request) -> Tunnel | Response:
             return Response(200, b"") if request.path == "/2" else Tunnel(echo)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, TypeAlias, final
 
 import trio
 
-from .._body import Body
 from .._errors import (
     BadResponse,
     BodyError,
@@ -36,6 +35,7 @@ from .upgraded import UpgradedConnection
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from .._body import Body
     from .._http.headers import Field, HeadersLike
     from .._limits import Limits
     from .urls import Endpoint
@@ -356,17 +356,10 @@ class ClientConnection(trio.abc.AsyncResource):
                 informational.append(head)
                 continue
             else:
-                self._body = self._make_body()
+                self._body = self._http.make_body(
+                    self._http.receive_body, self._limits.body_bytes
+                )
             return head, tuple(informational)
-
-    def _make_body(self) -> Body:
-        http = self._http
-        return Body(
-            http.receive_body,
-            http.body_left,
-            self._limits.body_bytes,
-            http.get_trailers,
-        )
 
     async def _abandon(self, stream: trio.abc.Stream) -> None:
         self._stream = None

@@ -87,6 +87,10 @@ class MessageCodec:
         """Tell whether at least ``size`` bytes have been read that are not parsed yet."""
         return len(self._buffer) >= size
 
+    def get_trailers(self) -> Headers:
+        """Return the fields after the body; for a :class:`Body`, which may outlive us."""
+        return self.trailers
+
     def detach(self) -> bytes:
         """Free the HTTP state and return the bytes not parsed yet; the last call."""
         rest = bytes(self._buffer)
@@ -106,7 +110,9 @@ class MessageCodec:
         """
         buffer = self._buffer
         if buffer and buffer[0] not in TCHARS:
-            buffer = self._check_start(buffer)
+            buffer = self._skip_blank_line(buffer)
+            if buffer:
+                check_first_octet(buffer[0])
         end = find_head_end(buffer, self._scanned)
         size = end if end >= 0 else len(buffer)
         if size > self._header_bytes:
@@ -129,9 +135,9 @@ class MessageCodec:
             del self._buffer[:size]
         return head
 
-    def _check_start(self, buffer: bytes | bytearray) -> bytes | bytearray:
-        # Returns the buffer from the beginning of the message head.
-        check_first_octet(buffer[0])
+    def _skip_blank_line(self, buffer: bytes | bytearray) -> bytes | bytearray:
+        # Returns the buffer from the beginning of the message head; empty if that has not
+        # come.  Only a server skips a blank line.
         return buffer
 
     def _parse_head(self, raw: bytes) -> object:
@@ -139,8 +145,8 @@ class MessageCodec:
         try:
             return self._parser.next_event()
         except h11.RemoteProtocolError as exc:
-            reason = _without_quote(exc)
-            raise MalformedMessage(reason, status=exc.error_status_hint) from None
+            reason, status = _describe(exc), exc.error_status_hint
+            raise MalformedMessage(reason, status=status) from None
 
     ################################################################
     # Bodies
@@ -199,7 +205,7 @@ class MessageCodec:
         try:
             return self._parser.next_event()
         except h11.RemoteProtocolError as exc:
-            raise BadBody(_without_quote(exc)) from None
+            raise BadBody(_describe(exc)) from None
 
 
 def _extendable(buffer: bytes | bytearray) -> bytearray:
@@ -207,7 +213,10 @@ def _extendable(buffer: bytes | bytearray) -> bytearray:
     return buffer if isinstance(buffer, bytearray) else bytearray(buffer)
 
 
-def _without_quote(error: h11.RemoteProtocolError) -> str:
+def _describe(error: h11.RemoteProtocolError) -> str:
+    # A frame of h11's that the error has passed refers to it: without this they, and all
+    # frames up to ours, would be a cycle until the collector runs.
+    error.__traceback__ = None
     # h11 quotes the line that it refuses. The line may contain a secret, and our messages
     # are sent to the peer and logged.
     return str(error).partition(": b")[0]

@@ -9,7 +9,7 @@ import h11
 
 from .._errors import MalformedMessage
 from .framing import check_request
-from .head_syntax import check_first_octet, check_head
+from .head_syntax import check_head
 from .headers import Field, Headers, field_values
 from .message_codec import MessageCodec
 from .messages import RequestHead
@@ -122,13 +122,12 @@ class ServerCodec(MessageCodec):
             self._method = raw[: raw.find(b" ")].decode("latin-1")
             raise
 
-    def _check_start(self, buffer: bytes | bytearray) -> bytes | bytearray:
+    def _skip_blank_line(self, buffer: bytes | bytearray) -> bytes | bytearray:
         if self._skip_blank and buffer.startswith(b"\r\n"):
             buffer = self._buffer = buffer[2:]
             self._skip_blank = False
-        if buffer and not (self._skip_blank and buffer == b"\r"):
-            check_first_octet(buffer[0])
-        return buffer
+        # A CR alone may be the beginning of the blank line.
+        return b"" if self._skip_blank and buffer == b"\r" else buffer
 
     def parse_request(self, raw: bytes) -> RequestHead:
         """Check and parse a request's head.

@@ -75,9 +75,9 @@ class Connection(ConnectionTask):
         server: The server that the requests came to; each request refers to it.
         state: The state that the connections of that server share.
         stream: The connection; it is owned from now on.
-        scope: The scope around :meth:`serve`, of one connection or of all of a server.
-            It is the scope of this before the first wait and after a switch: then only
-            the end of all connections ends one.
+        scope: The scope around :meth:`serve`: of one connection, or of all connections
+            of a server. It is the one to cancel before the first wait and after a switch:
+            in these phases a connection ends only when all end.
 
     Attributes:
         reason: Why the connection ends, if that is known; None if a cancellation ends
@@ -109,7 +109,7 @@ class Connection(ConnectionTask):
         self._app = app
         self._server = server
         self._state = state
-        # The stream to close: the transport, or what a switch has made of it.
+        # The stream to close: the transport, or the UpgradedStream after a switch.
         self._stream = stream
         # The HTTP half; None while an exchange has it, and after a switch.
         self._http: ServerHTTP | None = None
@@ -133,7 +133,7 @@ class Connection(ConnectionTask):
             try:
                 switched = await self._speak_http()
                 if switched is not None:
-                    # Here and in no frame below: it may take days.
+                    # Awaited here, with no frame between: it may run for days.
                     request, stream, handler = switched
                     del switched
                     try:
@@ -145,12 +145,16 @@ class Connection(ConnectionTask):
                         self._stream = stream.outermost
                 await self._end()
             except BaseException:
+                # Now, for the server may end this connection while it is being closed.
+                self.reason = self.reason or self.expired or EndReason.CANCELLED
                 state.deadlines.disarm(self)
                 await self._close_forcefully()
                 raise
         except BaseException as exc:
             self._report_or_raise(exc, peer)
         finally:
+            # A request that an app keeps must not keep the HTTP half, nor its bytes.
+            self._http = None
             state.remove(self, upgraded=self._protocol is not None)
             if state.observers.on_end is not None:
                 self._report_end(peer)
@@ -163,7 +167,7 @@ class Connection(ConnectionTask):
         # Returns the handler to call after a switch, with its first two arguments; None
         # if only the end is left: the app may have made the switch itself.
         state, outer = self._state, self.scope
-        http = self._http = ServerHTTP(self._stream, state.limits)
+        self._http = ServerHTTP(self._stream, state.limits)
         # As _serve_request() returns it.
         outcome: Switched | bool = True
         if self._needs_no_scope():
@@ -179,17 +183,12 @@ class Connection(ConnectionTask):
             with trio.CancelScope() as self.scope:
                 while outcome is True and (exchange := await self._receive_request()):
                     outcome = await self._serve_request(exchange)
-                    # Not to be kept until the next request has come.
+                    # Do not keep it until the next request has come.
                     del exchange
         if isinstance(outcome, bool):
-            # The end has a time limit of its own.
-            state.deadlines.disarm(self)
-            if http.slow:
-                self._end_slow_reader()
-            elif self.scope.cancelled_caught:
-                await self._end_expired(self.expired or EndReason.CANCELLED)
+            await self._end_http()
             return None
-        # No deadline runs any more: from now on this ends with all the others.
+        # No deadline runs any more: from now on only the end of all connections counts.
         self.scope = outer
         if state.must_close_now:
             self.expire(self.expired or EndReason.CANCELLED)
@@ -208,6 +207,9 @@ class Connection(ConnectionTask):
         http, state = self._http, self._state
         assert http is not None
         deadlines, armed, begun = state.deadlines, None, False
+        if self.requests:
+            # Only now: while its body was closed, the answer was still the last one.
+            http.start_next_exchange()
         if not wait or not http.has_begun_head:
             self.idle = wait
             if state.draining.is_set():
@@ -311,8 +313,6 @@ class Connection(ConnectionTask):
             raise UsageError(f"{answer!r} to CONNECT would promise a tunnel")
         more = await exchange.answer(answer, close=close)
         self.reason = None if more else EndReason.ANSWERED
-        if more:
-            exchange.get_http().start_next_exchange()
         return more
 
     def _may_answer(self, exchange: Exchange, answer: Answer) -> bool:
@@ -331,6 +331,14 @@ class Connection(ConnectionTask):
         # Answers a message that is no valid request, or one whose deadline has passed.
         with suppress(trio.BrokenResourceError):
             await http.send_response(refusal, self._state.dates.field(), close=True)
+
+    async def _end_http(self) -> None:
+        # The close that follows has a time limit of its own.
+        self._state.deadlines.disarm(self)
+        if self._http is not None and self._http.slow:
+            self._end_slow_reader()
+        elif self.scope.cancelled_caught:
+            await self._end_expired(self.expired or EndReason.CANCELLED)
 
     ################################################################
     # Expired: a deadline has passed, or the server ends
@@ -405,7 +413,8 @@ class Connection(ConnectionTask):
 
     def _give_up(self, request: Request, exc: BaseException, *, broken: bool) -> None:
         # Handles an error after which no response can be sent. It is reported, unless it
-        # is only what a broken connection looks like; what is no error is raised again.
+        # only says that the connection is broken. Anything that is no error, for example
+        # Cancelled, is raised again.
         errors, rest = split_errors(exc)
         try:
             if errors is None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, final
 
 import trio
 
-from .._body import NO_BODY, Body
+from .._body import NO_BODY
 from .._errors import (
     BodyError,
     BodyTimeout,
@@ -113,8 +113,7 @@ class Exchange:
         self.protocol: str | None = None
         body = NO_BODY
         if not http.body_ended:
-            limit = state.limits.body_bytes
-            body = Body(self._receive_body, http.body_left, limit, http.get_trailers)
+            body = http.make_body(self._receive_body, state.limits.body_bytes)
         try:
             self.request = Request(head, body, self, transport, server)
         except ValueError as exc:

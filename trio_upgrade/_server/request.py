@@ -266,8 +266,9 @@ class Request:
         # has switched, so the request may be held for days.
         self._exchange = None
         self._upgrades = self._parts = None
-        if isinstance(self._fields, Headers):
-            self._fields = find_head(self._fields) or self._fields
+        fields = self._fields
+        assert isinstance(fields, Headers)
+        self._fields = find_head(fields) or fields
 
     def __repr__(self) -> str:
         return f"<Request {self.method} {self.path or self.target}>"
