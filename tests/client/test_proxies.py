@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ssl
 import sys
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 import trio
+import trustme
 
 from trio_upgrade import (
     BadResponse,
@@ -46,7 +49,7 @@ class Script:
         self.answers = list(answers)
         self.received = bytearray()
 
-    async def handle(self, stream: trio.SocketStream) -> None:
+    async def handle(self, stream: trio.abc.Stream) -> None:
         for number, answer in enumerate(self.answers, 1):
             while self.received.count(b"\r\n\r\n") < number:
                 chunk = await stream.receive_some()
@@ -93,6 +96,20 @@ class TestProxy:
         """A URL that cannot be a proxy's is refused by the constructor."""
         with pytest.raises(ValueError, match=match):
             Proxy(url, headers)
+
+    @pytest.mark.ids("F12")
+    @pytest.mark.parametrize(
+        ("url", "name", "match"),
+        [
+            ("http://h", "x", "the URL does not ask for"),
+            ("socks5h://h", "x", "the URL does not ask for"),
+            ("https://h", "x:443", "is a host name or an address, not 'x:443'"),
+        ],
+    )
+    def test_server_hostname_refused(self, url: str, name: str, match: str) -> None:
+        """A name for TLS is refused without TLS, or if it is malformed."""
+        with pytest.raises(ValueError, match=match):
+            Proxy(url, server_hostname=name)
 
     def test_without_the_extra(self, monkeypatch) -> None:
         """If python-socks is missing, the error names the extra to install."""
@@ -192,6 +209,51 @@ class TestThrough:
         assert caught.value.response.body == b"who?"
         assert caught.value.proxy == proxy
         assert script.received == b"CONNECT h:443 HTTP/1.1\r\nHost: h:443\r\n\r\n"
+
+    @pytest.mark.ids("F12")
+    async def test_server_hostname(self, nursery) -> None:
+        """Each proxy and the URL's host have their own name for TLS, at any depth."""
+        authority = trustme.CA()
+        context = ssl.create_default_context()
+        authority.configure_trust(context)
+        servers = {}
+        for name in "outer", "inner", "origin":
+            servers[name] = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            authority.issue_cert(f"{name}.example").configure_cert(servers[name])
+
+        async def handle(stream: trio.abc.Stream) -> None:
+            # The layers of TLS of one connection, each opened by the CONNECT before it.
+            # The client leaves where a name is wrong.
+            with suppress(trio.BrokenResourceError):
+                for name in "outer", "inner", "origin":
+                    stream = trio.SSLStream(stream, servers[name], server_side=True)
+                    answer = SWITCHED if name == "origin" else OPENED
+                    await Script(answer).handle(stream)
+
+        outer = await serve_raw(nursery, handle)
+        make = partial(Proxy, ssl_context=context)
+        tls = partial(make, f"https://{outer}", server_hostname="outer.example")
+        inner = make("https://h", server_hostname="inner.example")
+        dial = partial(
+            open_upgrade,
+            "wss://h",
+            "echo",
+            ssl_context=context,
+            server_hostname="origin.example",
+        )
+        upgraded = await dial(via=[tls(), inner])
+        await trio.aclose_forcefully(upgraded.stream)
+        with pytest.raises(TLSFailed, match=r"mismatch.*'inner.example'"):
+            await dial(via=[tls(server_hostname="inner.example"), inner])
+        with pytest.raises(TLSFailed, match=r"mismatch.*'h'"):
+            await dial(via=[tls(), make("https://h")])
+        tunnel = await open_tunnel(
+            f"https://{outer}",
+            "h:1",
+            ssl_context=context,
+            server_hostname="outer.example",
+        )
+        await trio.aclose_forcefully(tunnel.stream)
 
     async def test_first_bytes_of_a_tunnel(self, nursery) -> None:
         """Bytes that come with the 200 are the first of the tunnel."""

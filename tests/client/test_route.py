@@ -21,6 +21,7 @@ from trio_upgrade import (
     TLSFailed,
     open_connection,
     open_upgrade,
+    serve_listeners,
     serve_ssl_over_tcp,
     serve_tcp,
 )
@@ -101,6 +102,13 @@ class TestWay:
             ("http+unix://%2Fa", {"local_address": HOST}, "local_address"),
             ("http://y", {"via": "ftp://x"}, "scheme 'ftp'"),
             ("http://y", {"via": ["http://"]}, "no host"),
+            ("http://y", {"server_hostname": "x"}, "the URL does not ask for"),
+            ("ws+unix://%2Fa", {"server_hostname": "x"}, "the URL does not ask for"),
+            (
+                "http://y",
+                {"server_hostname": "x", "via": "https://p"},
+                "the URL does not ask for",
+            ),
         ],
     )
     async def test_refused(self, url: str, options, match: str) -> None:
@@ -259,6 +267,81 @@ class TestTLS:
         server = await nursery.start(serve)
         with pytest.raises(TLSFailed, match="IP address mismatch"):
             await fetch(server.url, ssl_context=make_client_context(authority))
+
+    @pytest.mark.ids("F12")
+    @pytest.mark.parametrize(
+        ("given", "checked", "sni"),
+        [
+            ("edge.example", "edge.example", "edge.example"),
+            ("Edge.Example.", "edge.example", "edge.example"),
+            ("b\xfccher.example", "xn--bcher-kva.example", "xn--bcher-kva.example"),
+            ("192.0.2.1", "192.0.2.1", None),
+            ("2001:DB8:0::1", "2001:db8::1", None),
+        ],
+    )
+    @pytest.mark.parametrize("scheme", ["https", "wss+unix"])
+    async def test_server_hostname(
+        self,
+        nursery: trio.Nursery,
+        authority: trustme.CA,
+        tmp_path: Path,
+        scheme: str,
+        given: str,
+        checked: str,
+        sni: str | None,
+    ) -> None:
+        """SNI and the check of the certificate have this name; Host has the URL's."""
+        context = make_server_context(authority, checked)
+        seen: list[str | None] = []
+        context.sni_callback = lambda _, asked, __: seen.append(asked)
+        listener: trio.abc.Listener[trio.abc.Stream]
+        if scheme == "https":
+            (listener,) = await trio.open_tcp_listeners(0, host=HOST)
+            host = f"{HOST}:{listener.socket.getsockname()[1]}"
+            url = f"https://{host}"
+        else:
+            path, host = str(tmp_path / "s"), "localhost"
+            sock = trio.socket.socket(socket.AF_UNIX)
+            await sock.bind(path)
+            sock.listen()
+            listener = trio.SocketListener(sock)
+            url = f"{scheme}://{path.replace('/', '%2F')}"
+
+        async def app(request: Request) -> Response:
+            return Response(200, request.headers["host"])
+
+        listeners = [trio.SSLListener(listener, context, https_compatible=True)]
+        await nursery.start(partial(serve_listeners, app, listeners))
+        dial = partial(fetch, url, ssl_context=make_client_context(authority))
+
+        assert await dial(server_hostname=given) == host.encode()
+        assert seen == [sni]
+        with pytest.raises(TLSFailed, match="mismatch"):
+            await dial()
+        with pytest.raises(TLSFailed, match=r"mismatch.*'other\.example'"):
+            await dial(server_hostname="other.example")
+
+    @pytest.mark.ids("F12")
+    @pytest.mark.parametrize(
+        "given",
+        [
+            "",
+            ".",
+            "a:443",
+            "[::1]",
+            "::1%lo",
+            "https://a",
+            "u@a",
+            ".a",
+            "a b",
+            "a\n",
+            "a/",
+        ],
+    )
+    async def test_server_hostname_refused(self, given: str) -> None:
+        """A text that is no name and no address is refused before anything is dialled."""
+        with pytest.raises(ValueError, match="is a host name or an address, not"):
+            await open_upgrade("https://x", "echo", server_hostname=given)
 
     @pytest.mark.parametrize("how", ["end", "reset"])
     async def test_gone_in_the_handshake(self, nursery: trio.Nursery, how: str) -> None:

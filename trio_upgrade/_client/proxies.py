@@ -9,7 +9,7 @@ from .._streams.upgraded import UpgradedStream
 from .._util import Frozen, public
 from .connection import ClientConnection
 from .response import Refused, read_refusal
-from .urls import Endpoint, parse_socks_url, parse_url
+from .urls import Endpoint, find_server_name, parse_socks_url, parse_url
 
 if TYPE_CHECKING:
     import ssl
@@ -39,15 +39,19 @@ class Proxy(Frozen):
             the URL's credentials.
         ssl_context: The TLS settings for ``https://``; None makes a context that trusts
             the authorities that this system trusts.
+        server_hostname: The name for SNI, and for the check of the proxy's certificate:
+            a host name, or an address without brackets. None takes the URL's host.
 
     Raises:
-        ValueError: The URL or a field is malformed, or cannot be sent.
+        ValueError: The URL, a field or ``server_hostname`` is malformed, or cannot be
+            sent; or ``server_hostname`` is given, but the URL asks for no TLS.
         ModuleNotFoundError: The extra for SOCKS is not installed.
     """
 
     url: str
     headers: HeadersLike
     ssl_context: ssl.SSLContext | None
+    server_hostname: str | None
     endpoint: Endpoint
     socks: str | None
     """The scheme of a SOCKS proxy, None for an HTTP proxy."""
@@ -58,6 +62,7 @@ class Proxy(Frozen):
         headers: HeadersLike = (),
         *,
         ssl_context: ssl.SSLContext | None = None,
+        server_hostname: str | None = None,
     ) -> None:
         scheme: str | None = url.partition(":")[0].lower()
         if scheme in _SOCKS_SCHEMES:
@@ -73,10 +78,12 @@ class Proxy(Frozen):
             scheme = None
             endpoint = parse_url(url)
             connect_fields("host:1", headers)
+        find_server_name(endpoint, server_hostname)
         vars(self).update(
             url=url,
             headers=headers,
             ssl_context=ssl_context,
+            server_hostname=server_hostname,
             endpoint=endpoint,
             socks=scheme,
         )

@@ -17,6 +17,7 @@ from .._http.targets import Authority
 from .._streams.closing import close_forcefully
 from .._streams.socket_stream import DirectSocketStream, adopt_stream, set_options
 from .proxies import Proxy, open_tunnel_through
+from .urls import find_server_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,6 +40,7 @@ class Route:
         endpoint: The host to connect to.
         ssl_context: The TLS settings for the endpoint; None makes a context.
         https_compatible: Whether a TLS peer may end without a close_notify.
+        server_hostname: The name for the endpoint's TLS; None takes the endpoint's host.
         via: The proxies on the way, the nearest first.
         local_address: The address to connect from; None leaves it to the system.
 
@@ -52,6 +54,7 @@ class Route:
         *,
         ssl_context: ssl.SSLContext | None,
         https_compatible: bool,
+        server_hostname: str | None,
         via: Via,
         local_address: str | None,
     ) -> None:
@@ -69,6 +72,8 @@ class Route:
             (context or _make_context()) if stop.secure else None
             for context, stop in zip(given, self._endpoints, strict=True)
         ]
+        names = [*(proxy.server_hostname for proxy in self._proxies), server_hostname]
+        self._names = [*map(find_server_name, self._endpoints, names)]
 
     async def open(self, limits: Limits) -> trio.abc.Stream:
         """Dial, and return the stream to speak HTTP on.
@@ -115,8 +120,7 @@ class Route:
         tls = trio.SSLStream(
             stream,
             context,
-            # No certificate has the dot that makes a name absolute.
-            server_hostname=endpoint.host.removesuffix("."),
+            server_hostname=self._names[index],
             https_compatible=self._https_compatible,
         )
         try:

@@ -124,6 +124,39 @@ def parse_socks_url(url: str) -> Endpoint:
     return Endpoint(host, port, False, shown, target, None, _parse_userinfo(userinfo))
 
 
+def find_server_name(endpoint: Endpoint, given: str | None) -> str:
+    """Return the name for SNI and for the check of an endpoint's certificate.
+
+    Args:
+        endpoint: The peer in TLS.
+        given: The name to use instead of the endpoint's host, None for that host.
+
+    Returns:
+        A name in ASCII and lower case, or an address, an IPv6 address without brackets.
+
+    Raises:
+        ValueError: ``given`` is neither a name nor an address, or there is no TLS.
+    """
+    if given is None:
+        host = endpoint.host
+    elif not endpoint.secure:
+        raise ValueError("server_hostname is for TLS, which the URL does not ask for")
+    else:
+        host = _parse_server_name(given)
+    # No certificate has the dot that makes a name absolute.
+    return host.removesuffix(".")
+
+
+def _parse_server_name(name: str) -> str:
+    # An address has no brackets here, as in Python's ssl.
+    try:
+        return _parse_dialled(f"[{name}]" if ":" in name else name).host
+    except ValueError:
+        raise ValueError(
+            f"server_hostname is a host name or an address, not {name!r}"
+        ) from None
+
+
 def _split_url(url: str) -> tuple[str, str | None, str, str]:
     match = re.fullmatch(_URL, url)
     if match is None:
