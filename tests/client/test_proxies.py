@@ -179,6 +179,21 @@ class TestThrough:
             b"Connection: Upgrade\r\nUpgrade: echo\r\n\r\n"
         )
 
+    @pytest.mark.ids("F10")
+    async def test_zone(self, nursery) -> None:
+        """The authority of a CONNECT has no zone: it is of this machine (RFC 6874 §4)."""
+        script = Script(OPENED, SWITCHED)
+        proxy = await serve_raw(nursery, script.handle)
+        url = "ws://[fe80::1%25lo]/chat"
+        upgraded = await open_upgrade(url, "echo", via=f"http://{proxy}")
+        await trio.aclose_forcefully(upgraded.stream)
+
+        assert b"%" not in script.received
+        assert script.received.startswith(
+            b"CONNECT [fe80::1]:80 HTTP/1.1\r\nHost: [fe80::1]:80\r\n\r\n"
+            b"GET /chat HTTP/1.1\r\nHost: [fe80::1]\r\n"
+        )
+
     @pytest.mark.parametrize(
         ("answer", "error"),
         [

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import ssl
 from contextlib import suppress
 from functools import partial
+from ipaddress import IPv6Address
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -33,7 +36,6 @@ from ..wire import okay
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-    from pathlib import Path
 
     Handler = Callable[[trio.SocketStream], Awaitable[None]]
     TLSHandler = Callable[[trio.SSLStream[trio.SocketStream]], Awaitable[None]]
@@ -139,6 +141,76 @@ class TestWay:
 
         assert await fetch(f"http://[0::1]:{port}") == f"::1 [::1]:{port}".encode()
 
+    @pytest.mark.ids("F10")
+    @pytest.mark.parametrize("zone", ["%25lo", "%lo", "%251", "%1", "%250"])
+    @pytest.mark.parametrize("local_address", [None, "::1"])
+    async def test_zone(
+        self, nursery: trio.Nursery, zone: str, local_address: str | None
+    ) -> None:
+        """An address with a zone is dialled, and Host does not have the zone."""
+        if not has_ipv6() or socket.if_indextoname(1) != "lo":
+            pytest.skip("needs IPv6 on the loopback interface of Linux")
+        server = await nursery.start(partial(serve_tcp, whoami, 0, host="::1"))
+        port = server.url.rpartition(":")[2]
+        url = f"http://[0::1{zone}]:{port}"
+
+        answer = await fetch(url, local_address=local_address)
+        assert answer == f"::1 [::1]:{port}".encode()
+
+    @pytest.mark.ids("F10")
+    @pytest.mark.parametrize("local_address", [None, "::"])
+    async def test_zone_of_a_link(
+        self, nursery: trio.Nursery, local_address: str | None
+    ) -> None:
+        """The zone says on which link an address is: another one does not lead there."""
+        if not (found := find_link_local()):
+            pytest.skip("needs an interface with a link-local IPv6 address, and Linux")
+        address, name, index = found
+        sock = trio.socket.socket(socket.AF_INET6)
+        await sock.bind((address, 0, 0, index))
+        sock.listen()
+        port = sock.getsockname()[1]
+        listeners = [trio.SocketListener(sock)]
+
+        async def app(request: Request) -> Response:
+            return Response(200, request.headers["host"])
+
+        await nursery.start(partial(serve_listeners, app, listeners))
+        for zone in name, index:
+            url = f"http://[{address}%25{zone}]:{port}/"
+            answer = await fetch(url, local_address=local_address)
+            assert answer == f"[{address}]:{port}".encode()
+        for zone in "%25lo", "":
+            with pytest.raises(OSError, match=f"{port}"):
+                await fetch(
+                    f"http://[{address}{zone}]:{port}/", local_address=local_address
+                )
+
+    @pytest.mark.ids("F10")
+    @pytest.mark.parametrize("local_address", [None, "::1"])
+    @pytest.mark.parametrize("zone", ["no-such-zone", "4294967296", "9" * 5000])
+    async def test_zone_unknown(self, zone: str, local_address: str | None) -> None:
+        """A zone that this machine does not have is the OSError of connecting."""
+        url = f"http://[fe80::1%25{zone}]:81/"
+        with pytest.raises(
+            OSError, match=r"cannot connect to .*: no interface"
+        ) as caught:
+            await open_connection(url, local_address=local_address)
+
+        assert caught.value.errno == errno.ENODEV
+        assert f"[fe80::1%{zone}]:81" in str(caught.value)
+
+    @pytest.mark.ids("F10")
+    async def test_zone_in_errors(self) -> None:
+        """The error of an address that cannot be reached names its zone."""
+        if not has_ipv6() or socket.if_indextoname(1) != "lo":
+            pytest.skip("needs IPv6 on the loopback interface of Linux")
+        with pytest.raises(OSError, match=r"to \[fe80::1%lo\]:81: ") as caught:
+            await open_connection("http://[fe80::1%25lo]:81/")
+
+        # Without a scope Linux answers EINVAL.
+        assert caught.value.errno not in (None, errno.EINVAL)
+
     async def test_options(self, nursery: trio.Nursery) -> None:
         """A socket to an address has the options that Trio sets for a name."""
         server = await nursery.start(partial(serve_tcp, whoami, 0, host=HOST))
@@ -176,6 +248,19 @@ def has_ipv6() -> bool:
     except OSError:
         return False
     return True
+
+
+def find_link_local() -> tuple[str, str, int] | None:
+    """Return a link-local address of this machine, its interface and the index."""
+    try:
+        table = Path("/proc/net/if_inet6").read_text()
+    except OSError:
+        return None
+    for line in table.splitlines():
+        digits, index, _, _, _, name = line.split()
+        if digits.startswith("fe80"):
+            return str(IPv6Address(int(digits, 16))), name, int(index, 16)
+    return None
 
 
 class TestTLS:

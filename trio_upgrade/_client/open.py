@@ -175,8 +175,11 @@ async def open_upgrade(
             ``+unix`` added to the scheme, a Unix socket, whose path stands in the place
             of the host with its slashes as %2F:
             ``http+unix://%2Frun%2Fdocker.sock/path``. A host that is not ASCII is
-            encoded by IDNA 2008. Credentials in it become an Authorization field
-            (Basic), and are never shown.
+            encoded by IDNA 2008. An IPv6 address may have a zone, the name or index of
+            an interface: ``http://[fe80::1%25eth0]/`` (RFC 6874, which RFC 9844 has
+            made obsolete) or, as users write it, ``%eth0``; ``%25`` is always an escaped
+            percent sign. The zone is for connecting only: no peer gets it. Credentials
+            in the URL become an Authorization field (Basic), and are never shown.
         protocols: The protocols offered, ``name`` or ``name/version``, most wanted
             first.
         method: The method of the request that carries the offer.
