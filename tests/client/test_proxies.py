@@ -1,4 +1,4 @@
-"""Proxies: their URLs, the environment variables, and the exchange with them."""
+"""Proxies: their URLs, and the exchange with them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,6 @@ from trio_upgrade import (
     open_connection,
     open_tunnel,
     open_upgrade,
-    proxy_from_environment,
 )
 
 from ..wire import SWITCHED, okay
@@ -116,47 +115,6 @@ class TestProxy:
         monkeypatch.setitem(sys.modules, "python_socks.async_.trio.v2", None)
         with pytest.raises(ModuleNotFoundError, match=r"trio-upgrade\[socks\]"):
             Proxy("socks5://h")
-
-
-class TestEnvironment:
-    """proxy_from_environment(), the only function that reads the environment."""
-
-    @pytest.mark.parametrize(
-        ("environment", "url", "expected"),
-        [
-            ({}, "http://h/", None),
-            ({"http_proxy": "http://p:1"}, "http://h/", "http://p:1"),
-            ({"http_proxy": "http://p:1"}, "ws://h/", "http://p:1"),
-            ({"http_proxy": "http://p:1"}, "https://h/", None),
-            ({"HTTPS_PROXY": "https://p"}, "wss://h/", "https://p:443"),
-            ({"all_proxy": "socks5h://p"}, "wss://h/", "socks5h://p:1080"),
-            ({"all_proxy": "p:1", "http_proxy": ""}, "http://h/", "http://p:1"),
-            ({"all_proxy": "p:1"}, "http+unix://%2Fa/", None),
-            ({"all_proxy": "p:1", "no_proxy": "*"}, "http://h/", None),
-            ({"all_proxy": "p:1", "no_proxy": "x, h"}, "http://a.h/", None),
-            ({"all_proxy": "p:1", "no_proxy": "a.h"}, "http://h/", "http://p:1"),
-            ({"all_proxy": "p:1", "NO_PROXY": "h:81"}, "http://h:81/", None),
-            ({"all_proxy": "p:1", "no_proxy": "h:81"}, "http://h/", "http://p:1"),
-            ({"all_proxy": "p:1", "no_proxy": "::1"}, "http://[::1]/", None),
-        ],
-    )
-    def test_variables(self, monkeypatch, environment, url: str, expected) -> None:
-        """The variable of the scheme has precedence over that for all."""
-        for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
-            monkeypatch.delenv(name, raising=False)
-            monkeypatch.delenv(name.upper(), raising=False)
-        for name, value in environment.items():
-            monkeypatch.setenv(name, value)
-        proxy = proxy_from_environment(url)
-
-        assert repr(proxy) == (f"<Proxy {expected}>" if expected else "None")
-
-    async def test_is_not_read_without_via(self, monkeypatch, nursery) -> None:
-        """Without ``via=`` nothing is read from the environment."""
-        monkeypatch.setenv("all_proxy", "http://127.0.0.1:1")
-        origin = await serve_raw(nursery, Script(SWITCHED).handle)
-        async with await open_upgrade(f"http://{origin}", "echo") as (response, _, _):
-            assert response.status == 101
 
 
 class TestThrough:

@@ -1,5 +1,5 @@
-# Proxies: their URLs, how each is asked for a tunnel, and the environment variables that
-# name them.  Connecting to a proxy is the duty of the module `route`.
+# Proxies: their URLs, and how each is asked for a tunnel.  Connecting to a proxy is the
+# duty of the module `route`.
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, final
@@ -130,35 +130,3 @@ async def open_tunnel_through(
     transport, head = upgraded.stream.detach()
     # Bytes that the target has already sent come first, below its TLS if it speaks TLS.
     return UpgradedStream(transport, head) if head else transport
-
-
-@public
-def proxy_from_environment(url: str) -> Proxy | None:
-    """Return the proxy that the environment names for a URL, for ``via=``.
-
-    ``http_proxy``, ``https_proxy`` and ``all_proxy`` are read as curl and Python's
-    urllib do, also in upper case, and ``no_proxy``, whose entries are names, with their
-    subdomains, and ``*``. No other function of the library reads them.
-
-    Args:
-        url: The URL to dial.
-
-    Returns:
-        The proxy; None if the environment names none for this URL.
-
-    Raises:
-        ValueError: The URL, or that of the proxy, is malformed.
-        ModuleNotFoundError: It is a SOCKS proxy, and the extra is not installed.
-    """
-    # Slow to import, and most programs never call this.
-    from urllib.request import getproxies_environment, proxy_bypass
-
-    endpoint = parse_url(url)
-    proxies: dict[str, str] = getproxies_environment()
-    found = proxies.get("https" if endpoint.secure else "http") or proxies.get("all")
-    if found is None or endpoint.path is not None:
-        return None
-    if any(proxy_bypass(name) for name in (endpoint.authority, endpoint.host)):
-        return None
-    # Values without a scheme, "host:port", are as common.
-    return Proxy(found if "://" in found else f"http://{found}")

@@ -200,10 +200,9 @@ def _parse_userinfo(userinfo: str | None) -> Credentials | None:
 
 
 def _split_zone(authority: str) -> tuple[str, str | None]:
-    # Return the authority without the zone, and the zone.  RFC 9844 has made RFC 6874
-    # obsolete, so URIs have no zones any more; it is about user interfaces, and leaves
-    # to each program what it accepts.  As curl does, we accept both forms: without a
-    # zone no client could reach a link-local address.
+    # Return the authority without the zone, and the zone.  RFC 9844, which makes RFC 6874
+    # obsolete, is about user interfaces and defines no form for URIs.  As curl does, we
+    # accept both forms: without a zone no client could reach a link-local address.
     match = re.fullmatch(_ZONED, authority)
     if match is None:
         return authority, None
@@ -220,7 +219,8 @@ def _parse_dialled(text: str) -> Authority:
     if not text.isascii():
         # As Trio encodes host names, but before Trio sees this one: so the Host field,
         # SNI and a proxy all get the same name.
-        text = _encode_idna(text)
+        host, colon, digits = text.partition(":")
+        text = encode_idna(host) + colon + digits
     if not _is_visible_ascii(text):
         raise ValueError("blanks, control or non-ASCII characters in the URL")
     bracketed = re.match(r"\[([0-9.]+)\]", text)
@@ -237,12 +237,16 @@ def _parse_dialled(text: str) -> Authority:
     return authority
 
 
-def _encode_idna(text: str) -> str:
+def encode_idna(host: str) -> str:
+    """Return a host name in ASCII (IDNA 2008).
+
+    Raises:
+        UnicodeError: It cannot be encoded.
+    """
     # A dependency of Trio.  Not every Trio that we support has encode_hostname().
     import idna
 
-    host, colon, port = text.partition(":")
-    return idna.encode(host, uts46=True).decode("ascii") + colon + port
+    return idna.encode(host, uts46=True).decode("ascii")
 
 
 def _parse_socket_path(authority: str) -> str:
