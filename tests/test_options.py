@@ -44,6 +44,7 @@ SERVE: dict[str, tuple[str, object]] = {
 }
 DIAL: dict[str, tuple[str, object]] = {
     "ssl_context": ("ssl.SSLContext | None", None),
+    "server_hostname": ("str | None", None),
     "https_compatible": ("bool", True),
     "via": ("str | Proxy | Sequence[str | Proxy] | None", None),
     "local_address": ("str | None", None),
@@ -208,9 +209,11 @@ async def test_misspelt_option_of_dialling_leaves_the_stream(call: Any) -> None:
     assert not peer.closed
     assert not peer.sent
     # A call with names that exist owns the stream, whatever else is wrong with it.
-    with pytest.raises(TypeError, match="stream= is spoken on"):
-        await call(stream=peer, via="http://x")
-    assert peer.closed
+    for option in "via", "server_hostname", "local_address":
+        peer = ScriptedPeer()
+        with pytest.raises(TypeError, match="stream= is spoken on"):
+            await call(stream=peer, **{option: "http://x"})
+        assert peer.closed
 
 
 async def test_defaults_of_serving_act(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -82,12 +82,17 @@ async def dial(context: ssl.SSLContext, stream: trio.abc.Stream) -> None:
     upgraded = await open_upgrade("http://x", "echo", headers=(), **options)
     connection = await open_connection("http://x", **options)
     partial(open_connection, "http://x", https_compatible=False)
+    connection = await open_connection("https://x", server_hostname="y")
+    connection = await open_connection(
+        "http://x", via=Proxy("https://y", ssl_context=context, server_hostname="z")
+    )
     async with connection, upgraded:
         pass
 
 
 async def dial_wrongly(stream: trio.abc.Stream) -> None:
     await open_upgrade("http://x", "echo", via=1)  # type: ignore[arg-type]
+    await open_upgrade("https://x", "echo", server_hostname=b"y")  # type: ignore[arg-type]
     await open_upgrade("http://x", "echo", strict=True)  # type: ignore[call-arg]
     await open_tunnel("http://x", "y:1", limits=None)  # type: ignore[arg-type]
     await open_connection("http://x", steam=stream)  # type: ignore[call-arg]

@@ -10,8 +10,8 @@ if TYPE_CHECKING:
         open_tunnel as open_tunnel,
         open_upgrade as open_upgrade,
     )
-    from ._client.proxies import (
-        Proxy as Proxy,
+    from ._client.proxies import Proxy as Proxy
+    from ._client.proxy_environment import (
         proxy_from_environment as proxy_from_environment,
     )
     from ._client.response import (
@@ -84,7 +84,8 @@ else:
     _MODULES = {
         "_client.connection": "ClientConnection",
         "_client.open": "DialOptions open_connection open_tunnel open_upgrade",
-        "_client.proxies": "Proxy proxy_from_environment",
+        "_client.proxies": "Proxy",
+        "_client.proxy_environment": "proxy_from_environment",
         "_client.response": "ClientResponse Refused TunnelRefused UpgradeRefused",
         "_client.upgraded": "UpgradedConnection",
         "_copy.pipe": "pipe",

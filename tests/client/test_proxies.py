@@ -1,13 +1,16 @@
-"""Proxies: their URLs, the environment variables, and the exchange with them."""
+"""Proxies: their URLs, and the exchange with them."""
 
 from __future__ import annotations
 
+import ssl
 import sys
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 import trio
+import trustme
 
 from trio_upgrade import (
     BadResponse,
@@ -19,7 +22,6 @@ from trio_upgrade import (
     open_connection,
     open_tunnel,
     open_upgrade,
-    proxy_from_environment,
 )
 
 from ..wire import SWITCHED, okay
@@ -46,7 +48,7 @@ class Script:
         self.answers = list(answers)
         self.received = bytearray()
 
-    async def handle(self, stream: trio.SocketStream) -> None:
+    async def handle(self, stream: trio.abc.Stream) -> None:
         for number, answer in enumerate(self.answers, 1):
             while self.received.count(b"\r\n\r\n") < number:
                 chunk = await stream.receive_some()
@@ -94,52 +96,25 @@ class TestProxy:
         with pytest.raises(ValueError, match=match):
             Proxy(url, headers)
 
+    @pytest.mark.ids("F12")
+    @pytest.mark.parametrize(
+        ("url", "name", "match"),
+        [
+            ("http://h", "x", "the URL does not ask for"),
+            ("socks5h://h", "x", "the URL does not ask for"),
+            ("https://h", "x:443", "is a host name or an address, not 'x:443'"),
+        ],
+    )
+    def test_server_hostname_refused(self, url: str, name: str, match: str) -> None:
+        """A name for TLS is refused without TLS, or if it is malformed."""
+        with pytest.raises(ValueError, match=match):
+            Proxy(url, server_hostname=name)
+
     def test_without_the_extra(self, monkeypatch) -> None:
         """If python-socks is missing, the error names the extra to install."""
         monkeypatch.setitem(sys.modules, "python_socks.async_.trio.v2", None)
         with pytest.raises(ModuleNotFoundError, match=r"trio-upgrade\[socks\]"):
             Proxy("socks5://h")
-
-
-class TestEnvironment:
-    """proxy_from_environment(), the only function that reads the environment."""
-
-    @pytest.mark.parametrize(
-        ("environment", "url", "expected"),
-        [
-            ({}, "http://h/", None),
-            ({"http_proxy": "http://p:1"}, "http://h/", "http://p:1"),
-            ({"http_proxy": "http://p:1"}, "ws://h/", "http://p:1"),
-            ({"http_proxy": "http://p:1"}, "https://h/", None),
-            ({"HTTPS_PROXY": "https://p"}, "wss://h/", "https://p:443"),
-            ({"all_proxy": "socks5h://p"}, "wss://h/", "socks5h://p:1080"),
-            ({"all_proxy": "p:1", "http_proxy": ""}, "http://h/", "http://p:1"),
-            ({"all_proxy": "p:1"}, "http+unix://%2Fa/", None),
-            ({"all_proxy": "p:1", "no_proxy": "*"}, "http://h/", None),
-            ({"all_proxy": "p:1", "no_proxy": "x, h"}, "http://a.h/", None),
-            ({"all_proxy": "p:1", "no_proxy": "a.h"}, "http://h/", "http://p:1"),
-            ({"all_proxy": "p:1", "NO_PROXY": "h:81"}, "http://h:81/", None),
-            ({"all_proxy": "p:1", "no_proxy": "h:81"}, "http://h/", "http://p:1"),
-            ({"all_proxy": "p:1", "no_proxy": "::1"}, "http://[::1]/", None),
-        ],
-    )
-    def test_variables(self, monkeypatch, environment, url: str, expected) -> None:
-        """The variable of the scheme has precedence over that for all."""
-        for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
-            monkeypatch.delenv(name, raising=False)
-            monkeypatch.delenv(name.upper(), raising=False)
-        for name, value in environment.items():
-            monkeypatch.setenv(name, value)
-        proxy = proxy_from_environment(url)
-
-        assert repr(proxy) == (f"<Proxy {expected}>" if expected else "None")
-
-    async def test_is_not_read_without_via(self, monkeypatch, nursery) -> None:
-        """Without ``via=`` nothing is read from the environment."""
-        monkeypatch.setenv("all_proxy", "http://127.0.0.1:1")
-        origin = await serve_raw(nursery, Script(SWITCHED).handle)
-        async with await open_upgrade(f"http://{origin}", "echo") as (response, _, _):
-            assert response.status == 101
 
 
 class TestThrough:
@@ -160,6 +135,21 @@ class TestThrough:
             b"User-Agent: x\r\nProxy-Authorization: Basic dTpw\r\n\r\n"
             b"GET /chat HTTP/1.1\r\nHost: a.example\r\n"
             b"Connection: Upgrade\r\nUpgrade: echo\r\n\r\n"
+        )
+
+    @pytest.mark.ids("F10")
+    async def test_zone(self, nursery) -> None:
+        """The authority of a CONNECT has no zone: it is of this machine (RFC 6874 §4)."""
+        script = Script(OPENED, SWITCHED)
+        proxy = await serve_raw(nursery, script.handle)
+        url = "ws://[fe80::1%25lo]/chat"
+        upgraded = await open_upgrade(url, "echo", via=f"http://{proxy}")
+        await trio.aclose_forcefully(upgraded.stream)
+
+        assert b"%" not in script.received
+        assert script.received.startswith(
+            b"CONNECT [fe80::1]:80 HTTP/1.1\r\nHost: [fe80::1]:80\r\n\r\n"
+            b"GET /chat HTTP/1.1\r\nHost: [fe80::1]\r\n"
         )
 
     @pytest.mark.parametrize(
@@ -192,6 +182,51 @@ class TestThrough:
         assert caught.value.response.body == b"who?"
         assert caught.value.proxy == proxy
         assert script.received == b"CONNECT h:443 HTTP/1.1\r\nHost: h:443\r\n\r\n"
+
+    @pytest.mark.ids("F12")
+    async def test_server_hostname(self, nursery) -> None:
+        """Each proxy and the URL's host have their own name for TLS, at any depth."""
+        authority = trustme.CA()
+        context = ssl.create_default_context()
+        authority.configure_trust(context)
+        servers = {}
+        for name in "outer", "inner", "origin":
+            servers[name] = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            authority.issue_cert(f"{name}.example").configure_cert(servers[name])
+
+        async def handle(stream: trio.abc.Stream) -> None:
+            # The layers of TLS of one connection, each opened by the CONNECT before it.
+            # The client leaves where a name is wrong.
+            with suppress(trio.BrokenResourceError):
+                for name in "outer", "inner", "origin":
+                    stream = trio.SSLStream(stream, servers[name], server_side=True)
+                    answer = SWITCHED if name == "origin" else OPENED
+                    await Script(answer).handle(stream)
+
+        outer = await serve_raw(nursery, handle)
+        make = partial(Proxy, ssl_context=context)
+        tls = partial(make, f"https://{outer}", server_hostname="outer.example")
+        inner = make("https://h", server_hostname="inner.example")
+        dial = partial(
+            open_upgrade,
+            "wss://h",
+            "echo",
+            ssl_context=context,
+            server_hostname="origin.example",
+        )
+        upgraded = await dial(via=[tls(), inner])
+        await trio.aclose_forcefully(upgraded.stream)
+        with pytest.raises(TLSFailed, match=r"mismatch.*'inner.example'"):
+            await dial(via=[tls(server_hostname="inner.example"), inner])
+        with pytest.raises(TLSFailed, match=r"mismatch.*'h'"):
+            await dial(via=[tls(), make("https://h")])
+        tunnel = await open_tunnel(
+            f"https://{outer}",
+            "h:1",
+            ssl_context=context,
+            server_hostname="outer.example",
+        )
+        await trio.aclose_forcefully(tunnel.stream)
 
     async def test_first_bytes_of_a_tunnel(self, nursery) -> None:
         """Bytes that come with the 200 are the first of the tunnel."""

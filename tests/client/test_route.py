@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import ssl
 from contextlib import suppress
 from functools import partial
+from ipaddress import IPv6Address
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -21,6 +24,7 @@ from trio_upgrade import (
     TLSFailed,
     open_connection,
     open_upgrade,
+    serve_listeners,
     serve_ssl_over_tcp,
     serve_tcp,
 )
@@ -32,7 +36,6 @@ from ..wire import okay
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-    from pathlib import Path
 
     Handler = Callable[[trio.SocketStream], Awaitable[None]]
     TLSHandler = Callable[[trio.SSLStream[trio.SocketStream]], Awaitable[None]]
@@ -101,6 +104,13 @@ class TestWay:
             ("http+unix://%2Fa", {"local_address": HOST}, "local_address"),
             ("http://y", {"via": "ftp://x"}, "scheme 'ftp'"),
             ("http://y", {"via": ["http://"]}, "no host"),
+            ("http://y", {"server_hostname": "x"}, "the URL does not ask for"),
+            ("ws+unix://%2Fa", {"server_hostname": "x"}, "the URL does not ask for"),
+            (
+                "http://y",
+                {"server_hostname": "x", "via": "https://p"},
+                "the URL does not ask for",
+            ),
         ],
     )
     async def test_refused(self, url: str, options, match: str) -> None:
@@ -130,6 +140,76 @@ class TestWay:
         port = server.url.rpartition(":")[2]
 
         assert await fetch(f"http://[0::1]:{port}") == f"::1 [::1]:{port}".encode()
+
+    @pytest.mark.ids("F10")
+    @pytest.mark.parametrize("zone", ["%25lo", "%lo", "%251", "%1", "%250"])
+    @pytest.mark.parametrize("local_address", [None, "::1"])
+    async def test_zone(
+        self, nursery: trio.Nursery, zone: str, local_address: str | None
+    ) -> None:
+        """An address with a zone is dialled, and Host does not have the zone."""
+        if not has_ipv6() or socket.if_indextoname(1) != "lo":
+            pytest.skip("needs IPv6 on the loopback interface of Linux")
+        server = await nursery.start(partial(serve_tcp, whoami, 0, host="::1"))
+        port = server.url.rpartition(":")[2]
+        url = f"http://[0::1{zone}]:{port}"
+
+        answer = await fetch(url, local_address=local_address)
+        assert answer == f"::1 [::1]:{port}".encode()
+
+    @pytest.mark.ids("F10")
+    @pytest.mark.parametrize("local_address", [None, "::"])
+    async def test_zone_of_a_link(
+        self, nursery: trio.Nursery, local_address: str | None
+    ) -> None:
+        """The zone says on which link an address is: another one does not lead there."""
+        if not (found := find_link_local()):
+            pytest.skip("needs an interface with a link-local IPv6 address, and Linux")
+        address, name, index = found
+        sock = trio.socket.socket(socket.AF_INET6)
+        await sock.bind((address, 0, 0, index))
+        sock.listen()
+        port = sock.getsockname()[1]
+        listeners = [trio.SocketListener(sock)]
+
+        async def app(request: Request) -> Response:
+            return Response(200, request.headers["host"])
+
+        await nursery.start(partial(serve_listeners, app, listeners))
+        for zone in name, index:
+            url = f"http://[{address}%25{zone}]:{port}/"
+            answer = await fetch(url, local_address=local_address)
+            assert answer == f"[{address}]:{port}".encode()
+        for zone in "%25lo", "":
+            with pytest.raises(OSError, match=f"{port}"):
+                await fetch(
+                    f"http://[{address}{zone}]:{port}/", local_address=local_address
+                )
+
+    @pytest.mark.ids("F10")
+    @pytest.mark.parametrize("local_address", [None, "::1"])
+    @pytest.mark.parametrize("zone", ["no-such-zone", "4294967296", "9" * 5000])
+    async def test_zone_unknown(self, zone: str, local_address: str | None) -> None:
+        """A zone that this machine does not have is the OSError of connecting."""
+        url = f"http://[fe80::1%25{zone}]:81/"
+        with pytest.raises(
+            OSError, match=r"cannot connect to .*: no interface"
+        ) as caught:
+            await open_connection(url, local_address=local_address)
+
+        assert caught.value.errno == errno.ENODEV
+        assert f"[fe80::1%{zone}]:81" in str(caught.value)
+
+    @pytest.mark.ids("F10")
+    async def test_zone_in_errors(self) -> None:
+        """The error of an address that cannot be reached names its zone."""
+        if not has_ipv6() or socket.if_indextoname(1) != "lo":
+            pytest.skip("needs IPv6 on the loopback interface of Linux")
+        with pytest.raises(OSError, match=r"to \[fe80::1%lo\]:81: ") as caught:
+            await open_connection("http://[fe80::1%25lo]:81/")
+
+        # Without a scope Linux answers EINVAL.
+        assert caught.value.errno not in (None, errno.EINVAL)
 
     async def test_options(self, nursery: trio.Nursery) -> None:
         """A socket to an address has the options that Trio sets for a name."""
@@ -168,6 +248,19 @@ def has_ipv6() -> bool:
     except OSError:
         return False
     return True
+
+
+def find_link_local() -> tuple[str, str, int] | None:
+    """Return a link-local address of this machine, its interface and the index."""
+    try:
+        table = Path("/proc/net/if_inet6").read_text()
+    except OSError:
+        return None
+    for line in table.splitlines():
+        digits, index, _, _, _, name = line.split()
+        if digits.startswith("fe80"):
+            return str(IPv6Address(int(digits, 16))), name, int(index, 16)
+    return None
 
 
 class TestTLS:
@@ -259,6 +352,81 @@ class TestTLS:
         server = await nursery.start(serve)
         with pytest.raises(TLSFailed, match="IP address mismatch"):
             await fetch(server.url, ssl_context=make_client_context(authority))
+
+    @pytest.mark.ids("F12")
+    @pytest.mark.parametrize(
+        ("given", "checked", "sni"),
+        [
+            ("edge.example", "edge.example", "edge.example"),
+            ("Edge.Example.", "edge.example", "edge.example"),
+            ("b\xfccher.example", "xn--bcher-kva.example", "xn--bcher-kva.example"),
+            ("192.0.2.1", "192.0.2.1", None),
+            ("2001:DB8:0::1", "2001:db8::1", None),
+        ],
+    )
+    @pytest.mark.parametrize("scheme", ["https", "wss+unix"])
+    async def test_server_hostname(
+        self,
+        nursery: trio.Nursery,
+        authority: trustme.CA,
+        tmp_path: Path,
+        scheme: str,
+        given: str,
+        checked: str,
+        sni: str | None,
+    ) -> None:
+        """SNI and the check of the certificate have this name; Host has the URL's."""
+        context = make_server_context(authority, checked)
+        seen: list[str | None] = []
+        context.sni_callback = lambda _, asked, __: seen.append(asked)
+        listener: trio.abc.Listener[trio.abc.Stream]
+        if scheme == "https":
+            (listener,) = await trio.open_tcp_listeners(0, host=HOST)
+            host = f"{HOST}:{listener.socket.getsockname()[1]}"
+            url = f"https://{host}"
+        else:
+            path, host = str(tmp_path / "s"), "localhost"
+            sock = trio.socket.socket(socket.AF_UNIX)
+            await sock.bind(path)
+            sock.listen()
+            listener = trio.SocketListener(sock)
+            url = f"{scheme}://{path.replace('/', '%2F')}"
+
+        async def app(request: Request) -> Response:
+            return Response(200, request.headers["host"])
+
+        listeners = [trio.SSLListener(listener, context, https_compatible=True)]
+        await nursery.start(partial(serve_listeners, app, listeners))
+        dial = partial(fetch, url, ssl_context=make_client_context(authority))
+
+        assert await dial(server_hostname=given) == host.encode()
+        assert seen == [sni]
+        with pytest.raises(TLSFailed, match="mismatch"):
+            await dial()
+        with pytest.raises(TLSFailed, match=r"mismatch.*'other\.example'"):
+            await dial(server_hostname="other.example")
+
+    @pytest.mark.ids("F12")
+    @pytest.mark.parametrize(
+        "given",
+        [
+            "",
+            ".",
+            "a:443",
+            "[::1]",
+            "::1%lo",
+            "https://a",
+            "u@a",
+            ".a",
+            "a b",
+            "a\n",
+            "a/",
+        ],
+    )
+    async def test_server_hostname_refused(self, given: str) -> None:
+        """A text that is no name and no address is refused before anything is dialled."""
+        with pytest.raises(ValueError, match="is a host name or an address, not"):
+            await open_upgrade("https://x", "echo", server_hostname=given)
 
     @pytest.mark.parametrize("how", ["end", "reset"])
     async def test_gone_in_the_handshake(self, nursery: trio.Nursery, how: str) -> None:

@@ -8,7 +8,13 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 
-from trio_upgrade._client.urls import Credentials, Endpoint, parse_socks_url, parse_url
+from trio_upgrade._client.urls import (
+    Credentials,
+    Endpoint,
+    find_server_name,
+    parse_socks_url,
+    parse_url,
+)
 
 visible = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E))
 names = st.text(ascii_letters + digits + "-_~", min_size=1, max_size=20)
@@ -63,6 +69,8 @@ class TestURL:
             ("http://h:99999/", "a port above 65535"),
             ("http://h:x/", "not a host"),
             ("http://[::1", "not a host"),
+            ("http://[::1%25lo", "not a host"),
+            ("http://[%25lo]/", "not a host"),
             ("http://[1:2]/", "At least 3 parts|exactly 8 parts"),
             ("http://h%41/", "not the name of a host: 'h%41'"),
             ("http://.h/", "not the name of a host"),
@@ -93,6 +101,67 @@ class TestURL:
         """URLs that urllib would accept or silently repair are refused (RFC 3986 §2)."""
         with pytest.raises(ValueError, match=match):
             parse_url(url)
+
+    @pytest.mark.ids("F10")
+    @pytest.mark.parametrize(
+        ("written", "zone"),
+        [
+            ("%25eth0", "eth0"),
+            ("%eth0", "eth0"),
+            ("%253", "3"),
+            ("%3", "3"),
+            ("%252", "2"),
+            ("%25eth0.100-a_b~c", "eth0.100-a_b~c"),
+            ("%25en%2F0", "en/0"),
+            ("%25a%25b", "a%b"),
+            ("%ETH0", "ETH0"),
+        ],
+    )
+    @pytest.mark.parametrize("port", ["", ":81"])
+    def test_zone(self, written: str, zone: str, port: str) -> None:
+        """A zone, its percent sign escaped or not, is only for dialling (RFC 6874)."""
+        endpoint = parse_url(f"wss://u:p@[FE80:0::1{written}]{port}/x")
+
+        assert endpoint.zone == zone
+        assert endpoint.host == "fe80::1"
+        assert endpoint.host_field == f"[fe80::1]{port}".encode()
+        assert endpoint.authority == f"[fe80::1]{port or ':443'}"
+        assert find_server_name(endpoint, None) == "fe80::1"
+        socks = parse_socks_url(f"socks5://[fe80::1{written}]{port}")
+        assert (socks.host, socks.zone) == ("fe80::1", zone)
+        assert socks.authority == f"[fe80::1]{port or ':1080'}"
+
+    @pytest.mark.ids("F10")
+    @pytest.mark.parametrize(
+        ("host", "match"),
+        [
+            ("[fe80::1%]", "malformed zone of an IPv6 address.*%25eth0"),
+            ("[fe80::1%25]", "malformed zone"),
+            ("[fe80::1%25a b]", "malformed zone"),
+            ("[fe80::1%25\xe9]", "malformed zone"),
+            ("[fe80::1%25a%]", "malformed zone"),
+            ("[fe80::1%25a%2]", "malformed zone"),
+            ("[fe80::1%25a%00]", "malformed zone"),
+            ("[fe80::1%25a%0d%0a]", "malformed zone"),
+            ("[fe80::1%25a%c3%a9]", "malformed zone"),
+            ("[fe80::1%25a/b]", "not a host"),
+            ("[fe80::1%25a][", "not a host"),
+            ("[127.0.0.1]", "an IPv4 address has no brackets in a URL: 127.0.0.1"),
+            ("[127.0.0.1]:80", "an IPv4 address has no brackets in a URL: 127.0.0.1"),
+            ("[127.0.0.1%25lo]", "an IPv4 address has no brackets"),
+            ("127.0.0.1%25lo", "not the name of a host"),
+            ("h%25lo", "not the name of a host"),
+            ("::1", "an IPv6 address has brackets in a URL"),
+            ("fe80::1%25eth0", "an IPv6 address has brackets in a URL"),
+        ],
+    )
+    def test_address_refused(self, host: str, match: str) -> None:
+        """A malformed zone, and brackets in the wrong place, have their own message."""
+        for scheme in "http", "https":
+            with pytest.raises(ValueError, match=match):
+                parse_url(f"{scheme}://{host}/")
+        with pytest.raises(ValueError, match=match):
+            parse_socks_url(f"socks5://{host}/")
 
     @pytest.mark.ids("R45")
     @pytest.mark.parametrize(
@@ -125,6 +194,9 @@ class TestURL:
             "http://user:secret%@h/",
             "http://user:secret/@h/",
             "http://user:secret@[::1/",
+            "http://user:secret@[::1%25]/",
+            "http://user:secret@[1.2.3.4]/",
+            "http://user:sec:ret/@h/",
             "http://user:secret@h\u2100:x/",
             "ftp://user:secret@h/",
         ],
@@ -171,6 +243,17 @@ class TestURL:
         assert parse_url(url) == Endpoint(
             "localhost", 0, secure, b"localhost", target, path
         )
+
+    @given(st.text() | visible)
+    def test_arbitrary_zone(self, zone: str) -> None:
+        """Any text as a zone raises ValueError or leaves nothing of it on the wire."""
+        for mark in "%25", "%":
+            try:
+                endpoint = parse_url(f"http://[fe80::1{mark}{zone}]:81/")
+            except ValueError:
+                continue
+            assert endpoint.zone
+            assert endpoint.host_field == b"[fe80::1]:81"
 
     def test_authority(self) -> None:
         """``authority`` always has a port, and brackets round an IPv6 address."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from functools import partial
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ import trio
 
 from trio_upgrade import Response, serve_tcp
 
+from ..client.no_proxy import DIFFERENT_IN_CURL, FORMS, VARYING_IN_CURL
 from .programs import BOUND, HOST, example, read_url, run, start
 
 if TYPE_CHECKING:
@@ -22,6 +24,8 @@ pytestmark = pytest.mark.peer("curl")
 CURL = ["curl", "-q", "--noproxy", "*", "-sS", "--max-time", str(BOUND)]
 REPORT = ["-w", r"%{response_code} %{num_connects}\n"]
 OFFER = ["-H", "Connection: Upgrade", "-H", "Upgrade: echo"]
+# The first version whose rules for no_proxy we follow.
+NO_PROXY_CURL = 8
 # The fields that `curl --http2` adds to a request without TLS.
 H2C_OFFER = [
     *("-H", "Connection: Upgrade, HTTP2-Settings"),
@@ -119,3 +123,46 @@ async def test_expected_continue_comes_before_the_body(nursery: trio.Nursery) ->
         "\r\n"
         "3145728 bytes"
     )
+
+
+@pytest.mark.ids("F9")
+async def test_no_proxy_is_read_as_by_curl(nursery: trio.Nursery) -> None:
+    """A host is dialled directly if curl does so, but for the differences we list."""
+    version = (await run("curl", "--version")).stdout.split()[1].decode()
+    if int(version.partition(".")[0]) < NO_PROXY_CURL:
+        pytest.skip(f"needs curl {NO_PROXY_CURL} or newer, not {version}: install it")
+    seen: list[str] = []
+
+    async def listen(name: str, status: bytes) -> int:
+        async def handle(stream: trio.SocketStream) -> None:
+            seen.append(name)
+            await stream.receive_some()
+            await stream.send_all(b"HTTP/1.1 %b\r\nConnection: close\r\n\r\n" % status)
+
+        serve = partial(trio.serve_tcp, handle, 0, host=HOST)
+        listeners: list[trio.SocketListener] = await nursery.start(serve)
+        port: int = listeners[0].socket.getsockname()[1]
+        return port
+
+    proxy = await listen("proxy", b"502 Bad Gateway")
+    origin = await listen("origin", b"204 No Content")
+    # Any host and port of a URL is connected to the origin.
+    command = ["curl", "-q", "-sS", "--max-time", str(BOUND)]
+    command += ["--connect-to", f"::{HOST}:{origin}"]
+    different: set[tuple[str, str]] = set()
+    for form in FORMS:
+        if form[:2] in VARYING_IN_CURL:
+            continue
+        variables = {"http_proxy": f"http://{HOST}:{proxy}", "no_proxy": form.no_proxy}
+        await trio.run_process(
+            [*command, form.url],
+            env={"PATH": os.environ["PATH"], **variables},
+            capture_stdout=True,
+            capture_stderr=True,
+            check=False,
+        )
+        if seen != ["origin" if form.direct else "proxy"]:
+            different.add(form[:2])
+        seen.clear()
+
+    assert different == {*DIFFERENT_IN_CURL}

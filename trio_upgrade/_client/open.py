@@ -42,6 +42,11 @@ class DialOptions(TypedDict, total=False):
             system trusts and offers ``http/1.1`` by ALPN; this takes some 10 ms each
             time. A given context is used as it is; if it offers other protocols and the
             peer chooses one, :exc:`TLSFailed` is raised.
+        server_hostname: The name for SNI, and for the check of the certificate, of the
+            URL's own host: a host name, or an address without brackets. It changes
+            neither the address that is dialled nor the Host field. For a Unix socket it
+            is usually needed, as its host is ``localhost``. None, the default, takes the
+            URL's host. A proxy has its own in :class:`Proxy`.
         https_compatible: Whether a TLS peer may end without a close_notify, as most
             servers do. Then a cut cannot be told from an end: protocols that do not mark
             their own end need False. True by default.
@@ -54,11 +59,12 @@ class DialOptions(TypedDict, total=False):
             included, and of its end: ``linger``. ``Limits()`` by default.
         stream: A stream to use instead of dialling. HTTP is spoken on it as it is, also
             if the URL says ``https``: give a TLS stream then. It is owned from now on,
-            and closed on every outcome but success. It excludes ``ssl_context``, ``via``
-            and ``local_address``. None, the default, dials.
+            and closed on every outcome but success. It excludes ``ssl_context``,
+            ``server_hostname``, ``via`` and ``local_address``. None, the default, dials.
     """
 
     ssl_context: ssl.SSLContext | None
+    server_hostname: str | None
     https_compatible: bool
     via: str | Proxy | Sequence[str | Proxy] | None
     local_address: str | None
@@ -73,6 +79,7 @@ class _Opening:
     __slots__ = (
         "_https_compatible",
         "_local_address",
+        "_server_hostname",
         "_ssl_context",
         "_stream",
         "_via",
@@ -83,6 +90,7 @@ class _Opening:
         self,
         *,
         ssl_context: ssl.SSLContext | None = None,
+        server_hostname: str | None = None,
         https_compatible: bool = True,
         via: Via = None,
         local_address: str | None = None,
@@ -91,6 +99,7 @@ class _Opening:
     ) -> None:
         # These defaults are the only ones of DialOptions.
         self._ssl_context = ssl_context
+        self._server_hostname = server_hostname
         self._https_compatible = https_compatible
         self._via = via
         self._local_address = local_address
@@ -110,6 +119,7 @@ class _Opening:
             route = Route(
                 endpoint,
                 ssl_context=self._ssl_context,
+                server_hostname=self._server_hostname,
                 https_compatible=self._https_compatible,
                 via=self._via,
                 local_address=self._local_address,
@@ -117,7 +127,12 @@ class _Opening:
             self._stream = await route.open(self.limits)
         elif any(
             given is not None
-            for given in (self._ssl_context, self._via, self._local_address)
+            for given in (
+                self._ssl_context,
+                self._server_hostname,
+                self._via,
+                self._local_address,
+            )
         ):
             # Never speak in clear text, or past the proxy, by mistake.
             raise TypeError(
@@ -160,8 +175,11 @@ async def open_upgrade(
             ``+unix`` added to the scheme, a Unix socket, whose path stands in the place
             of the host with its slashes as %2F:
             ``http+unix://%2Frun%2Fdocker.sock/path``. A host that is not ASCII is
-            encoded by IDNA 2008. Credentials in it become an Authorization field
-            (Basic), and are never shown.
+            encoded by IDNA 2008. An IPv6 address may have a zone, the name or index of
+            an interface: ``http://[fe80::1%25eth0]/`` (RFC 6874, which RFC 9844 has
+            made obsolete) or, as users write it, ``%eth0``; ``%25`` is always an escaped
+            percent sign. The zone is for connecting only: no peer gets it. Credentials
+            in the URL become an Authorization field (Basic), and are never shown.
         protocols: The protocols offered, ``name`` or ``name/version``, most wanted
             first.
         method: The method of the request that carries the offer.
@@ -182,8 +200,8 @@ async def open_upgrade(
     Raises:
         TypeError: No protocol is given, there is no such option, or ``stream`` is given
             with an option that is for dialling.
-        ValueError: The URL, a protocol or a field is malformed, or a field is given
-            that the library writes. Nothing was opened.
+        ValueError: The URL, a protocol or a field is malformed, a field is given that
+            the library writes, or the options cannot be combined. Nothing was opened.
         OSError: The server, or the first proxy, cannot be reached.
         TunnelRefused: A proxy answered with something other than a 2xx.
         SocksRefused: A SOCKS proxy opened no tunnel.
@@ -246,8 +264,8 @@ async def open_tunnel(
         The tunnel, which unpacks as ``(response, stream, head)``.
 
     Raises:
-        ValueError: The URL or the authority is malformed, or a field is malformed or
-            not allowed in a CONNECT. Nothing was opened.
+        ValueError: The URL or the authority is malformed, a field is malformed or not
+            allowed in a CONNECT, or the options cannot be combined. Nothing was opened.
         TypeError: There is no such option, or ``stream`` is given with an option that
             is for dialling.
         OSError: The proxy, or the first one on the way to it, cannot be reached.
@@ -292,7 +310,8 @@ async def open_connection(url: str, **options: Unpack[DialOptions]) -> ClientCon
     Raises:
         TypeError: There is no such option, or ``stream`` is given with an option that
             is for dialling.
-        ValueError: The URL is malformed. Nothing was opened.
+        ValueError: The URL is malformed, or the options cannot be combined. Nothing was
+            opened.
         OSError: The server, or the first proxy, cannot be reached.
         TunnelRefused: A proxy answered with something other than a 2xx.
         SocksRefused: A SOCKS proxy opened no tunnel.

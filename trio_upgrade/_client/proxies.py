@@ -1,5 +1,5 @@
-# Proxies: their URLs, how each is asked for a tunnel, and the environment variables that
-# name them.  Connecting to a proxy is the duty of the module `route`.
+# Proxies: their URLs, and how each is asked for a tunnel.  Connecting to a proxy is the
+# duty of the module `route`.
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, final
@@ -9,7 +9,7 @@ from .._streams.upgraded import UpgradedStream
 from .._util import Frozen, public
 from .connection import ClientConnection
 from .response import Refused, read_refusal
-from .urls import Endpoint, parse_socks_url, parse_url
+from .urls import Endpoint, find_server_name, parse_socks_url, parse_url
 
 if TYPE_CHECKING:
     import ssl
@@ -39,15 +39,19 @@ class Proxy(Frozen):
             the URL's credentials.
         ssl_context: The TLS settings for ``https://``; None makes a context that trusts
             the authorities that this system trusts.
+        server_hostname: The name for SNI, and for the check of the proxy's certificate:
+            a host name, or an address without brackets. None takes the URL's host.
 
     Raises:
-        ValueError: The URL or a field is malformed, or cannot be sent.
+        ValueError: The URL, a field or ``server_hostname`` is malformed, or cannot be
+            sent; or ``server_hostname`` is given, but the URL asks for no TLS.
         ModuleNotFoundError: The extra for SOCKS is not installed.
     """
 
     url: str
     headers: HeadersLike
     ssl_context: ssl.SSLContext | None
+    server_hostname: str | None
     endpoint: Endpoint
     socks: str | None
     """The scheme of a SOCKS proxy, None for an HTTP proxy."""
@@ -58,6 +62,7 @@ class Proxy(Frozen):
         headers: HeadersLike = (),
         *,
         ssl_context: ssl.SSLContext | None = None,
+        server_hostname: str | None = None,
     ) -> None:
         scheme: str | None = url.partition(":")[0].lower()
         if scheme in _SOCKS_SCHEMES:
@@ -73,10 +78,12 @@ class Proxy(Frozen):
             scheme = None
             endpoint = parse_url(url)
             connect_fields("host:1", headers)
+        find_server_name(endpoint, server_hostname)
         vars(self).update(
             url=url,
             headers=headers,
             ssl_context=ssl_context,
+            server_hostname=server_hostname,
             endpoint=endpoint,
             socks=scheme,
         )
@@ -123,35 +130,3 @@ async def open_tunnel_through(
     transport, head = upgraded.stream.detach()
     # Bytes that the target has already sent come first, below its TLS if it speaks TLS.
     return UpgradedStream(transport, head) if head else transport
-
-
-@public
-def proxy_from_environment(url: str) -> Proxy | None:
-    """Return the proxy that the environment names for a URL, for ``via=``.
-
-    ``http_proxy``, ``https_proxy`` and ``all_proxy`` are read as curl and Python's
-    urllib do, also in upper case, and ``no_proxy``, whose entries are names, with their
-    subdomains, and ``*``. No other function of the library reads them.
-
-    Args:
-        url: The URL to dial.
-
-    Returns:
-        The proxy; None if the environment names none for this URL.
-
-    Raises:
-        ValueError: The URL, or that of the proxy, is malformed.
-        ModuleNotFoundError: It is a SOCKS proxy, and the extra is not installed.
-    """
-    # Slow to import, and most programs never call this.
-    from urllib.request import getproxies_environment, proxy_bypass
-
-    endpoint = parse_url(url)
-    proxies: dict[str, str] = getproxies_environment()
-    found = proxies.get("https" if endpoint.secure else "http") or proxies.get("all")
-    if found is None or endpoint.path is not None:
-        return None
-    if any(proxy_bypass(name) for name in (endpoint.authority, endpoint.host)):
-        return None
-    # Values without a scheme, "host:port", are as common.
-    return Proxy(found if "://" in found else f"http://{found}")

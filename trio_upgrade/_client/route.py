@@ -17,6 +17,7 @@ from .._http.targets import Authority
 from .._streams.closing import close_forcefully
 from .._streams.socket_stream import DirectSocketStream, adopt_stream, set_options
 from .proxies import Proxy, open_tunnel_through
+from .urls import find_server_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 Via: TypeAlias = "str | Proxy | Sequence[str | Proxy] | None"
 
 _HTTP_1_1 = "http/1.1"
+# RFC 3493 §3.3: a scope is an unsigned number of 32 bits.
+_SCOPES = 2**32
 # The errno of a connect() that goes on in the background.
 _UNDER_WAY = errno.EWOULDBLOCK if sys.platform == "win32" else errno.EINPROGRESS
 
@@ -39,6 +42,7 @@ class Route:
         endpoint: The host to connect to.
         ssl_context: The TLS settings for the endpoint; None makes a context.
         https_compatible: Whether a TLS peer may end without a close_notify.
+        server_hostname: The name for the endpoint's TLS; None takes the endpoint's host.
         via: The proxies on the way, the nearest first.
         local_address: The address to connect from; None leaves it to the system.
 
@@ -52,6 +56,7 @@ class Route:
         *,
         ssl_context: ssl.SSLContext | None,
         https_compatible: bool,
+        server_hostname: str | None,
         via: Via,
         local_address: str | None,
     ) -> None:
@@ -69,6 +74,8 @@ class Route:
             (context or _make_context()) if stop.secure else None
             for context, stop in zip(given, self._endpoints, strict=True)
         ]
+        names = [*(proxy.server_hostname for proxy in self._proxies), server_hostname]
+        self._names = [*map(find_server_name, self._endpoints, names)]
 
     async def open(self, limits: Limits) -> trio.abc.Stream:
         """Dial, and return the stream to speak HTTP on.
@@ -100,11 +107,15 @@ class Route:
         if first.path is not None:
             return adopt_stream(await trio.open_unix_socket(first.path))
         family = _find_family(first.host)
+        scope = 0 if first.zone is None else _find_scope(first, first.zone)
         if family is not None and self._local_address is None:
-            return await _connect_to(family, first.host, first.port)
+            return await _connect_to(family, first, scope)
+        # The index and not the name: getaddrinfo() takes a name for link-local addresses
+        # only.
+        host = f"{first.host}%{scope}" if scope else first.host
         return adopt_stream(
             await trio.open_tcp_stream(
-                first.host, first.port, local_address=self._local_address
+                host, first.port, local_address=self._local_address
             )
         )
 
@@ -115,8 +126,7 @@ class Route:
         tls = trio.SSLStream(
             stream,
             context,
-            # No certificate has the dot that makes a name absolute.
-            server_hostname=endpoint.host.removesuffix("."),
+            server_hostname=self._names[index],
             https_compatible=self._https_compatible,
         )
         try:
@@ -144,8 +154,27 @@ def _find_family(host: str) -> socket.AddressFamily | None:
     return socket.AF_INET
 
 
+def _find_scope(endpoint: Endpoint, zone: str) -> int:
+    # Return the sin6_scope_id of a zone.  As in getaddrinfo(), the name of an interface
+    # comes before an index (RFC 4007 §11.2).
+    try:
+        return socket.if_nametoindex(zone)
+    except OSError:
+        # The length first: int() refuses very long numbers by a ValueError.
+        if zone.isdigit() and len(zone) <= len(str(_SCOPES)) and int(zone) < _SCOPES:
+            return int(zone)
+    where = _show_address(endpoint)
+    raise OSError(errno.ENODEV, f"cannot connect to {where}: no interface {zone!r}")
+
+
+def _show_address(endpoint: Endpoint) -> str:
+    # The authority, with the zone: it may be the reason of the error.
+    zone = "" if endpoint.zone is None else f"%{endpoint.zone}"
+    return str(Authority(endpoint.host + zone, endpoint.port))
+
+
 async def _connect_to(
-    family: socket.AddressFamily, host: str, port: int
+    family: socket.AddressFamily, endpoint: Endpoint, scope: int
 ) -> DirectSocketStream:
     # A name may have several addresses, which Trio tries in concurrent tasks.  A single
     # address needs no such tasks, which take a quarter of a handshake's time.
@@ -154,14 +183,15 @@ async def _connect_to(
     try:
         sock.setblocking(False)
         set_options(sock)
-        error = sock.connect_ex((host, port))
+        address = (endpoint.host, endpoint.port)
+        error = sock.connect_ex((*address, 0, scope) if scope else address)
         if error == _UNDER_WAY:
             await trio.lowlevel.wait_writable(sock)
             error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         else:
             await trio.lowlevel.cancel_shielded_checkpoint()
         if error:
-            where = Authority(host, port)
+            where = _show_address(endpoint)
             raise OSError(error, f"cannot connect to {where}: {os.strerror(error)}")
     except BaseException:
         sock.close()

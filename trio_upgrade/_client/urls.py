@@ -24,6 +24,10 @@ _USERINFO = (
     r"(?P<user>(?:[A-Za-z0-9\-._~!$&'()*+,;=]|%[0-9A-Fa-f]{2})*)"
     r"(?::(?P<password>(?:[A-Za-z0-9\-._~!$&'()*+,;=:]|%[0-9A-Fa-f]{2})*))?"
 )
+# An address in brackets with its zone.  The percent sign before the zone is escaped in a
+# URI (RFC 6874 §2), but not where a user writes an address (RFC 4007 §11.2, RFC 9844).
+_ZONED = r"(?s)(?P<before>\[[^\]%]*)%(?:25)?(?P<zone>[^\]]*)(?P<after>\].*)"
+_ZONE = r"(?:[A-Za-z0-9\-._~]|%[0-9A-Fa-f]{2})+"
 # A path from the root, or on Linux an abstract name, which begins with NUL.
 _SOCKET_PATH = r"[/\0][^\0]+"
 _UNIX = "+unix"
@@ -66,6 +70,9 @@ class Endpoint(NamedTuple):
         target: Path and query, at least ``"/"``.
         path: The path of the Unix socket, None for TCP.
         credentials: The URL's credentials, None if it has none.
+        zone: The zone of an IPv6 address: the name or the index of an interface of this
+            machine. It is for connecting only: no peer is to see it (RFC 6874 §4), and
+            no certificate has it.
     """
 
     host: str
@@ -75,6 +82,7 @@ class Endpoint(NamedTuple):
     target: str
     path: str | None = None
     credentials: Credentials | None = None
+    zone: str | None = None
 
     @property
     def authority(self) -> str:
@@ -98,6 +106,7 @@ def parse_url(url: str) -> Endpoint:
         path = _parse_socket_path(authority)
         return Endpoint("localhost", 0, secure, b"localhost", target, path, credentials)
     default_port = _DEFAULT_PORTS[secure]
+    authority, zone = _split_zone(authority)
     host, port = _parse_dialled(authority)
     shown = Authority(host, None if port == default_port else port)
     return Endpoint(
@@ -108,6 +117,7 @@ def parse_url(url: str) -> Endpoint:
         target,
         None,
         credentials,
+        zone,
     )
 
 
@@ -118,10 +128,45 @@ def parse_socks_url(url: str) -> Endpoint:
         ValueError: The URL is malformed.
     """
     _, userinfo, authority, target = _split_url(url)
+    authority, zone = _split_zone(authority)
     host, port = _parse_dialled(authority)
     port = _SOCKS_PORT if port is None else port
     shown = str(Authority(host, port)).encode("ascii")
-    return Endpoint(host, port, False, shown, target, None, _parse_userinfo(userinfo))
+    credentials = _parse_userinfo(userinfo)
+    return Endpoint(host, port, False, shown, target, None, credentials, zone)
+
+
+def find_server_name(endpoint: Endpoint, given: str | None) -> str:
+    """Return the name for SNI and for the check of an endpoint's certificate.
+
+    Args:
+        endpoint: The peer in TLS.
+        given: The name to use instead of the endpoint's host, None for that host.
+
+    Returns:
+        A name in ASCII and lower case, or an address, an IPv6 address without brackets.
+
+    Raises:
+        ValueError: ``given`` is neither a name nor an address, or there is no TLS.
+    """
+    if given is None:
+        host = endpoint.host
+    elif not endpoint.secure:
+        raise ValueError("server_hostname is for TLS, which the URL does not ask for")
+    else:
+        host = _parse_server_name(given)
+    # No certificate has the dot that makes a name absolute.
+    return host.removesuffix(".")
+
+
+def _parse_server_name(name: str) -> str:
+    # An address has no brackets here, as in Python's ssl.
+    try:
+        return _parse_dialled(f"[{name}]" if ":" in name else name).host
+    except ValueError:
+        raise ValueError(
+            f"server_hostname is a host name or an address, not {name!r}"
+        ) from None
 
 
 def _split_url(url: str) -> tuple[str, str | None, str, str]:
@@ -154,13 +199,36 @@ def _parse_userinfo(userinfo: str | None) -> Credentials | None:
     return Credentials(user, password)
 
 
+def _split_zone(authority: str) -> tuple[str, str | None]:
+    # Return the authority without the zone, and the zone.  RFC 9844, which makes RFC 6874
+    # obsolete, is about user interfaces and defines no form for URIs.  As curl does, we
+    # accept both forms: without a zone no client could reach a link-local address.
+    match = re.fullmatch(_ZONED, authority)
+    if match is None:
+        return authority, None
+    zone = unquote_to_bytes(match["zone"]).decode("latin-1")
+    if not re.fullmatch(_ZONE, match["zone"]) or not _is_visible_ascii(zone):
+        raise ValueError(
+            "malformed zone of an IPv6 address in the URL: "
+            "it is written as in http://[fe80::1%25eth0]/"
+        )
+    return match["before"] + match["after"], zone
+
+
 def _parse_dialled(text: str) -> Authority:
     if not text.isascii():
         # As Trio encodes host names, but before Trio sees this one: so the Host field,
         # SNI and a proxy all get the same name.
-        text = _encode_idna(text)
+        host, colon, digits = text.partition(":")
+        text = encode_idna(host) + colon + digits
     if not _is_visible_ascii(text):
         raise ValueError("blanks, control or non-ASCII characters in the URL")
+    bracketed = re.match(r"\[([0-9.]+)\]", text)
+    if bracketed:
+        raise ValueError(f"an IPv4 address has no brackets in a URL: {bracketed[1]}")
+    if text.count(":") > 1 and not text.startswith("["):
+        # Not quoted: in a malformed URL this may be a password.
+        raise ValueError("not a host[:port]; an IPv6 address has brackets in a URL")
     authority = parse_authority(text)
     if not authority.host:
         raise ValueError("no host in the URL")
@@ -169,12 +237,16 @@ def _parse_dialled(text: str) -> Authority:
     return authority
 
 
-def _encode_idna(text: str) -> str:
+def encode_idna(host: str) -> str:
+    """Return a host name in ASCII (IDNA 2008).
+
+    Raises:
+        UnicodeError: It cannot be encoded.
+    """
     # A dependency of Trio.  Not every Trio that we support has encode_hostname().
     import idna
 
-    host, colon, port = text.partition(":")
-    return idna.encode(host, uts46=True).decode("ascii") + colon + port
+    return idna.encode(host, uts46=True).decode("ascii")
 
 
 def _parse_socket_path(authority: str) -> str:
