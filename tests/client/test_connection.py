@@ -360,7 +360,7 @@ class TestGone:
         [
             (b"HTTP/1.1 101 Go\nUpgrade: echo\n\n", "bare CR or LF"),
             (b"\r\nHTTP/1.1 101 Go\r\n\r\n", "0x0d"),
-            (b"SSH-2.0-OpenSSH_9.2\r\n\r\n", "illegal status line"),
+            (b"SSH-2.0-OpenSSH_9.2\r\n\r\n", "begins with 'S'"),
             (b"HTTP/1.1 101 Go\r\nA : b\r\n\r\n", "illegal header line"),
         ],
     )

@@ -375,7 +375,7 @@ async def test_cancelled_at_any_point(wire: bytes, autojump_clock) -> None:
         (PLAIN + b"A: b\r\n c\r\n\r\n", "folded"),
         (b"SSH-2.0-OpenSSH_9.2\r\n\r\n", "status line"),
         (b"\r\n" + SWITCHED, "0x0d"),
-        (b"\x15\x03\x01\x00\x02\x02\x46", "0x15"),
+        (b"\x15\x03\x01\x00\x02\x02\x46", "a TLS alert"),
     ],
 )
 async def test_answer_not_http(dialling: Dialling, wire: bytes, match: str) -> None:

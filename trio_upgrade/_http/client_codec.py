@@ -14,7 +14,7 @@ from h11 import (  # type: ignore[attr-defined]
 
 from .._errors import IllegalSwitch
 from .framing import check_response, drop_framing
-from .head_syntax import check_head
+from .head_syntax import check_head, check_status_line
 from .headers import Field, Headers
 from .message_codec import MessageCodec
 from .messages import ResponseHead
@@ -88,6 +88,16 @@ class ClientCodec(MessageCodec):
     ################################################################
     # Responses
     ################################################################
+
+    def next_head(self) -> bytes | None:
+        """Take one whole message head from the buffer; None if it is not complete yet.
+
+        Raises:
+            MalformedMessage: The bytes cannot be the beginning of a response, or are
+                over a limit.
+        """
+        check_status_line(self._buffer)
+        return super().next_head()
 
     def parse_response(self, raw: bytes) -> ResponseHead:
         """Check and parse a response's header section, also of an informational one.
