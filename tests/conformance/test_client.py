@@ -196,14 +196,37 @@ async def test_101_before_the_request_is_sent() -> None:
     assert stream.closed
 
 
-@pytest.mark.ids("U18", "C8")
-@pytest.mark.parametrize("framing", ["Content-Length: 3", "Transfer-Encoding: chunked"])
-async def test_1xx_has_no_content(dialling: Dialling, framing: str) -> None:
-    """A 1xx ends at its blank line, with any framing fields (RFC 9112 §6.3)."""
-    early = with_fields(HINTS, framing)
+@pytest.mark.ids("U18", "C8", "F4")
+@pytest.mark.parametrize(
+    "framing",
+    [
+        ("Content-Length: 3",),
+        ("Transfer-Encoding: chunked",),
+        ("Content-Length: x",),
+        ("Content-Length: -1",),
+        ("content-length:",),
+        ("Content-Length: 1", "Content-Length: 2"),
+        ("Content-Length: 1, 2",),
+        ("Transfer-Encoding: gzip",),
+        ("Transfer-Encoding: chunked", "Transfer-Encoding: chunked"),
+        ("Content-Length: 3", "transfer-encoding: chunked"),
+    ],
+)
+async def test_1xx_has_no_content(dialling: Dialling, framing: tuple[str, ...]) -> None:
+    """A 1xx ends at its blank line, even with bad framing fields (RFC 9112 §6.3)."""
+    early = with_fields(HINTS, *framing)
     raw = b"\x80\r\nraw"
 
-    await dialling.check_switch(early + with_fields(SWITCHED, framing) + raw, raw)
+    await dialling.check_switch(early + with_fields(SWITCHED, *framing) + raw, raw)
+
+    old = early.replace(b"HTTP/1.1", b"HTTP/1.0")
+    await dialling.check_switch(old + SWITCHED + raw, raw)
+
+    peer = ScriptedPeer(early, okay(b"1"))
+    async with await open_connection(URL, stream=peer) as connection:
+        response = await connection.request("GET", "/")
+        assert response.informational[0].headers.raw == ((b"Link", b"</a>"),)
+        assert await response.read() == b"1"
 
 
 @pytest.mark.ids("U19", "C9")

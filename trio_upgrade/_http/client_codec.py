@@ -110,8 +110,9 @@ class ClientCodec(MessageCodec):
         check_head(raw, self._header_fields)
         status = raw[9:12]
         tunnel = self._method == "CONNECT" and status.startswith(b"2")
-        check_response(raw, has_body=not (tunnel or status.startswith(b"1")))
-        if tunnel:
+        frames_nothing = tunnel or status.startswith(b"1")
+        check_response(raw, has_body=not frames_nothing)
+        if frames_nothing:
             raw = drop_framing(raw)
         state = self._parser.our_state
         # After a CONNECT h11 is in this state as well: it might switch to a tunnel.
