@@ -368,6 +368,32 @@ class TestGone:
         """Bytes that are not HTTP are a BadResponse."""
         await check_failure(wire, BadResponse, match)
 
+    @pytest.mark.ids("F11")
+    @pytest.mark.parametrize("count", [127, 129, 1000])
+    async def test_many_fields(self, count: int) -> None:
+        """Up to 1,000 fields are accepted: Set-Cookie is not merged (RFC 9110 §5.3)."""
+        cookies = [f"Set-Cookie: n{number}=v" for number in range(count - 2)]
+        peer = ScriptedPeer(okay(b"1", *cookies))
+        async with await open_connection(URL, stream=peer) as connection:
+            response = await connection.request("GET", "/")
+
+            assert len(response.headers.get_list("set-cookie")) == count - 2
+            assert await response.read() == b"1"
+
+    @pytest.mark.ids("F11")
+    @pytest.mark.parametrize(
+        ("line", "match"),
+        [
+            ("A:", r"^more than 1000 fields \(header_fields\)$"),
+            ("A: " + "b" * 32, r"more than 32768 bytes \(header_bytes\)$"),
+        ],
+    )
+    async def test_too_many_fields(self, line: str, match: str) -> None:
+        """The message names the limit."""
+        peer = ScriptedPeer(okay(b"1", *[line] * 999))
+        with pytest.raises(BadResponse, match=match):
+            await open_upgrade(URL, "echo", stream=peer)
+
     async def test_head_over_the_limit(self) -> None:
         """A header section over its limit is a BadResponse, however it is cut."""
         wire = SWITCHED[:-2] + b"A: " + b"x" * 100 + b"\r\n\r\n"

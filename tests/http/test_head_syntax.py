@@ -220,7 +220,7 @@ class TestCheckHead:
         with pytest.raises(MalformedMessage) as caught:
             check_head(head + b"A: b\r\n\r\n", fields)
 
-        assert str(caught.value) == f"more than {fields} fields"
+        assert str(caught.value) == f"more than {fields} fields (header_fields)"
         assert caught.value.status == 431
 
     @given(st.lists(st.sampled_from([b"\r", b"\n", b"\r\n", b" ", b"a"])))

@@ -99,7 +99,7 @@ def check_head(head: bytes, max_fields: int) -> None:
 
     Args:
         head: The bytes as received.
-        max_fields: The largest number of fields.
+        max_fields: The largest number of fields: ``Limits.header_fields``.
 
     Raises:
         MalformedMessage: A line does not end in CRLF, there is a CR or another control
@@ -115,7 +115,9 @@ def check_head(head: bytes, max_fields: int) -> None:
     if b"\n " in head or b"\n\t" in head:
         raise MalformedMessage("a folded field line")
     if lines - 2 > max_fields:
-        raise MalformedMessage(f"more than {max_fields} fields", status=431)
+        raise MalformedMessage(
+            f"more than {max_fields} fields (header_fields)", status=431
+        )
 
 
 def has_controls(line: bytes) -> bool:
