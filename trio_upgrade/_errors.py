@@ -99,7 +99,17 @@ class PeerGone(OpenError):
     """The server ended or reset the connection before its answer was complete.
 
     The error of the transport, if there was one, is the ``__cause__``.
+
+    Attributes:
+        request_sent: Whether any byte of the request was given to the transport. If not,
+            the server cannot have acted on it, so it may be made again on another
+            connection, whatever its method (RFC 9110 §9.2.2). The CONNECT that opens the
+            way through a proxy of ``via`` does not count.
     """
+
+    def __init__(self, reason: str = "", *, request_sent: bool = False) -> None:
+        super().__init__(reason)
+        self.request_sent = request_sent
 
 
 @public

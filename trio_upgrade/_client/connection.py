@@ -106,7 +106,8 @@ class ClientConnection(trio.abc.AsyncResource):
             UsageError: The last response's body is not read to its end.
             IllegalSwitch: A 101 came, although the request did not ask for a switch.
             BadResponse: The response is not HTTP, or over a limit.
-            PeerGone: The server went away, now or after its last response.
+            PeerGone: The server went away, now or after its last response. If it ended
+                the idle connection, also with a 408, ``request_sent`` is False.
             trio.ClosedResourceError: The connection is closed or has switched.
         """
         if method == "CONNECT":
@@ -270,7 +271,10 @@ class ClientConnection(trio.abc.AsyncResource):
             if not self._http.lost:
                 # The source of the body broke, not this connection.
                 raise
-            raise PeerGone("the connection broke before the answer") from exc
+            raise PeerGone(
+                "the connection broke before the answer",
+                request_sent=self._http.request_sent,
+            ) from exc
         except BaseException:
             await self._abandon(stream)
             raise
@@ -321,15 +325,22 @@ class ClientConnection(trio.abc.AsyncResource):
         # The other end of a tunnel may have sent bytes before the first request.
         if used or isinstance(stream, UpgradedStream):
             try:
-                if await http.has_unasked_input():
-                    # RFC 9112 §9.2: must not be taken for a response.
+                # Before the look, which notices a later end of the server as well.
+                over = used and (self._spent or http.ended or not http.is_reusable)
+                unasked = await http.has_unasked_input()
+                # RFC 9112 §9.2: unasked bytes must not be taken for a response.  They
+                # are no mistake of the server if they only explain its end (§9.5).
+                gone = http.ended or http.lost
+                if unasked and not (http.has_timeout_answer or (used and gone)):
                     raise BadResponse(
                         "the server sent more than its response"
                         if used
                         else "the server spoke before it was asked"
                     )
-                if used and (self._spent or http.ended or not http.is_reusable):
+                if over:
                     raise PeerGone("the last response ended the connection")
+                if unasked or gone:
+                    raise PeerGone("the server ended the idle connection")
             except BaseException:
                 await self._abandon(stream)
                 raise

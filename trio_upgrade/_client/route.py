@@ -89,6 +89,9 @@ class Route:
                     stream = await self._secure(stream, index + 1)
                 except OpenError as exc:
                     exc.add_note(f"on the way through {proxy!r}")
+                    if isinstance(exc, PeerGone):
+                        # Only the proxy was asked for something.
+                        exc.request_sent = False
                     raise
         except BaseException:
             await close_forcefully(stream)

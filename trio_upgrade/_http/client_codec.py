@@ -14,7 +14,7 @@ from h11 import (  # type: ignore[attr-defined]
 
 from .._errors import IllegalSwitch
 from .framing import check_response, drop_framing
-from .head_syntax import check_head, check_status_line
+from .head_syntax import check_head, check_status_line, find_head_end
 from .headers import Field, Headers
 from .message_codec import MessageCodec
 from .messages import ResponseHead
@@ -139,6 +139,14 @@ class ClientCodec(MessageCodec):
             event.reason.decode("latin-1"),
             event.http_version.decode("ascii"),
             headers,
+        )
+
+    @property
+    def has_timeout_answer(self) -> bool:
+        """Whether the bytes not parsed yet begin with a whole head of a 408."""
+        return (
+            self._buffer.startswith((b"HTTP/1.1 408", b"HTTP/1.0 408"))
+            and find_head_end(self._buffer, 0) >= 0
         )
 
     @property
