@@ -12,7 +12,7 @@
     │   │   ├── UpgradeRefused  the answer to an offer
     │   │   └── TunnelRefused   the answer to a CONNECT
     │   ├── SocksRefused        the SOCKS proxy opened no tunnel
-    │   ├── TLSFailed           the TLS handshake failed
+    │   ├── TLSFailed           the TLS handshake failed, or TLS broke before the answer
     │   ├── IllegalSwitch       the server switched in a way that the RFC forbids
     │   ├── BadResponse         the server's answer is not valid HTTP
     │   └── PeerGone            the connection ended before the answer was complete
@@ -68,11 +68,12 @@ class SocksRefused(OpenError):
 
 @public
 class TLSFailed(OpenError):
-    """The TLS handshake failed; the connection is closed.
+    """The TLS handshake failed, or TLS broke before the answer; the connection is closed.
 
     Reasons: the certificate is not trusted or has another name, the peer does not speak
-    TLS, or the two sides have no TLS version or protocol in common. The
-    :exc:`ssl.SSLError`, if there is one, is the ``__cause__``.
+    TLS, the two sides have no TLS version or protocol in common, or the peer refuses our
+    certificate. In TLS 1.3 the last is known only when the answer is awaited. The
+    :exc:`ssl.SSLError`, if there is one, is the ``__cause__``; the message has its name.
     """
 
 

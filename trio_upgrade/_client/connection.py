@@ -27,6 +27,7 @@ from .._streams.closing import close_forcefully, close_gracefully
 from .._streams.socket_stream import DirectSocketStream
 from .._streams.upgraded import UpgradedStream
 from .._util import public
+from .breaks import raise_break
 from .http import ClientHTTP
 from .request_head import Offer, RequestBody, complete_fields
 from .request_sender import RequestSender
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 
 _SWITCHING_PROTOCOLS = 101
 _LAST_INFORMATIONAL = 199
+_IDLE_END = "the server ended the idle connection"
 # The final response, or a legal 101, and the informational responses before it.
 _Heads: TypeAlias = tuple[ResponseHead, tuple[ResponseHead, ...]]
 # Fields that request() writes itself, or that would turn the request into an offer.
@@ -106,6 +108,8 @@ class ClientConnection(trio.abc.AsyncResource):
             UsageError: The last response's body is not read to its end.
             IllegalSwitch: A 101 came, although the request did not ask for a switch.
             BadResponse: The response is not HTTP, or over a limit.
+            TLSFailed: TLS broke before the answer; in TLS 1.3 this is how a server
+                refuses our certificate.
             PeerGone: The server went away, now or after its last response. If it ended
                 the idle connection, also with a 408, ``request_sent`` is False.
             trio.ClosedResourceError: The connection is closed or has switched.
@@ -271,10 +275,13 @@ class ClientConnection(trio.abc.AsyncResource):
             if not self._http.lost:
                 # The source of the body broke, not this connection.
                 raise
-            raise PeerGone(
+            raise_break(
+                exc,
+                self._endpoint.authority,
                 "the connection broke before the answer",
+                earlier=self._http.send_failure,
                 request_sent=self._http.request_sent,
-            ) from exc
+            )
         except BaseException:
             await self._abandon(stream)
             raise
@@ -340,7 +347,10 @@ class ClientConnection(trio.abc.AsyncResource):
                 if over:
                     raise PeerGone("the last response ended the connection")
                 if unasked or gone:
-                    raise PeerGone("the server ended the idle connection")
+                    raise PeerGone(_IDLE_END)
+            except trio.BrokenResourceError as exc:
+                await self._abandon(stream)
+                raise_break(exc, self._endpoint.authority, _IDLE_END)
             except BaseException:
                 await self._abandon(stream)
                 raise

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import selectors
-from contextlib import suppress
 from typing import TYPE_CHECKING, final
 
 import trio
@@ -12,6 +11,7 @@ from .._http.client_codec import ClientCodec
 from .._http_stream import RECEIVE_SIZE, SMALL_BODY, HTTPStream
 from .._streams.socket_stream import DirectSocketStream
 from .._streams.underlying import find_underlying_socket
+from .breaks import find_tls_error
 
 if TYPE_CHECKING:
     from .._http.headers import Field
@@ -38,13 +38,15 @@ class ClientHTTP(HTTPStream[ClientCodec]):
 
     Attributes:
         request_sent: Whether any byte of the request was given to the transport.
+        send_failure: The break that a send met first; None if there was none.
     """
 
-    __slots__ = ("request_sent",)
+    __slots__ = ("request_sent", "send_failure")
 
     def __init__(self, stream: trio.abc.Stream, limits: Limits) -> None:
         super().__init__(stream, ClientCodec(limits))
         self.request_sent: bool = False
+        self.send_failure: trio.BrokenResourceError | None = None
 
     ################################################################
     # Requests
@@ -97,6 +99,8 @@ class ClientHTTP(HTTPStream[ClientCodec]):
 
     def _note_failure(self, exc: BaseException) -> None:
         super()._note_failure(exc)
+        if isinstance(exc, trio.BrokenResourceError):
+            self.send_failure = self.send_failure or exc
         self._codec.send_failed()
 
     ################################################################
@@ -140,14 +144,20 @@ class ClientHTTP(HTTPStream[ClientCodec]):
         If the server's end of stream waits after them, :attr:`ended` is set, and
         :attr:`lost` if it is a reset. Without a kernel socket below the stream only bytes
         that were read already count.
+
+        Raises:
+            trio.BrokenResourceError: TLS failed.
         """
         sock = None if self.ended else find_underlying_socket(self._stream)
         if sock is not None:
-            with suppress(trio.BrokenResourceError):
+            try:
                 # Up to the end, but a server that goes on sending does not hold us.
                 while not self._codec.has_buffered_bytes(RECEIVE_SIZE):
                     if not await self._receive_waiting(sock):
                         break
+            except trio.BrokenResourceError as exc:
+                if find_tls_error(exc) is not None:
+                    raise
         return self._codec.has_buffered
 
     @property

@@ -16,6 +16,7 @@ from .._errors import OpenError, PeerGone, TLSFailed
 from .._http.targets import Authority
 from .._streams.closing import close_forcefully
 from .._streams.socket_stream import DirectSocketStream, adopt_stream, set_options
+from .breaks import raise_break
 from .proxies import Proxy, open_tunnel_through
 
 if TYPE_CHECKING:
@@ -125,9 +126,8 @@ class Route:
         try:
             await tls.do_handshake()
         except trio.BrokenResourceError as exc:
-            raise _explain(exc.__cause__, endpoint.authority) from (
-                exc.__cause__ or exc
-            )
+            where = endpoint.authority
+            raise_break(exc, where, f"{where} went away within the TLS handshake")
         protocol = tls.selected_alpn_protocol()
         if protocol not in (None, _HTTP_1_1):
             raise TLSFailed(
@@ -183,13 +183,3 @@ def _make_context() -> ssl.SSLContext:
     context = ssl.create_default_context()
     context.set_alpn_protocols([_HTTP_1_1])
     return context
-
-
-def _explain(cause: BaseException | None, authority: str) -> OpenError:
-    # SSLEOFError is an SSLError, but it only says that the peer went away.
-    if not isinstance(cause, ssl.SSLError) or isinstance(cause, ssl.SSLEOFError):
-        return PeerGone(f"{authority} went away within the TLS handshake")
-    reason = cause.reason or cause
-    if isinstance(cause, ssl.SSLCertVerificationError):
-        reason = cause.verify_message
-    return TLSFailed(f"no TLS with {authority}: {reason}")
