@@ -3,7 +3,6 @@
 # sends a body, while the response may already come, ends with the call.
 from __future__ import annotations
 
-import math
 from contextlib import suppress
 from typing import TYPE_CHECKING, TypeAlias, final
 
@@ -31,7 +30,7 @@ from .breaks import raise_break
 from .http import ClientHTTP
 from .request_head import Offer, RequestBody, complete_fields
 from .request_sender import RequestSender
-from .response import ClientResponse, TunnelRefused, UpgradeRefused
+from .response import ClientResponse, TunnelRefused, UpgradeRefused, refusal_seconds
 from .upgraded import UpgradedConnection
 
 if TYPE_CHECKING:
@@ -237,10 +236,8 @@ class ClientConnection(trio.abc.AsyncResource):
             self._stream, trio.SocketStream | DirectSocketStream
         ):
             return
-        linger = self._limits.linger
-        with trio.move_on_after(math.inf if linger is None else linger):
-            with suppress(BodyError):
-                await body.read_beginning(self._limits.refusal_body)
+        with trio.move_on_after(refusal_seconds(self._limits)), suppress(BodyError):
+            await body.read_beginning(self._limits.refusal_body)
 
     async def _exchange(
         self,
