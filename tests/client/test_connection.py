@@ -368,7 +368,7 @@ class TestGone:
     @pytest.mark.ids("F7")
     @pytest.mark.parametrize("then", ["end", "reset"])
     @pytest.mark.parametrize("body", [b"", b"x", bytes(200_000)])
-    async def test_request_sent(self, then: str, body: bytes) -> None:
+    async def test_request_sent(self, then, body: bytes) -> None:
         """The error says whether any byte of the request was given to the stream."""
         peer = ScriptedPeer(b"H", then=then).hold_until_sent(b"GET")
         with pytest.raises(PeerGone) as caught:

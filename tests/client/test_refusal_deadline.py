@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import pytest
 import trio
@@ -33,7 +34,7 @@ async def open_via(limits: Limits, stream: trio.abc.Stream) -> None:
         await trio.aclose_forcefully(stream)
 
 
-OPENINGS = {
+OPENINGS: dict[str, Any] = {
     "upgrade": partial(open_upgrade, URL, "echo"),
     "large upgrade": partial(open_upgrade, URL, "echo", body=bytes(200_000)),
     "tunnel": partial(open_tunnel, URL, "a:1"),

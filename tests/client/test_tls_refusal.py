@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
@@ -89,7 +89,7 @@ async def tunnel_through(url: str, ssl_context: ssl.SSLContext) -> None:
     await open_upgrade("http://h", "echo", via=Proxy(url, ssl_context=ssl_context))
 
 
-OPENINGS = {
+OPENINGS: dict[str, Any] = {
     "upgrade": lambda url, **options: open_upgrade(url, "echo", **options),
     "upgrade with a body": lambda url, **options: open_upgrade(
         url, "echo", body=bytes(60_000), **options

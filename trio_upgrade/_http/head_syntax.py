@@ -90,7 +90,7 @@ def check_status_line(data: bytes | bytearray) -> None:
     line, _, rest = data[len(_STATUS_OCTETS) - 1 :].partition(b"\r")
     if b"\n" in line or rest[:1] not in (b"", b"\n"):
         raise MalformedMessage(_BARE_LINE_END)
-    if has_controls(line):
+    if has_controls(bytes(line)):
         raise MalformedMessage(_CONTROL)
 
 
