@@ -16,7 +16,7 @@ def test_defaults() -> None:
     """The defaults are documented, so a change of one is a decision."""
     assert vars(Limits()) == {
         "header_bytes": 32768,
-        "header_fields": 128,
+        "header_fields": 1000,
         "body_bytes": 1048576,
         "drain_body": 65536,
         "refusal_body": 65536,

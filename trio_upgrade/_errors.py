@@ -12,7 +12,7 @@
     │   │   ├── UpgradeRefused  the answer to an offer
     │   │   └── TunnelRefused   the answer to a CONNECT
     │   ├── SocksRefused        the SOCKS proxy opened no tunnel
-    │   ├── TLSFailed           the TLS handshake failed
+    │   ├── TLSFailed           the TLS handshake failed, or TLS broke before the answer
     │   ├── IllegalSwitch       the server switched in a way that the RFC forbids
     │   ├── BadResponse         the server's answer is not valid HTTP
     │   └── PeerGone            the connection ended before the answer was complete
@@ -68,11 +68,12 @@ class SocksRefused(OpenError):
 
 @public
 class TLSFailed(OpenError):
-    """The TLS handshake failed; the connection is closed.
+    """The TLS handshake failed, or TLS broke before the answer; the connection is closed.
 
     Reasons: the certificate is not trusted or has another name, the peer does not speak
-    TLS, or the two sides have no TLS version or protocol in common. The
-    :exc:`ssl.SSLError`, if there is one, is the ``__cause__``.
+    TLS, the two sides have no TLS version or protocol in common, or the peer refuses our
+    certificate. In TLS 1.3 the last is known only when the answer is awaited. The
+    :exc:`ssl.SSLError`, if there is one, is the ``__cause__``; the message has its name.
     """
 
 
@@ -99,7 +100,17 @@ class PeerGone(OpenError):
     """The server ended or reset the connection before its answer was complete.
 
     The error of the transport, if there was one, is the ``__cause__``.
+
+    Attributes:
+        request_sent: Whether any byte of the request was given to the transport. If not,
+            the server cannot have acted on it, so it may be made again on another
+            connection, whatever its method (RFC 9110 §9.2.2). The CONNECT that opens the
+            way through a proxy of ``via`` does not count.
     """
+
+    def __init__(self, reason: str = "", *, request_sent: bool = False) -> None:
+        super().__init__(reason)
+        self.request_sent = request_sent
 
 
 @public

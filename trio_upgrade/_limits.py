@@ -59,10 +59,11 @@ class Limits(_CheckedLimits):
     with large cookies send up to 16 KiB; this is twice as much. A longer request head
     gets a 431, or a 414 if the request line alone is too long."""
 
-    header_fields: int = 128
+    header_fields: int = 1000
     """The largest number of fields in one header section or trailer section. Cannot be
-    None. No legitimate message is known to have 100. A request with more fields gets a
-    431."""
+    None. Responses with some hundred Set-Cookie fields exist, and ``header_bytes``
+    already limits the memory; this limits the work for thousands of very short fields.
+    A request with more fields gets a 431."""
 
     body_bytes: int = 1024 * 1024
     """The largest body in bytes that ``read()`` holds in memory, if the call gives no

@@ -42,6 +42,17 @@ OFFER = (
     b"Connection: Upgrade\r\nUpgrade: echo\r\n\r\n"
 )
 PLAIN = b"HTTP/1.1 101 Switching Protocols\r\n"
+LATE = okay(b"", status="408 Request Timeout")
+# What a server may send although nothing asked for it.
+UNASKED = [
+    LATE,
+    LATE.replace(b"1.1", b"1.0", 1) + b"\x80",
+    LATE[:-1],
+    okay(b"2"),
+    okay(b"2", status="503 Service Unavailable"),
+    SWITCHED,
+    b"SSH-2.0-x",
+]
 
 
 async def read_all(stream: trio.abc.ReceiveStream) -> bytes:
@@ -354,19 +365,64 @@ class TestGone:
         broken = isinstance(error.__cause__, trio.BrokenResourceError)
         assert broken == (then == "reset")
 
+    @pytest.mark.ids("F7")
+    @pytest.mark.parametrize("then", ["end", "reset"])
+    @pytest.mark.parametrize("body", [b"", b"x", bytes(200_000)])
+    async def test_request_sent(self, then, body: bytes) -> None:
+        """The error says whether any byte of the request was given to the stream."""
+        peer = ScriptedPeer(b"H", then=then).hold_until_sent(b"GET")
+        with pytest.raises(PeerGone) as caught:
+            await open_upgrade(URL, "echo", body=body, stream=peer)
+
+        assert caught.value.request_sent
+
+        peer = ScriptedPeer(okay(b"1", "Connection: close"), then=then)
+        connection = await open_connection(URL, stream=peer)
+        await (await connection.request("GET", "/")).read()
+        with pytest.raises(PeerGone, match="the last response ended") as caught:
+            await connection.request("GET", "/", body=body)
+
+        assert not caught.value.request_sent
+
     @pytest.mark.ids("C24")
     @pytest.mark.parametrize(
         ("wire", "match"),
         [
             (b"HTTP/1.1 101 Go\nUpgrade: echo\n\n", "bare CR or LF"),
             (b"\r\nHTTP/1.1 101 Go\r\n\r\n", "0x0d"),
-            (b"SSH-2.0-OpenSSH_9.2\r\n\r\n", "illegal status line"),
+            (b"SSH-2.0-OpenSSH_9.2\r\n\r\n", "begins with 'S'"),
             (b"HTTP/1.1 101 Go\r\nA : b\r\n\r\n", "illegal header line"),
         ],
     )
     async def test_no_http(self, wire: bytes, match: str) -> None:
         """Bytes that are not HTTP are a BadResponse."""
         await check_failure(wire, BadResponse, match)
+
+    @pytest.mark.ids("F11")
+    @pytest.mark.parametrize("count", [127, 129, 1000])
+    async def test_many_fields(self, count: int) -> None:
+        """Up to 1,000 fields are accepted: Set-Cookie is not merged (RFC 9110 §5.3)."""
+        cookies = [f"Set-Cookie: n{number}=v" for number in range(count - 2)]
+        peer = ScriptedPeer(okay(b"1", *cookies))
+        async with await open_connection(URL, stream=peer) as connection:
+            response = await connection.request("GET", "/")
+
+            assert len(response.headers.get_list("set-cookie")) == count - 2
+            assert await response.read() == b"1"
+
+    @pytest.mark.ids("F11")
+    @pytest.mark.parametrize(
+        ("line", "match"),
+        [
+            ("A:", r"^more than 1000 fields \(header_fields\)$"),
+            ("A: " + "b" * 32, r"more than 32768 bytes \(header_bytes\)$"),
+        ],
+    )
+    async def test_too_many_fields(self, line: str, match: str) -> None:
+        """The message names the limit."""
+        peer = ScriptedPeer(okay(b"1", *[line] * 999))
+        with pytest.raises(BadResponse, match=match):
+            await open_upgrade(URL, "echo", stream=peer)
 
     async def test_head_over_the_limit(self) -> None:
         """A header section over its limit is a BadResponse, however it is cut."""
@@ -709,20 +765,86 @@ class TestIdle:
             with pytest.raises(trio.ClosedResourceError):
                 await near.send_all(b"")
 
-    @pytest.mark.ids("M08", "C12")
-    async def test_late_408(self) -> None:
-        """A response without a request is an error; nothing is sent (RFC 9112 §9.2)."""
+    @pytest.mark.ids("M08", "C12", "F7")
+    @pytest.mark.parametrize("then", ["silence", "end", "reset"])
+    @pytest.mark.parametrize("wire", UNASKED)
+    async def test_unasked_bytes(self, wire: bytes, then: str) -> None:
+        """They are never taken for a response, and nothing is sent (RFC 9112 §9.2)."""
+        error: type[OpenError] = BadResponse
+        match = "^the server sent more than its response$"
+        if then != "silence" or (b" 408 " in wire and b"\r\n\r\n" in wire):
+            error, match = PeerGone, "^the server ended the idle connection$"
+        for packets in [(wire,), (wire[:9], wire[9:]), [bytes([o]) for o in wire]]:
+            near, far = await tcp_pair()
+
+            async def speak(far=far, near=near, packets=packets) -> None:
+                for packet in packets:
+                    await far.send_all(packet)
+                if then == "end":
+                    await far.send_eof()
+                elif then == "reset":
+                    reset_on_close(far)
+                    await far.aclose()
+                await trio.lowlevel.wait_readable(near.socket)
+
+            async with far:
+                with pytest.raises(error, match=match) as caught:
+                    await self.ask_twice(far, near, speak)
+                assert not getattr(caught.value, "request_sent", False)
+                if then != "reset":
+                    with suppress(trio.BrokenResourceError):
+                        assert await far.receive_some() == b""
+
+    @pytest.mark.ids("M08", "F7")
+    @pytest.mark.parametrize("end", [True, False])
+    async def test_unasked_bytes_in_the_same_packet(self, end: bool) -> None:
+        """So are bytes in one packet with the response, and a 408 among them."""
+        for unasked in (LATE, LATE[:-1], okay(b"2"), b"\0"):
+            near, far = await tcp_pair()
+            connection = await open_connection(URL, stream=near)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(give, far, unasked)
+                response = await connection.request("GET", "/1")
+                assert await response.read() == b"1"
+            if end:
+                await far.send_eof()
+            error = PeerGone if end or unasked == LATE else BadResponse
+            with pytest.raises(error):
+                await connection.request("GET", "/2")
+            await far.aclose()
+
+    @pytest.mark.ids("F7")
+    async def test_408_without_a_socket(self) -> None:
+        """A 408 that came with the last response ends the connection on any stream."""
+        for packets in split_points(LATE):
+            peer = ScriptedPeer(okay(b"1") + packets[0], *packets[1:], then="silence")
+            connection = await open_connection(URL, stream=peer)
+            await (await connection.request("GET", "/1")).read()
+            error = PeerGone if packets == (LATE,) else BadResponse
+            with pytest.raises(error, match=r"idle|more than its response"):
+                await connection.request("GET", "/2")
+
+            assert peer.closed
+            assert peer.sent.count(b"GET") == 1
+
+    @pytest.mark.ids("F7")
+    async def test_endless_unasked_bytes(self) -> None:
+        """A server that goes on sending is not read to its end."""
         near, far = await tcp_pair()
+        async with trio.open_nursery() as nursery:
 
-        async def then() -> None:
-            await far.send_all(okay(b"", status="408 Request Timeout"))
-            await trio.lowlevel.wait_readable(near.socket)
+            async def then() -> None:
+                nursery.start_soon(flood)
+                await trio.lowlevel.wait_readable(near.socket)
 
-        async with far:
+            async def flood() -> None:
+                with suppress(trio.BrokenResourceError):
+                    while True:
+                        await far.send_all(bytes(100_000))
+
             with pytest.raises(BadResponse, match="more than its response"):
                 await self.ask_twice(far, near, then)
-            with suppress(trio.BrokenResourceError):
-                assert await far.receive_some() == b""
+        await far.aclose()
 
     @pytest.mark.ids("M16")
     async def test_end(self) -> None:
@@ -734,7 +856,7 @@ class TestIdle:
             await trio.lowlevel.wait_readable(near.socket)
 
         async with far:
-            with pytest.raises(PeerGone, match="ended the connection"):
+            with pytest.raises(PeerGone, match="ended the idle connection"):
                 await self.ask_twice(far, near, then)
             assert await far.receive_some() == b""
 
@@ -747,7 +869,7 @@ class TestIdle:
             await far.aclose()
             await trio.lowlevel.wait_readable(near.socket)
 
-        with pytest.raises(PeerGone, match="ended the connection"):
+        with pytest.raises(PeerGone, match="ended the idle connection"):
             await self.ask_twice(far, near, then)
 
     async def test_closed_below(self) -> None:

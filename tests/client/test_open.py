@@ -246,8 +246,8 @@ class TestRefused:
     @pytest.mark.parametrize(
         ("wire", "match"),
         [
-            (b"SSH-2.0-OpenSSH_9.2\r\n\r\n", "illegal status line"),
-            (b"HTTP/2.0 200 OK\r\n\r\n", "HTTP/2.0 is not supported"),
+            (b"SSH-2.0-OpenSSH_9.2\r\n\r\n", "begins with 'S'"),
+            (b"HTTP/2.0 200 OK\r\n\r\n", "begins with 'HTTP/2'"),
             (b"HTTP/1.1 200 OK\nA: b\n\n", "bare CR or LF"),
             (b"HTTP/1.1 200 OK\r\nA: b\r\n c\r\n\r\n", "folded"),
             (b"HTTP/1.1 403 No\r\nContent-Length: x\r\n\r\n", "Content-Length"),

@@ -243,6 +243,30 @@ class TestThrough:
         with pytest.raises(BadResponse, match="before it was asked"):
             await open_upgrade("http://h", "echo", via=f"http://{proxy}")
 
+    @pytest.mark.ids("F7")
+    async def test_target_that_ends_first(self, nursery) -> None:
+        """A 408 before the request is PeerGone; no byte of the request was sent."""
+        script = Script(OPENED + okay(b"", status="408 Request Timeout"))
+        proxy = await serve_raw(nursery, script.handle)
+        with pytest.raises(PeerGone, match="the idle connection") as caught:
+            await open_upgrade("http://h", "echo", via=f"http://{proxy}")
+
+        assert not caught.value.request_sent
+        assert b"GET" not in script.received
+
+    @pytest.mark.ids("F7")
+    async def test_proxy_that_is_gone(self, nursery) -> None:
+        """A CONNECT on the way is not the caller's request; that of a tunnel is."""
+        proxy = await serve_raw(nursery, Script(b"HTTP/1.1 2").handle)
+        with pytest.raises(PeerGone, match="within its answer") as caught:
+            await open_upgrade("http://h", "echo", via=f"http://{proxy}")
+        assert not caught.value.request_sent
+
+        proxy = await serve_raw(nursery, Script(b"HTTP/1.1 2").handle)
+        with pytest.raises(PeerGone, match="within its answer") as caught:
+            await open_tunnel(f"http://{proxy}", "h:22")
+        assert caught.value.request_sent
+
     async def test_first_bytes_below_tls(self, nursery) -> None:
         """Bytes that come with the 200 belong to TLS, if TLS is spoken."""
         proxy = await serve_raw(nursery, Script(OPENED + b"no TLS").handle)

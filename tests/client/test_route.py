@@ -484,15 +484,26 @@ class TestIdleTLS:
 
         assert await self.ask_twice(nursery, authority, then) == b"2"
 
-    @pytest.mark.ids("M08")
-    async def test_late_408(self, nursery: trio.Nursery, authority: trustme.CA) -> None:
+    @pytest.mark.ids("M08", "F7")
+    @pytest.mark.parametrize("end", [True, False])
+    async def test_late_408(
+        self, nursery: trio.Nursery, authority: trustme.CA, end: bool
+    ) -> None:
         """A response that came meanwhile is not that of the second request."""
+        for unasked in (okay(b"", status="408 Request Timeout"), okay(b"2")):
 
-        async def then(stream: trio.SSLStream[trio.SocketStream]) -> None:
-            await stream.send_all(okay(b"", status="408 Request Timeout"))
+            async def then(
+                stream: trio.SSLStream[trio.SocketStream], unasked: bytes = unasked
+            ) -> None:
+                for octet in unasked:
+                    await stream.send_all(bytes([octet]))
+                if end:
+                    await stream.aclose()
 
-        with pytest.raises(BadResponse, match="more than its response"):
-            await self.ask_twice(nursery, authority, then)
+            is_timeout = unasked.startswith(b"HTTP/1.1 408")
+            error = PeerGone if end or is_timeout else BadResponse
+            with pytest.raises(error, match=r"idle|more than its response"):
+                await self.ask_twice(nursery, authority, then)
 
     @pytest.mark.ids("M08")
     async def test_in_the_same_packet(
@@ -515,7 +526,7 @@ class TestIdleTLS:
         async def then(stream: trio.SSLStream[trio.SocketStream]) -> None:
             await stream.aclose()
 
-        with pytest.raises(PeerGone, match="ended the connection"):
+        with pytest.raises(PeerGone, match="ended the idle connection"):
             await self.ask_twice(nursery, authority, then)
 
     async def test_reset(self, nursery: trio.Nursery, authority: trustme.CA) -> None:
@@ -524,5 +535,5 @@ class TestIdleTLS:
         async def then(stream: trio.SSLStream[trio.SocketStream]) -> None:
             await abort(stream)
 
-        with pytest.raises(PeerGone, match="ended the connection"):
+        with pytest.raises(PeerGone, match="ended the idle connection"):
             await self.ask_twice(nursery, authority, then)

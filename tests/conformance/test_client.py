@@ -196,14 +196,37 @@ async def test_101_before_the_request_is_sent() -> None:
     assert stream.closed
 
 
-@pytest.mark.ids("U18", "C8")
-@pytest.mark.parametrize("framing", ["Content-Length: 3", "Transfer-Encoding: chunked"])
-async def test_1xx_has_no_content(dialling: Dialling, framing: str) -> None:
-    """A 1xx ends at its blank line, with any framing fields (RFC 9112 §6.3)."""
-    early = with_fields(HINTS, framing)
+@pytest.mark.ids("U18", "C8", "F4")
+@pytest.mark.parametrize(
+    "framing",
+    [
+        ("Content-Length: 3",),
+        ("Transfer-Encoding: chunked",),
+        ("Content-Length: x",),
+        ("Content-Length: -1",),
+        ("content-length:",),
+        ("Content-Length: 1", "Content-Length: 2"),
+        ("Content-Length: 1, 2",),
+        ("Transfer-Encoding: gzip",),
+        ("Transfer-Encoding: chunked", "Transfer-Encoding: chunked"),
+        ("Content-Length: 3", "transfer-encoding: chunked"),
+    ],
+)
+async def test_1xx_has_no_content(dialling: Dialling, framing: tuple[str, ...]) -> None:
+    """A 1xx ends at its blank line, even with bad framing fields (RFC 9112 §6.3)."""
+    early = with_fields(HINTS, *framing)
     raw = b"\x80\r\nraw"
 
-    await dialling.check_switch(early + with_fields(SWITCHED, framing) + raw, raw)
+    await dialling.check_switch(early + with_fields(SWITCHED, *framing) + raw, raw)
+
+    old = early.replace(b"HTTP/1.1", b"HTTP/1.0")
+    await dialling.check_switch(old + SWITCHED + raw, raw)
+
+    peer = ScriptedPeer(early, okay(b"1"))
+    async with await open_connection(URL, stream=peer) as connection:
+        response = await connection.request("GET", "/")
+        assert response.informational[0].headers.raw == ((b"Link", b"</a>"),)
+        assert await response.read() == b"1"
 
 
 @pytest.mark.ids("U19", "C9")
@@ -254,7 +277,8 @@ async def test_bytes_after_the_response(dialling: Dialling) -> None:
             response = await connection.request("GET", "/u")
             assert await response.read() == b"1"
             # If the bytes have not come yet, the client takes them for the next response.
-            with pytest.raises((BadResponse, IllegalSwitch)) as caught:
+            # If the end has come as well, they only go with it.
+            with pytest.raises((BadResponse, IllegalSwitch, PeerGone)) as caught:
                 await connection.request("GET", "/u")
             with pytest.raises(trio.ClosedResourceError):
                 await connection.request("GET", "/u")
@@ -375,7 +399,7 @@ async def test_cancelled_at_any_point(wire: bytes, autojump_clock) -> None:
         (PLAIN + b"A: b\r\n c\r\n\r\n", "folded"),
         (b"SSH-2.0-OpenSSH_9.2\r\n\r\n", "status line"),
         (b"\r\n" + SWITCHED, "0x0d"),
-        (b"\x15\x03\x01\x00\x02\x02\x46", "0x15"),
+        (b"\x15\x03\x01\x00\x02\x02\x46", "a TLS alert"),
     ],
 )
 async def test_answer_not_http(dialling: Dialling, wire: bytes, match: str) -> None:

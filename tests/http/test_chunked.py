@@ -150,7 +150,8 @@ class TestGuard:
         for packets in split_points(b"0\r\n" + b"A: b\r\n" * fields + b"\r\n"):
             check(packets, fields=fields)
         for packets in split_points(b"0\r\n" + b"A: b\r\n" * (fields + 1) + b"\r\n"):
-            with pytest.raises(BadBody, match=f"^{LONG_SECTION}$"):
+            many = rf"^more than {fields} trailers \(header_fields\)$"
+            with pytest.raises(BadBody, match=many):
                 check(packets, fields=fields)
 
     def test_stays_broken(self) -> None:
@@ -204,7 +205,8 @@ class TestWithCodec:
         limits = Limits(header_bytes=60, header_fields=3)
         read_body(b"0\r\n" + b"A: b\r\n" * 3 + b"\r\n", limits=limits)
         read_body(b"0;%s\r\n\r\n" % (b"x" * 56), limits=limits)
-        with pytest.raises(BadBody, match=LONG_SECTION):
+        many = r"more than 3 trailers \(header_fields\)"
+        with pytest.raises(BadBody, match=many):
             read_body(b"0\r\n" + b"A: b\r\n" * 4 + b"\r\n", limits=limits)
         with pytest.raises(BadBody, match=LONG_LINE):
             read_body(b"0;%s\r\n\r\n" % (b"x" * 57), limits=limits)

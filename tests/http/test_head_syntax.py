@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import h11
 import pytest
 from hypothesis import given, strategies as st
 
@@ -11,6 +12,7 @@ from trio_upgrade import MalformedMessage
 from trio_upgrade._http.head_syntax import (
     check_first_octet,
     check_head,
+    check_status_line,
     find_head_end,
     has_controls,
 )
@@ -28,10 +30,12 @@ class TestFirstOctet:
         # RFC 9110 §5.6.2: a letter, a digit, or one of the characters below.
         character = chr(octet)
         is_tchar = character.isascii() and character.isalnum()
-        if octet == 0x16:
+        records = {0x15: "alert", 0x16: "handshake"}
+        if octet in records:
             with pytest.raises(MalformedMessage) as caught:
                 check_first_octet(octet)
-            assert str(caught.value) == "a TLS handshake where plain HTTP was expected"
+            text = f"a TLS {records[octet]} where plain HTTP was expected"
+            assert str(caught.value) == text
             return
         if is_tchar or octet in b"!#$%&'*+-.^_`|~":
             check_first_octet(octet)
@@ -41,6 +45,52 @@ class TestFirstOctet:
 
         assert str(caught.value) == f"no HTTP message begins with octet 0x{octet:02x}"
         assert caught.value.status == 400
+
+
+class TestStatusLine:
+    """The check of a status line that may be incomplete."""
+
+    @pytest.mark.ids("F1")
+    @pytest.mark.parametrize(
+        "line", [b"HTTP/1.1 200 OK", b"HTTP/1.0 599", b"HTTP/1.1 101 "]
+    )
+    def test_as_strict_as_h11(self, line: bytes) -> None:
+        """With any octet at any place, it is accepted if h11 and check_head() do."""
+        whole = line + b"\r\n\r\n"
+        for place in range(len(line) + 2):
+            for octet in range(0x100):
+                wire = whole[:place] + bytes([octet]) + whole[place + 1 :]
+                accepted = wire.startswith(b"HTTP/1.") and _is_accepted(wire)
+                for size in range(place + 1):
+                    check_status_line(wire[:size])
+                for data in (wire[: place + 1], wire, bytearray(wire)):
+                    try:
+                        check_status_line(data)
+                    except MalformedMessage:
+                        assert not accepted, wire
+                    else:
+                        # A CR needs the octet after it.
+                        assert accepted or data == wire[: place + 1], wire
+
+    @pytest.mark.ids("F1")
+    def test_no_more_than_the_line(self) -> None:
+        """Bytes after the status line are not checked here."""
+        check_status_line(b"HTTP/1.1 200\r\n\x00\n\r")
+        check_status_line(b"")
+
+
+def _is_accepted(head: bytes) -> bool:
+    parser = h11.Connection(h11.CLIENT)
+    offer = [("Host", "x"), ("Connection", "Upgrade"), ("Upgrade", "echo")]
+    parser.send(h11.Request(method="GET", target="/", headers=offer))
+    parser.send(h11.EndOfMessage())
+    end = find_head_end(head, 0)
+    try:
+        check_head(head[:end], 128)
+        parser.receive_data(head)
+        return parser.next_event() is not h11.NEED_DATA
+    except (MalformedMessage, h11.RemoteProtocolError):
+        return False
 
 
 class TestFindEnd:
@@ -170,7 +220,7 @@ class TestCheckHead:
         with pytest.raises(MalformedMessage) as caught:
             check_head(head + b"A: b\r\n\r\n", fields)
 
-        assert str(caught.value) == f"more than {fields} fields"
+        assert str(caught.value) == f"more than {fields} fields (header_fields)"
         assert caught.value.status == 431
 
     @given(st.lists(st.sampled_from([b"\r", b"\n", b"\r\n", b" ", b"a"])))

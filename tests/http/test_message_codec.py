@@ -11,7 +11,7 @@ from hypothesis import given, settings, strategies as st
 from trio_upgrade import BadBody, Limits, MalformedMessage
 from trio_upgrade.testing import split_points
 
-from ..wire import UP, get
+from ..wire import SWITCHED, UP, get, okay
 from .codecs import make_client, make_server
 
 if TYPE_CHECKING:
@@ -74,8 +74,8 @@ class TestHeads:
 
     def test_next_head(self) -> None:
         """The search for the next head begins at its first byte, however short it is."""
-        long = get("/", "A: " + "x" * 100)
-        for packets in split_points(UP):
+        long = okay(b"", "A: " + "x" * 100)
+        for packets in split_points(SWITCHED):
             codec = make_client()
             codec.receive_data(long[:-1])
             assert codec.next_head() is None
@@ -84,7 +84,7 @@ class TestHeads:
             for packet in packets:
                 codec.receive_data(packet)
 
-            assert codec.next_head() == UP
+            assert codec.next_head() == SWITCHED
 
     @pytest.mark.ids("M03")
     def test_blank_lines(self) -> None:

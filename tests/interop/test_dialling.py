@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import socket
+import ssl
 import subprocess
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 import trio
+import trustme
 
 from trio_upgrade import (
     IllegalSwitch,
@@ -34,7 +36,6 @@ from ..wire import SWITCHED
 from .programs import EXAMPLES, HOST, example, read_url, start, wait_listening
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import AsyncIterator
     from pathlib import Path
 
@@ -401,3 +402,37 @@ class TestRefusingProxy:
                 second.url, unreachable[7:-1], via=first, ssl_context=contexts[0]
             )
         assert caught.value.response.status == 502
+
+
+@pytest.mark.ids("F2")
+@pytest.mark.peer("openssl")
+@pytest.mark.parametrize(
+    ("version", "alert"),
+    [
+        ("-tls1_3", "TLSV13_ALERT_CERTIFICATE_REQUIRED"),
+        ("-tls1_2", "ALERT_HANDSHAKE_FAILURE"),
+    ],
+)
+async def test_refused_by_openssl(tmp_path: Path, version: str, alert: str) -> None:
+    """A server that wants a certificate is TLSFailed, with the name of its alert."""
+    authority = trustme.CA()
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    own = authority.issue_cert("localhost")
+    authority.cert_pem.write_to_path(str(tmp_path / "ca"))
+    own.private_key_and_cert_chain_pem.write_to_path(str(tmp_path / "own"))
+    server = await start(
+        *("openssl", "s_server", "-accept", f"{HOST}:0", "-www", version),
+        *("-Verify", "1", "-CAfile", str(tmp_path / "ca")),
+        *("-cert", str(tmp_path / "own"), "-key", str(tmp_path / "own")),
+        stderr=subprocess.DEVNULL,
+    )
+    async with server:
+        await server.read_until(b"ACCEPT ")
+        port = (await server.read_line()).rpartition(":")[2]
+        url = f"https://localhost:{port}"
+        for body in (b"", bytes(3_000_000)):
+            with pytest.raises(TLSFailed, match=alert):
+                await open_upgrade(url, "echo", body=body, ssl_context=context)
+        with pytest.raises(TLSFailed, match=alert):
+            await open_tunnel(url, "a:1", ssl_context=context)

@@ -474,6 +474,18 @@ class TestMalformed:
 
         assert peer.sent.startswith(b"HTTP/1.1 431 ")
 
+    @pytest.mark.ids("F11")
+    async def test_many_fields(self) -> None:
+        """A request may have 1,000 fields; the refusal of one more names the limit."""
+        peer = await run_script(echo_app, get("/1", *["A:"] * 999))
+
+        assert peer.sent == okay(b"/1")
+
+        peer = await run_script(echo_app, get("/1", *["A:"] * 1000))
+
+        assert peer.sent.startswith(b"HTTP/1.1 431 ")
+        assert peer.sent.endswith(b"\r\n\r\nmore than 1000 fields (header_fields)\n")
+
     @pytest.mark.ids("M03", "S42")
     async def test_one_blank_line_is_skipped(self) -> None:
         """One blank line before a request is skipped, a second is not (RFC 9112 §2.2)."""

@@ -3,7 +3,6 @@
 # sends a body, while the response may already come, ends with the call.
 from __future__ import annotations
 
-import math
 from contextlib import suppress
 from typing import TYPE_CHECKING, TypeAlias, final
 
@@ -26,10 +25,11 @@ from .._streams.closing import close_forcefully, close_gracefully
 from .._streams.socket_stream import DirectSocketStream
 from .._streams.upgraded import UpgradedStream
 from .._util import public
+from .breaks import raise_break
 from .http import ClientHTTP
 from .request_head import Offer, RequestBody, complete_fields
 from .request_sender import RequestSender
-from .response import ClientResponse, TunnelRefused, UpgradeRefused
+from .response import ClientResponse, TunnelRefused, UpgradeRefused, refusal_seconds
 from .upgraded import UpgradedConnection
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 _SWITCHING_PROTOCOLS = 101
 _LAST_INFORMATIONAL = 199
+_IDLE_END = "the server ended the idle connection"
 # The final response, or a legal 101, and the informational responses before it.
 _Heads: TypeAlias = tuple[ResponseHead, tuple[ResponseHead, ...]]
 # Fields that request() writes itself, or that would turn the request into an offer.
@@ -106,7 +107,10 @@ class ClientConnection(trio.abc.AsyncResource):
             UsageError: The last response's body is not read to its end.
             IllegalSwitch: A 101 came, although the request did not ask for a switch.
             BadResponse: The response is not HTTP, or over a limit.
-            PeerGone: The server went away, now or after its last response.
+            TLSFailed: TLS broke before the answer; in TLS 1.3 this is how a server
+                refuses our certificate.
+            PeerGone: The server went away, now or after its last response. If it ended
+                the idle connection, also with a 408, ``request_sent`` is False.
             trio.ClosedResourceError: The connection is closed or has switched.
         """
         if method == "CONNECT":
@@ -232,10 +236,8 @@ class ClientConnection(trio.abc.AsyncResource):
             self._stream, trio.SocketStream | DirectSocketStream
         ):
             return
-        linger = self._limits.linger
-        with trio.move_on_after(math.inf if linger is None else linger):
-            with suppress(BodyError):
-                await body.read_beginning(self._limits.refusal_body)
+        with trio.move_on_after(refusal_seconds(self._limits)), suppress(BodyError):
+            await body.read_beginning(self._limits.refusal_body)
 
     async def _exchange(
         self,
@@ -270,7 +272,13 @@ class ClientConnection(trio.abc.AsyncResource):
             if not self._http.lost:
                 # The source of the body broke, not this connection.
                 raise
-            raise PeerGone("the connection broke before the answer") from exc
+            raise_break(
+                exc,
+                self._endpoint.authority,
+                "the connection broke before the answer",
+                earlier=self._http.send_failure,
+                request_sent=self._http.request_sent,
+            )
         except BaseException:
             await self._abandon(stream)
             raise
@@ -321,15 +329,25 @@ class ClientConnection(trio.abc.AsyncResource):
         # The other end of a tunnel may have sent bytes before the first request.
         if used or isinstance(stream, UpgradedStream):
             try:
-                if await http.has_unasked_input():
-                    # RFC 9112 §9.2: must not be taken for a response.
+                # Before the look, which notices a later end of the server as well.
+                over = used and (self._spent or http.ended or not http.is_reusable)
+                unasked = await http.has_unasked_input()
+                # RFC 9112 §9.2: unasked bytes must not be taken for a response.  They
+                # are no mistake of the server if they only explain its end (§9.5).
+                gone = http.ended or http.lost
+                if unasked and not (http.has_timeout_answer or (used and gone)):
                     raise BadResponse(
                         "the server sent more than its response"
                         if used
                         else "the server spoke before it was asked"
                     )
-                if used and (self._spent or http.ended or not http.is_reusable):
+                if over:
                     raise PeerGone("the last response ended the connection")
+                if unasked or gone:
+                    raise PeerGone(_IDLE_END)
+            except trio.BrokenResourceError as exc:
+                await self._abandon(stream)
+                raise_break(exc, self._endpoint.authority, _IDLE_END)
             except BaseException:
                 await self._abandon(stream)
                 raise

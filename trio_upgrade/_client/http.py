@@ -8,9 +8,10 @@ import trio
 
 from .._errors import PeerGone
 from .._http.client_codec import ClientCodec
-from .._http_stream import SMALL_BODY, HTTPStream
+from .._http_stream import RECEIVE_SIZE, SMALL_BODY, HTTPStream
 from .._streams.socket_stream import DirectSocketStream
 from .._streams.underlying import find_underlying_socket
+from .breaks import find_tls_error
 
 if TYPE_CHECKING:
     from .._http.headers import Field
@@ -34,12 +35,18 @@ class ClientHTTP(HTTPStream[ClientCodec]):
     Args:
         stream: The stream that HTTP is spoken on.
         limits: The limits.
+
+    Attributes:
+        request_sent: Whether any byte of the request was given to the transport.
+        send_failure: The break that a send met first; None if there was none.
     """
 
-    __slots__ = ()
+    __slots__ = ("request_sent", "send_failure")
 
     def __init__(self, stream: trio.abc.Stream, limits: Limits) -> None:
         super().__init__(stream, ClientCodec(limits))
+        self.request_sent: bool = False
+        self.send_failure: trio.BrokenResourceError | None = None
 
     ################################################################
     # Requests
@@ -47,7 +54,9 @@ class ClientHTTP(HTTPStream[ClientCodec]):
 
     def write_request(self, method: str, target: str, fields: list[Field]) -> bytes:
         """Begin an exchange; see :meth:`ClientCodec.write_request`."""
-        return self._codec.write_request(method, target, fields)
+        head = self._codec.write_request(method, target, fields)
+        self.request_sent = False
+        return head
 
     async def send_head(self, head: bytes) -> None:
         """Send the header section of a request whose content comes later.
@@ -57,6 +66,7 @@ class ClientHTTP(HTTPStream[ClientCodec]):
                 it, too.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
+        self.request_sent = self.request_sent or bool(head)
         await self.send_short(head)
 
     async def send_content(
@@ -71,8 +81,10 @@ class ClientHTTP(HTTPStream[ClientCodec]):
         data = self._codec.write_body(bytes(content))
         if head and len(content) <= SMALL_BODY:
             await trio.lowlevel.checkpoint_if_cancelled()
+            self.request_sent = True
             await self.send_short(head + data)
         else:
+            self.request_sent = True
             await self.send(head)
             await self.send(data)
 
@@ -87,6 +99,8 @@ class ClientHTTP(HTTPStream[ClientCodec]):
 
     def _note_failure(self, exc: BaseException) -> None:
         super()._note_failure(exc)
+        if isinstance(exc, trio.BrokenResourceError):
+            self.send_failure = self.send_failure or exc
         self._codec.send_failed()
 
     ################################################################
@@ -108,7 +122,10 @@ class ClientHTTP(HTTPStream[ClientCodec]):
         while (head := codec.next_head()) is None:
             if self.ended or not await self.receive():
                 stage = "within" if codec.has_buffered else "before"
-                raise PeerGone(f"the server ended the connection {stage} its answer")
+                raise PeerGone(
+                    f"the server ended the connection {stage} its answer",
+                    request_sent=self.request_sent,
+                )
         return head
 
     def parse_response(self, raw: bytes) -> ResponseHead:
@@ -124,20 +141,35 @@ class ClientHTTP(HTTPStream[ClientCodec]):
         """Tell whether the server has sent bytes that no request asked for.
 
         Bytes that were read already count, and bytes that wait in the kernel, in TLS too.
-        If the server's end of stream waits, :attr:`ended` is set. Without a kernel socket
-        below the stream only bytes that were read already count.
+        If the server's end of stream waits after them, :attr:`ended` is set, and
+        :attr:`lost` if it is a reset. Without a kernel socket below the stream only bytes
+        that were read already count.
+
+        Raises:
+            trio.BrokenResourceError: TLS failed.
         """
-        if self._codec.has_buffered:
-            return True
-        sock = find_underlying_socket(self._stream)
-        if sock is None:
-            return False
-        try:
-            if isinstance(self._stream, trio.SocketStream | DirectSocketStream):
-                return _is_readable(sock) and await self.receive()
-            return await self._receive_briefly()
-        except trio.BrokenResourceError:
-            return False
+        sock = None if self.ended else find_underlying_socket(self._stream)
+        if sock is not None:
+            try:
+                # Up to the end, but a server that goes on sending does not hold us.
+                while not self._codec.has_buffered_bytes(RECEIVE_SIZE):
+                    if not await self._receive_waiting(sock):
+                        break
+            except trio.BrokenResourceError as exc:
+                if find_tls_error(exc) is not None:
+                    raise
+        return self._codec.has_buffered
+
+    @property
+    def has_timeout_answer(self) -> bool:
+        """Whether a whole 408 has been read: how a server ends an idle connection."""
+        return self._codec.has_timeout_answer
+
+    async def _receive_waiting(self, sock: trio.socket.SocketType) -> bool:
+        # Receive bytes that need no wait for the peer; return whether there were any.
+        if isinstance(self._stream, trio.SocketStream | DirectSocketStream):
+            return _is_readable(sock) and await self.receive()
+        return await self._receive_briefly()
 
     async def _receive_briefly(self) -> bool:
         # Bytes that wait below TLS may be the protocol's own, a session ticket for

@@ -206,7 +206,8 @@ async def open_upgrade(
         TunnelRefused: A proxy answered with something other than a 2xx.
         SocksRefused: A SOCKS proxy opened no tunnel.
         TLSFailed: TLS could not be agreed on.
-        UpgradeRefused: The server answered with an ordinary response.
+        UpgradeRefused: The server answered with an ordinary response. Its body is waited
+            for, but at most half of the time that the scopes around the call leave.
         IllegalSwitch: Its 101 is not a legal answer to this offer.
         BadResponse: Its answer is not HTTP, or over a limit.
         PeerGone: It went away before its answer was complete.

@@ -30,8 +30,8 @@ class ClientResponse:
         body: The bytes that :meth:`read` has read; for a refusal that
             :func:`open_upgrade` or :func:`open_tunnel` raises, the beginning of its body.
         truncated: Whether :attr:`body` is not the whole body of such a refusal: it is
-            longer than ``Limits.refusal_body``, took longer than ``Limits.linger``, or
-            broke off.
+            longer than ``Limits.refusal_body``, took longer than ``Limits.linger`` or
+            than half of the time that the caller's scope left, or broke off.
     """
 
     __slots__ = ("_body", "body", "head", "informational", "truncated")
@@ -136,18 +136,28 @@ class TunnelRefused(Refused):
         self.proxy = proxy
 
 
+def refusal_seconds(limits: Limits) -> float:
+    """Return how long to wait for the body of a response that is raised, or is early.
+
+    ``Limits.linger`` seconds, but only half of what the scopes around the caller leave:
+    otherwise the caller would get their timeout and not the response.
+    """
+    linger = math.inf if limits.linger is None else limits.linger
+    left = trio.current_effective_deadline() - trio.current_time()
+    return max(0, min(linger, left / 2))
+
+
 async def read_refusal(refusal: Refused, limits: Limits) -> None:
     """Read the beginning of a refusal's body into ``refusal.response.body``.
 
-    At most ``Limits.refusal_body`` bytes, for ``Limits.linger`` seconds: a server must
+    At most ``Limits.refusal_body`` bytes, for :func:`refusal_seconds`: a server must
     not hold the caller with an endless reason. If the body breaks off, the bytes before
     are kept; the status says enough.
     """
     response = refusal.response
     body = response._body  # pyright: ignore[reportPrivateUsage]
     response.truncated = True
-    linger = math.inf if limits.linger is None else limits.linger
-    with trio.move_on_after(linger), suppress(BodyError):
+    with trio.move_on_after(refusal_seconds(limits)), suppress(BodyError):
         response.body, response.truncated = await body.read_beginning(
             limits.refusal_body
         )

@@ -16,6 +16,7 @@ from .._errors import OpenError, PeerGone, TLSFailed
 from .._http.targets import Authority
 from .._streams.closing import close_forcefully
 from .._streams.socket_stream import DirectSocketStream, adopt_stream, set_options
+from .breaks import raise_break
 from .proxies import Proxy, open_tunnel_through
 from .urls import find_server_name
 
@@ -96,6 +97,9 @@ class Route:
                     stream = await self._secure(stream, index + 1)
                 except OpenError as exc:
                     exc.add_note(f"on the way through {proxy!r}")
+                    if isinstance(exc, PeerGone):
+                        # Only the proxy was asked for something.
+                        exc.request_sent = False
                     raise
         except BaseException:
             await close_forcefully(stream)
@@ -132,9 +136,8 @@ class Route:
         try:
             await tls.do_handshake()
         except trio.BrokenResourceError as exc:
-            raise _explain(exc.__cause__, endpoint.authority) from (
-                exc.__cause__ or exc
-            )
+            where = endpoint.authority
+            raise_break(exc, where, f"{where} went away within the TLS handshake")
         protocol = tls.selected_alpn_protocol()
         if protocol not in (None, _HTTP_1_1):
             raise TLSFailed(
@@ -210,13 +213,3 @@ def _make_context() -> ssl.SSLContext:
     context = ssl.create_default_context()
     context.set_alpn_protocols([_HTTP_1_1])
     return context
-
-
-def _explain(cause: BaseException | None, authority: str) -> OpenError:
-    # SSLEOFError is an SSLError, but it only says that the peer went away.
-    if not isinstance(cause, ssl.SSLError) or isinstance(cause, ssl.SSLEOFError):
-        return PeerGone(f"{authority} went away within the TLS handshake")
-    reason = cause.reason or cause
-    if isinstance(cause, ssl.SSLCertVerificationError):
-        reason = cause.verify_message
-    return TLSFailed(f"no TLS with {authority}: {reason}")

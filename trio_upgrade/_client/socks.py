@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, cast, final
 import trio
 
 from .._errors import BadResponse, PeerGone, SocksRefused
+from .breaks import raise_break
 
 if TYPE_CHECKING:
     from python_socks.async_.trio.v2 import Proxy as SocksClient
@@ -62,6 +63,7 @@ async def connect_by_socks(
         SocksRefused: The proxy did not connect, or does not speak SOCKS5.
         BadResponse: Its answer is malformed.
         PeerGone: It went away before its answer was complete.
+        TLSFailed: The TLS below, to the proxy before it, broke.
     """
     from python_socks import ProxyError, ProxyType
     from python_socks.async_.trio.v2 import Proxy as SocksClient
@@ -85,7 +87,8 @@ async def connect_by_socks(
     except ProxyError as exc:
         raise SocksRefused(str(exc), proxy.authority, exc.error_code) from exc
     except trio.BrokenResourceError as exc:
-        raise PeerGone("the connection broke before the SOCKS answer") from exc
+        gone = "the connection broke before the SOCKS answer"
+        raise_break(exc, proxy.authority, gone)
     except UnicodeDecodeError as exc:
         raise BadResponse("the SOCKS proxy's own address is malformed") from exc
 

@@ -120,8 +120,7 @@ class ChunkGuard:
         self._trailer_lines += 1
         if line.startswith((b" ", b"\t")):
             raise BadBody("a folded trailer line")
-        if (
-            self._trailer_bytes > self._line_bytes
-            or self._trailer_lines > self._trailer_fields
-        ):
+        if self._trailer_lines > self._trailer_fields:
+            raise BadBody(f"more than {self._trailer_fields} trailers (header_fields)")
+        if self._trailer_bytes > self._line_bytes:
             raise BadBody("a trailer section that is too long")

@@ -14,7 +14,7 @@ from h11 import (  # type: ignore[attr-defined]
 
 from .._errors import IllegalSwitch
 from .framing import check_response, drop_framing
-from .head_syntax import check_head
+from .head_syntax import check_head, check_status_line, find_head_end
 from .headers import Field, Headers
 from .message_codec import MessageCodec
 from .messages import ResponseHead
@@ -89,6 +89,16 @@ class ClientCodec(MessageCodec):
     # Responses
     ################################################################
 
+    def next_head(self) -> bytes | None:
+        """Take one whole message head from the buffer; None if it is not complete yet.
+
+        Raises:
+            MalformedMessage: The bytes cannot be the beginning of a response, or are
+                over a limit.
+        """
+        check_status_line(self._buffer)
+        return super().next_head()
+
     def parse_response(self, raw: bytes) -> ResponseHead:
         """Check and parse a response's header section, also of an informational one.
 
@@ -100,8 +110,9 @@ class ClientCodec(MessageCodec):
         check_head(raw, self._header_fields)
         status = raw[9:12]
         tunnel = self._method == "CONNECT" and status.startswith(b"2")
-        check_response(raw, has_body=not (tunnel or status.startswith(b"1")))
-        if tunnel:
+        frames_nothing = tunnel or status.startswith(b"1")
+        check_response(raw, has_body=not frames_nothing)
+        if frames_nothing:
             raw = drop_framing(raw)
         state = self._parser.our_state
         # After a CONNECT h11 is in this state as well: it might switch to a tunnel.
@@ -128,6 +139,14 @@ class ClientCodec(MessageCodec):
             event.reason.decode("latin-1"),
             event.http_version.decode("ascii"),
             headers,
+        )
+
+    @property
+    def has_timeout_answer(self) -> bool:
+        """Whether the bytes not parsed yet begin with a whole head of a 408."""
+        return (
+            self._buffer.startswith((b"HTTP/1.1 408", b"HTTP/1.0 408"))
+            and find_head_end(self._buffer, 0) >= 0
         )
 
     @property

@@ -93,7 +93,8 @@ def check_response(head: bytes, *, has_body: bool) -> None:
 def drop_framing(head: bytes) -> bytes:
     """Return a message head without its framing fields.
 
-    In a 2xx to CONNECT they MUST be ignored, even malformed ones (RFC 9110 §9.3.6).
+    In a 2xx to CONNECT they MUST be ignored (RFC 9110 §9.3.6), and a 1xx ends at its
+    empty line whatever they say (RFC 9112 §6.3); even malformed ones.
     """
     return re.sub(_FRAMING_LINES, b"", head)
 

@@ -6,14 +6,28 @@
 # "Message head" means the start-line, the header section and the blank line after them.
 from __future__ import annotations
 
+import re
+
 from .._errors import MalformedMessage
 
 # RFC 9110 §5.5: recipients differ in what they make of these.  That is the danger.
 _CONTROLS = bytes(octet for octet in (*range(0x20), 0x7F) if octet not in b"\t\r\n")
-_TLS_HANDSHAKE = 0x16
+_BARE_LINE_END = "a bare CR or LF in the message head"
+_CONTROL = "a control character in the message head"
+# RFC 8446 §5.1.  A server that is spoken to in clear text sends an alert.
+_TLS_RECORDS = {0x15: "alert", 0x16: "handshake"}
 # The first octet of a method or of "HTTP/": a tchar.
 TCHARS = frozenset(
     b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+)
+_DIGITS = b"0123456789"
+# RFC 9112 §4, as h11 reads it: the blank and the reason phrase may be missing.  Strings,
+# which re compiles when a client first uses them: servers import faster.
+_STATUS_LINE = rb"HTTP/1\.[0-9] [1-9][0-9]{2}(?: [^\x00-\x08\n-\x1f\x7f]*)?\r\n"
+# The octets that may stand at each place of a status line, up to the reason phrase.
+_STATUS_OCTETS = (
+    *(b"H", b"T", b"T", b"P", b"/", b"1", b".", _DIGITS, b" "),
+    *(b"123456789", _DIGITS, _DIGITS, b" \r"),
 )
 
 
@@ -44,10 +58,40 @@ def check_first_octet(octet: int) -> None:
     Raises:
         MalformedMessage: No start-line begins with this octet.
     """
-    if octet == _TLS_HANDSHAKE:
-        raise MalformedMessage("a TLS handshake where plain HTTP was expected")
+    if octet in _TLS_RECORDS:
+        raise MalformedMessage(
+            f"a TLS {_TLS_RECORDS[octet]} where plain HTTP was expected"
+        )
     if octet not in TCHARS:
         raise MalformedMessage(f"no HTTP message begins with octet 0x{octet:02x}")
+
+
+def check_status_line(data: bytes | bytearray) -> None:
+    """Check the beginning of a response, as far as it was received.
+
+    A peer of another protocol that greets and then waits sends no empty line, so a
+    check of the whole message head would wait for ever.
+
+    Args:
+        data: The bytes received so far, perhaps with more than the status line.
+
+    Raises:
+        MalformedMessage: They hold an octet that no status line of HTTP/1.x has there.
+    """
+    if not data or re.match(_STATUS_LINE, data):
+        return
+    for size, allowed in zip(range(1, len(data) + 1), _STATUS_OCTETS, strict=False):
+        if data[size - 1] not in allowed:
+            check_first_octet(data[0])
+            # Not quoted further: what follows may be a secret.
+            beginning = data[:size].decode("latin-1")
+            raise MalformedMessage(f"no HTTP/1.x status line begins with {beginning!a}")
+    # The line is not complete, or its reason phrase or its end is wrong.
+    line, _, rest = data[len(_STATUS_OCTETS) - 1 :].partition(b"\r")
+    if b"\n" in line or rest[:1] not in (b"", b"\n"):
+        raise MalformedMessage(_BARE_LINE_END)
+    if has_controls(bytes(line)):
+        raise MalformedMessage(_CONTROL)
 
 
 def check_head(head: bytes, max_fields: int) -> None:
@@ -55,7 +99,7 @@ def check_head(head: bytes, max_fields: int) -> None:
 
     Args:
         head: The bytes as received.
-        max_fields: The largest number of fields.
+        max_fields: The largest number of fields: ``Limits.header_fields``.
 
     Raises:
         MalformedMessage: A line does not end in CRLF, there is a CR or another control
@@ -64,14 +108,16 @@ def check_head(head: bytes, max_fields: int) -> None:
     """
     lines = head.count(b"\r\n")
     if head.count(b"\n") != lines or head.count(b"\r") != lines:
-        raise MalformedMessage("a bare CR or LF in the message head")
+        raise MalformedMessage(_BARE_LINE_END)
     # This takes a third of the time of a regex, and needs no compilation.
     if len(head.translate(None, _CONTROLS)) != len(head):
-        raise MalformedMessage("a control character in the message head")
+        raise MalformedMessage(_CONTROL)
     if b"\n " in head or b"\n\t" in head:
         raise MalformedMessage("a folded field line")
     if lines - 2 > max_fields:
-        raise MalformedMessage(f"more than {max_fields} fields", status=431)
+        raise MalformedMessage(
+            f"more than {max_fields} fields (header_fields)", status=431
+        )
 
 
 def has_controls(line: bytes) -> bool:

@@ -117,7 +117,7 @@ class MessageCodec:
         size = end if end >= 0 else len(buffer)
         if size > self._header_bytes:
             raise MalformedMessage(
-                f"a message head of more than {self._header_bytes} bytes",
+                f"a message head of more than {self._header_bytes} bytes (header_bytes)",
                 # The start-line was too long if it does not end within the limit.
                 status=431 if buffer.find(b"\n", 0, self._header_bytes) >= 0 else 414,
             )

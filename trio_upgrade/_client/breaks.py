@@ -1,0 +1,56 @@
+# What a break of the stream means before the switch: TLS that failed, or a server that
+# is gone.  In TLS 1.3 a client's handshake is over before the server has seen its
+# certificate (RFC 8446 §2, figure 1).  So the alert that refuses it comes with the first
+# receive; it is as much a failed handshake as in TLS 1.2.
+from __future__ import annotations
+
+import ssl
+from typing import TYPE_CHECKING, NoReturn
+
+from .._errors import PeerGone, TLSFailed
+
+if TYPE_CHECKING:
+    import trio
+
+# They only say that the peer went away.
+_BARE_ENDS = (ssl.SSLEOFError, ssl.SSLZeroReturnError)
+
+
+def find_tls_error(exc: BaseException | None) -> ssl.SSLError | None:
+    """Return the TLS error that broke a stream; None if another thing broke it."""
+    while exc is not None:
+        if isinstance(exc, ssl.SSLError) and not isinstance(exc, _BARE_ENDS):
+            return exc
+        exc = exc.__cause__
+    return None
+
+
+def raise_break(
+    exc: trio.BrokenResourceError,
+    where: str,
+    gone: str,
+    *,
+    earlier: trio.BrokenResourceError | None = None,
+    request_sent: bool = False,
+) -> NoReturn:
+    """Raise what the break of a stream means.
+
+    Args:
+        exc: The break.
+        where: The peer, for the message.
+        gone: The message if TLS did not fail.
+        earlier: An earlier break of the same stream, None if there was none. After it a
+            TLS stream breaks again without a reason.
+        request_sent: Whether any byte of the request was given to the stream.
+
+    Raises:
+        TLSFailed: A TLS error broke the stream; it is the cause.
+        PeerGone: The peer went away.
+    """
+    failure = find_tls_error(exc) or find_tls_error(earlier)
+    if failure is None:
+        raise PeerGone(gone, request_sent=request_sent) from exc
+    reason = failure.reason or failure
+    if isinstance(failure, ssl.SSLCertVerificationError):
+        reason = failure.verify_message
+    raise TLSFailed(f"no TLS with {where}: {reason}") from failure
