@@ -2,24 +2,43 @@
 # name them.  Connecting to a proxy is the duty of the module `route`.
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, final
+import ssl
+from typing import TYPE_CHECKING, cast, final
 
+from .._http.headers import encode_fields
 from .._http.switching import connect_fields
 from .._streams.upgraded import UpgradedStream
 from .._util import Frozen, public
 from .connection import ClientConnection
 from .response import Refused, read_refusal
-from .urls import Endpoint, parse_socks_url, parse_url
+from .urls import Endpoint, check_url_type, parse_socks_url, parse_url
 
 if TYPE_CHECKING:
-    import ssl
-
     import trio
 
     from .._http.headers import HeadersLike
     from .._limits import Limits
 
 _SOCKS_SCHEMES = frozenset({"socks5", "socks5h"})
+
+
+def check_context(context: ssl.SSLContext | None) -> None:
+    """Check that TLS settings are those of a client.
+
+    Raises:
+        TypeError: They are not an ``ssl.SSLContext``.
+        ValueError: They are for a server.
+    """
+    if context is None:
+        return
+    if not isinstance(cast("object", context), ssl.SSLContext):
+        kind = type(context).__name__
+        raise TypeError(f"ssl_context must be an ssl.SSLContext, not {kind}")
+    if context.protocol is ssl.PROTOCOL_TLS_SERVER:
+        raise ValueError(
+            "ssl_context must be for a client, as from ssl.create_default_context(), "
+            "not PROTOCOL_TLS_SERVER"
+        )
 
 
 @public
@@ -41,7 +60,9 @@ class Proxy(Frozen):
             the authorities that this system trusts.
 
     Raises:
-        ValueError: The URL or a field is malformed, or cannot be sent.
+        TypeError: An argument has another type.
+        ValueError: The URL or a field is malformed, or cannot be sent; or
+            ``ssl_context`` is for a server.
         ModuleNotFoundError: The extra for SOCKS is not installed.
     """
 
@@ -59,6 +80,8 @@ class Proxy(Frozen):
         *,
         ssl_context: ssl.SSLContext | None = None,
     ) -> None:
+        check_url_type(url)
+        check_context(ssl_context)
         scheme: str | None = url.partition(":")[0].lower()
         if scheme in _SOCKS_SCHEMES:
             # Imported late: few programs use SOCKS.
@@ -67,15 +90,17 @@ class Proxy(Frozen):
             endpoint = parse_socks_url(url)
             check_credentials(endpoint.credentials)
             check_available()
-            if headers:
+            fields = [*encode_fields(headers)]
+            if fields:
                 raise ValueError("SOCKS has no fields")
         else:
             scheme = None
             endpoint = parse_url(url)
-            connect_fields("host:1", headers)
+            # Kept as pairs: an iterator is empty after the check, and a dict may change.
+            _, *fields = connect_fields("host:1", headers)
         vars(self).update(
             url=url,
-            headers=headers,
+            headers=tuple(fields),
             ssl_context=ssl_context,
             endpoint=endpoint,
             socks=scheme,

@@ -8,7 +8,8 @@ import os
 import socket
 import ssl
 import sys
-from typing import TYPE_CHECKING, TypeAlias, final
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, TypeAlias, cast, final
 
 import trio
 
@@ -16,11 +17,10 @@ from .._errors import OpenError, PeerGone, TLSFailed
 from .._http.targets import Authority
 from .._streams.closing import close_forcefully
 from .._streams.socket_stream import DirectSocketStream, adopt_stream, set_options
-from .proxies import Proxy, open_tunnel_through
+from .proxies import Proxy, check_context, open_tunnel_through
+from .wording import name_url
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from .._limits import Limits
     from .urls import Endpoint
 
@@ -43,6 +43,7 @@ class Route:
         local_address: The address to connect from; None leaves it to the system.
 
     Raises:
+        TypeError: One of these has another type.
         ValueError: These cannot be combined.
     """
 
@@ -59,6 +60,15 @@ class Route:
         self._endpoints = [*(proxy.endpoint for proxy in self._proxies), endpoint]
         self._https_compatible = https_compatible
         self._local_address = local_address
+        check_context(ssl_context)
+        if not isinstance(cast("object", local_address), str | None):
+            kind = type(local_address).__name__
+            raise TypeError(f"local_address must be a str, not {kind}")
+        for stop in self._endpoints:
+            if stop.path is None and stop.port == 0:
+                raise ValueError(
+                    f"the port in a URL must be from 1 to 65535, not 0: {name_url(stop)}"
+                )
         first, *others = self._endpoints
         if any(other.path is not None for other in others):
             raise ValueError("no proxy connects to a Unix socket")
@@ -173,7 +183,10 @@ def _list_proxies(via: Via) -> list[Proxy]:
     if via is None:
         return []
     given = [via] if isinstance(via, str | Proxy) else via
-    return [Proxy(proxy) if isinstance(proxy, str) else proxy for proxy in given]
+    if not isinstance(cast("object", given), Sequence) or isinstance(given, bytes):
+        kind = type(given).__name__
+        raise TypeError(f"via must be a URL, a Proxy or a sequence of them, not {kind}")
+    return [proxy if isinstance(proxy, Proxy) else Proxy(proxy) for proxy in given]
 
 
 def _make_context() -> ssl.SSLContext:

@@ -66,6 +66,7 @@ class Endpoint(NamedTuple):
         target: Path and query, at least ``"/"``.
         path: The path of the Unix socket, None for TCP.
         credentials: The URL's credentials, None if it has none.
+        scheme: The scheme, in lower case, without ``+unix``.
     """
 
     host: str
@@ -75,6 +76,7 @@ class Endpoint(NamedTuple):
     target: str
     path: str | None = None
     credentials: Credentials | None = None
+    scheme: str = "http"
 
     @property
     def authority(self) -> str:
@@ -92,11 +94,16 @@ def parse_url(url: str) -> Endpoint:
     scheme, userinfo, authority, target = _split_url(url)
     base = scheme.removesuffix(_UNIX)
     if base not in _SCHEMES:
-        raise ValueError(f"cannot dial a URL of scheme {scheme!r}")
+        raise ValueError(
+            f"cannot dial a URL of scheme {scheme!r}: it must be http, https, ws or "
+            "wss, or one of them with +unix"
+        )
     credentials, secure = _parse_userinfo(userinfo), _SCHEMES[base]
     if base != scheme:
         path = _parse_socket_path(authority)
-        return Endpoint("localhost", 0, secure, b"localhost", target, path, credentials)
+        return Endpoint(
+            "localhost", 0, secure, b"localhost", target, path, credentials, base
+        )
     default_port = _DEFAULT_PORTS[secure]
     host, port = _parse_dialled(authority)
     shown = Authority(host, None if port == default_port else port)
@@ -108,6 +115,7 @@ def parse_url(url: str) -> Endpoint:
         target,
         None,
         credentials,
+        scheme,
     )
 
 
@@ -117,19 +125,31 @@ def parse_socks_url(url: str) -> Endpoint:
     Raises:
         ValueError: The URL is malformed.
     """
-    _, userinfo, authority, target = _split_url(url)
+    scheme, userinfo, authority, target = _split_url(url)
     host, port = _parse_dialled(authority)
     port = _SOCKS_PORT if port is None else port
     shown = str(Authority(host, port)).encode("ascii")
-    return Endpoint(host, port, False, shown, target, None, _parse_userinfo(userinfo))
+    credentials = _parse_userinfo(userinfo)
+    return Endpoint(host, port, False, shown, target, None, credentials, scheme)
+
+
+def check_url_type(url: object) -> None:
+    """Check that a URL is a str.
+
+    Raises:
+        TypeError: It is not.
+    """
+    if not isinstance(url, str):
+        raise TypeError(f"a URL must be a str, not {type(url).__name__}")
 
 
 def _split_url(url: str) -> tuple[str, str | None, str, str]:
+    check_url_type(url)
     match = re.fullmatch(_URL, url)
     if match is None:
         raise ValueError("a URL begins with a scheme, as in http://")
     userinfo, rest = match["userinfo"], match["rest"]
-    if not (_is_visible_ascii(userinfo or "") and _is_visible_ascii(rest)):
+    if not (is_visible_ascii(userinfo or "") and is_visible_ascii(rest)):
         raise ValueError("blanks, control or non-ASCII characters in the URL")
     target = rest.partition("#")[0]
     if not target.startswith("/"):
@@ -137,7 +157,8 @@ def _split_url(url: str) -> tuple[str, str | None, str, str]:
     return match["scheme"].lower(), userinfo, match["authority"], target
 
 
-def _is_visible_ascii(text: str) -> bool:
+def is_visible_ascii(text: str) -> bool:
+    """Return whether a text has no blanks, controls or characters beyond ASCII."""
     return text.isascii() and text.isprintable() and " " not in text
 
 
@@ -159,7 +180,7 @@ def _parse_dialled(text: str) -> Authority:
         # As Trio encodes host names, but before Trio sees this one: so the Host field,
         # SNI and a proxy all get the same name.
         text = _encode_idna(text)
-    if not _is_visible_ascii(text):
+    if not is_visible_ascii(text):
         raise ValueError("blanks, control or non-ASCII characters in the URL")
     authority = parse_authority(text)
     if not authority.host:
@@ -178,7 +199,7 @@ def _encode_idna(text: str) -> str:
 
 
 def _parse_socket_path(authority: str) -> str:
-    if not _is_visible_ascii(authority):
+    if not is_visible_ascii(authority):
         raise ValueError("blanks, control or non-ASCII characters in the URL")
     path = os.fsdecode(unquote_to_bytes(authority))
     if not re.fullmatch(_SOCKET_PATH, path):
