@@ -15,6 +15,7 @@ from .._errors import (
     BodyError,
     IllegalSwitch,
     MalformedMessage,
+    OpenError,
     PeerGone,
     UsageError,
 )
@@ -31,6 +32,7 @@ from .request_head import CheckedRequest, Offer, RequestBody, ask_for_tunnel
 from .request_sender import RequestSender
 from .response import ClientResponse, TunnelRefused, UpgradeRefused
 from .upgraded import UpgradedConnection
+from .wording import ANSWER, BEFORE_REQUEST, SENDING, name_exchange, name_failure
 
 if TYPE_CHECKING:
     from .._http.headers import HeadersLike
@@ -62,6 +64,8 @@ class ClientConnection(trio.abc.AsyncResource):
         self._endpoint = endpoint
         self._limits = limits
         self._used = False
+        # Of the exchange that goes on; an error of it then names its stage.
+        self._sender: RequestSender | None = None
         # The body of the last final response.
         self._body: Body | None = None
         # A refused CONNECT ends the connection (RFC 9931 §8), though HTTP would keep it.
@@ -110,7 +114,7 @@ class ClientConnection(trio.abc.AsyncResource):
             raise ValueError("CONNECT asks for a tunnel, not for a response: connect()")
         fields = encode_fields(headers, forbidden=_REQUEST_FORBIDDEN)
         request = CheckedRequest(method, target, fields, body, self._endpoint)
-        head, informational = await self._exchange(request)
+        head, informational = await self._perform(request)
         return self._respond(head, informational)
 
     async def upgrade(
@@ -153,9 +157,10 @@ class ClientConnection(trio.abc.AsyncResource):
 
     async def switch(self, request: CheckedRequest) -> UpgradedConnection:
         """Do what :meth:`upgrade` does, with a request that is already checked."""
-        head, informational = await self._exchange(request)
+        head, informational = await self._perform(request)
         if head.status != _SWITCHING_PROTOCOLS:
-            raise UpgradeRefused(self._respond(head, informational))
+            named = self._name(request)
+            raise UpgradeRefused(self._respond(head, informational), named)
         return self._hand_over(head, informational)
 
     async def connect(
@@ -183,11 +188,12 @@ class ClientConnection(trio.abc.AsyncResource):
 
     async def tunnel(self, request: CheckedRequest) -> UpgradedConnection:
         """Do what :meth:`connect` does, with a request that is already checked."""
-        head, informational = await self._exchange(request)
+        head, informational = await self._perform(request)
         if not opens_tunnel(head.status):
             self._spent = True
             proxy = self._endpoint.host_field.decode("ascii")
-            raise TunnelRefused(self._respond(head, informational), proxy)
+            response = self._respond(head, informational)
+            raise TunnelRefused(response, proxy, self._name(request))
         return self._hand_over(head, informational)
 
     def _hand_over(
@@ -233,6 +239,22 @@ class ClientConnection(trio.abc.AsyncResource):
             with suppress(BodyError):
                 await body.read_beginning(self._limits.refusal_body)
 
+    async def _perform(self, request: CheckedRequest) -> _Heads:
+        # Make an exchange; say in an error who failed, and at which stage.
+        try:
+            return await self._exchange(request)
+        except OpenError as exc:
+            stage = BEFORE_REQUEST
+            if self._sender is not None:
+                stage = ANSWER if self._sender.done else SENDING
+            name_failure(exc, self._name(request), stage)
+            raise
+        finally:
+            self._sender = None
+
+    def _name(self, request: CheckedRequest) -> str:
+        return name_exchange(self._endpoint, request.method, request.target)
+
     async def _exchange(self, request: CheckedRequest) -> _Heads:
         # Send a request; return the head of the final response, or of a legal 101.
         fields, body, offer = request.fields, request.body, request.offer
@@ -240,7 +262,7 @@ class ClientConnection(trio.abc.AsyncResource):
         head = self._http.write_request(request.method, request.target, fields)
         self._used = True
         try:
-            sender = RequestSender(self._http, head, body)
+            self._sender = sender = RequestSender(self._http, head, body)
             if body and expects_anything(fields):
                 sender.wait_for_continue(self._limits.continue_timeout)
             elif isinstance(body, bytes) and len(body) <= SMALL_BODY:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 from typing import TYPE_CHECKING, cast, final
 
+from .._errors import OpenError, SocksRefused
 from .._http.headers import encode_fields
 from .._http.switching import connect_fields
 from .._streams.upgraded import UpgradedStream
@@ -12,6 +13,7 @@ from .._util import Frozen, public
 from .connection import ClientConnection
 from .response import Refused, read_refusal
 from .urls import Endpoint, check_url_type, parse_socks_url, parse_url
+from .wording import SOCKS, name_exchange, name_failure
 
 if TYPE_CHECKING:
     import trio
@@ -129,6 +131,7 @@ async def open_tunnel_through(
         The stream to the target. If this raises, the caller must close the given one.
 
     Raises:
+        OSError: The target's name cannot be looked up here, for a SOCKS proxy.
         TunnelRefused: An HTTP proxy answered with something other than a 2xx.
         SocksRefused: A SOCKS proxy did not connect.
         OpenError: The proxy went away, or its answer breaks its protocol.
@@ -137,7 +140,18 @@ async def open_tunnel_through(
         from .socks import connect_by_socks
 
         look_up = proxy.socks == "socks5"
-        await connect_by_socks(stream, proxy.endpoint, target, look_up=look_up)
+        named = name_exchange(proxy.endpoint, "CONNECT", target.authority)
+        try:
+            await connect_by_socks(stream, proxy.endpoint, target, look_up=look_up)
+        except SocksRefused:
+            # It names the proxy and the target.
+            raise
+        except OpenError as exc:
+            name_failure(exc, named, SOCKS)
+            raise
+        except OSError as exc:
+            exc.add_note(f"while looking up {target.host} for {named}")
+            raise
         return stream
     connection = ClientConnection(stream, proxy.endpoint, limits)
     try:

@@ -18,7 +18,7 @@ from .._http.targets import Authority
 from .._streams.closing import close_forcefully
 from .._streams.socket_stream import DirectSocketStream, adopt_stream, set_options
 from .proxies import Proxy, check_context, open_tunnel_through
-from .wording import name_url
+from .wording import name_origin, name_url
 
 if TYPE_CHECKING:
     from .._limits import Limits
@@ -89,7 +89,14 @@ class Route:
             OSError: The first proxy, or the endpoint, cannot be reached.
             OpenError: A proxy opened no tunnel, or TLS failed.
         """
-        stream = await self._connect()
+        try:
+            stream = await self._connect()
+        except OSError as exc:
+            named = self._name(0)
+            if self._proxies:
+                named += f", on the way to {self._name(len(self._proxies))}"
+            exc.add_note(f"while connecting to {named}")
+            raise
         try:
             stream = await self._secure(stream, 0)
             for index, proxy in enumerate(self._proxies):
@@ -104,6 +111,12 @@ class Route:
             await close_forcefully(stream)
             raise
         return stream
+
+    def _name(self, index: int) -> str:
+        endpoint = self._endpoints[index]
+        if index < len(self._proxies):
+            return f"proxy {name_origin(endpoint)}"
+        return name_url(endpoint)
 
     async def _connect(self) -> trio.abc.Stream:
         first = self._endpoints[0]
@@ -132,13 +145,12 @@ class Route:
         try:
             await tls.do_handshake()
         except trio.BrokenResourceError as exc:
-            raise _explain(exc.__cause__, endpoint.authority) from (
-                exc.__cause__ or exc
-            )
+            raise _explain(exc.__cause__, self._name(index)) from (exc.__cause__ or exc)
         protocol = tls.selected_alpn_protocol()
         if protocol not in (None, _HTTP_1_1):
             raise TLSFailed(
-                f"{endpoint.authority} chose {protocol!r} of what ssl_context offers"
+                f"no TLS with {self._name(index)}: it chose {protocol!r} of the "
+                "protocols that ssl_context offers"
             )
         return tls
 
@@ -195,11 +207,11 @@ def _make_context() -> ssl.SSLContext:
     return context
 
 
-def _explain(cause: BaseException | None, authority: str) -> OpenError:
+def _explain(cause: BaseException | None, named: str) -> OpenError:
     # SSLEOFError is an SSLError, but it only says that the peer went away.
     if not isinstance(cause, ssl.SSLError) or isinstance(cause, ssl.SSLEOFError):
-        return PeerGone(f"{authority} went away within the TLS handshake")
+        return PeerGone(f"{named} went away within the TLS handshake")
     reason = cause.reason or cause
     if isinstance(cause, ssl.SSLCertVerificationError):
         reason = cause.verify_message
-    return TLSFailed(f"no TLS with {authority}: {reason}")
+    return TLSFailed(f"no TLS with {named}: {reason}")

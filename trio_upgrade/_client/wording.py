@@ -4,14 +4,29 @@
 from __future__ import annotations
 
 import re
+from codecs import getincrementaldecoder
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from .._errors import OpenError
+    from .._http.headers import Headers
+    from .._http.messages import ResponseHead
     from .urls import Endpoint
 
 # A target, an authority or a field that is longer is cut: a message is one line.
 _LONGEST_PART = 200
 _MASK = "***"
+# How much of a refusal's body is searched for words, and how many characters are shown.
+_SEARCHED = 2048
+_LONGEST_WORDS = 120
+# RFC 9110 §11.6.1 and §11.7.1: the fields that say how to authenticate.
+_CHALLENGES = {401: "www-authenticate", 407: "proxy-authenticate"}
+
+# The stages of a request, as messages name them.
+BEFORE_REQUEST = "before the request"
+SENDING = "sending the request"
+ANSWER = "reading the answer"
+SOCKS = "in the SOCKS exchange"
 
 
 def escape(text: str, longest: int = _LONGEST_PART) -> str:
@@ -55,6 +70,44 @@ def name_url(endpoint: Endpoint, target: str | None = None) -> str:
     return origin if target == "/" else f"{origin}, target {target}"
 
 
-def name_proxy(endpoint: Endpoint) -> str:
-    """Return what a proxy is called in a message."""
-    return f"proxy {name_origin(endpoint)}"
+def name_exchange(endpoint: Endpoint, method: str, target: str) -> str:
+    """Return the peer of a request, and its target; a CONNECT is for a proxy."""
+    named = name_url(endpoint, target)
+    return f"proxy {named}" if method == "CONNECT" else named
+
+
+def name_failure(exc: OpenError, named: str, stage: str) -> None:
+    """Begin the message of an error with its peer and the stage.
+
+    Call this once for each error: where a request was made, or a proxy was asked.
+    """
+    exc.args = (f"{named}, {stage}: {exc}",)
+
+
+def quote_refusal(head: ResponseHead, body: bytes) -> str:
+    """Return status, reason, challenge and the first words of a refusal's body."""
+    text = f"{head.status} {escape(head.reason)}".rstrip()
+    challenge = head.headers.get(_CHALLENGES.get(head.status, ""))
+    if challenge:
+        text += f" (it wants {escape(challenge)})"
+    words = _find_words(head.headers, body[:_SEARCHED])
+    return f'{text}: "{escape(words, _LONGEST_WORDS)}"' if words else text
+
+
+def _find_words(headers: Headers, beginning: bytes) -> str:
+    # Return the text of a body, empty if the body is not known to be text.
+    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+    textual = not kind or kind.startswith("text/") or kind.endswith(("json", "xml"))
+    if not textual or "content-encoding" in headers:
+        return ""
+    try:
+        # Incremental: the beginning may end within a character.
+        text = getincrementaldecoder("utf-8")().decode(beginning)
+    except UnicodeDecodeError:
+        text = beginning.decode("latin-1")
+        if not kind:
+            return ""
+    if "html" in kind:
+        text = re.sub(r"<[^>]*>", " ", text)
+    words = " ".join(text.split())
+    return words if kind or words.isprintable() else ""

@@ -190,10 +190,10 @@ def encode_fields(
         pairs = headers.raw  # Not items(), which would join repeated fields.
     elif isinstance(headers, dict | Mapping):
         pairs = cast("Mapping[Any, Any]", headers).items()
-    elif isinstance(pairs, str | bytes) or not isinstance(pairs, Iterable):
+    elif isinstance(headers, str | bytes) or not isinstance(headers, Iterable):
         raise TypeError(
             "headers must be a mapping, or pairs of name and value, "
-            f"not {type(pairs).__name__}"
+            f"not {type(headers).__name__}"
         )
     return tuple([_encode_field(pair, forbidden) for pair in pairs])
 
