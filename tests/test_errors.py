@@ -89,7 +89,7 @@ def test_attributes(error: Exception, text: str, attributes: dict[str, object]) 
 
 @pytest.mark.parametrize(
     ("status", "reason", "text"),
-    [(403, "Forbidden", "refused with 403 Forbidden"), (299, "", "refused with 299 ")],
+    [(403, "Forbidden", "refused with 403 Forbidden"), (299, "", "refused with 299")],
 )
 def test_refused(status: int, reason: str, text: str) -> None:
     """A refusal carries the response, from which the body can be read."""

@@ -44,6 +44,10 @@ class TrioUpgradeError(Exception):
 class OpenError(TrioUpgradeError):
     """A client exchange ended without the response or the switch that it asked for.
 
+    The message names the URL or the proxy, without userinfo and query, and the stage.
+    What came from the peer is escaped in it. An ``OSError`` of connecting has the same
+    as a note (``__notes__``).
+
     If :func:`open_upgrade`, :func:`open_tunnel` or :func:`open_connection` raises it,
     nothing is left open.
     """

@@ -189,7 +189,11 @@ class TestRefused:
     async def test_refused(self, status: str) -> None:
         """The error has the response, its body read; the connection is closed."""
         wire = okay(b"reasons", "X-A: 1", status=status)
-        error = await check_failure(wire, TunnelRefused, f"^refused with {status}$")
+        error = await check_failure(
+            wire,
+            TunnelRefused,
+            f'^proxy {PROXY}, target example.com:22: refused with {status}: "reasons"$',
+        )
 
         assert error.response.status == int(status[:3])
         assert error.response.headers["x-a"] == "1"

@@ -270,5 +270,5 @@ class TestThrough:
     async def test_first_bytes_below_tls(self, nursery) -> None:
         """Bytes that come with the 200 belong to TLS, if TLS is spoken."""
         proxy = await serve_raw(nursery, Script(OPENED + b"no TLS").handle)
-        with pytest.raises(TLSFailed, match="no TLS with h:443"):
+        with pytest.raises(TLSFailed, match="no TLS with https://h/: "):
             await open_upgrade("https://h", "echo", via=f"http://{proxy}")

@@ -338,7 +338,9 @@ class TestTLS:
     async def test_no_tls_there(self, nursery: trio.Nursery) -> None:
         """A server in clear text is TLSFailed."""
         server = await nursery.start(partial(serve_tcp, whoami, 0, host=HOST))
-        with pytest.raises(TLSFailed, match=f"no TLS with {HOST}:.*VERSION") as caught:
+        with pytest.raises(
+            TLSFailed, match=rf"no TLS with https://{HOST}:\d+/: .*VERSION"
+        ) as caught:
             await fetch(server.url.replace("http", "https"))
 
         assert isinstance(caught.value.__cause__, ssl.SSLError)

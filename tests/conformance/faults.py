@@ -1,6 +1,7 @@
-# Faults that were found by replaying public reports and by using the library as a new user
-# would: one row for each kind of fault, with what is right.  docs/conformance.md shows the
-# rows with the tests that bear their ids; the tests stand where the mended code is tested.
+# Faults that were found by replaying public reports and by using the library as a new
+# user would: one row for each kind of fault, with what is right.  docs/conformance.md
+# shows the rows with the tests that bear their ids; the tests stand where the mended code
+# is tested.
 from __future__ import annotations
 
 from typing import NamedTuple
@@ -25,7 +26,8 @@ FAULTS = {
     ),
     "F3": Fault(
         "a mistake in the call: port 0, a method, a body, a field, a list of protocols",
-        "`ValueError` or `TypeError` that says what was wanted, before anything is opened",
+        "`ValueError` or `TypeError` that says what was wanted, before anything is "
+        "opened",
     ),
     "F4": Fault(
         "a 1xx with framing fields, malformed or contradictory ones too",

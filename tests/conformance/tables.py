@@ -42,7 +42,8 @@ This page is made by `nox -s tables`.
 
 ## Faults
 
-What was found by replaying public reports of people who dial and serve, and what is right.
+What was found by replaying public reports of people who dial and serve, and what is
+right.
 
 | id | situation | what we do | tests |
 | --- | --- | --- | --- |

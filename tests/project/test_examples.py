@@ -153,7 +153,10 @@ async def test_echo_client_prints_a_refusal() -> None:
 
     assert result.returncode == 1
     assert result.stdout == b""
-    assert result.stderr.decode().splitlines()[:2] == ["refused with 200 OK", "okay"]
+    assert result.stderr.decode().splitlines()[:2] == [
+        f'{url}/: refused with 200 OK: "okay"',
+        "okay",
+    ]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs signals: not on Windows")

@@ -13,13 +13,13 @@ from .._errors import (
     BodyError,
     IllegalSwitch,
     MalformedMessage,
+    OpenError,
     PeerGone,
     UsageError,
 )
 from .._http.headers import encode_fields
 from .._http.messages import ResponseHead, opens_tunnel
-from .._http.switching import connect_fields, expects_anything
-from .._http.targets import parse_connect_authority
+from .._http.switching import expects_anything
 from .._http_stream import SMALL_BODY
 from .._streams.closing import close_forcefully, close_gracefully
 from .._streams.socket_stream import DirectSocketStream
@@ -27,16 +27,15 @@ from .._streams.upgraded import UpgradedStream
 from .._util import public
 from .breaks import raise_break
 from .http import ClientHTTP
-from .request_head import Offer, RequestBody, complete_fields
+from .request_head import CheckedRequest, Offer, RequestBody, ask_for_tunnel
 from .request_sender import RequestSender
 from .response import ClientResponse, TunnelRefused, UpgradeRefused, refusal_seconds
 from .upgraded import UpgradedConnection
+from .wording import ANSWER, BEFORE_REQUEST, SENDING, name_exchange, name_failure
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from .._body import Body
-    from .._http.headers import Field, HeadersLike
+    from .._http.headers import HeadersLike
     from .._limits import Limits
     from .urls import Endpoint
 
@@ -66,6 +65,8 @@ class ClientConnection(trio.abc.AsyncResource):
         self._endpoint = endpoint
         self._limits = limits
         self._used = False
+        # Of the exchange that goes on; an error of it then names its stage.
+        self._sender: RequestSender | None = None
         # The body of the last final response.
         self._body: Body | None = None
         # A refused CONNECT ends the connection (RFC 9931 §8), though HTTP would keep it.
@@ -116,7 +117,8 @@ class ClientConnection(trio.abc.AsyncResource):
         if method == "CONNECT":
             raise ValueError("CONNECT asks for a tunnel, not for a response: connect()")
         fields = encode_fields(headers, forbidden=_REQUEST_FORBIDDEN)
-        head, informational = await self._exchange(method, target, fields, body, None)
+        request = CheckedRequest(method, target, fields, body, self._endpoint)
+        head, informational = await self._perform(request)
         return self._respond(head, informational)
 
     async def upgrade(
@@ -153,17 +155,16 @@ class ClientConnection(trio.abc.AsyncResource):
         offer = Offer(
             protocols, headers, tolerate_missing_connection=tolerate_missing_connection
         )
-        return await self.switch(target, offer, method, body)
-
-    async def switch(
-        self, target: str, offer: Offer, method: str, body: RequestBody
-    ) -> UpgradedConnection:
-        """Do what :meth:`upgrade` does, with an offer that is already checked."""
-        head, informational = await self._exchange(
-            method, target, offer.fields, body, offer
+        return await self.switch(
+            CheckedRequest(method, target, offer.fields, body, self._endpoint, offer)
         )
+
+    async def switch(self, request: CheckedRequest) -> UpgradedConnection:
+        """Do what :meth:`upgrade` does, with a request that is already checked."""
+        head, informational = await self._perform(request)
         if head.status != _SWITCHING_PROTOCOLS:
-            raise UpgradeRefused(self._respond(head, informational))
+            named = self._name(request)
+            raise UpgradeRefused(self._respond(head, informational), named)
         return self._hand_over(head, informational)
 
     async def connect(
@@ -187,15 +188,16 @@ class ClientConnection(trio.abc.AsyncResource):
                 not allowed in a CONNECT.
             TunnelRefused: The proxy answered with something other than a 2xx.
         """
-        parse_connect_authority(authority)
-        fields = connect_fields(authority, headers)
-        head, informational = await self._exchange(
-            "CONNECT", authority, fields, b"", None
-        )
+        return await self.tunnel(ask_for_tunnel(authority, headers, self._endpoint))
+
+    async def tunnel(self, request: CheckedRequest) -> UpgradedConnection:
+        """Do what :meth:`connect` does, with a request that is already checked."""
+        head, informational = await self._perform(request)
         if not opens_tunnel(head.status):
             self._spent = True
             proxy = self._endpoint.host_field.decode("ascii")
-            raise TunnelRefused(self._respond(head, informational), proxy)
+            response = self._respond(head, informational)
+            raise TunnelRefused(response, proxy, self._name(request))
         return self._hand_over(head, informational)
 
     def _hand_over(
@@ -239,23 +241,30 @@ class ClientConnection(trio.abc.AsyncResource):
         with trio.move_on_after(refusal_seconds(self._limits)), suppress(BodyError):
             await body.read_beginning(self._limits.refusal_body)
 
-    async def _exchange(
-        self,
-        method: str,
-        target: str,
-        given: Sequence[Field],
-        body: RequestBody,
-        offer: Offer | None,
-    ) -> _Heads:
+    async def _perform(self, request: CheckedRequest) -> _Heads:
+        # Make an exchange; say in an error who failed, and at which stage.
+        try:
+            return await self._exchange(request)
+        except OpenError as exc:
+            stage = BEFORE_REQUEST
+            if self._sender is not None:
+                stage = ANSWER if self._sender.done else SENDING
+            name_failure(exc, self._name(request), stage)
+            raise
+        finally:
+            self._sender = None
+
+    def _name(self, request: CheckedRequest) -> str:
+        return name_exchange(self._endpoint, request.method, request.target)
+
+    async def _exchange(self, request: CheckedRequest) -> _Heads:
         # Send a request; return the head of the final response, or of a legal 101.
-        if method == "CONNECT" and offer is not None:
-            raise ValueError("CONNECT asks for a tunnel and cannot offer anything else")
-        fields = complete_fields(method, target, given, body, self._endpoint)
+        fields, body, offer = request.fields, request.body, request.offer
         stream = await self._claim()
-        head = self._http.write_request(method, target, fields)
+        head = self._http.write_request(request.method, request.target, fields)
         self._used = True
         try:
-            sender = RequestSender(self._http, head, body)
+            self._sender = sender = RequestSender(self._http, head, body)
             if body and expects_anything(fields):
                 sender.wait_for_continue(self._limits.continue_timeout)
             elif isinstance(body, bytes) and len(body) <= SMALL_BODY:

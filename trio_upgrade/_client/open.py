@@ -1,15 +1,16 @@
 # Dialling: from a URL, or a stream, to a connection that is ready.
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypedDict, final
+from typing import TYPE_CHECKING, TypedDict, cast, final
 
-from .._http.targets import parse_connect_authority
+import trio
+
 from .._limits import Limits
 from .._options import SharedOptions
 from .._streams.closing import close_forcefully
 from .._util import public
 from .connection import ClientConnection
-from .request_head import Offer
+from .request_head import CheckedRequest, Offer, ask_for_tunnel
 from .response import Refused, read_refusal
 from .route import Route
 from .urls import parse_url
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Sequence
     from typing import Unpack
-
-    import trio
 
     from .._http.headers import HeadersLike
     from .proxies import Proxy
@@ -60,7 +59,8 @@ class DialOptions(TypedDict, total=False):
         stream: A stream to use instead of dialling. HTTP is spoken on it as it is, also
             if the URL says ``https``: give a TLS stream then. It is owned from now on,
             and closed on every outcome but success. It excludes ``ssl_context``,
-            ``server_hostname``, ``via`` and ``local_address``. None, the default, dials.
+            ``server_hostname``, ``via`` and ``local_address``. An object that is no Trio
+            stream is left alone. None, the default, dials.
     """
 
     ssl_context: ssl.SSLContext | None
@@ -98,6 +98,9 @@ class _Opening:
         stream: trio.abc.Stream | None = None,
     ) -> None:
         # These defaults are the only ones of DialOptions.
+        if not isinstance(cast("object", stream), trio.abc.Stream | None):
+            # Raised here, because a stream of another type could not be closed.
+            raise _refuse_type("stream", "a trio.abc.Stream", stream)
         self._ssl_context = ssl_context
         self._server_hostname = server_hostname
         self._https_compatible = https_compatible
@@ -115,6 +118,8 @@ class _Opening:
 
     async def connect(self, endpoint: Endpoint) -> ClientConnection:
         """Return a connection to the endpoint on the given stream, or a dialled one."""
+        if not isinstance(cast("object", self.limits), Limits):
+            raise _refuse_type("limits", "a Limits", self.limits)
         if self._stream is None:
             route = Route(
                 endpoint,
@@ -143,6 +148,10 @@ class _Opening:
     def keep(self) -> None:
         """Do not close the stream: from now on the caller owns it."""
         self._stream = None
+
+
+def _refuse_type(option: str, wanted: str, given: object) -> TypeError:
+    return TypeError(f"{option} must be {wanted}, not {type(given).__name__}")
 
 
 _OPTIONS = SharedOptions(DialOptions, _Opening.__init__)
@@ -198,10 +207,12 @@ async def open_upgrade(
         The connection, which unpacks as ``(response, stream, head)``.
 
     Raises:
-        TypeError: No protocol is given, there is no such option, or ``stream`` is given
-            with an option that is for dialling.
-        ValueError: The URL, a protocol or a field is malformed, a field is given that
-            the library writes, or the options cannot be combined. Nothing was opened.
+        TypeError: No protocol is given, an argument has another type, there is no such
+            option, or ``stream`` is given with an option that is for dialling. Nothing
+            was opened.
+        ValueError: The URL, a protocol, the method or a field is malformed, a field is
+            given that the library writes, or these do not go together. Nothing was
+            opened.
         OSError: The server, or the first proxy, cannot be reached.
         TunnelRefused: A proxy answered with something other than a 2xx.
         SocksRefused: A SOCKS proxy opened no tunnel.
@@ -218,9 +229,12 @@ async def open_upgrade(
             protocols, headers, tolerate_missing_connection=tolerate_missing_connection
         )
         endpoint = parse_url(url)
+        request = CheckedRequest(
+            method, endpoint.target, offer.fields, body, endpoint, offer
+        )
         connection = await opening.connect(endpoint)
         try:
-            upgraded = await connection.switch(endpoint.target, offer, method, body)
+            upgraded = await connection.switch(request)
         except Refused as exc:
             await read_refusal(exc, opening.limits)
             raise
@@ -265,10 +279,10 @@ async def open_tunnel(
         The tunnel, which unpacks as ``(response, stream, head)``.
 
     Raises:
-        ValueError: The URL or the authority is malformed, a field is malformed or not
-            allowed in a CONNECT, or the options cannot be combined. Nothing was opened.
-        TypeError: There is no such option, or ``stream`` is given with an option that
-            is for dialling.
+        ValueError: The URL or the authority is malformed, or a field is malformed or
+            not allowed in a CONNECT. Nothing was opened.
+        TypeError: An argument has another type, there is no such option, or ``stream``
+            is given with an option that is for dialling. Nothing was opened.
         OSError: The proxy, or the first one on the way to it, cannot be reached.
         TunnelRefused: It answered with something other than a 2xx.
         SocksRefused: A SOCKS proxy on the way to it opened no tunnel.
@@ -279,10 +293,11 @@ async def open_tunnel(
     """
     _OPTIONS.check(open_tunnel, options)
     async with _Opening(**options) as opening:
-        parse_connect_authority(authority)
-        connection = await opening.connect(parse_url(proxy_url))
+        endpoint = parse_url(proxy_url)
+        request = ask_for_tunnel(authority, headers, endpoint)
+        connection = await opening.connect(endpoint)
         try:
-            upgraded = await connection.connect(authority, headers=headers)
+            upgraded = await connection.tunnel(request)
         except Refused as exc:
             await read_refusal(exc, opening.limits)
             raise
@@ -309,10 +324,9 @@ async def open_connection(url: str, **options: Unpack[DialOptions]) -> ClientCon
         options: Those of :class:`DialOptions`.
 
     Raises:
-        TypeError: There is no such option, or ``stream`` is given with an option that
-            is for dialling.
-        ValueError: The URL is malformed, or the options cannot be combined. Nothing was
-            opened.
+        TypeError: An argument has another type, there is no such option, or ``stream``
+            is given with an option that is for dialling. Nothing was opened.
+        ValueError: The URL or an option is malformed. Nothing was opened.
         OSError: The server, or the first proxy, cannot be reached.
         TunnelRefused: A proxy answered with something other than a 2xx.
         SocksRefused: A SOCKS proxy opened no tunnel.

@@ -2,24 +2,51 @@
 # duty of the module `route`.
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, final
+import ssl
+from typing import TYPE_CHECKING, cast, final
 
+from .._errors import OpenError, SocksRefused
+from .._http.headers import encode_fields
 from .._http.switching import connect_fields
 from .._streams.upgraded import UpgradedStream
 from .._util import Frozen, public
 from .connection import ClientConnection
 from .response import Refused, read_refusal
-from .urls import Endpoint, find_server_name, parse_socks_url, parse_url
+from .urls import (
+    Endpoint,
+    check_url_type,
+    find_server_name,
+    parse_socks_url,
+    parse_url,
+)
+from .wording import SOCKS, name_exchange, name_failure
 
 if TYPE_CHECKING:
-    import ssl
-
     import trio
 
     from .._http.headers import HeadersLike
     from .._limits import Limits
 
 _SOCKS_SCHEMES = frozenset({"socks5", "socks5h"})
+
+
+def check_context(context: ssl.SSLContext | None) -> None:
+    """Check that TLS settings are those of a client.
+
+    Raises:
+        TypeError: They are not an ``ssl.SSLContext``.
+        ValueError: They are for a server.
+    """
+    if context is None:
+        return
+    if not isinstance(cast("object", context), ssl.SSLContext):
+        kind = type(context).__name__
+        raise TypeError(f"ssl_context must be an ssl.SSLContext, not {kind}")
+    if context.protocol is ssl.PROTOCOL_TLS_SERVER:
+        raise ValueError(
+            "ssl_context must be for a client, as from ssl.create_default_context(), "
+            "not PROTOCOL_TLS_SERVER"
+        )
 
 
 @public
@@ -43,8 +70,10 @@ class Proxy(Frozen):
             a host name, or an address without brackets. None takes the URL's host.
 
     Raises:
+        TypeError: An argument has another type.
         ValueError: The URL, a field or ``server_hostname`` is malformed, or cannot be
-            sent; or ``server_hostname`` is given, but the URL asks for no TLS.
+            sent; ``server_hostname`` is given, but the URL asks for no TLS; or
+            ``ssl_context`` is for a server.
         ModuleNotFoundError: The extra for SOCKS is not installed.
     """
 
@@ -64,6 +93,8 @@ class Proxy(Frozen):
         ssl_context: ssl.SSLContext | None = None,
         server_hostname: str | None = None,
     ) -> None:
+        check_url_type(url)
+        check_context(ssl_context)
         scheme: str | None = url.partition(":")[0].lower()
         if scheme in _SOCKS_SCHEMES:
             # Imported late: few programs use SOCKS.
@@ -72,16 +103,18 @@ class Proxy(Frozen):
             endpoint = parse_socks_url(url)
             check_credentials(endpoint.credentials)
             check_available()
-            if headers:
+            fields = [*encode_fields(headers)]
+            if fields:
                 raise ValueError("SOCKS has no fields")
         else:
             scheme = None
             endpoint = parse_url(url)
-            connect_fields("host:1", headers)
+            # Kept as pairs: an iterator is empty after the check, and a dict may change.
+            _, *fields = connect_fields("host:1", headers)
         find_server_name(endpoint, server_hostname)
         vars(self).update(
             url=url,
-            headers=headers,
+            headers=tuple(fields),
             ssl_context=ssl_context,
             server_hostname=server_hostname,
             endpoint=endpoint,
@@ -111,6 +144,7 @@ async def open_tunnel_through(
         The stream to the target. If this raises, the caller must close the given one.
 
     Raises:
+        OSError: The target's name cannot be looked up here, for a SOCKS proxy.
         TunnelRefused: An HTTP proxy answered with something other than a 2xx.
         SocksRefused: A SOCKS proxy did not connect.
         OpenError: The proxy went away, or its answer breaks its protocol.
@@ -119,7 +153,18 @@ async def open_tunnel_through(
         from .socks import connect_by_socks
 
         look_up = proxy.socks == "socks5"
-        await connect_by_socks(stream, proxy.endpoint, target, look_up=look_up)
+        named = name_exchange(proxy.endpoint, "CONNECT", target.authority)
+        try:
+            await connect_by_socks(stream, proxy.endpoint, target, look_up=look_up)
+        except SocksRefused:
+            # It names the proxy and the target.
+            raise
+        except OpenError as exc:
+            name_failure(exc, named, SOCKS)
+            raise
+        except OSError as exc:
+            exc.add_note(f"while looking up {target.host} for {named}")
+            raise
         return stream
     connection = ClientConnection(stream, proxy.endpoint, limits)
     try:

@@ -5,9 +5,16 @@ from collections.abc import AsyncIterable
 from typing import TYPE_CHECKING, TypeAlias, cast, final
 
 from .._http.headers import field_values
-from .._http.switching import expects_anything, find_switch_defect, offer_fields
-from .._http.targets import parse_target
-from .._http.tokens import Offers
+from .._http.switching import (
+    connect_fields,
+    expects_anything,
+    find_switch_defect,
+    offer_fields,
+)
+from .._http.targets import check_authority, parse_connect_authority, parse_target
+from .._http.tokens import Offers, check_token
+from .urls import is_visible_ascii
+from .wording import mask
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,6 +25,8 @@ if TYPE_CHECKING:
 
 RequestBody: TypeAlias = bytes | AsyncIterable[bytes | bytearray | memoryview]
 
+# No length is greater: many programs read it into a signed number of 64 bits.
+_GREATEST_LENGTH = 2**63 - 1
 _METHODS_WITH_CONTENT = frozenset({"POST", "PUT", "PATCH"})
 
 
@@ -26,7 +35,7 @@ class Offer:
     """An offer to switch, checked: make it before anything is opened.
 
     Raises:
-        TypeError: No protocol is given.
+        TypeError: No protocol is given, or something that is no str.
         ValueError: A protocol or a field is malformed, or a field is given that the
             library writes.
     """
@@ -40,6 +49,12 @@ class Offer:
     ) -> None:
         if not protocols:
             raise TypeError("at least one protocol has to be offered")
+        for protocol in protocols:
+            if isinstance(cast("object", protocol), list | tuple | set | frozenset):
+                raise TypeError(
+                    "each protocol is an argument of its own, a str such as 'websocket', "
+                    f"not {type(protocol).__name__}"
+                )
         self.fields: list[Field] = offer_fields(protocols, headers)
         self._protocols = Offers(protocols)
         self._tolerant = tolerate_missing_connection
@@ -51,6 +66,97 @@ class Offer:
             head.http_version,
             head.headers,
             tolerate_missing_connection=self._tolerant,
+        )
+
+
+@final
+class CheckedRequest:
+    """A request whose every part is checked: make it before anything is opened.
+
+    After this no part of the caller's can make the request fail, except the chunks of a
+    body that is an iterable.
+
+    Args:
+        method: The method.
+        target: The target; in absolute form it is for a proxy (RFC 9112 §3.2.2).
+        given: The user's fields, which replace Host and credentials.
+        body: The request's body.
+        endpoint: The host that the connection is opened to.
+        offer: The offer that the request carries, if it carries one.
+
+    Raises:
+        TypeError: A part has a type that cannot be sent.
+        ValueError: A part is malformed, or the parts do not go together.
+    """
+
+    __slots__ = ("body", "fields", "method", "offer", "target")
+
+    def __init__(
+        self,
+        method: str,
+        target: str,
+        given: Sequence[Field],
+        body: RequestBody,
+        endpoint: Endpoint,
+        offer: Offer | None = None,
+    ) -> None:
+        _check_method(method)
+        if method == "CONNECT" and offer is not None:
+            raise ValueError(
+                "CONNECT asks for a tunnel and cannot offer anything else: open_tunnel()"
+            )
+        _check_target(target)
+        self.method = method
+        self.target = target
+        self.body = body
+        self.offer = offer
+        self.fields: list[Field] = complete_fields(
+            method, target, given, body, endpoint
+        )
+
+
+def ask_for_tunnel(
+    authority: str, headers: HeadersLike, endpoint: Endpoint
+) -> CheckedRequest:
+    """Return the CONNECT to the proxy ``endpoint`` (RFC 9110 §9.3.6).
+
+    Raises:
+        TypeError: The authority is not a str, or the headers are no fields.
+        ValueError: The authority is not ``host:port``, or a field is malformed or not
+            allowed in a CONNECT.
+    """
+    if not isinstance(cast("object", authority), str):
+        kind = type(authority).__name__
+        raise TypeError(
+            f"the authority of a tunnel must be a str host:port, not {kind}"
+        )
+    try:
+        parse_connect_authority(authority)
+    except ValueError as exc:
+        raise ValueError(
+            "the authority of a tunnel must be host:port with a port from 1 to 65535, "
+            f"not '{mask(authority)}'"
+        ) from exc
+    fields = connect_fields(authority, headers)
+    return CheckedRequest("CONNECT", authority, fields, b"", endpoint)
+
+
+def _check_method(method: str) -> None:
+    if not isinstance(cast("object", method), str):
+        raise TypeError(f"a method must be a str, not {type(method).__name__}")
+    try:
+        check_token(method)
+    except ValueError as exc:
+        raise ValueError(f"a method must be a token such as GET: {exc}") from None
+
+
+def _check_target(target: str) -> None:
+    if not isinstance(cast("object", target), str):
+        raise TypeError(f"a target must be a str, not {type(target).__name__}")
+    if not target or not is_visible_ascii(target):
+        raise ValueError(
+            "a target must be visible ASCII such as /chat?room=1, its other characters "
+            f"as %-escapes, not '{mask(target)}'"
         )
 
 
@@ -77,7 +183,9 @@ def complete_fields(
     fields = [*given]
     framing = _frame(method, fields, body)
     origin = None if method == "CONNECT" else _find_origin(target)
-    if not field_values(fields, b"host"):
+    hosts = field_values(fields, b"host")
+    _check_hosts(hosts)
+    if not hosts:
         # RFC 9112 §3.2: the target's authority, if the target has one.
         fields.insert(0, (b"Host", origin or endpoint.host_field))
     to_proxy = origin is not None or method == "CONNECT"
@@ -93,7 +201,27 @@ def _find_origin(target: str) -> bytes | None:
     # Return the authority of a target in absolute form.
     if target.startswith("/") or "://" not in target or not target.isascii():
         return None
-    return str(parse_target("GET", target).authority).encode("ascii")
+    try:
+        authority = parse_target("GET", target).authority
+    except ValueError as exc:
+        raise ValueError(
+            f"a target in absolute form must be http://host[:port]/path: {exc}"
+        ) from None
+    return str(authority).encode("ascii")
+
+
+def _check_hosts(hosts: Sequence[bytes]) -> None:
+    if len(hosts) > 1:
+        raise ValueError(f"only one Host field can be sent, not {len(hosts)}")
+    for host in hosts:
+        try:
+            # The server's own check: it would answer 400 (RFC 9112 §3.2).
+            check_authority(host)
+        except ValueError as exc:
+            shown = mask(host.decode("latin-1"))
+            raise ValueError(
+                f"Host must be host[:port], not '{shown}': {exc}"
+            ) from None
 
 
 def _frame(method: str, fields: Sequence[Field], body: RequestBody) -> list[Field]:
@@ -107,9 +235,17 @@ def _frame(method: str, fields: Sequence[Field], body: RequestBody) -> list[Fiel
             return [(b"Content-Length", b"%d" % len(body))]
         return []
     if not isinstance(cast("object", body), AsyncIterable):
-        raise TypeError(f"a body of {type(body).__name__}")
+        raise TypeError(
+            f"a body of {type(body).__name__}: it must be bytes, or an async iterable of "
+            "bytes"
+        )
     if not lengths:
         return [(b"Transfer-Encoding", b"chunked")]
-    if len(lengths) > 1 or not lengths[0].isdigit():
+    if (
+        len(lengths) > 1
+        or not lengths[0].isdigit()
+        or len(lengths[0]) > len(str(_GREATEST_LENGTH))
+        or int(lengths[0]) > _GREATEST_LENGTH
+    ):
         raise ValueError(f"not a Content-Length: {lengths!r}")
     return []

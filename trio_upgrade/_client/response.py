@@ -9,6 +9,7 @@ import trio
 
 from .._errors import BodyError, OpenError
 from .._util import public
+from .wording import escape, quote_refusal
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -97,12 +98,16 @@ class ClientResponse:
         return self._body.stream()
 
     def __repr__(self) -> str:
-        return f"<ClientResponse {self.status} {self.reason}>"
+        return f"<ClientResponse {self.status} {escape(self.reason)}>"
 
 
 @public
 class Refused(OpenError):
     """The server answered with an ordinary final response; one of the two below.
+
+    The message says who refused (URL or proxy, without userinfo and query), the status,
+    the challenge of a 401 or 407, and the first words of the body if they were read and
+    are text. What came from the server is escaped.
 
     Attributes:
         response: That response. From :func:`open_upgrade` and :func:`open_tunnel` its
@@ -111,9 +116,15 @@ class Refused(OpenError):
             not yet read, and stays with the connection.
     """
 
-    def __init__(self, response: ClientResponse) -> None:
-        super().__init__(f"refused with {response.status} {response.reason}")
+    def __init__(self, response: ClientResponse, named: str = "") -> None:
+        super().__init__(response, named)
         self.response = response
+        self._named = named
+
+    def __str__(self) -> str:
+        # Not made in advance: the body is read after the exception was made.
+        text = quote_refusal(self.response.head, self.response.body)
+        return f"{self._named}: refused with {text}".removeprefix(": ")
 
 
 @public
@@ -131,8 +142,8 @@ class TunnelRefused(Refused):
         proxy: ``host[:port]`` of that proxy, which may be any proxy of a chain.
     """
 
-    def __init__(self, response: ClientResponse, proxy: str) -> None:
-        super().__init__(response)
+    def __init__(self, response: ClientResponse, proxy: str, named: str = "") -> None:
+        super().__init__(response, named)
         self.proxy = proxy
 
 

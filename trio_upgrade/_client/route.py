@@ -8,7 +8,8 @@ import os
 import socket
 import ssl
 import sys
-from typing import TYPE_CHECKING, TypeAlias, final
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, TypeAlias, cast, final
 
 import trio
 
@@ -17,12 +18,11 @@ from .._http.targets import Authority
 from .._streams.closing import close_forcefully
 from .._streams.socket_stream import DirectSocketStream, adopt_stream, set_options
 from .breaks import raise_break
-from .proxies import Proxy, open_tunnel_through
+from .proxies import Proxy, check_context, open_tunnel_through
 from .urls import find_server_name
+from .wording import name_origin, name_url
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from .._limits import Limits
     from .urls import Endpoint
 
@@ -48,6 +48,7 @@ class Route:
         local_address: The address to connect from; None leaves it to the system.
 
     Raises:
+        TypeError: One of these has another type.
         ValueError: These cannot be combined.
     """
 
@@ -65,6 +66,15 @@ class Route:
         self._endpoints = [*(proxy.endpoint for proxy in self._proxies), endpoint]
         self._https_compatible = https_compatible
         self._local_address = local_address
+        check_context(ssl_context)
+        if not isinstance(cast("object", local_address), str | None):
+            kind = type(local_address).__name__
+            raise TypeError(f"local_address must be a str, not {kind}")
+        for stop in self._endpoints:
+            if stop.path is None and stop.port == 0:
+                raise ValueError(
+                    f"the port in a URL must be from 1 to 65535, not 0: {name_url(stop)}"
+                )
         first, *others = self._endpoints
         if any(other.path is not None for other in others):
             raise ValueError("no proxy connects to a Unix socket")
@@ -87,7 +97,14 @@ class Route:
             OSError: The first proxy, or the endpoint, cannot be reached.
             OpenError: A proxy opened no tunnel, or TLS failed.
         """
-        stream = await self._connect()
+        try:
+            stream = await self._connect()
+        except OSError as exc:
+            named = self._name(0)
+            if self._proxies:
+                named += f", on the way to {self._name(len(self._proxies))}"
+            exc.add_note(f"while connecting to {named}")
+            raise
         try:
             stream = await self._secure(stream, 0)
             for index, proxy in enumerate(self._proxies):
@@ -105,6 +122,12 @@ class Route:
             await close_forcefully(stream)
             raise
         return stream
+
+    def _name(self, index: int) -> str:
+        endpoint = self._endpoints[index]
+        if index < len(self._proxies):
+            return f"proxy {name_origin(endpoint)}"
+        return name_url(endpoint)
 
     async def _connect(self) -> trio.abc.Stream:
         first = self._endpoints[0]
@@ -124,7 +147,7 @@ class Route:
         )
 
     async def _secure(self, stream: trio.abc.Stream, index: int) -> trio.abc.Stream:
-        context, endpoint = self._contexts[index], self._endpoints[index]
+        context = self._contexts[index]
         if context is None:
             return stream
         tls = trio.SSLStream(
@@ -136,12 +159,13 @@ class Route:
         try:
             await tls.do_handshake()
         except trio.BrokenResourceError as exc:
-            where = endpoint.authority
+            where = self._name(index)
             raise_break(exc, where, f"{where} went away within the TLS handshake")
         protocol = tls.selected_alpn_protocol()
         if protocol not in (None, _HTTP_1_1):
             raise TLSFailed(
-                f"{endpoint.authority} chose {protocol!r} of what ssl_context offers"
+                f"no TLS with {self._name(index)}: it chose {protocol!r} of the "
+                "protocols that ssl_context offers"
             )
         return tls
 
@@ -206,7 +230,10 @@ def _list_proxies(via: Via) -> list[Proxy]:
     if via is None:
         return []
     given = [via] if isinstance(via, str | Proxy) else via
-    return [Proxy(proxy) if isinstance(proxy, str) else proxy for proxy in given]
+    if not isinstance(cast("object", given), Sequence) or isinstance(given, bytes):
+        kind = type(given).__name__
+        raise TypeError(f"via must be a URL, a Proxy or a sequence of them, not {kind}")
+    return [proxy if isinstance(proxy, Proxy) else Proxy(proxy) for proxy in given]
 
 
 def _make_context() -> ssl.SSLContext:

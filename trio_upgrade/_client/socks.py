@@ -11,6 +11,7 @@ import trio
 
 from .._errors import BadResponse, PeerGone, SocksRefused
 from .breaks import raise_break
+from .wording import escape
 
 if TYPE_CHECKING:
     from python_socks.async_.trio.v2 import Proxy as SocksClient
@@ -85,7 +86,8 @@ async def connect_by_socks(
         # Without this the package has a timeout of 60 s; our callers use cancel scopes.
         await client.connect(target.host, target.port, timeout=math.inf)
     except ProxyError as exc:
-        raise SocksRefused(str(exc), proxy.authority, exc.error_code) from exc
+        reason = f"no tunnel to {target.authority}: {escape(str(exc))}"
+        raise SocksRefused(reason, proxy.authority, exc.error_code) from exc
     except trio.BrokenResourceError as exc:
         gone = "the connection broke before the SOCKS answer"
         raise_break(exc, proxy.authority, gone)

@@ -70,6 +70,7 @@ class Endpoint(NamedTuple):
         target: Path and query, at least ``"/"``.
         path: The path of the Unix socket, None for TCP.
         credentials: The URL's credentials, None if it has none.
+        scheme: The scheme, in lower case, without ``+unix``.
         zone: The zone of an IPv6 address: the name or the index of an interface of this
             machine. It is for connecting only: no peer is to see it (RFC 6874 §4), and
             no certificate has it.
@@ -82,6 +83,7 @@ class Endpoint(NamedTuple):
     target: str
     path: str | None = None
     credentials: Credentials | None = None
+    scheme: str = "http"
     zone: str | None = None
 
     @property
@@ -100,11 +102,16 @@ def parse_url(url: str) -> Endpoint:
     scheme, userinfo, authority, target = _split_url(url)
     base = scheme.removesuffix(_UNIX)
     if base not in _SCHEMES:
-        raise ValueError(f"cannot dial a URL of scheme {scheme!r}")
+        raise ValueError(
+            f"cannot dial a URL of scheme {scheme!r}: it must be http, https, ws or "
+            "wss, or one of them with +unix"
+        )
     credentials, secure = _parse_userinfo(userinfo), _SCHEMES[base]
     if base != scheme:
         path = _parse_socket_path(authority)
-        return Endpoint("localhost", 0, secure, b"localhost", target, path, credentials)
+        return Endpoint(
+            "localhost", 0, secure, b"localhost", target, path, credentials, base
+        )
     default_port = _DEFAULT_PORTS[secure]
     authority, zone = _split_zone(authority)
     host, port = _parse_dialled(authority)
@@ -117,6 +124,7 @@ def parse_url(url: str) -> Endpoint:
         target,
         None,
         credentials,
+        scheme,
         zone,
     )
 
@@ -127,13 +135,13 @@ def parse_socks_url(url: str) -> Endpoint:
     Raises:
         ValueError: The URL is malformed.
     """
-    _, userinfo, authority, target = _split_url(url)
+    scheme, userinfo, authority, target = _split_url(url)
     authority, zone = _split_zone(authority)
     host, port = _parse_dialled(authority)
     port = _SOCKS_PORT if port is None else port
     shown = str(Authority(host, port)).encode("ascii")
     credentials = _parse_userinfo(userinfo)
-    return Endpoint(host, port, False, shown, target, None, credentials, zone)
+    return Endpoint(host, port, False, shown, target, None, credentials, scheme, zone)
 
 
 def find_server_name(endpoint: Endpoint, given: str | None) -> str:
@@ -169,12 +177,23 @@ def _parse_server_name(name: str) -> str:
         ) from None
 
 
+def check_url_type(url: object) -> None:
+    """Check that a URL is a str.
+
+    Raises:
+        TypeError: It is not.
+    """
+    if not isinstance(url, str):
+        raise TypeError(f"a URL must be a str, not {type(url).__name__}")
+
+
 def _split_url(url: str) -> tuple[str, str | None, str, str]:
+    check_url_type(url)
     match = re.fullmatch(_URL, url)
     if match is None:
         raise ValueError("a URL begins with a scheme, as in http://")
     userinfo, rest = match["userinfo"], match["rest"]
-    if not (_is_visible_ascii(userinfo or "") and _is_visible_ascii(rest)):
+    if not (is_visible_ascii(userinfo or "") and is_visible_ascii(rest)):
         raise ValueError("blanks, control or non-ASCII characters in the URL")
     target = rest.partition("#")[0]
     if not target.startswith("/"):
@@ -182,7 +201,8 @@ def _split_url(url: str) -> tuple[str, str | None, str, str]:
     return match["scheme"].lower(), userinfo, match["authority"], target
 
 
-def _is_visible_ascii(text: str) -> bool:
+def is_visible_ascii(text: str) -> bool:
+    """Return whether a text has no blanks, controls or characters beyond ASCII."""
     return text.isascii() and text.isprintable() and " " not in text
 
 
@@ -207,7 +227,7 @@ def _split_zone(authority: str) -> tuple[str, str | None]:
     if match is None:
         return authority, None
     zone = unquote_to_bytes(match["zone"]).decode("latin-1")
-    if not re.fullmatch(_ZONE, match["zone"]) or not _is_visible_ascii(zone):
+    if not re.fullmatch(_ZONE, match["zone"]) or not is_visible_ascii(zone):
         raise ValueError(
             "malformed zone of an IPv6 address in the URL: "
             "it is written as in http://[fe80::1%25eth0]/"
@@ -221,7 +241,7 @@ def _parse_dialled(text: str) -> Authority:
         # SNI and a proxy all get the same name.
         host, colon, digits = text.partition(":")
         text = encode_idna(host) + colon + digits
-    if not _is_visible_ascii(text):
+    if not is_visible_ascii(text):
         raise ValueError("blanks, control or non-ASCII characters in the URL")
     bracketed = re.match(r"\[([0-9.]+)\]", text)
     if bracketed:
@@ -250,7 +270,7 @@ def encode_idna(host: str) -> str:
 
 
 def _parse_socket_path(authority: str) -> str:
-    if not _is_visible_ascii(authority):
+    if not is_visible_ascii(authority):
         raise ValueError("blanks, control or non-ASCII characters in the URL")
     path = os.fsdecode(unquote_to_bytes(authority))
     if not re.fullmatch(_SOCKET_PATH, path):

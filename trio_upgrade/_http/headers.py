@@ -179,7 +179,7 @@ def encode_fields(
         forbidden: The names, in lower case, of the fields that only the library writes.
 
     Raises:
-        TypeError: A value is neither str nor bytes.
+        TypeError: These are no pairs, or a name or a value is neither str nor bytes.
         ValueError: A name is not a token, a value has a control character, or a name is
             forbidden. The message names the field.
     """
@@ -190,13 +190,19 @@ def encode_fields(
         pairs = headers.raw  # Not items(), which would join repeated fields.
     elif isinstance(headers, dict | Mapping):
         pairs = cast("Mapping[Any, Any]", headers).items()
-    return tuple([_encode_field(name, value, forbidden) for name, value in pairs])
+    elif isinstance(pairs, str | bytes) or not isinstance(pairs, Iterable):
+        raise TypeError(
+            "headers must be a mapping, or pairs of name and value, "
+            f"not {type(headers).__name__}"
+        )
+    return tuple([_encode_field(pair, forbidden) for pair in pairs])
 
 
-def _encode_field(
-    name: str | bytes, value: str | bytes, forbidden: frozenset[bytes]
-) -> Field:
+def _encode_field(pair: object, forbidden: frozenset[bytes]) -> Field:
+    name, value = _split_pair(pair)
     text = name.decode("latin-1") if isinstance(name, bytes) else name
+    if not isinstance(cast("object", text), str):
+        raise TypeError(f"a field name must be str or bytes, not {type(name).__name__}")
     raw_name = check_token(text).encode("ascii")
     if raw_name.lower() in forbidden:
         raise ValueError(f"{text} is written by the library and cannot be given")
@@ -214,3 +220,18 @@ def _encode_field(
     if not _is_value(raw_value):
         raise ValueError(f"{text}: control characters in the value")
     return raw_name, raw_value
+
+
+def _split_pair(pair: object) -> tuple[str | bytes, str | bytes]:
+    try:
+        # A str of two characters would pass for a pair.
+        if not isinstance(pair, str | bytes):
+            name, value = cast("tuple[str | bytes, str | bytes]", pair)
+            return name, value
+    except (TypeError, ValueError):
+        pass
+    # The message does not show the pair: it may have a secret.
+    what = type(pair).__name__
+    if isinstance(pair, tuple | list):
+        what = f"a {what} of {len(cast('Sequence[Any]', pair))}"
+    raise TypeError(f"a field must be a pair of name and value, not {what}")

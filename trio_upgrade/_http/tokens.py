@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from typing import final, overload
+from typing import cast, final, overload
 
 from .._util import public
 
@@ -111,9 +111,12 @@ def check_token(token: str) -> str:
     """Check a token and return it.
 
     Raises:
+        TypeError: It is not a str.
         ValueError: It is not a token (RFC 9110 §5.6.2). A token has no CR or LF, so
             nothing can be injected through it.
     """
+    if not isinstance(cast("object", token), str):
+        raise TypeError(f"a token must be a str, not {type(token).__name__}")
     if not _is_token(token):
         raise ValueError(f"not a token: {token!r}")
     return token
@@ -123,8 +126,14 @@ def check_protocol(protocol: str) -> str:
     """Check a protocol and return it.
 
     Raises:
+        TypeError: It is not a str.
         ValueError: It is not ``name`` or ``name/version``.
     """
+    if not isinstance(cast("object", protocol), str):
+        raise TypeError(
+            f"a protocol must be a str such as 'websocket', not "
+            f"{type(protocol).__name__}"
+        )
     if not _is_protocol(protocol):
         raise ValueError(f"not a protocol name[/version]: {protocol!r}")
     return protocol
