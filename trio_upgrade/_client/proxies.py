@@ -13,7 +13,7 @@ from .._util import Frozen, public
 from .connection import ClientConnection
 from .response import Refused, read_refusal
 from .urls import Endpoint, check_url_type, parse_socks_url, parse_url
-from .wording import SOCKS, name_exchange, name_failure
+from .wording import SOCKS, escape, name_exchange, name_failure
 
 if TYPE_CHECKING:
     import trio
@@ -112,7 +112,7 @@ class Proxy(Frozen):
         endpoint = self.endpoint
         scheme = self.socks or ("https" if endpoint.secure else "http")
         if endpoint.path is not None:
-            return f"<Proxy {scheme} at {endpoint.path}>"
+            return f"<Proxy {scheme} at {escape(endpoint.path)}>"
         return f"<Proxy {scheme}://{endpoint.authority}>"
 
 
