@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import errno
 import socket
 import ssl
 from functools import partial
@@ -106,7 +107,8 @@ class TestDialling:
         url = f"wss://u:{SECRET}@{dead}/chat?a={SECRET}"
         for call in (partial(open_upgrade, url, "echo"), partial(open_connection, url)):
             assert await fail(call, ConnectionRefusedError) == (
-                f"[Errno 111] cannot connect to {dead}: Connection refused\n"
+                f"[Errno {errno.ECONNREFUSED}] cannot connect to {dead}: "
+                "Connection refused\n"
                 f"while connecting to wss://***@{dead}/chat?***"
             )
 
@@ -142,7 +144,7 @@ class TestDialling:
         call = partial(open_upgrade, URL, "echo", via=via)
 
         assert await fail(call, ConnectionRefusedError) == (
-            f"[Errno 111] cannot connect to {dead}: Connection refused\n"
+            f"[Errno {errno.ECONNREFUSED}] cannot connect to {dead}: Connection refused\n"
             f"while connecting to proxy {scheme}://***@{dead}, on the way to {NAMED}"
         )
 

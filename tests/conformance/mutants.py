@@ -87,9 +87,9 @@ MUTANTS = {
     "C06": Mutant("ClientCodec.parse_response", "raw = drop_framing(raw)"),
     "C07": Mutant("check_request", 'head.startswith(b"CONNECT ")', "False"),
     "C08": Mutant(
-        "ClientConnection.connect",
-        'self._exchange("CONNECT", authority, ..., ..., ...)',
-        'self._exchange("CONNECT", "//" + authority, ..., ..., ...)',
+        "ask_for_tunnel",
+        'CheckedRequest("CONNECT", authority, fields, b"", endpoint)',
+        'CheckedRequest("CONNECT", "//" + authority, fields, b"", endpoint)',
     ),
     "O01": Mutant("connection._LAST_INFORMATIONAL", "199", "99"),
     "O02": Mutant(

@@ -19,7 +19,7 @@ from .urls import (
     parse_socks_url,
     parse_url,
 )
-from .wording import SOCKS, name_exchange, name_failure
+from .wording import SOCKS, escape, name_exchange, name_failure
 
 if TYPE_CHECKING:
     import trio
@@ -125,7 +125,7 @@ class Proxy(Frozen):
         endpoint = self.endpoint
         scheme = self.socks or ("https" if endpoint.secure else "http")
         if endpoint.path is not None:
-            return f"<Proxy {scheme} at {endpoint.path}>"
+            return f"<Proxy {scheme} at {escape(endpoint.path)}>"
         return f"<Proxy {scheme}://{endpoint.authority}>"
 
 

@@ -184,16 +184,17 @@ def encode_fields(
             forbidden. The message names the field.
     """
     pairs: Any = headers
+    given = cast("object", headers)
     if headers == ():
         return ()  # The usual case; isinstance() is slow with abstract classes.
     if isinstance(headers, Headers):
         pairs = headers.raw  # Not items(), which would join repeated fields.
     elif isinstance(headers, dict | Mapping):
         pairs = cast("Mapping[Any, Any]", headers).items()
-    elif isinstance(pairs, str | bytes) or not isinstance(pairs, Iterable):
+    elif isinstance(given, str | bytes) or not isinstance(given, Iterable):
         raise TypeError(
             "headers must be a mapping, or pairs of name and value, "
-            f"not {type(headers).__name__}"
+            f"not {type(given).__name__}"
         )
     return tuple([_encode_field(pair, forbidden) for pair in pairs])
 
