@@ -169,6 +169,10 @@ class HTTPStream(Generic[CodecT]):
         self.broken = True
         self.lost = self.lost or isinstance(exc, trio.BrokenResourceError)
 
+    def cut(self) -> None:
+        """Note that a message ends in its middle: nothing more can be sent after it."""
+        self.broken = True
+
     async def _transmit(self, data: bytes) -> None:
         await self._stream.send_all(data)
 

@@ -115,7 +115,7 @@ class Exchange:
         if not http.body_ended:
             body = http.make_body(self._receive_body, state.limits.body_bytes)
         try:
-            self.request = Request(head, body, self, transport, server)
+            self.request: Request = Request(head, body, self, transport, server)
         except ValueError as exc:
             raise MalformedMessage(f"the request target is malformed: {exc}") from exc
 

@@ -77,8 +77,8 @@ class ServerHTTP(HTTPStream[ServerCodec]):
         assert self._direct is not None
         try:
             received = self._direct.receive_some_nowait(RECEIVE_SIZE)
-        except trio.BrokenResourceError:
-            self.broken = self.lost = True
+        except trio.BrokenResourceError as exc:
+            self._note_failure(exc)
             raise
         if received:
             self._codec.receive_data(received)
@@ -173,7 +173,7 @@ class ServerHTTP(HTTPStream[ServerCodec]):
             await self.send(self._codec.write_end())
         except BaseException:
             # The response has begun and cannot be ended correctly any more.
-            self.broken = True
+            self.cut()
             raise
 
     async def _transmit(self, data: bytes) -> None:
