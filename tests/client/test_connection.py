@@ -414,7 +414,7 @@ class TestGone:
     @pytest.mark.parametrize(
         ("line", "match"),
         [
-            ("A:", r"^more than 1000 fields \(header_fields\)$"),
+            ("A:", r": more than 1000 fields \(header_fields\)$"),
             ("A: " + "b" * 32, r"more than 32768 bytes \(header_bytes\)$"),
         ],
     )
@@ -771,9 +771,9 @@ class TestIdle:
     async def test_unasked_bytes(self, wire: bytes, then: str) -> None:
         """They are never taken for a response, and nothing is sent (RFC 9112 §9.2)."""
         error: type[OpenError] = BadResponse
-        match = "^the server sent more than its response$"
+        match = ": the server sent more than its response$"
         if then != "silence" or (b" 408 " in wire and b"\r\n\r\n" in wire):
-            error, match = PeerGone, "^the server ended the idle connection$"
+            error, match = PeerGone, ": the server ended the idle connection$"
         for packets in [(wire,), (wire[:9], wire[9:]), [bytes([o]) for o in wire]]:
             near, far = await tcp_pair()
 

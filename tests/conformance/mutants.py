@@ -147,4 +147,26 @@ MUTANTS = {
         "close_in_stages", "math.inf if linger is None else linger", "math.inf"
     ),
     "M18": Mutant("ServerCodec.write_response", "close and not closing", "False"),
+    # Faults
+    "F1": Mutant("ClientCodec.next_head", "check_status_line(self._buffer)"),
+    "F2": Mutant(
+        "raise_break", "find_tls_error(exc) or find_tls_error(earlier)", "None"
+    ),
+    "F3": Mutant("CheckedRequest.__init__", "_check_method(method)"),
+    "F4": Mutant(
+        "ClientCodec.parse_response",
+        'tunnel or status.startswith(b"1")',
+        "tunnel",
+    ),
+    "F5": Mutant("complete_fields", "_check_hosts(hosts)"),
+    "F6": Mutant("refusal_seconds", "left / 2", "left"),
+    "F7": Mutant("ClientConnection._claim", "http.has_timeout_answer", "False"),
+    "F8": Mutant("Route.open", 'exc.add_note(f"while connecting to {named}")'),
+    "F9": Mutant(
+        "_is_meant", "address is not None or given is not None", "given is not None"
+    ),
+    "F10": Mutant("parse_url", "_split_zone(authority)", "(authority, None)"),
+    "F11": Mutant("Limits.header_fields", "1000", "128"),
+    "F12": Mutant("Route._secure", "self._names[index]", "self._endpoints[index].host"),
+    "F14": Mutant("escape", "not shown.isprintable()", "False"),
 }

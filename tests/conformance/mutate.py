@@ -11,6 +11,7 @@ from queue import SimpleQueue
 from tempfile import TemporaryDirectory
 
 from .breaking import break_package, read_sources
+from .faults import FAULTS
 from .mutants import MUTANTS
 from .tables import ROOT, find_marks
 
@@ -45,10 +46,15 @@ def run_tests(project: Path, *options: str) -> int:
 
 
 def files_with(row_id: str) -> list[str]:
-    """Return the conformance test files that prove a row; to collect all is slow."""
+    """Return the test files that prove a row; to collect all is slow.
+
+    A requirement has its tests in one folder, a fault where the mended code is tested.
+    """
     paths = {mark.path for mark in find_marks() if mark.id == row_id}
     return [
-        f"{FOLDER}/{path.name}" for path in paths if path.parent.name == FOLDER.name
+        path.relative_to(ROOT).as_posix()
+        for path in sorted(paths)
+        if row_id in FAULTS or path.parent.name == FOLDER.name
     ]
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from trio_upgrade import IllegalSwitch, MalformedMessage
+from trio_upgrade import IllegalSwitch, Limits, MalformedMessage
+from trio_upgrade._http.client_codec import ClientCodec
 
 from ..wire import SWITCHED, okay
 from .codecs import make_client
@@ -66,3 +67,12 @@ class TestReuse:
         codec.parse_response(codec.next_head() or b"")
 
         assert codec.is_reusable == reusable
+
+
+@pytest.mark.parametrize(("method", "target"), [("a b", "/"), ("GET", "a b")])
+def test_malformed_request(method: str, target: str) -> None:
+    """A request that h11 refuses is a ValueError, and begins no exchange."""
+    codec = ClientCodec(Limits())
+
+    with pytest.raises(ValueError, match="Illegal"):
+        codec.write_request(method, target, [(b"Host", b"x")])

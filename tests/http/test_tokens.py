@@ -346,3 +346,9 @@ class TestFormat:
 
         assert connection_options([wire]) == {option.lower() for option in options}
         assert len(list(split_list([wire]))) == len(connection_options([wire]))
+
+
+def test_token_of_another_type() -> None:
+    """A token is a str; the message says what was given."""
+    with pytest.raises(TypeError, match=r"a token must be a str, not int"):
+        check_token(5)  # type: ignore[arg-type]
