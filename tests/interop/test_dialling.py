@@ -404,26 +404,37 @@ class TestRefusingProxy:
         assert caught.value.response.status == 502
 
 
+async def _post(url: str, body: bytes, context: ssl.SSLContext) -> None:
+    async with await open_connection(url, ssl_context=context) as connection:
+        await connection.request("POST" if body else "GET", "/", body=body)
+
+
 @pytest.mark.ids("F2")
 @pytest.mark.peer("openssl")
 @pytest.mark.parametrize(
-    ("version", "alert"),
+    ("version", "ours", "alert"),
     [
-        ("-tls1_3", "TLSV13_ALERT_CERTIFICATE_REQUIRED"),
-        ("-tls1_2", "ALERT_HANDSHAKE_FAILURE"),
+        ("-tls1_3", "none", "ALERT_CERTIFICATE_REQUIRED"),
+        ("-tls1_3", "wrong", "ALERT_UNKNOWN_CA"),
+        ("-tls1_2", "none", "ALERT_HANDSHAKE_FAILURE"),
+        ("-tls1_2", "wrong", "ALERT_UNKNOWN_CA"),
     ],
 )
-async def test_refused_by_openssl(tmp_path: Path, version: str, alert: str) -> None:
-    """A server that wants a certificate is TLSFailed, with the name of its alert."""
+async def test_refused_by_openssl(
+    tmp_path: Path, version: str, ours: str, alert: str
+) -> None:
+    """A server that refuses our certificate is TLSFailed, in each way of dialling."""
     authority = trustme.CA()
     context = ssl.create_default_context()
     authority.configure_trust(context)
+    if ours == "wrong":
+        trustme.CA().issue_cert("client").configure_cert(context)
     own = authority.issue_cert("localhost")
     authority.cert_pem.write_to_path(str(tmp_path / "ca"))
     own.private_key_and_cert_chain_pem.write_to_path(str(tmp_path / "own"))
     server = await start(
         *("openssl", "s_server", "-accept", f"{HOST}:0", "-www", version),
-        *("-Verify", "1", "-CAfile", str(tmp_path / "ca")),
+        *("-Verify", "1", "-verify_return_error", "-CAfile", str(tmp_path / "ca")),
         *("-cert", str(tmp_path / "own"), "-key", str(tmp_path / "own")),
         stderr=subprocess.DEVNULL,
     )
@@ -431,8 +442,15 @@ async def test_refused_by_openssl(tmp_path: Path, version: str, alert: str) -> N
         await server.read_until(b"ACCEPT ")
         port = (await server.read_line()).rpartition(":")[2]
         url = f"https://localhost:{port}"
-        for body in (b"", bytes(3_000_000)):
+        proxy = Proxy(url, ssl_context=context)
+        big = bytes(3_000_000)
+        for dial in (
+            partial(open_upgrade, url, "echo", ssl_context=context),
+            partial(open_upgrade, url, "echo", body=big, ssl_context=context),
+            partial(_post, url, b"", context),
+            partial(_post, url, big, context),
+            partial(open_tunnel, url, "a:1", ssl_context=context),
+            partial(open_upgrade, "http://a", "echo", via=proxy),
+        ):
             with pytest.raises(TLSFailed, match=alert):
-                await open_upgrade(url, "echo", body=body, ssl_context=context)
-        with pytest.raises(TLSFailed, match=alert):
-            await open_tunnel(url, "a:1", ssl_context=context)
+                await dial()
