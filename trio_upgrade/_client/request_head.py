@@ -106,10 +106,10 @@ class CheckedRequest:
                 "CONNECT asks for a tunnel and cannot offer anything else: open_tunnel()"
             )
         _check_target(target)
-        self.method = method
-        self.target = target
-        self.body = body
-        self.offer = offer
+        self.method: str = method
+        self.target: str = target
+        self.body: RequestBody = body
+        self.offer: Offer | None = offer
         self.fields: list[Field] = complete_fields(
             method, target, given, body, endpoint
         )
