@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import pytest
 
 from trio_upgrade import (
     BadBody,
     BadResponse,
     BodyError,
+    BodyTimeout,
     BodyTooLarge,
     ClientResponse,
     HalfCloseUnsupported,
@@ -19,6 +23,7 @@ from trio_upgrade import (
     PeerGone,
     Refused,
     ResponseHead,
+    SocksRefused,
     TrioUpgradeError,
     TunnelRefused,
     UpgradeRefused,
@@ -98,3 +103,24 @@ def test_refused(status: int, reason: str, text: str) -> None:
 
     assert error.response is response
     assert str(error) == text
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        SocksRefused("r", "p:1", 2),
+        BodyTimeout(),
+        BodyTooLarge(3),
+        NotOffered("x"),
+        IllegalSwitch("it has no Upgrade field"),
+        PeerGone("gone", request_sent=True),
+        MalformedMessage("no", status=431),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_copies(error: TrioUpgradeError) -> None:
+    """A copied or pickled error says the same, and has the same attributes."""
+    for other in (copy.copy(error), pickle.loads(pickle.dumps(error))):
+        assert type(other) is type(error)
+        assert str(other) == str(error)
+        assert vars(other) == vars(error)

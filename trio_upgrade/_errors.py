@@ -39,6 +39,19 @@ from ._util import public
 class TrioUpgradeError(Exception):
     """The base class of all exceptions that trio_upgrade defines."""
 
+    def __reduce__(self) -> tuple[object, ...]:
+        # For copy and pickle: by __init__, as exceptions are restored otherwise, a
+        # message would be made of a message.
+        return _restore, (type(self), self.args, vars(self).copy())
+
+
+def _restore(
+    kind: type[TrioUpgradeError], args: tuple[object, ...], state: dict[str, object]
+) -> TrioUpgradeError:
+    exc = kind.__new__(kind, *args)
+    vars(exc).update(state)
+    return exc
+
 
 @public
 class OpenError(TrioUpgradeError):

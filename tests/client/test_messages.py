@@ -17,6 +17,7 @@ from trio_upgrade import (
     BadResponse,
     IllegalSwitch,
     Limits,
+    MalformedMessage,
     OpenError,
     PeerGone,
     SocksRefused,
@@ -33,7 +34,7 @@ from trio_upgrade.testing import ScriptedPeer, split_points
 from ..wire import SWITCHED, okay
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
     from pathlib import Path
 
     Handler = Callable[[trio.SocketStream], Awaitable[None]]
@@ -467,6 +468,12 @@ class TestParts:
             ("u:p@q@h", "***@h"),
             ("\n@h", "***@h"),
             ("a\x9b", r"a\x9b"),
+            ("/p?m=a@b&token=s", "/p?***"),
+            ("/@me/chat", "/@me/chat"),
+            ("http://h/p?x=a@b&token=s", "http://***"),
+            ("user:p?w@h:1", "***"),
+            ("u:p/w@h", "***"),
+            ("http://u:p#q@h/x", "http://***"),
         ],
     )
     def test_mask(self, text: str, shown: str) -> None:
@@ -481,4 +488,55 @@ class TestParts:
 
         assert (await fail(call, PeerGone)).startswith(
             "http://p:1, target http://h/x?***, reading the answer: "
+        )
+
+
+@pytest.mark.ids("F8")
+@pytest.mark.parametrize("kind", [PeerGone, MalformedMessage])
+async def test_error_of_the_source_of_a_body(kind: type[Exception]) -> None:
+    """An error of another connection, which the body comes from, is raised unchanged."""
+    failure = kind("http://other/, reading the answer: gone")
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b"x"
+        raise failure
+
+    peer = ScriptedPeer(then="silence")
+    with pytest.raises(kind) as caught:
+        await open_upgrade("http://h/", "echo", body=body(), stream=peer)
+    assert peer.closed
+
+    assert caught.value is failure
+    assert str(failure) == "http://other/, reading the answer: gone"
+
+
+@pytest.mark.ids("F2")
+async def test_tls_error_of_another_implementation() -> None:
+    """It may lack the attributes that OpenSSL's errors have."""
+
+    class Foreign(trio.abc.Stream):
+        async def receive_some(self, max_bytes: int | None = None) -> bytes:
+            raise trio.BrokenResourceError from ssl.SSLError("not trusted")
+
+        async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+            await trio.lowlevel.checkpoint()
+
+        async def wait_send_all_might_not_block(self) -> None:
+            await trio.lowlevel.checkpoint()
+
+        async def aclose(self) -> None:
+            await trio.lowlevel.checkpoint()
+
+    with pytest.raises(TLSFailed, match=r"TLS failed: .*not trusted"):
+        await open_upgrade("https://h/", "echo", stream=Foreign())
+
+
+@pytest.mark.ids("F3")
+async def test_server_hostname_of_another_type() -> None:
+    """The message says what was wanted."""
+    with pytest.raises(TypeError, match="server_hostname must be a str, not bytes"):
+        await open_upgrade(
+            "https://127.0.0.1:1/",
+            "echo",
+            server_hostname=b"x",  # type: ignore[arg-type]
         )

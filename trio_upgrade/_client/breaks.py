@@ -27,7 +27,7 @@ def find_tls_error(exc: BaseException | None) -> ssl.SSLError | None:
 
 def raise_break(
     exc: trio.BrokenResourceError,
-    where: str,
+    where: str | None,
     gone: str,
     *,
     earlier: trio.BrokenResourceError | None = None,
@@ -37,7 +37,8 @@ def raise_break(
 
     Args:
         exc: The break.
-        where: The peer, for the message.
+        where: The peer in TLS, for the message; None if the caller of the caller names
+            it, and it may be a proxy on the way.
         gone: The message if TLS did not fail.
         earlier: An earlier break of the same stream, None if there was none. After it a
             TLS stream breaks again without a reason.
@@ -50,7 +51,11 @@ def raise_break(
     failure = find_tls_error(exc) or find_tls_error(earlier)
     if failure is None:
         raise PeerGone(gone, request_sent=request_sent) from exc
-    reason = failure.reason or failure
-    if isinstance(failure, ssl.SSLCertVerificationError):
-        reason = failure.verify_message
-    raise TLSFailed(f"no TLS with {where}: {reason}") from failure
+    # Errors that OpenSSL did not make, of another implementation, may lack attributes.
+    reason = (
+        getattr(failure, "verify_message", None)
+        or getattr(failure, "reason", None)
+        or failure
+    )
+    what = "TLS failed" if where is None else f"no TLS with {where}"
+    raise TLSFailed(f"{what}: {reason}") from failure

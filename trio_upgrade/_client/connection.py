@@ -246,6 +246,9 @@ class ClientConnection(trio.abc.AsyncResource):
         try:
             return await self._exchange(request)
         except OpenError as exc:
+            if self._sender is not None and exc is self._sender.source_failure:
+                # Of another peer: the request's body comes from there.
+                raise
             stage = BEFORE_REQUEST
             if self._sender is not None:
                 stage = ANSWER if self._sender.done else SENDING
@@ -263,8 +266,8 @@ class ClientConnection(trio.abc.AsyncResource):
         stream = await self._claim()
         head = self._http.write_request(request.method, request.target, fields)
         self._used = True
+        self._sender = sender = RequestSender(self._http, head, body)
         try:
-            self._sender = sender = RequestSender(self._http, head, body)
             if body and expects_anything(fields):
                 sender.wait_for_continue(self._limits.continue_timeout)
             elif isinstance(body, bytes) and len(body) <= SMALL_BODY:
@@ -275,6 +278,8 @@ class ClientConnection(trio.abc.AsyncResource):
             return await self._send_and_receive(sender, offer)
         except MalformedMessage as exc:
             await self._abandon(stream)
+            if exc is sender.source_failure:
+                raise
             raise BadResponse(str(exc)) from exc
         except trio.BrokenResourceError as exc:
             await self._abandon(stream)
@@ -283,7 +288,7 @@ class ClientConnection(trio.abc.AsyncResource):
                 raise
             raise_break(
                 exc,
-                self._endpoint.authority,
+                None,
                 "the connection broke before the answer",
                 earlier=self._http.send_failure,
                 request_sent=self._http.request_sent,
@@ -356,7 +361,7 @@ class ClientConnection(trio.abc.AsyncResource):
                     raise PeerGone(_IDLE_END)
             except trio.BrokenResourceError as exc:
                 await self._abandon(stream)
-                raise_break(exc, self._endpoint.authority, _IDLE_END)
+                raise_break(exc, None, _IDLE_END)
             except BaseException:
                 await self._abandon(stream)
                 raise

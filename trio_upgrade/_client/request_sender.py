@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, final
 
 import trio
 
+from .._errors import TrioUpgradeError
+
 if TYPE_CHECKING:
     from .http import ClientHTTP
     from .request_head import RequestBody
@@ -23,6 +25,9 @@ class RequestSender:
         http: The connection.
         head: The bytes of the header section.
         body: The body; an iterable is closed after it was sent.
+
+    Attributes:
+        source_failure: An exception of ours that the body raised; None if it raised none.
     """
 
     def __init__(self, http: ClientHTTP, head: bytes, body: RequestBody) -> None:
@@ -30,6 +35,7 @@ class RequestSender:
         self._head = head
         self._body = body
         self._done = trio.Event()
+        self.source_failure: TrioUpgradeError | None = None
         self._go_ahead: trio.Event | None = None
         self._patience = math.inf
 
@@ -55,6 +61,10 @@ class RequestSender:
             if not self._http.lost:
                 # The source of the body broke, not this connection.
                 raise
+        except TrioUpgradeError as exc:
+            # So did another connection of this library, which the body comes from.
+            self.source_failure = exc
+            raise
         finally:
             aclose = getattr(self._body, "aclose", None)
             if aclose is not None:

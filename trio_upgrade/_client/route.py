@@ -8,7 +8,7 @@ import os
 import socket
 import ssl
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, TypeAlias, cast, final
 
 import trio
@@ -230,7 +230,9 @@ def _list_proxies(via: Via) -> list[Proxy]:
     if via is None:
         return []
     given = [via] if isinstance(via, str | Proxy) else via
-    if not isinstance(cast("object", given), Sequence) or isinstance(given, bytes):
+    if not isinstance(cast("object", given), Iterable) or isinstance(
+        given, bytes | dict
+    ):
         kind = type(given).__name__
         raise TypeError(f"via must be a URL, a Proxy or a sequence of them, not {kind}")
     return [proxy if isinstance(proxy, Proxy) else Proxy(proxy) for proxy in given]

@@ -90,7 +90,7 @@ async def connect_by_socks(
         raise SocksRefused(reason, proxy.authority, exc.error_code) from exc
     except trio.BrokenResourceError as exc:
         gone = "the connection broke before the SOCKS answer"
-        raise_break(exc, proxy.authority, gone)
+        raise_break(exc, None, gone)
     except UnicodeDecodeError as exc:
         raise BadResponse("the SOCKS proxy's own address is malformed") from exc
 

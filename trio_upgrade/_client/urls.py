@@ -6,7 +6,7 @@
 import os
 import re
 from base64 import b64encode
-from typing import NamedTuple, final
+from typing import NamedTuple, cast, final
 from urllib.parse import unquote_to_bytes
 
 from .._http.targets import Authority, parse_authority
@@ -157,6 +157,9 @@ def find_server_name(endpoint: Endpoint, given: str | None) -> str:
     Raises:
         ValueError: ``given`` is neither a name nor an address, or there is no TLS.
     """
+    if not isinstance(cast("object", given), str | None):
+        kind = type(given).__name__
+        raise TypeError(f"server_hostname must be a str, not {kind}")
     if given is None:
         host = endpoint.host
     elif not endpoint.secure:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 # A target, an authority or a field that is longer is cut: a message is one line.
 _LONGEST_PART = 200
 _MASK = "***"
+# Scheme, authority and the rest of a URL, or of a part of one.  A path has only the last.
+_PARTS = r"(?s)\A([A-Za-z][A-Za-z0-9+.\-]*://)?([^/?#]*)(.*)"
 # How much of a refusal's body is searched for words, and how many characters are shown.
 _SEARCHED = 2048
 _LONGEST_WORDS = 120
@@ -48,10 +50,13 @@ def escape(text: str, longest: int = _LONGEST_PART) -> str:
 
 def mask(text: str) -> str:
     """Return a part of a URL without its secrets, escaped: no userinfo, no query."""
-    rest, query, _ = re.sub(r"(?s)\A([A-Za-z+.-]+://)?.*@", r"\1***@", text).partition(
-        "?"
-    )
-    return escape(rest) + (f"?{_MASK}" if query else "")
+    scheme, authority, rest = re.findall(_PARTS, text)[0]
+    if authority and "@" in rest:
+        # A "/" or "?" of a malformed password may have ended the authority too early.
+        return escape(scheme) + _MASK
+    path, query, _ = rest.partition("?")
+    authority = re.sub(r"(?s).*@", f"{_MASK}@", authority)
+    return escape(scheme + authority + path) + (f"?{_MASK}" if query else "")
 
 
 def name_origin(endpoint: Endpoint) -> str:
