@@ -452,3 +452,31 @@ async def test_body_read_while_another_task_switches(nursery) -> None:
             # Nothing else: it read all of the body, or came too late.
             assert got[-1] == b"hello" or isinstance(got[-1], UsageError)
     assert b"hello" in got
+
+
+async def test_switch_that_was_cancelled_has_a_deadline_again(autojump_clock) -> None:
+    """Stopped for the 101 that was not sent, the time for an answer runs again."""
+
+    async def app(request: Request) -> None:
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await request.accept_upgrade("echo")
+        await trio.sleep_forever()
+
+    peer = ScriptedPeer(UP, then="silence")
+    recorder = await serve(app, peer, response_timeout=5, linger=0)
+
+    assert recorder.reasons == [EndReason.SLOW_RESPONSE]
+    assert peer.sent.startswith(b"HTTP/1.1 503 ")
+
+
+async def test_strict_server_logs_no_error(caplog) -> None:
+    """It raises the error, so that a test sees it once."""
+
+    async def app(request: Request) -> Response:
+        raise KeyError
+
+    with pytest.raises(KeyError):
+        await serve_stream(app, ScriptedPeer(get("/")), strict=True)
+
+    assert not caplog.records
