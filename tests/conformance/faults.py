@@ -72,4 +72,26 @@ FAULTS = {
         "control characters from the wire in a message",
         "escaped; a refusal says who refused, and with which words",
     ),
+    "F20": Fault(
+        "a drain begins while requests are in the kernel: on idle or new connections, or "
+        "in the backlog",
+        "they are answered, the last one of each connection with `Connection: close`; "
+        "offers get a 503",
+    ),
+    "F41": Fault(
+        "the grace ends, and thousands of upgraded connections with it",
+        "each socket is closed once and without an exception of its own",
+    ),
+    "F42": Fault(
+        "thousands of deadlines are due at the same moment",
+        "they expire in batches, between which other connections are served",
+    ),
+    "F44": Fault(
+        "more connections than `Limits.connections`",
+        "they wait; one line in the log, and `statistics().waiting`",
+    ),
+    "F45": Fault(
+        "one of several workers is stopped under load",
+        "every connection that it has accepted, or has in its backlog, is answered",
+    ),
 }

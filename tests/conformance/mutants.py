@@ -144,7 +144,7 @@ MUTANTS = {
     "M14": Mutant("_exchange_ends", "while await bottom.receive_some(): ..."),
     "M15": Mutant("_exchange_ends", "await tls.unwrap()"),
     "M16": Mutant(
-        "close_in_stages", "math.inf if linger is None else linger", "math.inf"
+        "move_on_after", "math.inf if seconds is None else seconds", "math.inf"
     ),
     "M18": Mutant("ServerCodec.write_response", "close and not closing", "False"),
     # Faults
@@ -169,4 +169,9 @@ MUTANTS = {
     "F11": Mutant("Limits.header_fields", "1000", "128"),
     "F12": Mutant("Route._secure", "self._names[index]", "self._endpoints[index].host"),
     "F14": Mutant("escape", "not shown.isprintable()", "False"),
+    "F20": Mutant("Connection._has_late_request", "has_input(self._stream)", "False"),
+    "F41": Mutant("close_forcefully", "isinstance(below, DirectSocketStream)", "False"),
+    "F42": Mutant("deadlines._BATCH", "64", "65536"),
+    "F44": Mutant("ServerState.wait_capacity", "self._full.begins()", "True"),
+    "F45": Mutant("AcceptLoop.run", "await self._accept_waiting()"),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import pytest
@@ -82,6 +83,27 @@ async def test_at_the_same_time(autojump_clock, deadlines) -> None:
     await trio.sleep(10.5)
 
     assert [len(connection.history) for connection in connections] == [1, 1, 1]
+
+
+@pytest.mark.ids("F42")
+async def test_many_at_the_same_time(mock_clock, nursery) -> None:
+    """Deadlines that are due in one pass expire in batches, with other tasks between."""
+    deadlines = Deadlines(LIMITS, lambda: None)
+    nursery.start_soon(deadlines.run)
+    connections = [Expiring() for _ in range(1000)]
+    for connection in connections:
+        deadlines.header.arm(connection)
+    await trio.testing.wait_all_tasks_blocked()
+    mock_clock.jump(11)
+    counts = [0]
+    while counts[-1] < 1000:
+        await trio.lowlevel.checkpoint()
+        counts.append(sum(len(connection.history) for connection in connections))
+
+    steps = [after - before for before, after in pairwise(counts)]
+    assert max(steps) <= 2 * 64
+    assert all(len(connection.history) == 1 for connection in connections)
+    await trio.testing.wait_all_tasks_blocked()
 
 
 async def test_earlier_deadline_of_another_kind(autojump_clock, deadlines) -> None:

@@ -15,10 +15,10 @@ from trio_upgrade import (
     serve_listeners,
     serve_stream,
 )
-from trio_upgrade.testing import ScriptedPeer
+from trio_upgrade.testing import ScriptedPeer, split_points
 
 from ..apps import echo_app
-from ..servers import MemoryListener
+from ..servers import MemoryListener, feed_slowly
 from ..tls import make_tls_contexts
 from ..wire import SWITCHED, UP, closing, get, okay
 
@@ -41,18 +41,61 @@ class TestDrain:
         assert scene.server.statistics().is_draining
 
     @pytest.mark.ids("R25")
-    @pytest.mark.parametrize("script", [[], [get("/1")]])
-    async def test_idle(self, script, make_scene, autojump_clock) -> None:
+    async def test_idle(self, make_scene, autojump_clock) -> None:
         """Idle connections are closed at once, without a response."""
         scene = await make_scene().open()
-        peer = await scene.join(*script)
+        peer = await scene.join(get("/1"))
 
         await scene.server.drain(100)
 
         assert peer.closed
-        assert peer.sent == (okay(b"/1") if script else b"")
+        assert peer.sent == okay(b"/1")
         assert trio.current_time() == 0
         assert scene.recorder.reasons == [EndReason.DRAINED]
+
+    @pytest.mark.ids("F20")
+    @pytest.mark.parametrize(
+        ("limits", "grace", "seconds"),
+        [({}, 100, 5), ({}, None, 5), ({}, 3, 3), ({"header_timeout": 2}, 100, 2)],
+    )
+    async def test_without_a_request(
+        self, limits, grace, seconds, make_scene, autojump_clock
+    ) -> None:
+        """A new connection has some seconds for its first request."""
+        scene = await make_scene(**limits).open()
+        peer = await scene.join()
+
+        await scene.server.drain(grace)
+
+        assert peer.closed
+        assert peer.sent == b""
+        assert trio.current_time() == seconds
+
+    @pytest.mark.ids("F20")
+    @pytest.mark.parametrize("packets", list(split_points(get("/1"))))
+    async def test_first_request(self, packets, make_scene, autojump_clock) -> None:
+        """The first request of a new connection is answered, and is the last."""
+        scene = await make_scene().open()
+        peer = await scene.join()
+        scene.server.start_drain(100)
+        await feed_slowly(peer, 0.125, *packets)
+
+        await scene.server.drain(100)
+
+        assert peer.sent == closing(okay(b"/1"))
+        assert trio.current_time() == 0.125 * len(packets)
+
+    @pytest.mark.ids("F20")
+    async def test_first_offer(self, make_scene, autojump_clock) -> None:
+        """The first request may be an offer, and is refused as all are."""
+        scene = await make_scene().open()
+        peer = await scene.join()
+        scene.server.start_drain(100)
+        peer.feed(UP)
+
+        await scene.server.drain(100)
+
+        assert peer.sent.startswith(b"HTTP/1.1 503 ")
 
     async def test_under_way(self, make_scene, autojump_clock) -> None:
         """A response under way says ``close``; the next request is not read."""
@@ -191,23 +234,24 @@ class TestDrain:
         assert trio.current_time() == 7
 
     async def test_accepted_as_it_began(self, make_scene, autojump_clock) -> None:
-        """A connection that is accepted while the drain begins is closed."""
+        """A connection that is accepted while the drain begins counts as new."""
         scene = await make_scene(header_timeout=None).open()
         near = await scene.listener.connect()
         scene.server.start_drain(None)
 
         await scene.over.wait()
 
-        assert trio.current_time() == 0
+        assert trio.current_time() == 5
         assert await near.receive_some() == b""
 
     async def test_joins_late(self, make_scene, autojump_clock) -> None:
-        """A connection that joins a server that drains, or has ended, is closed."""
+        """A stream that joins a server that drains is served its last request."""
         scene = await make_scene(header_timeout=None).open()
         busy = await scene.join(get("/wait"))
         scene.server.start_drain(100)
         late = await scene.join(get("/1"))
         assert late.closed
+        assert late.sent == closing(okay(b"/1"))
         await scene.over.wait()
         assert busy.closed
 
@@ -238,4 +282,5 @@ class TestDrain:
             await near.aclose()
             async for _ in silent:
                 pass
+            assert trio.current_time() == 5
             await silent.aclose()

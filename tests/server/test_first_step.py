@@ -425,7 +425,7 @@ class TestDrain:
     """The server drains before, during or after the first step."""
 
     async def test_before_the_first_step(self) -> None:
-        """A connection that was accepted but not begun is closed without an answer."""
+        """A connection that was accepted but not begun is served its last request."""
         recorder = Recorder()
 
         class Drain(trio.abc.Instrument):
@@ -440,12 +440,11 @@ class TestDrain:
             trio.lowlevel.add_instrument(drain := Drain())
             serve = partial(serve_listeners, echo_app, [listener], observer=recorder)
             server: Server = await nursery.start(serve)
-            assert await receive_all(peer) == b""
+            assert await receive_all(peer) == closing(okay(b"/"))
             trio.lowlevel.remove_instrument(drain)
             await peer.aclose()
 
-        assert recorder.reasons == [EndReason.DRAINED]
-        assert not recorder.requests
+        assert recorder.reasons == [EndReason.ANSWERED]
 
     @pytest.mark.parametrize("grace", [0, 5])
     async def test_grace_that_ends(self, grace: float, autojump_clock) -> None:

@@ -23,6 +23,7 @@ from trio_upgrade import (
     serve_listeners,
     serve_ssl_over_tcp,
     serve_tcp,
+    serve_unix,
 )
 
 from ..apps import echo_app
@@ -70,6 +71,56 @@ class TestAccept:
         assert trio.current_time() > 26
         assert len(caplog.records) == 2
         assert "cannot accept for now" in caplog.text
+
+    @pytest.mark.ids("F44")
+    @pytest.mark.parametrize("path", [None, "socket"])
+    async def test_as_many_as_allowed(
+        self, path: str | None, tmp_path, mock_clock, caplog
+    ) -> None:
+        """Further connections wait; the log says so once, and the statistics how many."""
+        limits = Limits(connections=2)
+        serve = (
+            partial(serve_tcp, echo_app, 0, host="127.0.0.1", limits=limits)
+            if path is None
+            else partial(serve_unix, echo_app, tmp_path / path, limits=limits)
+        )
+        async with trio.open_nursery() as nursery:
+            server = await nursery.start(serve)
+            name = server.listeners[0].socket.getsockname()
+            clients = []
+            for _ in range(5):
+                client = socket.socket(server.listeners[0].socket.family)
+                client.connect(name)
+                clients.append(client)
+            while server.statistics().connections < 2:
+                await trio.testing.wait_all_tasks_blocked()
+            counts = server.statistics()
+            assert (counts.connections, counts.waiting) == (2, 1 if path else 3)
+            (record,) = caplog.records
+            assert record.getMessage() == (
+                "2 connections, as many as Limits.connections allows: others wait"
+            )
+            for client in clients[:3]:
+                client.close()
+            while server.statistics().total_connections < 5:
+                await trio.testing.wait_all_tasks_blocked()
+            assert len(caplog.records) == 1
+            assert server.statistics().waiting == 0
+            # Another episode.
+            mock_clock.jump(11)
+            for client in clients[3:]:
+                client.close()
+            while server.statistics().connections:
+                await trio.testing.wait_all_tasks_blocked()
+            with socket.socket(server.listeners[0].socket.family) as first:
+                first.connect(name)
+                with socket.socket(first.family) as second:
+                    second.connect(name)
+                    while server.statistics().total_connections < 7:
+                        await trio.testing.wait_all_tasks_blocked()
+            assert len(caplog.records) == 2
+            await server.drain(0)
+            assert server.statistics().waiting == 0
 
     async def test_listener_that_fails(self) -> None:
         """Any other error ends the listener and the server."""

@@ -313,6 +313,53 @@ class TestSignals:
 
         assert trio.current_time() == 2
 
+    async def test_delay(self, make_scene, autojump_clock) -> None:
+        """During the delay the server serves as before, and says that it will leave."""
+        scene = await make_scene().open()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(
+                partial(drain_on_signal, scene.server, signal.SIGTERM, grace=9, delay=3)
+            )
+            await trio.testing.wait_all_tasks_blocked()
+            assert not scene.server.is_leaving
+            signal.raise_signal(signal.SIGTERM)
+            await trio.sleep(2)
+            assert scene.server.is_leaving
+            assert not scene.server.is_draining
+            peer = await scene.join(UP)
+            assert peer.sent == SWITCHED
+
+        assert trio.current_time() == 3 + 9
+
+    async def test_second_signal_in_the_delay(self, make_scene, autojump_clock) -> None:
+        """A second signal ends both the delay and the grace."""
+        scene = await make_scene().open()
+        await scene.join(UP)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(
+                partial(drain_on_signal, scene.server, signal.SIGTERM, grace=9, delay=7)
+            )
+            await trio.testing.wait_all_tasks_blocked()
+            signal.raise_signal(signal.SIGTERM)
+            await trio.sleep(2)
+            signal.raise_signal(signal.SIGTERM)
+
+        assert trio.current_time() == 2
+
+    async def test_drain_is_leaving(self, make_scene) -> None:
+        """A server that drains is leaving, however the drain began."""
+        scene = await make_scene().open()
+        scene.server.start_drain(0)
+
+        assert scene.server.is_leaving
+
+    @pytest.mark.parametrize("delay", [-1, float("nan")])
+    async def test_negative_delay(self, delay: float, make_scene) -> None:
+        """A negative delay is an error before anything is done."""
+        scene = await make_scene().open()
+        with pytest.raises(ValueError, match="a delay must not be negative"):
+            await drain_on_signal(scene.server, signal.SIGTERM, grace=1, delay=delay)
+
     async def test_ended_otherwise(self, make_scene) -> None:
         """The function returns, too, if the server ends in another way."""
         scene = await make_scene().open()

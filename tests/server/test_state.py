@@ -14,9 +14,10 @@ from trio_upgrade._server.observers import Observers
 from trio_upgrade._server.state import ServerState, check_grace
 
 
-def make_connection(*, idle: bool = False) -> ConnectionTask:
+def make_connection(*, idle: bool = False, requests: int = 0) -> ConnectionTask:
     connection = ConnectionTask(trio.CancelScope())
     connection.idle = idle
+    connection.requests = requests
     return connection
 
 
@@ -82,10 +83,13 @@ async def test_upgraded() -> None:
 async def test_drain() -> None:
     """Idle connections are ended, others are not; offers are refused; accepting ends."""
     state = make_state()
-    idle, busy = make_connection(idle=True), make_connection()
-    state.add(idle)
-    state.add(busy)
-    accepting = state.accept_until_drained()
+    idle = make_connection(idle=True, requests=1)
+    fresh = make_connection(idle=True)
+    busy = make_connection(requests=1)
+    for connection in (idle, fresh, busy):
+        state.add(connection)
+    accepting = trio.CancelScope()
+    state.add_accepting(accepting)
 
     state.start_drain(10)
     state.start_drain(5)
@@ -94,6 +98,8 @@ async def test_drain() -> None:
     assert idle.expired is EndReason.DRAINED
     assert idle.scope.cancel_called
     assert busy.expired is None
+    assert fresh.expired is None
+    assert state.deadlines.last.is_armed(fresh)
     with pytest.raises(Unavailable, match="shutting down"):
         state.reserve_upgrade()
     with pytest.raises(Unavailable, match="shutting down"):

@@ -7,11 +7,16 @@ import trio
 import trio.testing
 
 from trio_upgrade import UpgradedStream
-from trio_upgrade._streams.closing import close_in_stages, close_nowait, end_stream
+from trio_upgrade._streams.closing import (
+    close_forcefully,
+    close_in_stages,
+    close_nowait,
+    end_stream,
+)
 from trio_upgrade._streams.socket_stream import adopt_stream
 from trio_upgrade.testing import ScriptedPeer
 
-from ..sockets import clogged_tcp_pair, tcp_pair
+from ..sockets import clogged_tcp_pair, direct, tcp_pair
 from ..tls import make_tls_contexts, wrap_tls
 
 
@@ -19,7 +24,7 @@ async def test_stages_in_order() -> None:
     """Our end goes first, then input is dropped until the peer's end (RFC 9112 §9.6)."""
     peer = ScriptedPeer(b"unread", then="silence")
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(close_in_stages, peer, None)
+        nursery.start_soon(close_in_stages, peer)
         await trio.testing.wait_all_tasks_blocked()
 
         assert peer.got_eof
@@ -36,7 +41,7 @@ async def test_no_stages_after_the_peers_end() -> None:
     stream = UpgradedStream(peer)
     assert await stream.receive_some() == b""
 
-    await close_in_stages(stream, None)
+    await close_in_stages(stream)
 
     assert peer.closed
     assert not peer.got_eof
@@ -47,7 +52,7 @@ async def test_zero_linger(autojump_clock) -> None:
     peer = ScriptedPeer(then="silence")
     started = trio.current_time()
 
-    await close_in_stages(peer, 0)
+    await end_stream(peer, None, 0)
 
     assert peer.closed
     assert trio.current_time() == started
@@ -60,7 +65,7 @@ async def test_broken_or_closed_already(then) -> None:
     if then == "end":
         await peer.aclose()
 
-    await close_in_stages(peer, None)
+    await close_in_stages(peer)
 
     assert peer.closed
 
@@ -70,7 +75,7 @@ async def test_cancelled_closes() -> None:
     peer = ScriptedPeer(then="silence")
     with trio.CancelScope() as scope:
         scope.cancel()
-        await close_in_stages(peer, None)
+        await close_in_stages(peer)
 
     assert scope.cancelled_caught
     assert peer.closed
@@ -87,7 +92,7 @@ async def test_tls_that_is_not_read_is_bounded(autojump_clock) -> None:
         nursery.start_soon(far.do_handshake)
     started = trio.current_time()
 
-    await close_in_stages(UpgradedStream(near), 5)
+    await end_stream(UpgradedStream(near), None, 5)
 
     assert trio.current_time() - started == 5
     with pytest.raises(trio.ClosedResourceError):
@@ -103,7 +108,7 @@ async def test_tls_sends_its_end_and_reads_on() -> None:
         nursery.start_soon(ours.do_handshake)
         nursery.start_soon(theirs.do_handshake)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(close_in_stages, UpgradedStream(ours), None)
+        nursery.start_soon(close_in_stages, UpgradedStream(ours))
         await trio.testing.wait_all_tasks_blocked()
 
         # A close_notify, not the bare end of TCP, which https_compatible would accept:
@@ -134,7 +139,7 @@ async def test_tls_that_the_app_has_unwrapped() -> None:
         nursery.start_soon(unwrap, ours)
         nursery.start_soon(unwrap, theirs)
 
-    await close_in_stages(UpgradedStream(ours), None)
+    await close_in_stages(UpgradedStream(ours))
 
     assert set(taken) == {near, far}
     await near.send_all(b"still open")
@@ -145,7 +150,7 @@ async def test_clogged_tcp_is_bounded(autojump_clock) -> None:
     """A peer that neither reads nor ends delays the close by linger seconds at most."""
     near, far = await clogged_tcp_pair()
     async with far:
-        await close_in_stages(near, 5)
+        await end_stream(near, None, 5)
 
         assert near.socket.fileno() == -1
 
@@ -228,4 +233,24 @@ async def test_close_nowait() -> None:
     assert direct.fileno() < 0
     stream.detach()
     assert not close_nowait(stream)
+    await far.aclose()
+
+
+@pytest.mark.ids("F41")
+@pytest.mark.parametrize("cancelled", [False, True])
+async def test_socket_is_closed_without_a_checkpoint(cancelled: bool) -> None:
+    """A socket of ours is closed directly, with the streams on it; then a second time."""
+    near, far = direct(await tcp_pair())
+    stream = UpgradedStream(UpgradedStream(near, b"head"), b"more")
+
+    with trio.CancelScope() as scope, trio.testing.assert_no_checkpoints():
+        if cancelled:
+            scope.cancel()
+        await close_forcefully(stream)
+        await close_forcefully(stream)
+
+    assert near.fileno() == -1
+    with pytest.raises(trio.ClosedResourceError):
+        await stream.receive_some()
+    assert await far.receive_some() == b""
     await far.aclose()

@@ -254,7 +254,7 @@ class TestScopes:
         near, far = map(UpgradedStream, trio.testing.memory_stream_pair())
         tls_near, tls_far = await start_both(near, far, contexts)
         transport, head = tls_near.detach()
-        await close_in_stages(near, None)
+        await close_in_stages(near)
         await transport.send_all(b"still here")
 
         assert head == b""

@@ -9,10 +9,16 @@ import trio.testing
 from trio_upgrade import UpgradedStream
 from trio_upgrade._streams.closing import reset_on_close
 from trio_upgrade._streams.socket_stream import adopt_stream
-from trio_upgrade._streams.underlying import find_peer, find_underlying_socket
+from trio_upgrade._streams.underlying import (
+    count_waiting,
+    find_peer,
+    find_underlying_socket,
+    has_input,
+)
 from trio_upgrade.testing import ScriptedPeer
 
-from ..sockets import tcp_pair
+from ..servers import MemoryListener
+from ..sockets import direct, tcp_pair
 from ..tls import make_tls_contexts, wrap_tls
 
 
@@ -91,3 +97,29 @@ class TestPeer:
     def test_no_socket(self) -> None:
         """The peer is None if there is no kernel socket."""
         assert find_peer(ScriptedPeer()) is None
+
+
+class TestInput:
+    """What can be received, or accepted, without a wait."""
+
+    @pytest.mark.parametrize("kind", [direct, lambda pair: pair])
+    async def test_stream(self, kind) -> None:
+        """Bytes and an end are input; nothing, or a closed socket, is none."""
+        near, far = kind(await tcp_pair())
+        stream = UpgradedStream(near)
+        assert not has_input(stream)
+        assert not has_input(near)
+        await far.send_all(b"x")
+        assert has_input(stream)
+        assert has_input(near)
+        await near.receive_some()
+        assert not has_input(near)
+        await far.aclose()
+        assert has_input(near)
+        await near.aclose()
+        assert not has_input(near)
+
+    async def test_no_socket(self) -> None:
+        """Nothing is known about other streams and listeners."""
+        assert not has_input(ScriptedPeer(b"x"))
+        assert count_waiting(MemoryListener()) == 0

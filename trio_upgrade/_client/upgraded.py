@@ -8,7 +8,7 @@ from typing import NamedTuple
 import trio
 
 from .._http.messages import ResponseHead
-from .._streams.closing import close_in_stages, end_stream
+from .._streams.closing import end_stream
 from .._streams.upgraded import UpgradedStream
 from .._util import public
 
@@ -46,7 +46,7 @@ class UpgradedConnection(_ConnectionFields, trio.abc.AsyncResource):
 
     async def aclose(self) -> None:
         """End the stream in stages; at once if cancelled."""
-        await close_in_stages(self.stream, self.linger)
+        await end_stream(self.stream, None, self.linger)
 
     async def __aexit__(
         self,

@@ -33,10 +33,11 @@ from .._streams.closing import (
     close_forcefully,
     close_in_stages,
     close_nowait,
+    move_on_after,
     reset_on_close,
 )
 from .._streams.socket_stream import DirectSocketStream
-from .._streams.underlying import find_peer
+from .._streams.underlying import find_peer, has_input
 from .._streams.upgraded import UpgradedStream
 from .._util import find_leaves, split_errors
 from .connection_task import ConnectionTask
@@ -59,6 +60,8 @@ if TYPE_CHECKING:
 _SWITCHES = (Upgrade, Tunnel)
 # These two do not replace ERROR as the reason: the error says more of this connection.
 _ENDS_OF_SERVER = frozenset({EndReason.DRAINED, EndReason.CANCELLED})
+# An idle connection ends by these, unless a request has come at the same moment.
+_ENDS_OF_IDLE = frozenset({EndReason.IDLE, EndReason.DRAINED})
 # The answers that are still owed when a deadline has passed.
 _LATE_RESPONSES = {
     EndReason.SLOW_HEADER: (408, "the request came too slowly\n"),
@@ -82,7 +85,6 @@ class Connection(ConnectionTask):
     Attributes:
         reason: Why the connection ends, if that is known; None if a cancellation ends
             it.
-        requests: The number of requests received.
     """
 
     __slots__ = (
@@ -94,7 +96,6 @@ class Connection(ConnectionTask):
         "_state",
         "_stream",
         "reason",
-        "requests",
     )
 
     def __init__(
@@ -116,7 +117,6 @@ class Connection(ConnectionTask):
         self._protocol: str | None = None
         self._began = 0.0 if state.observers.on_end is None else trio.current_time()
         self.reason: EndReason | None = None
-        self.requests: int = 0
         state.add(self)
 
     async def serve(self) -> None:
@@ -179,12 +179,15 @@ class Connection(ConnectionTask):
             else:
                 outcome = await self._serve_request(first)
                 del first
-        if outcome is True:
+        while outcome is True:
             with trio.CancelScope() as self.scope:
                 while outcome is True and (exchange := await self._receive_request()):
                     outcome = await self._serve_request(exchange)
                     # Do not keep it until the next request has come.
                     del exchange
+            if not (self.scope.cancelled_caught and self._has_late_request()):
+                break
+            self.expired = None
         if isinstance(outcome, bool):
             await self._end_http()
             return None
@@ -201,6 +204,18 @@ class Connection(ConnectionTask):
         direct = isinstance(self._stream, DirectSocketStream)
         return direct and self._state.limits.response_timeout is None
 
+    def _has_late_request(self) -> bool:
+        # Whether an idle connection that is ended has received something, which its task
+        # could not see any more.  It is answered: the client cannot know of our end.
+        http = self._http
+        return (
+            http is not None
+            and self.idle
+            and self.expired in _ENDS_OF_IDLE
+            and not self._state.must_close_now
+            and (http.has_buffered or has_input(self._stream))
+        )
+
     async def _receive_request(self, *, wait: bool = True) -> Exchange | None:
         # Returns None if no other request will come, and then the reason is set. Without
         # `wait` it also returns None if no request was received yet.
@@ -213,8 +228,10 @@ class Connection(ConnectionTask):
         if not wait or not http.has_begun_head:
             self.idle = wait
             if state.draining.is_set():
-                self.reason = EndReason.DRAINED
-                return None
+                if self.requests and not has_input(self._stream):
+                    self.reason = EndReason.DRAINED
+                    return None
+                deadlines.last.arm(self)
         try:
             if not wait:
                 http.receive_nowait()
@@ -233,16 +250,18 @@ class Connection(ConnectionTask):
                     armed.arm(self)
                 if not begun and http.has_buffered:
                     begun, self.idle = True, False
+                    deadlines.last.disarm(self)
                     if armed is not deadlines.header:
                         armed.disarm(self)
                         armed = deadlines.header
                         armed.arm(self)
                 await http.receive()
-            if wait:
-                # Do not start a request whose deadline has just passed.
+                # Do not start a request whose deadline has just passed.  It stays in the
+                # buffer.
                 await trio.lowlevel.checkpoint_if_cancelled()
             if armed is not None:
                 armed.disarm(self)
+                deadlines.last.disarm(self)
             self.idle = False
             self.requests += 1
             state.total_requests += 1
@@ -461,8 +480,8 @@ class Connection(ConnectionTask):
         if state.must_close_now or self._must_reset():
             await self._close_forcefully()
         elif not close_nowait(self._stream):
-            with trio.CancelScope() as self.scope:
-                await close_in_stages(self._stream, state.limits.linger)
+            with move_on_after(state.limits.linger) as self.scope:
+                await close_in_stages(self._stream)
 
     def _must_reset(self) -> bool:
         # Whether the peer could take the end for that of a message or transfer that was

@@ -19,18 +19,20 @@ class ConnectionTask:
     Attributes:
         scope: The cancel scope of the phase that the connection is in.
         expired: Why the scope was cancelled; None if it was not.
-        idle: Whether no request is under way, so that a drain may end it at once.
+        idle: Whether no request is under way, so that the connection may be ended.
+        requests: The number of requests received.
         task: The task, once it runs.
         depth: How many nurseries the task had open before it began to serve.
     """
 
-    __slots__ = ("depth", "expired", "idle", "scope", "task")
+    __slots__ = ("depth", "expired", "idle", "requests", "scope", "task")
 
     def __init__(self, scope: trio.CancelScope) -> None:
         self.scope: trio.CancelScope = scope
         self.expired: EndReason | None = None
         # False until the task runs: before, the scope may be that of the whole server.
         self.idle: bool = False
+        self.requests: int = 0
         self.task: trio.lowlevel.Task | None = None
         self.depth: int = 0
 

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import math
+from itertools import islice
 from typing import TYPE_CHECKING, final
 
 import trio
@@ -18,6 +19,13 @@ if TYPE_CHECKING:
 
     from .._limits import Limits
     from .connection_task import ConnectionTask
+
+# Seconds that a new connection has for its first request once a drain has begun, as in
+# Go's http.Server: its client may have sent the request already.
+_LAST_SECONDS = 5.0
+# Connections of one kind to expire before other tasks get their turn.  If 10,000 are due
+# in one pass, a request of another connection would otherwise wait for the end of all.
+_BATCH = 64
 
 
 @final
@@ -60,18 +68,18 @@ class DeadlineQueue:
         self._due.pop(connection, None)
 
     def expire(self, now: float) -> float:
-        """Expire the connections that are due; return when the next one is."""
-        expired: list[ConnectionTask] = []
-        earliest = math.inf
-        for connection, deadline in self._due.items():
+        """Expire the connections that are due, at most a batch.
+
+        Returns:
+            When the next one is due; not after ``now`` if others are due already.
+        """
+        first = list(islice(self._due.items(), _BATCH))
+        for connection, deadline in first:
             if deadline > now:
-                earliest = deadline
-                break
-            expired.append(connection)
-        for connection in expired:
+                return deadline
             del self._due[connection]
             connection.expire(self._reason)
-        return earliest
+        return next(iter(self._due.values()), math.inf)
 
 
 @final
@@ -87,6 +95,8 @@ class Deadlines:
             later ones from their first byte.
         keep_alive: Between two requests.
         response: From the end of a header section to the beginning of its answer.
+        last: From the beginning of a drain to the first byte of the last request, for
+            connections that may have one.
         wakes_at: When the reaper will check next, by Trio's clock.
     """
 
@@ -97,6 +107,7 @@ class Deadlines:
         "_woken",
         "header",
         "keep_alive",
+        "last",
         "response",
         "wakes_at",
     )
@@ -114,6 +125,7 @@ class Deadlines:
         self.response: DeadlineQueue = DeadlineQueue(
             self, limits.response_timeout, EndReason.SLOW_RESPONSE
         )
+        self.last: DeadlineQueue = DeadlineQueue(self, _LAST_SECONDS, EndReason.DRAINED)
         self.wakes_at: float = math.inf
         self._woken = trio.Event()
 
@@ -143,8 +155,11 @@ class Deadlines:
                 self._grace_is_over = True
                 self._end_grace()
             self.wakes_at = wakes_at
-            with trio.move_on_at(self.wakes_at):
+            if wakes_at <= now:
+                await trio.lowlevel.checkpoint()
+                continue
+            with trio.move_on_at(wakes_at):
                 await self._woken.wait()
 
     def _queues(self) -> tuple[DeadlineQueue, ...]:
-        return self.header, self.keep_alive, self.response
+        return self.header, self.keep_alive, self.response, self.last

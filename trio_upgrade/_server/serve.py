@@ -1,11 +1,6 @@
-# Serving: listeners, and one task for each connection.  The accept loop is our own
-# because trio.serve_listeners closes each stream after its handler, also one that was
-# detached.
+# The functions that serve: they open listeners, and run until the server has ended.
 from __future__ import annotations
 
-import errno
-import math
-import os
 from functools import partial
 from typing import TYPE_CHECKING, TypedDict, TypeVar
 
@@ -13,35 +8,24 @@ import trio
 
 from .._limits import Limits
 from .._options import SharedOptions
-from .._streams.closing import close_forcefully
-from .._streams.socket_listener import DirectSocketListener
 from .._streams.tcp_listeners import open_tcp_listeners
-from .._streams.unix_listener import UnixListener, open_unix_listener
+from .._streams.unix_listener import open_unix_listener
 from .._util import public
+from .accept_loop import AcceptLoop
 from .connection import Connection
-from .observers import LOGGER, Observers
+from .observers import Observers
 from .server import Server, find_state
 from .state import ServerState
 
 if TYPE_CHECKING:
+    import os
     import ssl
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from typing import Unpack
 
     from .response import App
 
 StreamT = TypeVar("StreamT", bound=trio.abc.Stream)
-
-# The errors of accept(2) which say that the system, not the connection, has run out of
-# something, and how many seconds to wait then; both as in Trio.
-_CAPACITY_ERRNOS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-_CAPACITY_WAIT = 0.1
-# A failure so many seconds after the last one is logged again.
-_EPISODE = 10
-# Connections to accept before other tasks get their turn. The connections of one batch
-# share the scheduler's passes; a batch of more than some tens gains nothing more.
-_BATCH = 64
-_CONNECTION = "trio_upgrade connection"
 
 
 @public
@@ -245,14 +229,8 @@ async def serve_listeners(
                 Connection, app, server, state, scope=nursery.cancel_scope
             )
             for listener in server.listeners:
-                nursery.start_soon(
-                    _accept_connections,
-                    listener,
-                    state.accept_until_drained(),
-                    state,
-                    make_connection,
-                    nursery,
-                )
+                accepting = AcceptLoop(listener, state, make_connection, nursery)
+                nursery.start_soon(accepting.run, name="trio_upgrade accepting")
             nursery.start_soon(state.deadlines.run, name="trio_upgrade deadlines")
             task_status.started(server)
             await state.wait_drained()
@@ -262,53 +240,6 @@ async def serve_listeners(
         await state.wait_drained()
     finally:
         state.end()
-
-
-async def _accept_connections(
-    listener: trio.abc.Listener[trio.abc.Stream],
-    accepting: trio.CancelScope,
-    state: ServerState,
-    make_connection: Callable[[trio.abc.Stream], Connection],
-    nursery: trio.Nursery,
-) -> None:
-    last_failure = -math.inf
-    async with listener:
-        with accepting:
-            while True:
-                await state.wait_capacity()
-                try:
-                    streams = await _accept_some(listener, min(_BATCH, state.capacity))
-                except OSError as exc:
-                    if exc.errno not in _CAPACITY_ERRNOS:
-                        raise
-                    if trio.current_time() - last_failure > _EPISODE:
-                        # Once in an episode, even if some are accepted meanwhile.
-                        LOGGER.error(
-                            "cannot accept for now: %s", os.strerror(exc.errno)
-                        )
-                    last_failure = trio.current_time()
-                    await trio.sleep(_CAPACITY_WAIT)
-                    continue
-                streams.reverse()
-                try:
-                    while streams:
-                        if state.capacity < 1:
-                            # Other listeners have used the capacity.
-                            await state.wait_capacity()
-                        # Counted from here on, before its task runs.
-                        connection = make_connection(streams.pop())
-                        nursery.start_soon(connection.serve, name=_CONNECTION)
-                finally:
-                    for stream in streams:
-                        await close_forcefully(stream)
-
-
-async def _accept_some(
-    listener: trio.abc.Listener[trio.abc.Stream], most: int
-) -> list[trio.abc.Stream]:
-    if isinstance(listener, DirectSocketListener | UnixListener):
-        return [*await listener.accept_some(most)]
-    return [await listener.accept()]
 
 
 @public

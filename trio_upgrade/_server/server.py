@@ -2,15 +2,14 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, cast, final
+from typing import TYPE_CHECKING, cast, final
 from urllib.parse import quote
 
 import trio
 
 from .._errors import UsageError
 from .._http.targets import Authority
-from .._streams.socket_listener import DirectSocketListener
-from .._streams.unix_listener import UnixListener
+from .._streams.underlying import count_waiting, find_socket_listener
 from .._util import public
 from .state import check_grace
 
@@ -60,15 +59,13 @@ class Server:
                 has ended.
         """
         for listener in self.listeners:
-            secure = isinstance(listener, trio.SSLListener)
-            below = cast("Any", listener).transport_listener if secure else listener
-            if isinstance(
-                below, trio.SocketListener | DirectSocketListener | UnixListener
-            ):
+            below = find_socket_listener(listener)
+            if below is not None:
                 try:
                     name: object = below.socket.getsockname()
                 except OSError:
                     continue  # Closed: the server has ended.
+                secure = isinstance(listener, trio.SSLListener)
                 scheme = "https" if secure else "http"
                 if isinstance(name, tuple):
                     host, port = cast("tuple[str, int]", name[:2])
@@ -79,7 +76,15 @@ class Server:
 
     def statistics(self) -> ServerStatistics:
         """Return the current counts; they do not change later."""
-        return self._state.statistics()
+        return self._state.statistics(waiting=sum(map(count_waiting, self.listeners)))
+
+    @property
+    def is_leaving(self) -> bool:
+        """Whether the server will drain soon, or drains; for answers to health checks.
+
+        True from the first signal of :func:`drain_on_signal`, also during its delay.
+        """
+        return self._state.leaving
 
     @property
     def is_draining(self) -> bool:
@@ -97,10 +102,13 @@ class Server:
     def start_drain(self, grace: float | None) -> None:
         """Begin to drain and return at once; for handlers, hooks and signals.
 
-        No connection is accepted any more, idle ones are closed, offers get a 503, the
-        answers that are under way say ``Connection: close``, and
-        :meth:`wait_draining` returns. Connections that are still open when the grace is
-        over are cancelled and closed. Then the function that serves returns.
+        In order: the connections that wait in the backlog are accepted, unless the socket
+        was inherited, and from then on no others; :meth:`wait_draining` returns; idle
+        connections are closed, and new ones have 5 seconds for their first request. No
+        request that has reached this machine by then is lost: it is answered, and every
+        answer that is still to come says ``Connection: close``. Offers get a 503.
+        Connections that are still open when the grace is over are cancelled and closed.
+        Then the function that serves returns.
 
         Another call can shorten the grace, never lengthen it.
 
@@ -150,7 +158,10 @@ def find_state(server: Server) -> ServerState:
 
 @public
 async def drain_on_signal(
-    server: Server, *signals: signal.Signals, grace: float | None
+    server: Server,
+    *signals: signal.Signals,
+    grace: float | None,
+    delay: float = 0,
 ) -> None:
     """Drain a server when a signal comes, and return when it has ended.
 
@@ -160,33 +171,43 @@ async def drain_on_signal(
             server = await nursery.start(serve_tcp, app, 1337)
             await drain_on_signal(server, signal.SIGTERM, signal.SIGINT, grace=10)
 
-    A second signal ends the grace. The signals do nothing else meanwhile; SIGINT raises
-    no KeyboardInterrupt. If the server ends in another way, this returns, too. Only for
-    the main thread.
+    A second signal ends the delay and the grace. The signals do nothing else meanwhile;
+    SIGINT raises no KeyboardInterrupt. If the server ends in another way, this returns,
+    too. Only for the main thread.
 
     Args:
         server: The server.
         signals: The signals; at least one.
         grace: See :meth:`Server.start_drain`.
+        delay: Seconds from the signal to the drain. Meanwhile the server accepts and
+            serves as before, and :attr:`Server.is_leaving` is True, so that its answers
+            to health checks can make a load balancer send its requests elsewhere.
 
     Raises:
         TypeError: No signal is given.
-        ValueError: The grace is negative; nothing was done.
+        ValueError: The grace or the delay is negative; nothing was done.
     """
     if not signals:
         raise TypeError("at least one signal has to be named")
     check_grace(grace)
+    if not delay >= 0:
+        raise ValueError(f"a delay must not be negative, not {delay!r}")
     with trio.open_signal_receiver(*signals) as received:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_drain_on_first, server, received, grace)
+            nursery.start_soon(_drain_on_first, server, received, grace, delay)
             await server.wait_ended()
             nursery.cancel_scope.cancel()
 
 
 async def _drain_on_first(
-    server: Server, received: AsyncIterator[int], grace: float | None
+    server: Server, received: AsyncIterator[int], grace: float | None, delay: float
 ) -> None:
     await anext(received)
+    find_state(server).leaving = True
+    if delay:
+        with trio.move_on_after(delay):
+            await anext(received)
+            grace = 0
     server.start_drain(grace)
     while True:
         # Receive further signals, too: Trio would raise them again at the end.

@@ -12,6 +12,8 @@ from .._errors import Unavailable
 from .dates import DateClock
 from .deadlines import Deadlines
 from .end_reason import EndReason
+from .episode import Episode
+from .observers import LOGGER
 from .statistics import ServerStatistics
 
 if TYPE_CHECKING:
@@ -46,6 +48,7 @@ class ServerState:
     Attributes:
         dates: The Date field of responses.
         deadlines: The deadlines of the connections.
+        leaving: Whether the server will drain soon, or drains.
         draining: Set when the drain begins.
         ended: Set when every socket is closed.
         must_close_now: Whether connections must end without waiting for anything.
@@ -68,6 +71,7 @@ class ServerState:
         self.observers: Observers = observers
         self.dates: DateClock = DateClock()
         self.deadlines: Deadlines = Deadlines(limits, self._end_grace)
+        self.leaving: bool = False
         self.draining: trio.Event = trio.Event()
         self.ended: trio.Event = trio.Event()
         self.must_close_now: bool = False
@@ -75,10 +79,12 @@ class ServerState:
         self.total_upgraded: int = 0
         self.total_errors: int = 0
         self._connections: set[ConnectionTask] = set()
-        self._accepting: list[trio.CancelScope] = []
+        # Cancelled by a drain; a loop that has accepted its last connection is removed.
+        self._accepting: set[trio.CancelScope] = set()
+        self._full = Episode()
         self._total_connections = 0
         self._upgraded = 0
-        # Set when a connection is removed, if a task waits for that.
+        # Set when a connection or an accept loop is removed, if a task waits for that.
         self._removed = trio.Event()
         self._removal_awaited = False
 
@@ -90,6 +96,11 @@ class ServerState:
         """Wait until another connection may be served; no checkpoint if it may now."""
         limit = self.limits.connections
         while limit is not None and len(self._connections) >= limit:
+            if self._full.begins():
+                LOGGER.warning(
+                    "%d connections, as many as Limits.connections allows: others wait",
+                    limit,
+                )
             self._removal_awaited = True
             await self._removed.wait()
 
@@ -133,9 +144,14 @@ class ServerState:
             current = None if below is None else below.parent_task
         return False
 
-    def statistics(self) -> ServerStatistics:
-        """Return the current counts."""
+    def statistics(self, *, waiting: int = 0) -> ServerStatistics:
+        """Return the current counts.
+
+        Args:
+            waiting: How many connections wait in the backlogs of the listeners.
+        """
         return ServerStatistics(
+            waiting=waiting,
             connections=len(self._connections),
             idle=sum(connection.idle for connection in self._connections),
             upgraded=self._upgraded,
@@ -179,29 +195,37 @@ class ServerState:
     # The end
     ################################################################
 
-    def accept_until_drained(self) -> trio.CancelScope:
-        """Return a scope to accept in, which the drain cancels."""
-        scope = trio.CancelScope()
-        self._accepting.append(scope)
-        return scope
+    def add_accepting(self, scope: trio.CancelScope) -> None:
+        """Add the scope that a loop accepts in; the drain cancels it."""
+        self._accepting.add(scope)
+
+    def remove_accepting(self, scope: trio.CancelScope) -> None:
+        """Remove the scope of a loop whose last connection was added."""
+        self._accepting.discard(scope)
+        if self._removal_awaited:
+            self._wake_waiting()
 
     def start_drain(self, grace: float | None) -> None:
         """Begin to drain, or shorten the grace of a drain that has begun."""
         self.deadlines.begin_grace(trio.current_time() + check_grace(grace))
         if self.draining.is_set():
             return
+        self.leaving = True
         self.draining.set()
         for scope in self._accepting:
             scope.cancel(reason="the server drains")
         for connection in list(self._connections):
-            if connection.idle:
+            if connection.idle and connection.requests:
                 connection.expire(EndReason.DRAINED)
+            elif connection.idle:
+                # Its first request may be on the way.
+                self.deadlines.last.arm(connection)
         self._wake_waiting()
 
     async def wait_drained(self) -> None:
         """Wait until the drain has begun and every connection is closed."""
         await self.draining.wait()
-        while self._connections:
+        while self._connections or self._accepting:
             self._removal_awaited = True
             await self._removed.wait()
 

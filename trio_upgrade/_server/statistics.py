@@ -14,6 +14,9 @@ class ServerStatistics(NamedTuple):
 
     Attributes:
         connections: Open connections, upgraded ones included.
+        waiting: Connections that wait in the kernel's backlog to be accepted, for example
+            because ``Limits.connections`` are open. Their number is known for TCP on
+            Linux; any other listener counts 1 if one or more wait.
         idle: Open connections with no request under way.
         upgraded: Open connections that have switched.
         total_connections: Connections since the start.
@@ -24,6 +27,7 @@ class ServerStatistics(NamedTuple):
     """
 
     connections: int
+    waiting: int
     idle: int
     upgraded: int
     total_connections: int

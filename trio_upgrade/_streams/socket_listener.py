@@ -40,12 +40,19 @@ class DirectSocketListener(trio.abc.Listener[DirectSocketStream]):
 
     Args:
         sock: The listening socket. The listener owns it from now on.
+        inherited: Whether another process has opened it, and so may accept from it as
+            well, now or later.
+
+    Attributes:
+        inherited: As given.
+        socket: The Trio socket.
     """
 
-    __slots__ = ("_accept", "_kind", "_sock", "socket")
+    __slots__ = ("_accept", "_kind", "_sock", "inherited", "socket")
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, *, inherited: bool = False) -> None:
         set_options(sock)
+        self.inherited: bool = inherited
         self._sock = sock
         # socket.accept() calls this private method, then makes enums of family and type
         # for each connection, which takes longer than the system call.  Only the source
@@ -78,16 +85,22 @@ class DirectSocketListener(trio.abc.Listener[DirectSocketStream]):
             trio.ClosedResourceError: The listener was closed.
         """
         await trio.lowlevel.checkpoint()
-        while True:
-            try:
-                streams = self._accept_ready(limit)
-            except OSError as exc:
-                if exc.errno in CLOSED_ERRNOS:
-                    raise translate_error(exc) from exc
-                raise
-            if streams:
-                return streams
+        while not (streams := self.accept_some_nowait(limit)):
             await trio.lowlevel.wait_readable(self._sock)
+        return streams
+
+    def accept_some_nowait(self, limit: int) -> list[DirectSocketStream]:
+        """Accept the connections that are in the backlog; as :meth:`accept_some`.
+
+        Returns:
+            The streams; none if no connection waits.
+        """
+        try:
+            return self._accept_ready(limit)
+        except OSError as exc:
+            if exc.errno in CLOSED_ERRNOS:
+                raise translate_error(exc) from exc
+            raise
 
     def _accept_ready(self, limit: int) -> list[DirectSocketStream]:
         streams: list[DirectSocketStream] = []

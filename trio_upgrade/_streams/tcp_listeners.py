@@ -152,4 +152,4 @@ def _take_over(descriptor: int, taken: list[socket.socket]) -> DirectSocketListe
     except ValueError as exc:
         raise ValueError(f"descriptor {descriptor}: {exc}") from exc
     sock.setblocking(False)
-    return DirectSocketListener(sock)
+    return DirectSocketListener(sock, inherited=True)

@@ -49,8 +49,15 @@ class UnixListener(trio.abc.Listener["DirectSocketStream"]):
         """Wait for connections; see :meth:`DirectSocketListener.accept_some`."""
         return await self._listener.accept_some(limit)
 
-    async def aclose(self) -> None:
-        """Remove the file, unless another file has replaced it, and close."""
+    def accept_some_nowait(self, limit: int) -> list[DirectSocketStream]:
+        """Accept what waits; see :meth:`DirectSocketListener.accept_some_nowait`."""
+        return self._listener.accept_some_nowait(limit)
+
+    def remove_file(self) -> None:
+        """Remove the file, unless another file has replaced it.
+
+        From now on no client can connect, and the backlog can be emptied.
+        """
         if self._file is not None:
             # While the socket is open no other file can get its inode, so the number
             # proves that the file is ours.
@@ -58,6 +65,10 @@ class UnixListener(trio.abc.Listener["DirectSocketStream"]):
                 if _find_file(self._file[0]) == self._file:
                     os.unlink(self._file[0])
             self._file = None
+
+    async def aclose(self) -> None:
+        """Remove the file, unless another file has replaced it, and close."""
+        self.remove_file()
         await self._listener.aclose()
 
 

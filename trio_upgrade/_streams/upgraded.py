@@ -313,6 +313,15 @@ class UpgradedStream(trio.abc.Stream):
         return stream
 
     @staticmethod
+    def _drop_head(stream: Any) -> object:  # noqa: ANN401  as above
+        # Do what aclose() does before it closes the object below a stack of
+        # UpgradedStreams, and return that object.
+        while type(stream) in _KINDS:
+            stream._forget()
+            stream = stream._transport
+        return stream
+
+    @staticmethod
     def _record_transfer(
         stream: Any,  # noqa: ANN401  as checkers know no exact type
         *,
@@ -330,8 +339,9 @@ class UpgradedStream(trio.abc.Stream):
             stream = stream._transport
 
 
-# For the copy engine, which bypasses these streams and uses the socket below.
+# For the copy engine and for closing, which bypass these streams: they use the socket.
 find_underlying = UpgradedStream._find_underlying  # pyright: ignore[reportPrivateUsage]
+drop_head = UpgradedStream._drop_head  # pyright: ignore[reportPrivateUsage]
 record_transfer = UpgradedStream._record_transfer  # pyright: ignore[reportPrivateUsage]
 
 
