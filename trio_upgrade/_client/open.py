@@ -17,7 +17,7 @@ from .urls import parse_url
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Sequence
+    from collections.abc import Coroutine, Sequence
     from typing import Unpack
 
     from .._http.headers import HeadersLike
@@ -145,6 +145,18 @@ class _Opening:
             )
         return ClientConnection(self._stream, endpoint, self.limits)
 
+    async def complete(
+        self, switch: Coroutine[object, object, UpgradedConnection]
+    ) -> UpgradedConnection:
+        """Await the switch and keep the stream; after a refusal, read its body."""
+        try:
+            upgraded = await switch
+        except Refused as exc:
+            await read_refusal(exc, self.limits)
+            raise
+        self.keep()
+        return upgraded
+
     def keep(self) -> None:
         """Do not close the stream: from now on the caller owns it."""
         self._stream = None
@@ -233,13 +245,7 @@ async def open_upgrade(
             method, endpoint.target, offer.fields, body, endpoint, offer
         )
         connection = await opening.connect(endpoint)
-        try:
-            upgraded = await connection.switch(request)
-        except Refused as exc:
-            await read_refusal(exc, opening.limits)
-            raise
-        opening.keep()
-        return upgraded
+        return await opening.complete(connection.switch(request))
 
 
 @public
@@ -296,13 +302,7 @@ async def open_tunnel(
         endpoint = parse_url(proxy_url)
         request = ask_for_tunnel(authority, headers, endpoint)
         connection = await opening.connect(endpoint)
-        try:
-            upgraded = await connection.tunnel(request)
-        except Refused as exc:
-            await read_refusal(exc, opening.limits)
-            raise
-        opening.keep()
-        return upgraded
+        return await opening.complete(connection.tunnel(request))
 
 
 @public
