@@ -72,4 +72,8 @@ FAULTS = {
         "control characters from the wire in a message",
         "escaped; a refusal says who refused, and with which words",
     ),
+    "F27": Fault(
+        "a Content-Length or a chunk size of 2^63 and more, or one that is no number",
+        "400 at once; `BadResponse` or `BadBody` in the client",
+    ),
 }

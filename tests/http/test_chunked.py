@@ -19,7 +19,9 @@ from ..wire import get, okay
 HEAD = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 CONTROL = "a chunk header or a trailer with a control character"
-NO_SIZE = "a chunk header without a size"
+NO_SIZE = "a chunk size that is not a number"
+TOO_GREAT = r"a chunk size that is above 2\^63 - 1"
+MANY_DIGITS = "a chunk size that has more than 20 digits"
 FOLDED = "a folded trailer line"
 LONG_LINE = "a chunk header or a trailer that is too long"
 LONG_SECTION = "a trailer section that is too long"
@@ -59,6 +61,26 @@ BROKEN = [
     (b";5\r\nhello\r\n0\r\n\r\n", NO_SIZE),
     (b"hello\r\n0\r\n\r\n", NO_SIZE),
     (b"5,5\r\nhello\r\n0\r\n\r\n", NO_SIZE),
+]
+# Two readers that keep a size in 64 bits, signed or not, see other chunks.
+SIZES = [
+    (b"8000000000000000", TOO_GREAT),
+    (b"ffffffffffffffff", TOO_GREAT),
+    (b"FFFFFFFFFFFFFFFFFFFF", TOO_GREAT),
+    (b"10000000000000005", TOO_GREAT),
+    (b"10000000000000005;a=b", TOO_GREAT),
+    (b"00010000000000000005", TOO_GREAT),
+    (b"100000000000000000005", MANY_DIGITS),
+    (b"000000000000000000005", MANY_DIGITS),
+    (b"9" * 90, MANY_DIGITS),
+    *(
+        (size, NO_SIZE)
+        for size in (
+            *(b"", b" ", b";a", b"-1", b"-ff", b"+3", b"-0", b"0x3", b"0X3", b"1_0"),
+            *(b" 3", b"\t3", b"3 3", b"3 ;a", b"3\t;a", b"3g", b"3h", b"3.", b"\xb23"),
+            b"\xd9\xa3",
+        )
+    ),
 ]
 
 
@@ -108,13 +130,24 @@ class TestGuard:
         for packets in split_points(b"3\r\nabc\r\n0\r\nA: b\r\n\r\n" + rest):
             check(packets)
 
-    @pytest.mark.parametrize("size", ["-1", "-ff", "+3", "0x3", "1_0", " 3", "-0"])
-    def test_odd_sizes_are_left_to_h11(self, size: str) -> None:
-        """h11 refuses sizes that int() accepts and RFC 9112 §7.1 does not allow."""
-        wire = size.encode() + b"\r\nabc\r\n0\r\n\r\n"
-        check((wire,))
-        with pytest.raises(BadBody, match="illegal chunk header"):
-            read_body(wire)
+    @pytest.mark.ids("F27")
+    @pytest.mark.parametrize(("size", "fault"), SIZES)
+    def test_sizes_refused(self, size: bytes, fault: str) -> None:
+        """A size is at most 20 digits below 2^63, without signs or blanks (§7.1)."""
+        for packets in split_points(size + b"\r\n"):
+            with pytest.raises(BadBody, match=f"^{fault}$"):
+                check(packets)
+            with pytest.raises(BadBody, match=f"^{fault}$"):
+                read_body(*packets)
+
+    @pytest.mark.ids("F27")
+    @pytest.mark.parametrize(
+        "size", [b"7fffffffffffffff", b"00007FFFFFFFFFFFFFFF", b"7fffffffffffffff;a"]
+    )
+    def test_greatest_size(self, size: bytes) -> None:
+        """2^63 - 1 is accepted, with leading zeros up to 20 digits (RFC 9112 §7.1)."""
+        for packets in split_points(size + b"\r\nabc"):
+            check(packets)
 
     def test_long_line(self) -> None:
         """The limit on a line includes its CRLF."""
@@ -311,6 +344,9 @@ class TestServer:
 
 def test_error_texts_are_distinct() -> None:
     """No error text that these tests match is matched by another one."""
-    faults = [CONTROL, NO_SIZE, FOLDED, LONG_LINE, LONG_SECTION]
+    faults = [
+        *(CONTROL, NO_SIZE, TOO_GREAT, MANY_DIGITS),
+        *(FOLDED, LONG_LINE, LONG_SECTION),
+    ]
 
     assert not any(re.fullmatch(a, b) for a in faults for b in faults if a is not b)

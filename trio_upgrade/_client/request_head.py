@@ -4,6 +4,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterable
 from typing import TYPE_CHECKING, TypeAlias, cast, final
 
+from .._http.framing import parse_length
 from .._http.headers import field_values
 from .._http.switching import (
     connect_fields,
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
 
 RequestBody: TypeAlias = bytes | AsyncIterable[bytes | bytearray | memoryview]
 
-# No length is greater: many programs read it into a signed number of 64 bits.
-_GREATEST_LENGTH = 2**63 - 1
 _METHODS_WITH_CONTENT = frozenset({"POST", "PUT", "PATCH"})
 
 
@@ -241,11 +240,10 @@ def _frame(method: str, fields: Sequence[Field], body: RequestBody) -> list[Fiel
         )
     if not lengths:
         return [(b"Transfer-Encoding", b"chunked")]
-    if (
-        len(lengths) > 1
-        or not lengths[0].isdigit()
-        or len(lengths[0]) > len(str(_GREATEST_LENGTH))
-        or int(lengths[0]) > _GREATEST_LENGTH
-    ):
+    if len(lengths) > 1:
         raise ValueError(f"not a Content-Length: {lengths!r}")
+    try:
+        parse_length(lengths[0])
+    except ValueError as exc:
+        raise ValueError(f"not a Content-Length: {lengths!r} {exc}") from None
     return []

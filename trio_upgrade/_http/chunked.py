@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import final
 
 from .._errors import BadBody
+from .framing import parse_length
 from .head_syntax import has_controls
 
 # A chunk header of up to 16 bytes is normal, even before a chunk of one byte.
@@ -97,19 +98,22 @@ class ChunkGuard:
         if self._trailer_bytes is not None:
             self._check_trailer(line)
             return
+        digits, extension, _ = line[:-2].partition(b";")
+        if not extension:
+            # h11 and others accept blanks before the line's end.
+            digits = digits.rstrip(b" \t")
         try:
-            size = int(line.partition(b";")[0], 16)
-        except ValueError:
-            raise BadBody("a chunk header without a size") from None
-        excess = len(line) - _NORMAL_HEADER_BYTES - max(0, size)
+            size = parse_length(digits, 16)
+        except ValueError as exc:
+            raise BadBody(f"a chunk size that {exc}") from None
+        excess = len(line) - _NORMAL_HEADER_BYTES - size
         self._excess = max(0, self._excess + excess)
         if self._excess > self._line_bytes:
             raise BadBody("chunk headers far longer than the chunk data")
         if size == 0:
             self._trailer_bytes = 0
         else:
-            # h11 refuses a negative size.
-            self._data_left = max(0, size) + 2
+            self._data_left = size + 2
 
     def _check_trailer(self, line: bytes) -> None:
         assert self._trailer_bytes is not None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast, final
 import h11
 
 from .._errors import MalformedMessage
-from .framing import check_request
+from .framing import check_request, parse_length
 from .head_syntax import check_head
 from .headers import Field, Headers, field_values
 from .message_codec import MessageCodec
@@ -30,8 +30,6 @@ _METHODS = {
 }
 # Statuses whose responses have no content (RFC 9110 §6.4.1).
 _NO_CONTENT, _NOT_MODIFIED = 204, 304
-# As many digits as h11 accepts.
-_LENGTH_DIGITS = 20
 
 
 @final
@@ -264,17 +262,17 @@ class ServerCodec(MessageCodec):
 
 def _check_declared(status: int, declared: Sequence[bytes], length: int | None) -> int:
     # Returns the declared length. `length` is the body's, None if it is not known.
-    if (
-        len(declared) != 1
-        or not declared[0].isdigit()
-        or len(declared[0]) > _LENGTH_DIGITS
-    ):
+    if len(declared) != 1:
         raise ValueError("Content-Length is not one number")
+    try:
+        said = parse_length(declared[0])
+    except ValueError as exc:
+        raise ValueError(f"Content-Length {exc}") from None
     if status == _NO_CONTENT:
         raise ValueError("a 204 has no Content-Length")
-    if length not in (None, int(declared[0])):
+    if length not in (None, said):
         raise ValueError("Content-Length is not the length of the body")
-    return int(declared[0])
+    return said
 
 
 def _format_head(status: int, reason: str, fields: Iterable[Field]) -> bytes:
