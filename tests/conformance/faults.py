@@ -76,4 +76,8 @@ FAULTS = {
         "a Content-Length or a chunk size of 2^63 and more, or one that is no number",
         "400 at once; `BadResponse` or `BadBody` in the client",
     ),
+    "F36": Fault(
+        "an unread body in tiny chunks",
+        "its framing counts as drained, and the chunks of one receive are one piece",
+    ),
 }

@@ -170,4 +170,5 @@ MUTANTS = {
     "F12": Mutant("Route._secure", "self._names[index]", "self._endpoints[index].host"),
     "F14": Mutant("escape", "not shown.isprintable()", "False"),
     "F27": Mutant("parse_length", "length > _GREATEST_LENGTH", "False"),
+    "F36": Mutant("Exchange._drop_body", "drained + http.framing_bytes", "drained"),
 }
