@@ -76,6 +76,11 @@ FAULTS = {
         "a Content-Length or a chunk size of 2^63 and more, or one that is no number",
         "400 at once; `BadResponse` or `BadBody` in the client",
     ),
+    "F28": Fault(
+        "a reason phrase with HTAB, or with octets above 0x7F",
+        "sent as it is, as Latin-1; a control or a character above U+00FF is a "
+        "`ValueError` that names it",
+    ),
     "F36": Fault(
         "an unread body in tiny chunks",
         "its framing counts as drained, and the chunks of one receive are one piece",

@@ -276,7 +276,7 @@ def _check_declared(status: int, declared: Sequence[bytes], length: int | None) 
 
 
 def _format_head(status: int, reason: str, fields: Iterable[Field]) -> bytes:
-    parts = [b"HTTP/1.1 %d %b\r\n" % (status, reason.encode("ascii"))]
+    parts = [b"HTTP/1.1 %d %b\r\n" % (status, reason.encode("latin-1"))]
     for name, value in fields:
         parts += name, b": ", value, b"\r\n"
     parts.append(b"\r\n")

@@ -218,7 +218,8 @@ class Request:
         Raises:
             NotOffered: The request does not offer the protocol.
             Unavailable: The server accepts no switch now.
-            ValueError: A field is malformed, hop-by-hop or about framing.
+            ValueError: A field or the reason is malformed, or a field is hop-by-hop or
+                about framing.
             BodyTooLarge: More than ``Limits.drain_body`` bytes of body are unread.
             BadBody: The body is broken.
             UsageError: The request was answered already.
