@@ -72,6 +72,11 @@ FAULTS = {
         "control characters from the wire in a message",
         "escaped; a refusal says who refused, and with which words",
     ),
+    "F25": Fault(
+        "an absolute target whose scheme is https or wss in clear text, or another one",
+        "421, and 400; `request.scheme` is the transport's, and our client sends a proxy "
+        "http for ws, https for wss",
+    ),
     "F27": Fault(
         "a Content-Length or a chunk size of 2^63 and more, or one that is no number",
         "400 at once; `BadResponse` or `BadBody` in the client",

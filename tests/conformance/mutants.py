@@ -169,6 +169,7 @@ MUTANTS = {
     "F11": Mutant("Limits.header_fields", "1000", "128"),
     "F12": Mutant("Route._secure", "self._names[index]", "self._endpoints[index].host"),
     "F14": Mutant("escape", "not shown.isprintable()", "False"),
+    "F25": Mutant("Request.__init__", "is_secure(transport)", "True"),
     "F27": Mutant("parse_length", "length > _GREATEST_LENGTH", "False"),
     "F28": Mutant("_format_head", '"latin-1"', '"utf-8"'),
     "F36": Mutant("Exchange._drop_body", "drained + http.framing_bytes", "drained"),

@@ -287,7 +287,7 @@ async def test_request_head_over_a_limit(serving: Serving, head: bytes) -> None:
     [
         (b"/u?a=b", "x", "/u"),
         (b"http://Y:81/u?a=b", "y:81", "/u"),
-        (b"https://y/u?a=b", "y", "/u"),
+        (b"WS://y/u?a=b", "y", "/u"),
         (b"//y/u?a=b", "x", "//y/u"),
     ],
 )
@@ -303,6 +303,48 @@ async def test_absolute_form_overrides_host(
     wire = UP.replace(b"/u", target)
 
     await serving.check(app, wire, okay(f"{host} {path}".encode()))
+
+
+@pytest.mark.ids("M17", "F25")
+@pytest.mark.parametrize("scheme", [b"https", b"HTTPS", b"wss", b"Wss"])
+async def test_schemes_of_tls(serving: Serving, scheme: bytes) -> None:
+    """A target of a scheme that needs TLS is served over TLS only (RFC 9110 §7.4)."""
+
+    async def app(request: Request) -> Response:
+        assert request.query == "a=b"
+        return Response(200, f"{request.scheme} {request.authority} {request.path}")
+
+    wire = UP.replace(b"/u", scheme + b"://y/u?a=b")
+
+    if serving.kind == "tls":
+        await serving.check(app, wire, okay(b"https y /u"))
+    else:
+        status = "421 Misdirected Request"
+        await serving.check_refusal(wire + PLAIN, status, b"which needs TLS")
+
+
+@pytest.mark.ids("F25")
+@pytest.mark.parametrize("target", [b"/u", b"http://y/u", b"Http://y/u", b"ws://y/u"])
+async def test_scheme_is_that_of_the_transport(serving: Serving, target: bytes) -> None:
+    """Http and ws are served on any transport; request.scheme is the transport's."""
+
+    async def app(request: Request) -> Response:
+        return Response(200, request.scheme)
+
+    scheme = b"https" if serving.kind == "tls" else b"http"
+    await serving.check(app, get("/u").replace(b"/u", target), okay(scheme))
+
+
+@pytest.mark.ids("F25")
+@heads
+@pytest.mark.parametrize(
+    "scheme", [b"javascript", b"ftp", b"file", b"httpss", b"h", b"wsss", b"http+unix"]
+)
+async def test_other_schemes(serving: Serving, head: bytes, scheme: bytes) -> None:
+    """A target of another scheme is a 400, over TLS too (RFC 9110 §7.4)."""
+    wire = head.replace(b"/u", scheme + b"://y/S3CRET?S3CRET") + PLAIN
+
+    await serving.check_refusal(wire, BAD, b"target")
 
 
 @pytest.mark.ids("M17", "S43")

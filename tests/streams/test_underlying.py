@@ -9,7 +9,11 @@ import trio.testing
 from trio_upgrade import UpgradedStream
 from trio_upgrade._streams.closing import reset_on_close
 from trio_upgrade._streams.socket_stream import adopt_stream
-from trio_upgrade._streams.underlying import find_peer, find_underlying_socket
+from trio_upgrade._streams.underlying import (
+    find_peer,
+    find_underlying_socket,
+    is_secure,
+)
 from trio_upgrade.testing import ScriptedPeer
 
 from ..sockets import tcp_pair
@@ -26,6 +30,24 @@ async def test_find_socket() -> None:
     stream.detach()
     assert find_underlying_socket(stream) is None
     assert find_underlying_socket(ScriptedPeer()) is None
+    await near.aclose()
+    await far.aclose()
+
+
+@pytest.mark.ids("F25")
+async def test_is_secure() -> None:
+    """TLS is found below a switch; a stream of clear text is not secure."""
+    near, far = await tcp_pair()
+    tls, _ = wrap_tls((near, far), make_tls_contexts(), https_compatible=True)
+    upgraded = UpgradedStream(UpgradedStream(tls))
+
+    assert is_secure(tls)
+    assert is_secure(upgraded)
+    upgraded.detach()
+    assert not is_secure(upgraded)
+    assert not is_secure(near)
+    assert not is_secure(UpgradedStream(near))
+    assert not is_secure(ScriptedPeer())
     await near.aclose()
     await far.aclose()
 

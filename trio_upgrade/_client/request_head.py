@@ -12,7 +12,12 @@ from .._http.switching import (
     find_switch_defect,
     offer_fields,
 )
-from .._http.targets import check_authority, parse_connect_authority, parse_target
+from .._http.targets import (
+    check_authority,
+    parse_connect_authority,
+    parse_target,
+    write_target,
+)
 from .._http.tokens import Offers, check_token
 from .urls import is_visible_ascii
 from .wording import mask
@@ -77,7 +82,8 @@ class CheckedRequest:
 
     Args:
         method: The method.
-        target: The target; in absolute form it is for a proxy (RFC 9112 §3.2.2).
+        target: The target; in absolute form it is for a proxy (RFC 9112 §3.2.2), and is
+            written with http for ws, https for wss.
         given: The user's fields, which replace Host and credentials.
         body: The request's body.
         endpoint: The host that the connection is opened to.
@@ -105,6 +111,7 @@ class CheckedRequest:
                 "CONNECT asks for a tunnel and cannot offer anything else: open_tunnel()"
             )
         _check_target(target)
+        target = write_target(target)
         self.method: str = method
         self.target: str = target
         self.body: RequestBody = body

@@ -31,6 +31,13 @@ def find_underlying_socket(stream: object) -> trio.socket.SocketType | None:
             return None
 
 
+def is_secure(stream: object) -> bool:
+    """Return whether a stream is TLS, also below a switch."""
+    while isinstance(stream, UpgradedStream) and not stream.detached:
+        stream = stream.transport
+    return isinstance(stream, trio.SSLStream)
+
+
 def find_peer(transport: trio.abc.Stream) -> Peer:
     """Return the peer's address; None if it has none or is gone."""
     sock = find_underlying_socket(transport)
