@@ -90,4 +90,9 @@ FAULTS = {
         "an unread body in tiny chunks",
         "its framing counts as drained, and the chunks of one receive are one piece",
     ),
+    "F40": Fault(
+        "a raw octet in the request line, a PROXY protocol header, a CONNECT without "
+        "Host",
+        "400, whose text names the octet and its place, or what the bytes look like",
+    ),
 }

@@ -173,4 +173,5 @@ MUTANTS = {
     "F27": Mutant("parse_length", "length > _GREATEST_LENGTH", "False"),
     "F28": Mutant("_format_head", '"latin-1"', '"utf-8"'),
     "F36": Mutant("Exchange._drop_body", "drained + http.framing_bytes", "drained"),
+    "F40": Mutant("ServerCodec.parse_request", "find_line_fault(raw)", "None"),
 }

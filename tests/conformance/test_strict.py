@@ -64,7 +64,7 @@ async def test_one_blank_line_is_skipped(serving: Serving, head: bytes) -> None:
     await serving.check_refusal(b"\r\n\r\n" + head, BAD)
 
 
-@pytest.mark.ids("M03", "S27")
+@pytest.mark.ids("M03", "S27", "F40")
 @pytest.mark.parametrize(
     ("wire", "status"),
     [
@@ -74,8 +74,10 @@ async def test_one_blank_line_is_skipped(serving: Serving, head: bytes) -> None:
         (b"GET /\r\n\r\n", BAD),
         (b"SSH-2.0-OpenSSH_9.2\r\n\r\n", BAD),
         (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "505 HTTP Version Not Supported"),
+        (b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n" + PLAIN, BAD),
+        (b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c" + b"x" * 12 + PLAIN, BAD),
     ],
-    ids=["tls", "nul", "text", "http-0.9", "ssh", "http-2"],
+    ids=["tls", "nul", "text", "http-0.9", "ssh", "http-2", "proxy-1", "proxy-2"],
 )
 async def test_other_protocols(serving: Serving, wire: bytes, status: str) -> None:
     """Other protocols get an error in HTTP/1.1 and a close (RFC 9112 §2.2)."""

@@ -24,6 +24,7 @@ _find_fields = re.compile(
     rb"\n(" + b"|".join(sorted(DECISIVE_FIELDS)) + rb"):([^\r]*)", re.IGNORECASE
 ).findall
 _find_request_version = re.compile(rb" HTTP/([0-9]\.[0-9])\r\n").search
+_NO_HOST = "no Host field, which every HTTP/1.1 request must have, a CONNECT too"
 # Strings, which re compiles when a client first uses them: servers import faster.
 _RESPONSE_VERSION = rb"HTTP/([0-9]\.[0-9])[ \r]"
 _FRAMING_LINES = rb"(?i)\n(?:content-length|transfer-encoding):[^\r]*\r(?=\n)"
@@ -150,7 +151,7 @@ def _check_host(values: Sequence[bytes], *, required: bool) -> None:
         raise MalformedMessage("more than one Host field")
     if not values:
         if required:
-            raise MalformedMessage("no Host field")
+            raise MalformedMessage(_NO_HOST)
         return
     try:
         # An empty Host is well formed: Go's clients send it over Unix sockets.
