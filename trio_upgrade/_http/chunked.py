@@ -103,7 +103,7 @@ class ChunkDecoder:
                 pieces.append(piece)
                 position += len(piece)
                 self._data_left -= len(piece)
-                if received.startswith(b"\r\n", position) and not self._data_left:
+                if received.startswith(b"\r\n", position):
                     self._in_data = False
                     position += 2
                 continue
