@@ -69,6 +69,11 @@ class HTTPStream(Generic[CodecT]):
         """How many bytes of its body are still to come; None if unknown."""
         return self._codec.body_left
 
+    @property
+    def framing_bytes(self) -> int:
+        """How many bytes of its body that were received are not data."""
+        return self._codec.framing_bytes
+
     def make_body(self, receive: Callable[[], Awaitable[bytes]], limit: int) -> Body:
         """Return the body of the message that is being read.
 

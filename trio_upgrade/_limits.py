@@ -72,8 +72,8 @@ class Limits(_CheckedLimits):
 
     drain_body: int = 64 * 1024
     """How many bytes of a body that the app did not read are read and dropped, so that
-    the connection can go on or switch. Cannot be None. 64 KiB is one receive, which
-    costs less than a new connection."""
+    the connection can go on or switch. Of a chunked body the framing counts, too. Cannot
+    be None. 64 KiB is one receive, which costs less than a new connection."""
 
     refusal_body: int = 64 * 1024
     """How many bytes of the body of a refusal are kept when ``open_upgrade`` or

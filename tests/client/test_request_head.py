@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from trio_upgrade._client.request_head import complete_fields
+from trio_upgrade import open_connection
+from trio_upgrade._client.request_head import CheckedRequest, complete_fields
 from trio_upgrade._client.urls import parse_url
+from trio_upgrade.testing import ScriptedPeer
+
+from ..wire import SWITCHED, okay
 
 PLAIN = parse_url("http://h:81/")
 SECRET = parse_url("http://u:p@h/")
@@ -36,6 +40,41 @@ class TestHost:
 
         assert fields == [(b"Host", b"other:80")]
         assert complete(target="/http://other/") == [(b"Host", b"h:81")]
+
+    @pytest.mark.ids("F25")
+    @pytest.mark.parametrize(
+        ("given", "written"),
+        [
+            ("ws://other/a?b=ws://c", "http://other/a?b=ws://c"),
+            ("WS://Other", "http://Other"),
+            ("wss://other:1/", "https://other:1/"),
+            ("wSs://[::1]/", "https://[::1]/"),
+            ("http://other/", "http://other/"),
+            ("HTTPS://other/", "HTTPS://other/"),
+            ("ftp://other/", "ftp://other/"),
+            ("/ws://x", "/ws://x"),
+            ("/?wss://x", "/?wss://x"),
+            ("*", "*"),
+        ],
+    )
+    def test_scheme_of_an_absolute_target(self, given: str, written: str) -> None:
+        """A proxy gets http for ws, https for wss (RFC 6455 §4.1)."""
+        request = CheckedRequest("GET", given, (), b"", PLAIN)
+
+        assert request.target == written
+        assert request.fields[0][0] == b"Host"
+
+    @pytest.mark.ids("F25")
+    async def test_scheme_on_the_wire(self) -> None:
+        """Requests and offers to a proxy have an http URI as their target."""
+        peer = ScriptedPeer(okay(), SWITCHED)
+        async with await open_connection("http://h:81", stream=peer) as connection:
+            await (await connection.request("GET", "ws://other/a")).read()
+            async with await connection.upgrade("wss://other/b", "echo"):
+                pass
+
+        assert peer.sent.startswith(b"GET http://other/a HTTP/1.1\r\nHost: other\r\n")
+        assert b"\r\n\r\nGET https://other/b HTTP/1.1\r\nHost: other\r\n" in peer.sent
 
     @pytest.mark.parametrize("target", ["http://u:p@h/", "http:///x"])
     def test_no_host_in_it(self, target: str) -> None:

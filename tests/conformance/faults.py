@@ -78,6 +78,29 @@ FAULTS = {
         "they are answered, the last one of each connection with `Connection: close`; "
         "offers get a 503",
     ),
+    "F25": Fault(
+        "an absolute target whose scheme is https or wss in clear text, or another one",
+        "421, and 400; `request.scheme` is the transport's, and our client sends a proxy "
+        "http for ws, https for wss",
+    ),
+    "F27": Fault(
+        "a Content-Length or a chunk size of 2^63 and more, or one that is no number",
+        "400 at once; `BadResponse` or `BadBody` in the client",
+    ),
+    "F28": Fault(
+        "a reason phrase with HTAB, or with octets above 0x7F",
+        "sent as it is, as Latin-1; a control or a character above U+00FF is a "
+        "`ValueError` that names it",
+    ),
+    "F36": Fault(
+        "an unread body in tiny chunks",
+        "its framing counts as drained, and the chunks of one receive are one piece",
+    ),
+    "F40": Fault(
+        "a raw octet in the request line, a PROXY protocol header, a CONNECT without "
+        "Host",
+        "400, whose text names the octet and its place, or what the bytes look like",
+    ),
     "F41": Fault(
         "the grace ends, and thousands of upgraded connections with it",
         "each socket is closed once and without an exception of its own",

@@ -64,7 +64,7 @@ async def test_one_blank_line_is_skipped(serving: Serving, head: bytes) -> None:
     await serving.check_refusal(b"\r\n\r\n" + head, BAD)
 
 
-@pytest.mark.ids("M03", "S27")
+@pytest.mark.ids("M03", "S27", "F40")
 @pytest.mark.parametrize(
     ("wire", "status"),
     [
@@ -74,8 +74,10 @@ async def test_one_blank_line_is_skipped(serving: Serving, head: bytes) -> None:
         (b"GET /\r\n\r\n", BAD),
         (b"SSH-2.0-OpenSSH_9.2\r\n\r\n", BAD),
         (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "505 HTTP Version Not Supported"),
+        (b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n" + PLAIN, BAD),
+        (b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c" + b"x" * 12 + PLAIN, BAD),
     ],
-    ids=["tls", "nul", "text", "http-0.9", "ssh", "http-2"],
+    ids=["tls", "nul", "text", "http-0.9", "ssh", "http-2", "proxy-1", "proxy-2"],
 )
 async def test_other_protocols(serving: Serving, wire: bytes, status: str) -> None:
     """Other protocols get an error in HTTP/1.1 and a close (RFC 9112 §2.2)."""
@@ -287,7 +289,7 @@ async def test_request_head_over_a_limit(serving: Serving, head: bytes) -> None:
     [
         (b"/u?a=b", "x", "/u"),
         (b"http://Y:81/u?a=b", "y:81", "/u"),
-        (b"https://y/u?a=b", "y", "/u"),
+        (b"WS://y/u?a=b", "y", "/u"),
         (b"//y/u?a=b", "x", "//y/u"),
     ],
 )
@@ -303,6 +305,48 @@ async def test_absolute_form_overrides_host(
     wire = UP.replace(b"/u", target)
 
     await serving.check(app, wire, okay(f"{host} {path}".encode()))
+
+
+@pytest.mark.ids("M17", "F25")
+@pytest.mark.parametrize("scheme", [b"https", b"HTTPS", b"wss", b"Wss"])
+async def test_schemes_of_tls(serving: Serving, scheme: bytes) -> None:
+    """A target of a scheme that needs TLS is served over TLS only (RFC 9110 §7.4)."""
+
+    async def app(request: Request) -> Response:
+        assert request.query == "a=b"
+        return Response(200, f"{request.scheme} {request.authority} {request.path}")
+
+    wire = UP.replace(b"/u", scheme + b"://y/u?a=b")
+
+    if serving.kind == "tls":
+        await serving.check(app, wire, okay(b"https y /u"))
+    else:
+        status = "421 Misdirected Request"
+        await serving.check_refusal(wire + PLAIN, status, b"which needs TLS")
+
+
+@pytest.mark.ids("F25")
+@pytest.mark.parametrize("target", [b"/u", b"http://y/u", b"Http://y/u", b"ws://y/u"])
+async def test_scheme_is_that_of_the_transport(serving: Serving, target: bytes) -> None:
+    """Http and ws are served on any transport; request.scheme is the transport's."""
+
+    async def app(request: Request) -> Response:
+        return Response(200, request.scheme)
+
+    scheme = b"https" if serving.kind == "tls" else b"http"
+    await serving.check(app, get("/u").replace(b"/u", target), okay(scheme))
+
+
+@pytest.mark.ids("F25")
+@heads
+@pytest.mark.parametrize(
+    "scheme", [b"javascript", b"ftp", b"file", b"httpss", b"h", b"wsss", b"http+unix"]
+)
+async def test_other_schemes(serving: Serving, head: bytes, scheme: bytes) -> None:
+    """A target of another scheme is a 400, over TLS too (RFC 9110 §7.4)."""
+    wire = head.replace(b"/u", scheme + b"://y/S3CRET?S3CRET") + PLAIN
+
+    await serving.check_refusal(wire, BAD, b"target")
 
 
 @pytest.mark.ids("M17", "S43")

@@ -1,4 +1,4 @@
-"""The framing lines of a chunked body: those that we refuse, those that h11 refuses."""
+"""The chunked body: its framing lines, its data, and what h11 gets of it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from trio_upgrade import BadBody, Limits, Request, Response, serve_stream
-from trio_upgrade._http.chunked import ChunkGuard
+from trio_upgrade._http.chunked import ChunkDecoder
 from trio_upgrade._http.server_codec import ServerCodec
 from trio_upgrade.testing import ScriptedPeer, split_points
 
@@ -19,10 +19,14 @@ from ..wire import get, okay
 HEAD = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 CONTROL = "a chunk header or a trailer with a control character"
-NO_SIZE = "a chunk header without a size"
+NO_SIZE = "a chunk size that is not a number"
+TOO_GREAT = r"a chunk size that is above 2\^63 - 1"
+MANY_DIGITS = "a chunk size that has more than 20 digits"
 FOLDED = "a folded trailer line"
 LONG_LINE = "a chunk header or a trailer that is too long"
 LONG_SECTION = "a trailer section that is too long"
+
+NO_END = "a chunk that does not end in CRLF"
 
 LEGAL = [
     b"0\r\n\r\n",
@@ -59,13 +63,41 @@ BROKEN = [
     (b";5\r\nhello\r\n0\r\n\r\n", NO_SIZE),
     (b"hello\r\n0\r\n\r\n", NO_SIZE),
     (b"5,5\r\nhello\r\n0\r\n\r\n", NO_SIZE),
+    (b"3\r\nabcd\r\n0\r\n\r\n", NO_END),
+    (b"3\r\nabc\n0\r\n\r\n", NO_END),
+    (b"3\r\nabc\r0\r\n\r\n", NO_END),
+    (b"3\r\nabc\r\r\n0\r\n\r\n", NO_END),
+    (b"3\r\nab\r\n0\r\n\r\n", NO_END),
+    (b"3\r\nabc0\r\n\r\n", NO_END),
+]
+# Two readers that keep a size in 64 bits, signed or not, see other chunks.
+SIZES = [
+    (b"8000000000000000", TOO_GREAT),
+    (b"ffffffffffffffff", TOO_GREAT),
+    (b"FFFFFFFFFFFFFFFFFFFF", TOO_GREAT),
+    (b"10000000000000005", TOO_GREAT),
+    (b"10000000000000005;a=b", TOO_GREAT),
+    (b"00010000000000000005", TOO_GREAT),
+    (b"100000000000000000005", MANY_DIGITS),
+    (b"000000000000000000005", MANY_DIGITS),
+    (b"9" * 90, MANY_DIGITS),
+    *(
+        (size, NO_SIZE)
+        for size in (
+            *(b"", b" ", b";a", b"-1", b"-ff", b"+3", b"-0", b"0x3", b"0X3", b"1_0"),
+            *(b" 3", b"\t3", b"3 3", b"3 ;a", b"3\t;a", b"3g", b"3h", b"3.", b"\xb23"),
+            b"\xd9\xa3",
+        )
+    ),
 ]
 
 
 def check(wire: tuple[bytes, ...], line_bytes: int = 100, fields: int = 3) -> None:
-    guard = ChunkGuard(line_bytes, fields)
+    decoder = ChunkDecoder(line_bytes, fields)
     for packet in wire:
-        guard.check(packet)
+        decoder.decode(packet)
+    # Data before a fault is returned first.
+    decoder.decode(b"")
 
 
 def read_body(*packets: bytes, limits: Limits | None = None) -> tuple[bytes, bytes]:
@@ -84,8 +116,8 @@ def read_body(*packets: bytes, limits: Limits | None = None) -> tuple[bytes, byt
     return bytes(body), codec.detach()
 
 
-class TestGuard:
-    """The guard alone."""
+class TestDecoder:
+    """The decoder alone."""
 
     @pytest.mark.parametrize("wire", LEGAL)
     def test_legal(self, wire: bytes) -> None:
@@ -108,13 +140,24 @@ class TestGuard:
         for packets in split_points(b"3\r\nabc\r\n0\r\nA: b\r\n\r\n" + rest):
             check(packets)
 
-    @pytest.mark.parametrize("size", ["-1", "-ff", "+3", "0x3", "1_0", " 3", "-0"])
-    def test_odd_sizes_are_left_to_h11(self, size: str) -> None:
-        """h11 refuses sizes that int() accepts and RFC 9112 §7.1 does not allow."""
-        wire = size.encode() + b"\r\nabc\r\n0\r\n\r\n"
-        check((wire,))
-        with pytest.raises(BadBody, match="illegal chunk header"):
-            read_body(wire)
+    @pytest.mark.ids("F27")
+    @pytest.mark.parametrize(("size", "fault"), SIZES)
+    def test_sizes_refused(self, size: bytes, fault: str) -> None:
+        """A size is at most 20 digits below 2^63, without signs or blanks (§7.1)."""
+        for packets in split_points(size + b"\r\n"):
+            with pytest.raises(BadBody, match=f"^{fault}$"):
+                check(packets)
+            with pytest.raises(BadBody, match=f"^{fault}$"):
+                read_body(*packets)
+
+    @pytest.mark.ids("F27")
+    @pytest.mark.parametrize(
+        "size", [b"7fffffffffffffff", b"00007FFFFFFFFFFFFFFF", b"7fffffffffffffff;a"]
+    )
+    def test_greatest_size(self, size: bytes) -> None:
+        """2^63 - 1 is accepted, with leading zeros up to 20 digits (RFC 9112 §7.1)."""
+        for packets in split_points(size + b"\r\nabc"):
+            check(packets)
 
     def test_long_line(self) -> None:
         """The limit on a line includes its CRLF."""
@@ -127,10 +170,10 @@ class TestGuard:
 
     def test_line_that_never_ends(self) -> None:
         """A line over the limit is refused before its end comes."""
-        guard = ChunkGuard(20, 3)
-        guard.check(b"1;" + b"x" * 18)
+        decoder = ChunkDecoder(20, 3)
+        decoder.decode(b"1;" + b"x" * 18)
         with pytest.raises(BadBody, match=f"^{LONG_LINE}$"):
-            guard.check(b"x")
+            decoder.decode(b"x")
 
     def test_long_data_is_no_line(self) -> None:
         """The limit on lines does not apply to data."""
@@ -154,16 +197,51 @@ class TestGuard:
             with pytest.raises(BadBody, match=many):
                 check(packets, fields=fields)
 
+    def test_wrong_line_end_at_once(self) -> None:
+        """The first octet after the data that is no CRLF is refused, without a wait."""
+        for wire in (b"3\r\nabcd", b"3\r\nabc\n", b"3\r\nabc\rx"):
+            for packets in split_points(wire):
+                with pytest.raises(BadBody, match=f"^{NO_END}$"):
+                    check(packets)
+
+    @pytest.mark.ids("F36")
+    def test_chunks_of_one_receive(self) -> None:
+        """The chunks of one receive are one piece, and the rest of it is framing."""
+        wire = b"1\r\nx\r\n2;a\r\nyz\r\n" * 50 + b"0\r\nA: b\r\n\r\n"
+        for packets in [*split_points(wire + b"rest"), (wire, b"rest")]:
+            decoder = ChunkDecoder(100, 3)
+            decoded = [decoder.decode(packet) for packet in packets]
+
+            assert b"".join(data for data, _ in decoded) == b"xyz" * 50
+            assert b"".join(tail for _, tail in decoded) == b"0\r\nA: b\r\n\r\nrest"
+            assert decoder.framing_bytes == len(wire) - 150
+            for packet, (data, _) in zip(packets, decoded, strict=True):
+                assert len(data) <= len(packet)
+
+    def test_data_before_a_fault(self) -> None:
+        """Data that came before a broken line is returned; the next call raises."""
+        wire = b"1\r\na\r\n2\r\nbc\r\nx\r\n1\r\nd\r\n"
+        for packets in split_points(wire):
+            decoder = ChunkDecoder(100, 3)
+            data = b""
+            with pytest.raises(BadBody, match=f"^{NO_SIZE}$"):
+                for packet in [*packets, b""]:
+                    data += decoder.decode(packet)[0]
+
+            assert data == b"abc"
+            with pytest.raises(BadBody, match=f"^{NO_SIZE}$"):
+                decoder.decode(b"0\r\n\r\n")
+
     def test_stays_broken(self) -> None:
         """After the first error every call raises it again: the lines are lost."""
-        guard = ChunkGuard(100, 3)
+        decoder = ChunkDecoder(100, 3)
         for data in (b"5;a\rb\r\n", b"0\r\n\r\n", b""):
             with pytest.raises(BadBody, match=f"^{CONTROL}$"):
-                guard.check(data)
+                decoder.decode(data)
 
 
 class TestWithCodec:
-    """The guard together with h11."""
+    """The decoder together with h11."""
 
     @pytest.mark.parametrize("wire", LEGAL)
     def test_legal(self, wire: bytes) -> None:
@@ -177,7 +255,7 @@ class TestWithCodec:
     @pytest.mark.ids("M04")
     @pytest.mark.parametrize(("wire", "fault"), BROKEN)
     def test_broken(self, wire: bytes, fault: str) -> None:
-        """The guard sees the bytes before h11, however they are cut (RFC 9112 §7.1)."""
+        """The codec refuses the same bodies, however they are cut (RFC 9112 §7.1)."""
         for packets in split_points(wire):
             with pytest.raises(BadBody, match=f"^{fault}$"):
                 read_body(*packets)
@@ -194,11 +272,44 @@ class TestWithCodec:
             b"1" + b"0" * 20 + b"\r\n",
         ],
     )
-    def test_what_h11_refuses(self, wire: bytes) -> None:
-        """h11 refuses the rest: wrong sizes, missing line ends, bad trailer fields."""
+    def test_also_refused(self, wire: bytes) -> None:
+        """Wrong sizes, missing line ends, and trailers that h11 refuses."""
         for packets in split_points(wire):
             with pytest.raises(BadBody):
                 read_body(*packets)
+
+    @pytest.mark.ids("F36")
+    def test_pieces(self) -> None:
+        """A piece is the data of one receive; the end comes after it, by itself."""
+        body = b"1\r\nx\r\n" * 90 + b"0\r\nA: b\r\n\r\n"
+        for packets in split_points(body):
+            codec = ServerCodec(Limits())
+            codec.receive_data(HEAD)
+            codec.parse_request(codec.next_head() or b"")
+            pieces = []
+            for number, packet in enumerate(packets, 1):
+                codec.receive_data(packet)
+                pieces.append(codec.next_body())
+                last = number == len(packets)
+
+                assert codec.next_body() == (b"" if last else None)
+                assert codec.body_left == (0 if last else None)
+                assert len(pieces[-1] or b"") <= len(packet)
+            assert b"".join(piece or b"" for piece in pieces) == b"x" * 90
+            assert codec.framing_bytes == len(body) - 90
+            assert codec.trailers.raw == ((b"A", b"b"),)
+
+        codec = ServerCodec(Limits())
+        codec.receive_data(HEAD + body + b"next")
+        codec.parse_request(codec.next_head() or b"")
+
+        assert codec.next_body() == b"x" * 90
+        # The body is not read to its end before its reader is told so.
+        assert not codec.body_ended
+        assert codec.may_have_body
+        assert codec.next_body() == b""
+        assert codec.body_ended
+        assert codec.detach() == b"next"
 
     def test_limits_of_the_header_section(self) -> None:
         """header_bytes and header_fields limit chunk headers and trailers, too."""
@@ -232,7 +343,7 @@ class TestWithCodec:
         rest: bytes,
         step: int,
     ) -> None:
-        """The guard and h11 see the same end of any legal body (RFC 9112 §7.1)."""
+        """The decoder and h11 see the same body and its end (RFC 9112 §7.1)."""
         parts = [(form % len(c)).encode() + b"\r\n" + c + b"\r\n" for c in chunks]
         section = "".join(f"{name}: {value}\r\n" for name, value in trailers)
         wire = b"".join(parts) + b"0\r\n" + section.encode() + b"\r\n" + rest
@@ -311,6 +422,9 @@ class TestServer:
 
 def test_error_texts_are_distinct() -> None:
     """No error text that these tests match is matched by another one."""
-    faults = [CONTROL, NO_SIZE, FOLDED, LONG_LINE, LONG_SECTION]
+    faults = [
+        *(CONTROL, NO_SIZE, TOO_GREAT, MANY_DIGITS),
+        *(FOLDED, LONG_LINE, LONG_SECTION, NO_END),
+    ]
 
     assert not any(re.fullmatch(a, b) for a in faults for b in faults if a is not b)

@@ -6,13 +6,19 @@ import pytest
 from hypothesis import given, strategies as st
 
 from trio_upgrade import (
+    BadBody,
     BadResponse,
     MalformedMessage,
     Request,
     Response,
     open_connection,
 )
-from trio_upgrade._http.framing import check_request, check_response, drop_framing
+from trio_upgrade._http.framing import (
+    check_request,
+    check_response,
+    drop_framing,
+    parse_length,
+)
 from trio_upgrade._http.head_syntax import check_head
 from trio_upgrade.testing import ScriptedPeer, split_points
 
@@ -21,6 +27,7 @@ from ..wire import get, okay
 
 BOTH = "both Content-Length and Transfer-Encoding"
 REPEATED = "more than one Content-Length"
+NO_HOST = "no Host field, which every HTTP/1.1 request must have, a CONNECT too"
 OLD_CODING = "a transfer coding in HTTP/1.0"
 NOT_CHUNKED = "chunked is not the last transfer coding, or is repeated"
 OTHER_CODING = "a transfer coding other than chunked"
@@ -93,7 +100,7 @@ class TestVersion:
         for field in ("A: b HTTP/2.0", "A: HTTP/1.0", "HTTP/2.0: x"):
             check_request(make_request(field))
             check_response(make_response(field), has_body=True)
-        check_refused(make_request("A: b HTTP/1.0", host=""), "no Host field")
+        check_refused(make_request("A: b HTTP/1.0", host=""), NO_HOST)
         check_request(make_request(line="GET /?HTTP/2.0 HTTP/1.1"))
         check_response(make_response(line="HTTP/1.1 200 HTTP/2.0"), has_body=True)
 
@@ -186,10 +193,8 @@ class TestHost:
     @pytest.mark.ids("M01")
     def test_missing(self) -> None:
         """HTTP/1.1 needs a Host field, HTTP/1.0 does not (RFC 9112 §3.2)."""
-        check_refused(make_request(host=""), "no Host field")
-        check_refused(
-            make_request(host="", line="CONNECT a:1 HTTP/1.1"), "no Host field"
-        )
+        check_refused(make_request(host=""), NO_HOST)
+        check_refused(make_request(host="", line="CONNECT a:1 HTTP/1.1"), NO_HOST)
         check_request(make_request(host="", line="GET / HTTP/1.0"))
         # ncat, socat and OpenBSD's nc send this.
         check_request(make_request(host="", line="CONNECT a:1 HTTP/1.0"))
@@ -201,11 +206,117 @@ class TestHost:
     def test_looks_alike(self, field: str) -> None:
         """Only a field whose whole name is Host counts."""
         check_request(make_request(field))
-        check_refused(make_request(field, host=""), "no Host field")
+        check_refused(make_request(field, host=""), NO_HOST)
 
     def test_in_a_response(self) -> None:
         """Host fields in a response are not checked."""
         check_response(make_response("Host: a b", "Host: x"), has_body=True)
+
+
+NO_NUMBER = "is not a number"
+TOO_GREAT = "is above 2^63 - 1"
+MANY_DIGITS = "has more than 20 digits"
+LENGTHS = [
+    ("9223372036854775808", TOO_GREAT),
+    ("09223372036854775808", TOO_GREAT),
+    ("18446744073709551621", TOO_GREAT),
+    ("99999999999999999999", TOO_GREAT),
+    ("000000000000000000005", MANY_DIGITS),
+    ("9" * 5000, MANY_DIGITS),
+    ("", NO_NUMBER),
+    ("+5", NO_NUMBER),
+    ("-5", NO_NUMBER),
+    ("-0", NO_NUMBER),
+    ("0x5", NO_NUMBER),
+    ("5 5", NO_NUMBER),
+    ("5\t5", NO_NUMBER),
+    ("1_0", NO_NUMBER),
+    ("a", NO_NUMBER),
+    ("5.", NO_NUMBER),
+    ("5;5", NO_NUMBER),
+    ("\xb2", NO_NUMBER),
+]
+
+
+class TestLength:
+    """The numbers that a length may be."""
+
+    @pytest.mark.ids("F27")
+    @pytest.mark.parametrize(
+        ("digits", "length"),
+        [
+            ("0", 0),
+            ("5", 5),
+            ("00000000000000000005", 5),
+            ("9223372036854775807", 2**63 - 1),
+            ("09223372036854775807", 2**63 - 1),
+        ],
+    )
+    def test_accepted(self, digits: str, length: int) -> None:
+        """At most 20 digits, below 2^63 (RFC 9110 §8.6)."""
+        assert parse_length(digits.encode()) == length
+        check_request(make_request(f"Content-Length: {digits}"))
+        check_response(make_response(f"Content-Length: {digits}"), has_body=True)
+        double = make_response(f"Content-Length: {digits} ,\t{digits}")
+        check_response(double, has_body=True)
+
+    @pytest.mark.ids("F27")
+    @pytest.mark.parametrize(("digits", "fault"), LENGTHS)
+    def test_refused(self, digits: str, fault: str) -> None:
+        """A length that programs may read differently is refused by both roles."""
+        text = f"a Content-Length that {fault}"
+        for line in ("POST / HTTP/1.1", "POST / HTTP/1.0", "CONNECT a:1 HTTP/1.1"):
+            check_refused(make_request(f"Content-Length: {digits}", line=line), text)
+        for value in (digits, f"5, {digits}"):
+            head = make_response(f"Content-Length: {value}")
+            with pytest.raises(MalformedMessage) as caught:
+                check_response(head, has_body=True)
+            assert str(caught.value) == text
+            # A 1xx ends at its blank line (RFC 9112 §6.3).
+            check_response(head, has_body=False)
+
+    @pytest.mark.ids("F27")
+    async def test_refused_at_once(self) -> None:
+        """The server answers 400 and closes; it waits for no byte of such a body."""
+
+        async def app(request: Request) -> Response:
+            return Response(200, await request.read())
+
+        coded = get("/", "Transfer-Encoding: chunked")
+        for wire in (
+            get("/", "Content-Length: 9223372036854775808"),
+            coded + b"10000000000000005\r\n",
+        ):
+            for packets in split_points(wire + b"hello\r\n0\r\n\r\n" + get("/2")):
+                peer = await run_script(app, *packets)
+
+                assert peer.sent.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+                assert b"\r\nConnection: close\r\n" in peer.sent
+                assert peer.sent.endswith(b" that is above 2^63 - 1\n")
+            peer = await run_script(app, wire, then="silence")
+            assert peer.sent.endswith(b" that is above 2^63 - 1\n")
+
+    @pytest.mark.ids("F27")
+    async def test_refused_by_the_client(self) -> None:
+        """The client raises, and closes: BadResponse for a head, BadBody for a chunk."""
+        head = b"HTTP/1.1 200 OK\r\n"
+        for packets in split_points(
+            head + b"Content-Length: 9223372036854775808\r\n\r\nhello"
+        ):
+            peer = ScriptedPeer(*packets, then="silence")
+            async with await open_connection("http://x", stream=peer) as connection:
+                with pytest.raises(BadResponse, match=r"above 2\^63 - 1$"):
+                    await connection.request("GET", "/")
+            assert peer.closed
+        for packets in split_points(
+            head + b"Transfer-Encoding: chunked\r\n\r\n10000000000000005\r\nhello"
+        ):
+            peer = ScriptedPeer(*packets, then="silence")
+            async with await open_connection("http://x", stream=peer) as connection:
+                response = await connection.request("GET", "/")
+                with pytest.raises(BadBody, match=r"above 2\^63 - 1$"):
+                    await response.read()
+            assert peer.closed
 
 
 class TestRequestBody:
@@ -317,7 +428,6 @@ class TestConnect:
         [
             "Content-Length: 5",
             "Content-Length: 01",
-            "content-length: x",
             "Transfer-Encoding: chunked",
             "transfer-encoding: chunked",
         ],

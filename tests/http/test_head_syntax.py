@@ -8,14 +8,18 @@ import h11
 import pytest
 from hypothesis import given, strategies as st
 
-from trio_upgrade import MalformedMessage
+from trio_upgrade import Limits, MalformedMessage
 from trio_upgrade._http.head_syntax import (
     check_first_octet,
     check_head,
+    check_second_blank_line,
     check_status_line,
     find_head_end,
+    find_line_fault,
     has_controls,
 )
+from trio_upgrade._http.server_codec import ServerCodec
+from trio_upgrade.testing import split_points
 
 START = b"GET / HTTP/1.1\r\n"
 
@@ -123,6 +127,134 @@ class TestFindEnd:
         match = re.compile(rb"\n\r?\n").search(data, start)
 
         assert find_head_end(data, start) == (match.end() if match else -1)
+
+
+PROXY = "a PROXY protocol header where a request was expected"
+NOT_ASCII = "other characters of the target are written as %-escapes"
+PARTS = "the request line must be a method, a target and HTTP/1.1"
+VERSION = "the request line does not end in HTTP/1.1"
+PORTS = b"192.0.2.1 198.51.100.1 56324 443"
+
+
+class TestLineFault:
+    """The text for a request head that h11, or one of our checks, refuses."""
+
+    @pytest.mark.ids("F40")
+    @pytest.mark.parametrize(
+        ("line", "text"),
+        [
+            (b"GET /?q=caf\xc3\xa9 HTTP/1.1", f"octet 0xc3 at index 11: .*{NOT_ASCII}"),
+            (b"GET /\xff HTTP/1.1", "has octet 0xff at index 5:"),
+            (b"GET\t/ HTTP/1.1", "has octet 0x09 at index 3:"),
+            (b"CONNECT caf\xe9:1 HTTP/1.1", "has octet 0xe9 at index 11:"),
+            (b"PROXY TCP4 " + PORTS, PROXY),
+            (b"PROXY TCP6 ::1 ::1 1 2", PROXY),
+            (b"PROXY UNKNOWN", PROXY),
+            (b"PROXY UNKNOWN ::1 \xe9", PROXY),
+            (b"PROXY TCP5 " + PORTS, f"{PARTS}.*its blanks is 5$"),
+            (b"PROXY /", f"{PARTS}.*its blanks is 1$"),
+            (b"SSH-2.0-x", f"{PARTS}.*its blanks is 0$"),
+            (b"GET /", f"{PARTS}.*its blanks is 1$"),
+            (b"GET  / HTTP/1.1", f"{PARTS}.*its blanks is 3$"),
+            (b"GET /a b HTTP/1.1", f"{PARTS}.*its blanks is 3$"),
+            (b"GET / HTTP/1.1 ", f"{PARTS}.*its blanks is 3$"),
+            (b"GET / ", f"{PARTS}.*its blanks is 2$"),
+            (b"GET / http/1.1", VERSION),
+            (b"GET / HTTP/1", VERSION),
+            (b"GET / HTTP/1.10", VERSION),
+            (
+                b"G(T / HTTP/1.1",
+                r"the method has octet 0x28 at index 1: it is no token",
+            ),
+        ],
+    )
+    def test_request_line(self, line: bytes, text: str) -> None:
+        """The octet is named and where it stands, or what the line looks like."""
+        for wire in (
+            line + b"\r\nHost: x\r\n\r\n",
+            line + b"\r\nGET /?S3CRET HTTP/1.1\r\nHost: x\r\n\r\n",
+        ):
+            assert re.search(text, find_line_fault(wire) or "")
+            check_line_refused(wire, text)
+        # Also if another check comes first.
+        check_line_refused(line + b"\r\n\r\n", text)
+
+    @pytest.mark.ids("F40")
+    @pytest.mark.parametrize(
+        ("field", "text"),
+        [
+            (b"S3CRET", "field line 2 has no colon"),
+            (b": S3CRET", "the name in field line 2 is empty"),
+            (b"A : S3CRET", "name in field line 2 has octet 0x20 at index 1: it is no"),
+            (
+                b"Caf\xe9: S3CRET",
+                "name in field line 2 has octet 0xe9 at index 3: it is",
+            ),
+        ],
+    )
+    def test_field_line(self, field: bytes, text: str) -> None:
+        """A malformed field line is named by its number, and not quoted."""
+        head = b"GET /?S3CRET HTTP/1.1\r\nHost: x\r\n"
+        for lines in (field + b"\r\n", field + b"\r\n: x\r\nA: b\r\n"):
+            assert re.search(text, find_line_fault(head + lines + b"\r\n") or "")
+            check_line_refused(head + lines + b"\r\n", text)
+
+    @pytest.mark.ids("F40")
+    @pytest.mark.parametrize(
+        ("head", "text", "status"),
+        [
+            (b"GET / HTTP/1.1\r\n\r\n", "no Host field, which every", 400),
+            (b"CONNECT a:1 HTTP/1.1\r\n\r\n", "a CONNECT too", 400),
+            (b"PROXY / HTTP/1.1\r\n\r\n", "no Host field, which every", 400),
+            (b"GET / HTTP/2.0\r\n\r\n", "HTTP/2.0 is not supported", 505),
+            # The status says what was refused, so the text does as well.
+            (b"GET / HTTP/2.0\r\nA B: c\r\n\r\n", "HTTP/2.0 is not supported", 505),
+        ],
+    )
+    def test_well_formed_lines(self, head: bytes, text: str, status: int) -> None:
+        """If each line is well formed, or the status is another, the text stays."""
+        check_line_refused(head, text, status)
+
+    @given(st.text("GET /?\xe9\tHP1.\r:", max_size=20))
+    def test_found_if_h11_refuses(self, text: str) -> None:
+        """Each head of legal octets that h11 refuses has a fault in a line."""
+        head = b"GET" + text.encode("latin-1") + b" HTTP/1.1\r\nHost: x\r\n\r\n"
+        try:
+            check_head(head, 128)
+        except MalformedMessage:
+            return
+        parser = h11.Connection(h11.SERVER)
+        parser.receive_data(head)
+        try:
+            parser.next_event()
+        except h11.RemoteProtocolError:
+            assert find_line_fault(head)
+        else:
+            assert find_line_fault(head) is None
+
+    @pytest.mark.ids("F40")
+    def test_proxy_protocol_of_version_2(self) -> None:
+        """Two blank lines are a 400, which says who begins like that."""
+        text = (
+            "no HTTP message begins with octet 0x0d after a blank line; a PROXY protocol "
+            "header of version 2 does"
+        )
+        wire = b"\r\n\r\n\x00\r\nQUIT\n\x21\x11\x00\x0c"
+        check_line_refused(wire, f"^{text}$")
+        check_second_blank_line(b"\n\r")
+
+
+def check_line_refused(wire: bytes, text: str, status: int = 400) -> None:
+    """The server refuses the wire with this text, however it is cut."""
+    for packets in split_points(wire):
+        codec = ServerCodec(Limits())
+        with pytest.raises(MalformedMessage, match=text) as caught:
+            for packet in packets:
+                codec.receive_data(packet)
+                codec.next_request()
+
+        assert caught.value.status == status
+        assert "S3CRET" not in str(caught.value)
 
 
 class TestCheckHead:

@@ -7,10 +7,11 @@ from string import ascii_letters, digits
 import pytest
 from hypothesis import given, strategies as st
 
-from trio_upgrade import Authority
+from trio_upgrade import Authority, MalformedMessage
 from trio_upgrade._http.targets import (
     Target,
     check_authority,
+    check_scheme,
     parse_authority,
     parse_target,
 )
@@ -290,3 +291,26 @@ class TestTarget:
             except ValueError:
                 continue
             assert parsed.authority is not None or text.startswith(("/", "*"))
+
+
+class TestScheme:
+    """The schemes of absolute targets (RFC 9110 §7.4)."""
+
+    @pytest.mark.ids("F25")
+    @pytest.mark.parametrize(
+        ("scheme", "clear", "secure"),
+        [
+            *(("http", None, None), ("ws", None, None)),
+            *(("https", 421, None), ("wss", 421, None)),
+            *(("ftp", 400, 400), ("javascript", 400, 400), ("", 400, 400)),
+        ],
+    )
+    def test_statuses(self, scheme: str, clear: int | None, secure: int | None) -> None:
+        """Https and wss need TLS, 421; any other scheme but http and ws is a 400."""
+        for is_tls, status in ((False, clear), (True, secure)):
+            if status is None:
+                check_scheme(scheme, secure=is_tls)
+                continue
+            with pytest.raises(MalformedMessage, match="the target's scheme") as caught:
+                check_scheme(scheme, secure=is_tls)
+            assert caught.value.status == status

@@ -23,7 +23,7 @@ from trio_upgrade import (
     serve_tcp,
     serve_unix,
 )
-from trio_upgrade._streams.underlying import find_socket_listener
+from trio_upgrade._streams.readiness import find_socket_listener
 
 from ..apps import echo_app
 from ..recording import Recorder

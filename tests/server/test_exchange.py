@@ -745,13 +745,13 @@ class TestBodies:
             stream = request.stream()
             for _ in range(3):
                 with trio.testing.assert_checkpoints():
-                    pieces.append(await anext(stream))
+                    pieces.append(await anext(stream, b""))
             return Response(200)
 
         head = self.POST + b"Transfer-Encoding: chunked\r\n\r\n"
-        await run_script(app, head + b"1\r\na\r\n1\r\nb\r\n1\r\nc\r\n0\r\n\r\n")
+        await run_script(app, head + b"1\r\na\r\n1\r\nb\r\n", b"1\r\nc\r\n0\r\n\r\n")
 
-        assert pieces == [b"a", b"b", b"c"]
+        assert pieces == [b"ab", b"c", b""]
 
     async def test_stream_of_an_ended_body_is_a_checkpoint(self) -> None:
         """Iteration over an ended body is a checkpoint, too."""
@@ -842,6 +842,60 @@ class TestBodies:
         )
 
         assert peer.sent == okay(b"/p")
+
+    @pytest.mark.ids("F36")
+    @pytest.mark.parametrize("read", [0, 2])
+    async def test_framing_counts_as_drained(self, read: int) -> None:
+        """The limit is on the bytes of the wire: data, chunk headers and trailers."""
+
+        async def app(request: Request) -> Response:
+            if request.path == "/2":
+                return Response(200, b"/2")
+            body = request.stream()
+            taken = b"".join([await anext(body) for _ in range(read)])
+            return Response(200, taken)
+
+        # What the app has read does not count.
+        first = [b"3;x\r\nabc\r\n"] * read
+        wire = b"1;x\r\nx\r\n" * 10 + b"0\r\nA: b\r\n\r\n"
+        head = self.POST + b"Transfer-Encoding: chunked\r\n\r\n"
+        answer = okay(b"abc" * read)
+        for packets in split_points(wire + get("/2")):
+            limits = Limits(drain_body=len(wire))
+            peer = await run_script(app, head, *first, *packets, limits=limits)
+            assert peer.sent == answer + okay(b"/2"), packets
+
+            limits = Limits(drain_body=len(wire) - 1)
+            peer = await run_script(app, head, *first, *packets, limits=limits)
+            assert peer.sent == answer, packets
+
+    async def test_framing_counts_before_a_switch(self) -> None:
+        """A body of tiny chunks is a 413 to an offer when its wire is over the limit."""
+        offer = UP.replace(b"GET", b"POST")[:-2] + b"Transfer-Encoding: chunked\r\n\r\n"
+        wire = b"1\r\nx\r\n" * 10 + b"0\r\n\r\n"
+        for packets in split_points(wire):
+            limits = Limits(drain_body=len(wire))
+            peer = await run_script(echo_app, offer, *packets, b"raw", limits=limits)
+            assert peer.sent == SWITCHED + b"raw"
+
+            limits = Limits(drain_body=len(wire) - 1)
+            peer = await run_script(echo_app, offer, *packets, b"raw", limits=limits)
+            assert peer.sent.startswith(b"HTTP/1.1 413 ")
+
+    @pytest.mark.ids("F36")
+    async def test_pieces_of_tiny_chunks(self) -> None:
+        """The chunks of one receive are one piece, and so one checkpoint."""
+        pieces: list[bytes] = []
+
+        async def app(request: Request) -> Response:
+            pieces.extend([piece async for piece in request.stream()])
+            return Response(200)
+
+        head = self.POST + b"Transfer-Encoding: chunked\r\n\r\n"
+        packets = [b"1\r\nx\r\n" * size for size in (1, 100, 1000)]
+        await run_script(app, head, *packets, b"0\r\n\r\n")
+
+        assert pieces == [b"x", b"x" * 100, b"x" * 1000]
 
 
 class TestResponses:

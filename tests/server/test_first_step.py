@@ -35,6 +35,12 @@ from ..recording import Recorder
 from ..sockets import direct, tcp_pair
 from ..wire import SWITCHED, UP, closing, get, okay
 
+NO_HOST = "no Host field, which every HTTP/1.1 request must have, a CONNECT too"
+TWO_BLANKS = (
+    "no HTTP message begins with octet 0x0d after a blank line; a PROXY protocol header "
+    "of version 2 does"
+)
+
 
 def refused(text: bytes) -> bytes:
     content = "Content-Type: text/plain; charset=utf-8"
@@ -143,12 +149,12 @@ class TestFirstStep:
             ),
             (
                 get("/1") + b"GET / HTTP/1.1\r\n\r\n",
-                okay(b"/1") + refused(b"no Host field\n"),
+                okay(b"/1") + refused(f"{NO_HOST}\n".encode()),
             ),
             (b"\r\n" + get("/1"), okay(b"/1")),
             (
                 b"\r\n\r\n" + get("/1"),
-                refused(b"no HTTP message begins with octet 0x0d\n"),
+                refused(f"{TWO_BLANKS}\n".encode()),
             ),
         ],
         ids=["switch", "pipelined", "body", "malformed", "blank", "two blanks"],

@@ -44,9 +44,9 @@ class TestRequest:
     @pytest.mark.ids("M17")
     async def test_absolute_form(self) -> None:
         """An absolute target overrides Host (RFC 9112 §3.2.2)."""
-        request = await self.see(b"GET https://[::1]:8/p?q HTTP/1.1\r\nHost: x\r\n\r\n")
+        request = await self.see(b"GET http://[::1]:8/p?q HTTP/1.1\r\nHost: x\r\n\r\n")
 
-        assert (request.scheme, request.path, request.query) == ("https", "/p", "q")
+        assert (request.scheme, request.path, request.query) == ("http", "/p", "q")
         assert request.authority == ("::1", 8)
 
     async def test_asterisk_form(self) -> None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
-from trio_upgrade import Response, Upgrade
+from trio_upgrade import Request, Response, Upgrade, open_connection, open_upgrade
 from trio_upgrade._http.messages import check_reason, opens_tunnel, standard_reason
+from trio_upgrade.testing import ScriptedPeer, split_points
 
 from ..apps import echo
+from ..servers import run_script
+from ..wire import UP, get
 
 
 class TestResponse:
@@ -126,15 +131,77 @@ class TestUpgrade:
 class TestReason:
     """Reason phrases (RFC 9112 §4)."""
 
-    @pytest.mark.parametrize("reason", ["a\r\nb", "a\nb", "\0", "ü", "\x7f"])
-    def test_refused(self, reason: str) -> None:
-        """A reason phrase is printable ASCII, so nothing can be injected."""
-        with pytest.raises(ValueError, match="reason phrase"):
+    @pytest.mark.ids("F28")
+    @pytest.mark.parametrize("code", [*range(0x100), 0x100, 0x2028, 0x1F600, 0xD800])
+    def test_every_character(self, code: int) -> None:
+        """HTAB, blanks, visible characters and obs-text are legal, nothing else."""
+        reason = f"Não\t{chr(code)}"
+        is_control = (code < 0x20 and code != 0x09) or code == 0x7F
+        if not is_control and code <= 0xFF:
+            assert check_reason(reason) == reason
+            assert Response(200, reason=reason).reason == reason
+            assert Upgrade("echo", echo, reason=reason).reason == reason
+            return
+        text = (
+            "a reason phrase must be Latin-1 without control characters but HTAB; it has "
+            f"U+{code:04X} at index 4"
+        )
+        for make in (
+            check_reason,
+            lambda reason: Response(200, reason=reason),
+            lambda reason: Upgrade("echo", echo, reason=reason),
+        ):
+            with pytest.raises(ValueError, match=f"^{re.escape(text)}$"):
+                make(reason)
+
+    @pytest.mark.ids("F28")
+    @pytest.mark.parametrize("reason", ["a\r\nb: c", "a\n", "\r", "\0"])
+    def test_no_injection(self, reason: str) -> None:
+        """No line can be injected by a reason phrase."""
+        with pytest.raises(ValueError, match="a reason phrase must be Latin-1"):
             check_reason(reason)
-        with pytest.raises(ValueError, match="reason phrase"):
-            Response(200, reason=reason)
-        with pytest.raises(ValueError, match="reason phrase"):
-            Upgrade("echo", echo, reason=reason)
+
+    @pytest.mark.ids("F28")
+    def test_other_types(self) -> None:
+        """A reason phrase is a str; the error names the type that was given."""
+        with pytest.raises(TypeError, match="must be a str, not bytes"):
+            check_reason(b"OK")  # type: ignore[arg-type]
+
+    @pytest.mark.ids("F28")
+    @pytest.mark.parametrize(
+        "reason",
+        [b"", b" ", b"\t", b"a\tb ", b" x", b"N\xe3o", bytes(range(0x80, 0x100))],
+    )
+    async def test_relayed(self, reason: bytes) -> None:
+        """A phrase that a client received goes out as it came, octet by octet."""
+        refusal = b"HTTP/1.1 404 " + reason + b"\r\nContent-Length: 0\r\n\r\n"
+
+        async def app(request: Request) -> Response | None:
+            upstream = ScriptedPeer(refusal)
+            async with await open_connection("http://x", stream=upstream) as client:
+                response = await client.request("GET", "/")
+            phrase = response.reason
+            if request.upgrades:
+                await request.accept_upgrade("echo", reason=phrase)
+                return None
+            return Response(response.status, reason=phrase)
+
+        peer = await run_script(app, get("/"))
+        assert peer.sent.startswith(b"HTTP/1.1 404 " + reason + b"\r\nDate: ")
+        peer = await run_script(app, UP)
+        assert peer.sent.startswith(b"HTTP/1.1 101 " + reason + b"\r\nConnection: ")
+        for packets in split_points(bytes(peer.sent)):
+            near = ScriptedPeer(*packets)
+            upgraded = await open_upgrade("http://x", "echo", stream=near)
+            async with upgraded as (response, _, _):
+                assert response.reason == reason.decode("latin-1")
+
+    @pytest.mark.ids("F28")
+    def test_repr(self) -> None:
+        """Controls for a terminal are escaped where a log could show them."""
+        assert repr(Response(404, reason="N\xe3o \x9b2J")) == (
+            "<Response 404 N\\xe3o \\x9b2J>"
+        )
 
     def test_standard(self) -> None:
         """The standard phrase is never empty, even for an unknown status."""

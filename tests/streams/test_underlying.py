@@ -10,15 +10,13 @@ from trio_upgrade import UpgradedStream
 from trio_upgrade._streams.closing import reset_on_close
 from trio_upgrade._streams.socket_stream import adopt_stream
 from trio_upgrade._streams.underlying import (
-    count_waiting,
     find_peer,
     find_underlying_socket,
-    has_input,
+    is_secure,
 )
 from trio_upgrade.testing import ScriptedPeer
 
-from ..servers import MemoryListener
-from ..sockets import direct, tcp_pair
+from ..sockets import tcp_pair
 from ..tls import make_tls_contexts, wrap_tls
 
 
@@ -32,6 +30,24 @@ async def test_find_socket() -> None:
     stream.detach()
     assert find_underlying_socket(stream) is None
     assert find_underlying_socket(ScriptedPeer()) is None
+    await near.aclose()
+    await far.aclose()
+
+
+@pytest.mark.ids("F25")
+async def test_is_secure() -> None:
+    """TLS is found below a switch; a stream of clear text is not secure."""
+    near, far = await tcp_pair()
+    tls, _ = wrap_tls((near, far), make_tls_contexts(), https_compatible=True)
+    upgraded = UpgradedStream(UpgradedStream(tls))
+
+    assert is_secure(tls)
+    assert is_secure(upgraded)
+    upgraded.detach()
+    assert not is_secure(upgraded)
+    assert not is_secure(near)
+    assert not is_secure(UpgradedStream(near))
+    assert not is_secure(ScriptedPeer())
     await near.aclose()
     await far.aclose()
 
@@ -97,29 +113,3 @@ class TestPeer:
     def test_no_socket(self) -> None:
         """The peer is None if there is no kernel socket."""
         assert find_peer(ScriptedPeer()) is None
-
-
-class TestInput:
-    """What can be received, or accepted, without a wait."""
-
-    @pytest.mark.parametrize("kind", [direct, lambda pair: pair])
-    async def test_stream(self, kind) -> None:
-        """Bytes and an end are input; nothing, or a closed socket, is none."""
-        near, far = kind(await tcp_pair())
-        stream = UpgradedStream(near)
-        assert not has_input(stream)
-        assert not has_input(near)
-        await far.send_all(b"x")
-        assert has_input(stream)
-        assert has_input(near)
-        await near.receive_some()
-        assert not has_input(near)
-        await far.aclose()
-        assert has_input(near)
-        await near.aclose()
-        assert not has_input(near)
-
-    async def test_no_socket(self) -> None:
-        """Nothing is known about other streams and listeners."""
-        assert not has_input(ScriptedPeer(b"x"))
-        assert count_waiting(MemoryListener()) == 0

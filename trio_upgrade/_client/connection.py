@@ -89,7 +89,8 @@ class ClientConnection(trio.abc.AsyncResource):
         Args:
             method: The method; not CONNECT.
             target: The request target, usually ``/path?query``. In absolute form
-                (RFC 9112 §3.2.2) it is for a proxy at the other end.
+                (RFC 9112 §3.2.2) it is for a proxy at the other end, and gets http for
+                ws, https for wss (RFC 6455 §4.1).
             headers: Further fields; a Host field replaces ours, and an Authorization
                 field the URL's credentials.
             body: The request's body: bytes, or an async iterable of bytes, for example

@@ -4,6 +4,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterable
 from typing import TYPE_CHECKING, TypeAlias, cast, final
 
+from .._http.framing import parse_length
 from .._http.headers import field_values
 from .._http.switching import (
     connect_fields,
@@ -11,7 +12,12 @@ from .._http.switching import (
     find_switch_defect,
     offer_fields,
 )
-from .._http.targets import check_authority, parse_connect_authority, parse_target
+from .._http.targets import (
+    check_authority,
+    parse_connect_authority,
+    parse_target,
+    write_target,
+)
 from .._http.tokens import Offers, check_token
 from .urls import is_visible_ascii
 from .wording import mask
@@ -25,8 +31,6 @@ if TYPE_CHECKING:
 
 RequestBody: TypeAlias = bytes | AsyncIterable[bytes | bytearray | memoryview]
 
-# No length is greater: many programs read it into a signed number of 64 bits.
-_GREATEST_LENGTH = 2**63 - 1
 _METHODS_WITH_CONTENT = frozenset({"POST", "PUT", "PATCH"})
 
 
@@ -78,7 +82,8 @@ class CheckedRequest:
 
     Args:
         method: The method.
-        target: The target; in absolute form it is for a proxy (RFC 9112 §3.2.2).
+        target: The target; in absolute form it is for a proxy (RFC 9112 §3.2.2), and is
+            written with http for ws, https for wss.
         given: The user's fields, which replace Host and credentials.
         body: The request's body.
         endpoint: The host that the connection is opened to.
@@ -106,6 +111,7 @@ class CheckedRequest:
                 "CONNECT asks for a tunnel and cannot offer anything else: open_tunnel()"
             )
         _check_target(target)
+        target = write_target(target)
         self.method: str = method
         self.target: str = target
         self.body: RequestBody = body
@@ -241,11 +247,10 @@ def _frame(method: str, fields: Sequence[Field], body: RequestBody) -> list[Fiel
         )
     if not lengths:
         return [(b"Transfer-Encoding", b"chunked")]
-    if (
-        len(lengths) > 1
-        or not lengths[0].isdigit()
-        or len(lengths[0]) > len(str(_GREATEST_LENGTH))
-        or int(lengths[0]) > _GREATEST_LENGTH
-    ):
+    if len(lengths) > 1:
         raise ValueError(f"not a Content-Length: {lengths!r}")
+    try:
+        parse_length(lengths[0])
+    except ValueError as exc:
+        raise ValueError(f"not a Content-Length: {lengths!r} {exc}") from None
     return []

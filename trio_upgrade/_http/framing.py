@@ -24,9 +24,35 @@ _find_fields = re.compile(
     rb"\n(" + b"|".join(sorted(DECISIVE_FIELDS)) + rb"):([^\r]*)", re.IGNORECASE
 ).findall
 _find_request_version = re.compile(rb" HTTP/([0-9]\.[0-9])\r\n").search
+_NO_HOST = "no Host field, which every HTTP/1.1 request must have, a CONNECT too"
 # Strings, which re compiles when a client first uses them: servers import faster.
 _RESPONSE_VERSION = rb"HTTP/([0-9]\.[0-9])[ \r]"
 _FRAMING_LINES = rb"(?i)\n(?:content-length|transfer-encoding):[^\r]*\r(?=\n)"
+# No length is greater: many programs read it into a signed number of 64 bits, and two
+# that disagree about it frame the message differently.  As many digits as h11 accepts.
+_GREATEST_LENGTH = 2**63 - 1
+_MOST_DIGITS = 20
+# A decimal number with so many digits is never too great.
+_HARMLESS_DIGITS = 18
+_DIGITS = {10: b"0123456789", 16: b"0123456789ABCDEFabcdef"}
+
+
+def parse_length(digits: bytes, base: int = 10) -> int:
+    """Return the number of bytes in a Content-Length or, with base 16, a chunk header.
+
+    Raises:
+        ValueError: It is not digits alone (RFC 9110 §8.6, RFC 9112 §7.1), there are more
+            than 20, or the number is above 2^63 - 1. The message completes a sentence.
+    """
+    # int() alone would accept signs, blanks, underscores and a prefix.
+    if not digits or digits.translate(None, _DIGITS[base]):
+        raise ValueError("is not a number")
+    if len(digits) > _MOST_DIGITS:
+        raise ValueError(f"has more than {_MOST_DIGITS} digits")
+    length = int(digits, base)
+    if length > _GREATEST_LENGTH:
+        raise ValueError("is above 2^63 - 1")
+    return length
 
 
 def check_request(head: bytes) -> dict[bytes, list[bytes]]:
@@ -42,8 +68,9 @@ def check_request(head: bytes) -> dict[bytes, list[bytes]]:
     Raises:
         MalformedMessage: The version is neither HTTP/1.0 nor HTTP/1.1 (RFC 9110
             §15.6.6), Host is missing, repeated or malformed (RFC 9112 §3.2), the end of
-            the body is ambiguous (§6.1, §6.3), a CONNECT has content (RFC 9110 §9.3.6),
-            or Expect names something other than 100-continue (§10.1.1).
+            the body is ambiguous or its length no number below 2^63 (§6.1, §6.3), a
+            CONNECT has content (RFC 9110 §9.3.6), or Expect names something other than
+            100-continue (§10.1.1).
     """
     is_http10 = False
     if not head.endswith(b" HTTP/1.1", 0, head.find(b"\r")):
@@ -80,7 +107,7 @@ def check_response(head: bytes, *, has_body: bool) -> None:
 
     Raises:
         MalformedMessage: The version is neither HTTP/1.0 nor HTTP/1.1, or the end of the
-            body is ambiguous (RFC 9112 §6.1, §6.3).
+            body is ambiguous or its length no number below 2^63 (RFC 9112 §6.1, §6.3).
     """
     is_http10 = _check_version(re.match(_RESPONSE_VERSION, head))
     if has_body:
@@ -124,7 +151,7 @@ def _check_host(values: Sequence[bytes], *, required: bool) -> None:
         raise MalformedMessage("more than one Host field")
     if not values:
         if required:
-            raise MalformedMessage("no Host field")
+            raise MalformedMessage(_NO_HOST)
         return
     try:
         # An empty Host is well formed: Go's clients send it over Unix sockets.
@@ -133,10 +160,22 @@ def _check_host(values: Sequence[bytes], *, required: bool) -> None:
         raise MalformedMessage(f"a malformed Host field: {exc}") from exc
 
 
+def _check_lengths(lengths: Iterable[bytes]) -> None:
+    # Whether several are equal is left to h11.
+    for line in lengths:
+        if len(line) > _HARMLESS_DIGITS or not line.isdigit():
+            for length in line.split(b","):
+                try:
+                    parse_length(length.strip(b" \t"))
+                except ValueError as exc:
+                    raise MalformedMessage(f"a Content-Length that {exc}") from None
+
+
 def _check_body_length(
     lengths: Iterable[bytes], values: Iterable[bytes], *, is_http10: bool
 ) -> None:
     if not values:
+        _check_lengths(lengths)
         return
     if lengths:
         raise MalformedMessage("both Content-Length and Transfer-Encoding")

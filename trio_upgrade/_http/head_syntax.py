@@ -20,7 +20,13 @@ _TLS_RECORDS = {0x15: "alert", 0x16: "handshake"}
 TCHARS = frozenset(
     b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 )
+_PRINTABLE = frozenset(range(0x20, 0x7F))
 _DIGITS = b"0123456789"
+# The first line of the PROXY protocol's version 1, which HAProxy and others put before a
+# request if they are told to.  Version 2 begins with two blank lines.
+_PROXY_LINES = (b"PROXY TCP4 ", b"PROXY TCP6 ", b"PROXY UNKNOWN")
+_REQUEST_LINE_PARTS = 3
+_REQUEST_VERSION = rb"HTTP/[0-9]\.[0-9]"
 # RFC 9112 §4, as h11 reads it: the blank and the reason phrase may be missing.  Strings,
 # which re compiles when a client first uses them: servers import faster.
 _STATUS_LINE = rb"HTTP/1\.[0-9] [1-9][0-9]{2}(?: [^\x00-\x08\n-\x1f\x7f]*)?\r\n"
@@ -64,6 +70,71 @@ def check_first_octet(octet: int) -> None:
         )
     if octet not in TCHARS:
         raise MalformedMessage(f"no HTTP message begins with octet 0x{octet:02x}")
+
+
+def check_second_blank_line(data: bytes | bytearray) -> None:
+    """Check the bytes after a blank line, which a server ignores before a request.
+
+    Raises:
+        MalformedMessage: Another blank line begins.
+    """
+    if data.startswith(b"\r"):
+        raise MalformedMessage(
+            "no HTTP message begins with octet 0x0d after a blank line; a PROXY protocol "
+            "header of version 2 does"
+        )
+
+
+def find_line_fault(head: bytes) -> str | None:
+    """Return what is wrong with a line of a request head; None if each is well formed.
+
+    For the text of a refusal: h11 says only which kind of line is illegal. No part of a
+    line is quoted, since it may be a secret.
+
+    Args:
+        head: A message head that has passed :func:`check_head`.
+    """
+    line, *fields = head[:-4].split(b"\r\n")
+    fault = _find_request_line_fault(line)
+    for number, field in enumerate(fields, 1):
+        fault = fault or _find_field_fault(field, number)
+    return fault
+
+
+def _find_request_line_fault(line: bytes) -> str | None:
+    if line.startswith(_PROXY_LINES):
+        return "a PROXY protocol header where a request was expected"
+    for index, octet in enumerate(line):
+        if octet not in _PRINTABLE:
+            return (
+                f"the request line has octet 0x{octet:02x} at index {index}: it must be "
+                "ASCII, and other characters of the target are written as %-escapes"
+            )
+    parts = line.split(b" ")
+    if len(parts) != _REQUEST_LINE_PARTS or not all(parts):
+        return (
+            "the request line must be a method, a target and HTTP/1.1, with one blank "
+            f"after each of the first two; the number of its blanks is {len(parts) - 1}"
+        )
+    if not re.fullmatch(_REQUEST_VERSION, parts[2]):
+        return "the request line does not end in HTTP/1.1"
+    return _find_token_fault("the method", parts[0])
+
+
+def _find_field_fault(line: bytes, number: int) -> str | None:
+    name, colon, _ = line.partition(b":")
+    if not colon:
+        return f"field line {number} has no colon"
+    return _find_token_fault(f"the name in field line {number}", name)
+
+
+def _find_token_fault(named: str, token: bytes) -> str | None:
+    if not token:
+        return f"{named} is empty"
+    for index, octet in enumerate(token):
+        if octet not in TCHARS:
+            return f"{named} has octet 0x{octet:02x} at index {index}: it is no token"
+    return None
 
 
 def check_status_line(data: bytes | bytearray) -> None:

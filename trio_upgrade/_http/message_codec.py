@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import h11
 
 from .._errors import BadBody, MalformedMessage
-from .chunked import ChunkGuard
+from .chunked import ChunkDecoder
 from .head_syntax import TCHARS, check_first_octet, find_head_end
 from .headers import NO_FIELDS, Headers, field_values
 
@@ -57,12 +57,12 @@ class MessageCodec:
 
     def _start_message(self) -> None:
         # Bytes that were read ahead are kept.
-        self._chunks: ChunkGuard | None = None
+        self._chunks: ChunkDecoder | None = None
         # How many bytes of the buffer were searched for the end of a message head.
         self._scanned = 0
         self.body_ended: bool = True
         self.body_left: int | None = 0
-        # Whether h11 may have the next piece of the body already.
+        # Whether a next piece of the body, or its end, may have been received already.
         self._body_pending = False
         self.trailers: Headers = NO_FIELDS
 
@@ -156,7 +156,7 @@ class MessageCodec:
         lengths = field_values(headers, b"content-length")
         self.body_ended = False
         if field_values(headers, b"transfer-encoding"):
-            self._chunks = ChunkGuard(self._header_bytes, self._header_fields)
+            self._chunks = ChunkDecoder(self._header_bytes, self._header_fields)
             self.body_left = None
         else:
             self.body_left = int(lengths[0]) if lengths else None
@@ -167,20 +167,30 @@ class MessageCodec:
         """Whether :meth:`next_body` may have something to return."""
         return self.body_ended or self._body_pending or bool(self._buffer)
 
+    @property
+    def framing_bytes(self) -> int:
+        """How many bytes of the body that were received are not data."""
+        return 0 if self._chunks is None else self._chunks.framing_bytes
+
     def next_body(self) -> bytes | None:
         """Take the next piece of the body; empty at its end, None if it is not here yet.
+
+        A piece is all the data that is here, also of many chunks.
 
         Raises:
             BadBody: The framing is broken.
         """
         while not self.body_ended:
             received, self._buffer = bytes(self._buffer), b""
+            data = b""
             if self._chunks is not None:
-                # Also if nothing was received, to refuse a body that was refused before:
-                # h11 never saw the bytes.
-                self._chunks.check(received)
+                # Also if nothing was received, to refuse a body that was refused before.
+                data, received = self._chunks.decode(received)
             if received:
                 self._parser.receive_data(received)
+            if data:
+                self._body_pending = True
+                return data
             event = self._next_event()
             if isinstance(event, h11.Data):
                 self._body_pending = True

@@ -2,9 +2,10 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from .._util import public
+from .head_syntax import has_controls
 
 if TYPE_CHECKING:
     from .headers import Headers
@@ -59,15 +60,33 @@ def opens_tunnel(status: int) -> bool:
 
 
 def check_reason(reason: str) -> str:
-    """Check a reason phrase and return it.
+    """Check a reason phrase, which is sent as Latin-1, and return it.
+
+    A phrase that a client received can so be sent on octet by octet.
 
     Raises:
-        ValueError: It has a character that is not printable ASCII. RFC 9112 §4 allows
-            little more.
+        TypeError: It is not a str.
+        ValueError: It has a control character other than HTAB, or a character above
+            U+00FF (RFC 9112 §4).
     """
-    if not reason.isprintable() or not reason.isascii():
-        raise ValueError(f"not a reason phrase: {reason!r}")
+    if not isinstance(cast("object", reason), str):
+        raise TypeError(f"a reason phrase must be a str, not {type(reason).__name__}")
+    if not _is_reason(reason):
+        at, wrong = next(
+            (at, wrong) for at, wrong in enumerate(reason) if not _is_reason(wrong)
+        )
+        raise ValueError(
+            "a reason phrase must be Latin-1 without control characters but HTAB; it has "
+            f"U+{ord(wrong):04X} at index {at}"
+        )
     return reason
+
+
+def _is_reason(text: str) -> bool:
+    try:
+        return not has_controls(text.encode("latin-1"))
+    except UnicodeEncodeError:
+        return False
 
 
 @cache

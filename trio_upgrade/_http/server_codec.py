@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, cast, final
 import h11
 
 from .._errors import MalformedMessage
-from .framing import check_request
-from .head_syntax import check_head
+from .framing import check_request, parse_length
+from .head_syntax import check_head, check_second_blank_line, find_line_fault
 from .headers import Field, Headers, field_values
 from .message_codec import MessageCodec
 from .messages import RequestHead
@@ -28,10 +28,9 @@ _METHODS = {
     name.encode(): name
     for name in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT")
 }
+_BAD_REQUEST = 400
 # Statuses whose responses have no content (RFC 9110 §6.4.1).
 _NO_CONTENT, _NOT_MODIFIED = 204, 304
-# As many digits as h11 accepts.
-_LENGTH_DIGITS = 20
 
 
 @final
@@ -126,6 +125,8 @@ class ServerCodec(MessageCodec):
         if self._skip_blank and buffer.startswith(b"\r\n"):
             buffer = self._buffer = buffer[2:]
             self._skip_blank = False
+        if not self._skip_blank:
+            check_second_blank_line(buffer)
         # A CR alone may be the beginning of the blank line.
         return b"" if self._skip_blank and buffer == b"\r" else buffer
 
@@ -136,11 +137,17 @@ class ServerCodec(MessageCodec):
             MalformedMessage: It is not HTTP, or over a limit.
         """
         check_head(raw, self._header_fields)
-        decisive = check_request(raw)
-        self._parser = h11.Connection(
-            h11.SERVER, max_incomplete_event_size=self._header_bytes
-        )
-        event = self._parse_head(raw)
+        try:
+            decisive = check_request(raw)
+            self._parser = h11.Connection(
+                h11.SERVER, max_incomplete_event_size=self._header_bytes
+            )
+            event = self._parse_head(raw)
+        except MalformedMessage as exc:
+            fault = find_line_fault(raw) if exc.status == _BAD_REQUEST else None
+            if fault is not None:
+                exc.args = (fault,)
+            raise
         assert isinstance(event, h11.Request)
         # h11 has checked every line. Its own list of fields is not used: few apps look
         # at more than the decisive ones, which are known already.
@@ -264,21 +271,21 @@ class ServerCodec(MessageCodec):
 
 def _check_declared(status: int, declared: Sequence[bytes], length: int | None) -> int:
     # Returns the declared length. `length` is the body's, None if it is not known.
-    if (
-        len(declared) != 1
-        or not declared[0].isdigit()
-        or len(declared[0]) > _LENGTH_DIGITS
-    ):
+    if len(declared) != 1:
         raise ValueError("Content-Length is not one number")
+    try:
+        said = parse_length(declared[0])
+    except ValueError as exc:
+        raise ValueError(f"Content-Length {exc}") from None
     if status == _NO_CONTENT:
         raise ValueError("a 204 has no Content-Length")
-    if length not in (None, int(declared[0])):
+    if length not in (None, said):
         raise ValueError("Content-Length is not the length of the body")
-    return int(declared[0])
+    return said
 
 
 def _format_head(status: int, reason: str, fields: Iterable[Field]) -> bytes:
-    parts = [b"HTTP/1.1 %d %b\r\n" % (status, reason.encode("ascii"))]
+    parts = [b"HTTP/1.1 %d %b\r\n" % (status, reason.encode("latin-1"))]
     for name, value in fields:
         parts += name, b": ", value, b"\r\n"
     parts.append(b"\r\n")

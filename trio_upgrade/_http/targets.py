@@ -9,6 +9,7 @@ from ipaddress import IPv6Address
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+from .._errors import MalformedMessage
 from .._util import public
 
 # The characters of hosts (RFC 3986 §3.2.2).
@@ -19,6 +20,8 @@ _NAME_CHARACTERS = frozenset(
 )
 # Enough for most names.  No percent sign, because escapes need a closer check.
 _PLAIN_CHARACTERS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-."
+# A WebSocket client that asks a proxy writes http for ws, https for wss (RFC 6455 §4.1).
+_HTTP_SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
 _MAX_PORT = 65535
 _PORT_DIGITS = 5
 
@@ -123,6 +126,35 @@ def parse_target(method: str, target: str) -> Target:
                 parts.path or empty_path, parts.query, scheme.lower(), authority
             )
     raise ValueError("a target of no known form")
+
+
+def check_scheme(scheme: str, *, secure: bool) -> None:
+    """Check the scheme of a request's absolute target, given in lower case.
+
+    Args:
+        scheme: The scheme.
+        secure: Whether the request came over TLS.
+
+    Raises:
+        MalformedMessage: We do not serve such URIs, 400; or the scheme asks for TLS, and
+            a request in clear text proves no right to it (RFC 9110 §7.4), 421.
+    """
+    if scheme not in _HTTP_SCHEMES:
+        raise MalformedMessage("the target's scheme must be http, https, ws or wss")
+    if _HTTP_SCHEMES[scheme] == "https" and not secure:
+        raise MalformedMessage(
+            f"the target's scheme is {scheme}, which needs TLS, and this connection is "
+            "in clear text",
+            status=421,
+        )
+
+
+def write_target(target: str) -> str:
+    """Return a target as a client sends it: an absolute one has no ws or wss."""
+    scheme, separator, rest = target.partition("://")
+    if not separator or scheme.lower() not in ("ws", "wss"):
+        return target
+    return f"{_HTTP_SCHEMES[scheme.lower()]}://{rest}"
 
 
 def _is_escaped(name: str) -> bool:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, final
 import trio
 
 from .._streams.closing import close_forcefully
+from .._streams.readiness import find_socket_listener, is_readable
 from .._streams.socket_listener import DirectSocketListener
-from .._streams.underlying import find_socket_listener, is_readable
 from .._streams.unix_listener import UnixListener
 from .episode import Episode
 from .observers import LOGGER

@@ -36,8 +36,9 @@ from .._streams.closing import (
     move_on_after,
     reset_on_close,
 )
+from .._streams.readiness import has_input
 from .._streams.socket_stream import DirectSocketStream
-from .._streams.underlying import find_peer, has_input
+from .._streams.underlying import find_peer
 from .._streams.upgraded import UpgradedStream
 from .._util import find_leaves, split_errors
 from .connection_task import ConnectionTask

@@ -186,19 +186,20 @@ class Exchange:
         except BodyError as exc:
             self.note_client_error(exc)
             raise
-        # One packet may contain many small chunks, and each counts.
+        # Only data is progress: the framing of small chunks is the client's choice.
         self._progress += len(chunk)
         if self._progress >= limits.body_progress:
             self._waited, self._progress = 0.0, 0
         return chunk
 
     async def _drop_body(self, http: ServerHTTP) -> None:
-        drained = 0
+        # The framing counts, too: with chunks of one byte it is five times the data.
+        drained = -http.framing_bytes
         while not http.body_ended:
             chunk = await self._receive_in_time(http)
             self._body_dropped = self._body_dropped or bool(chunk)
             drained += len(chunk)
-            self._check_dropped(drained)
+            self._check_dropped(drained + http.framing_bytes)
 
     def _check_dropped(self, size: int) -> None:
         limit = self._state.limits.drain_body

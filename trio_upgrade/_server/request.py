@@ -9,8 +9,14 @@ from .._errors import BodyError, UsageError
 from .._http.headers import Headers, find_head
 from .._http.messages import SWITCHING_PROTOCOLS, check_reason
 from .._http.switching import find_offers, switch_fields, tunnel_fields
-from .._http.targets import Authority, Target, parse_authority, parse_target
-from .._streams.underlying import find_peer
+from .._http.targets import (
+    Authority,
+    Target,
+    check_scheme,
+    parse_authority,
+    parse_target,
+)
+from .._streams.underlying import find_peer, is_secure
 from .._util import public
 
 if TYPE_CHECKING:
@@ -68,7 +74,10 @@ class Request:
         self._upgrades: Offers | None = find_offers(
             head.method, head.http_version, head.headers
         )
-        self._parts: Target | None = parse_target(head.method, head.target)
+        parts = parse_target(head.method, head.target)
+        if parts.scheme is not None:
+            check_scheme(parts.scheme, secure=is_secure(transport))
+        self._parts: Target | None = parts
         self._body = body
         # None after a switch.
         self._exchange: Exchange | None = exchange
@@ -111,9 +120,12 @@ class Request:
 
     @property
     def scheme(self) -> str:
-        """``"http"`` or ``"https"``: of an absolute target, else of the connection."""
-        secure = isinstance(self._transport, trio.SSLStream)
-        return self._target.scheme or ("https" if secure else "http")
+        """``"https"`` over TLS, else ``"http"``.
+
+        It is never taken from the target: an absolute target with a scheme that needs
+        TLS is refused in clear text with a 421.
+        """
+        return "https" if is_secure(self._transport) else "http"
 
     @property
     def authority(self) -> Authority:
@@ -218,7 +230,8 @@ class Request:
         Raises:
             NotOffered: The request does not offer the protocol.
             Unavailable: The server accepts no switch now.
-            ValueError: A field is malformed, hop-by-hop or about framing.
+            ValueError: A field or the reason is malformed, or a field is hop-by-hop or
+                about framing.
             BodyTooLarge: More than ``Limits.drain_body`` bytes of body are unread.
             BadBody: The body is broken.
             UsageError: The request was answered already.

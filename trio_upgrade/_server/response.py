@@ -44,7 +44,7 @@ class Response:
         body: Bytes, str (sent as UTF-8) or an async iterable of bytes, which are sent
             as it yields them; it is closed afterwards.
         headers: Pairs or a mapping.
-        reason: The reason phrase; None means the standard one.
+        reason: The reason phrase, sent as Latin-1; None means the standard one.
 
     Raises:
         TypeError: The body is of another type.
@@ -103,7 +103,8 @@ class Response:
             await aclose()
 
     def __repr__(self) -> str:
-        return f"<Response {self.status} {self.reason}>"
+        # Escaped: a reason that was relayed may have controls for a terminal (F14).
+        return f"<Response {self.status} {ascii(self.reason)[1:-1]}>"
 
 
 @public

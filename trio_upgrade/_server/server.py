@@ -9,7 +9,7 @@ import trio
 
 from .._errors import UsageError
 from .._http.targets import Authority
-from .._streams.underlying import count_waiting, find_socket_listener
+from .._streams.readiness import count_waiting, find_socket_listener
 from .._util import public
 from .state import check_grace
 

@@ -2,30 +2,17 @@
 from __future__ import annotations
 
 import os
-import select
-import socket
-import sys
-from contextlib import suppress
 from typing import TypeAlias, cast
 
 import trio
 
-from .socket_listener import DirectSocketListener
 from .socket_stream import DirectSocketStream
-from .unix_listener import UnixListener
 from .upgraded import UpgradedStream
 
 Peer: TypeAlias = tuple[str, int] | str | None
 
-# Up to and including tcpi_unacked of struct tcp_info, which for a listening socket is the
-# length of its backlog.
-_TCP_INFO_BYTES = 28
-
-SocketListener: TypeAlias = trio.SocketListener | DirectSocketListener | UnixListener
-
-# isinstance() cannot narrow to the parameter of a generic class; cast() needs these.
+# isinstance() cannot narrow to the parameter of a generic class; cast() needs this.
 _SSLStream: TypeAlias = trio.SSLStream[trio.abc.Stream]
-_SSLListener: TypeAlias = trio.SSLListener[trio.abc.Stream]
 
 
 def find_underlying_socket(stream: object) -> trio.socket.SocketType | None:
@@ -44,54 +31,11 @@ def find_underlying_socket(stream: object) -> trio.socket.SocketType | None:
             return None
 
 
-def find_socket_listener(listener: object) -> SocketListener | None:
-    """Return the listener on a kernel socket, also below TLS; None if there is none."""
-    if isinstance(listener, trio.SSLListener):
-        listener = cast("_SSLListener", listener).transport_listener
-    return listener if isinstance(listener, SocketListener) else None
-
-
-def has_input(stream: object) -> bool:
-    """Tell whether a receive from the socket below would not have to wait.
-
-    Bytes, the peer's end and an error count. False if there is no kernel socket below.
-    """
-    if isinstance(stream, DirectSocketStream):
-        # Not by its Trio socket, which would have to be made first.
-        return is_readable(stream.fileno())
-    sock = find_underlying_socket(stream)
-    return sock is not None and is_readable(sock.fileno())
-
-
-def is_readable(descriptor: int) -> bool:
-    """Tell whether a socket can be read, or accepted from, without a wait.
-
-    Args:
-        descriptor: Of the socket; -1 if that is closed, and the answer is False.
-    """
-    if descriptor < 0:
-        return False
-    if sys.platform == "win32":  # pragma: no cover  (has no poll)
-        return bool(select.select([descriptor], [], [], 0)[0])
-    # Not select(), which takes no descriptor above 1,023.
-    poll = select.poll()
-    poll.register(descriptor, select.POLLIN)
-    return bool(poll.poll(0))
-
-
-def count_waiting(listener: object) -> int:
-    """Count the connections in a listener's backlog; see :class:`ServerStatistics`."""
-    below = find_socket_listener(listener)
-    if below is None or below.socket.fileno() < 0:
-        return 0
-    if sys.platform == "linux":  # pragma: no branch  (the tests run there)
-        # OSError: a Unix socket.
-        with suppress(OSError):
-            info = below.socket.getsockopt(
-                socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES
-            )
-            return int.from_bytes(info[-4:], sys.byteorder)
-    return int(is_readable(below.socket.fileno()))
+def is_secure(stream: object) -> bool:
+    """Return whether a stream is TLS, also below a switch."""
+    while isinstance(stream, UpgradedStream) and not stream.detached:
+        stream = stream.transport
+    return isinstance(stream, trio.SSLStream)
 
 
 def find_peer(transport: trio.abc.Stream) -> Peer:

@@ -1,0 +1,38 @@
+"""What the kernel holds for a socket: input, and connections in a backlog."""
+
+from __future__ import annotations
+
+import pytest
+
+from trio_upgrade import UpgradedStream
+from trio_upgrade._streams.readiness import count_waiting, has_input
+from trio_upgrade.testing import ScriptedPeer
+
+from ..servers import MemoryListener
+from ..sockets import direct, tcp_pair
+
+
+class TestInput:
+    """What can be received, or accepted, without a wait."""
+
+    @pytest.mark.parametrize("kind", [direct, lambda pair: pair])
+    async def test_stream(self, kind) -> None:
+        """Bytes and an end are input; nothing, or a closed socket, is none."""
+        near, far = kind(await tcp_pair())
+        stream = UpgradedStream(near)
+        assert not has_input(stream)
+        assert not has_input(near)
+        await far.send_all(b"x")
+        assert has_input(stream)
+        assert has_input(near)
+        await near.receive_some()
+        assert not has_input(near)
+        await far.aclose()
+        assert has_input(near)
+        await near.aclose()
+        assert not has_input(near)
+
+    async def test_no_socket(self) -> None:
+        """Nothing is known about other streams and listeners."""
+        assert not has_input(ScriptedPeer(b"x"))
+        assert count_waiting(MemoryListener()) == 0
