@@ -72,4 +72,8 @@ FAULTS = {
         "control characters from the wire in a message",
         "escaped; a refusal says who refused, and with which words",
     ),
+    "F22": Fault(
+        "a server at its descriptor limit, or in a chroot, when its first answer is due",
+        "nothing is imported after `task_status.started`: every answer comes",
+    ),
 }

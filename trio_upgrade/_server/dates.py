@@ -1,11 +1,18 @@
 # The Date of responses (RFC 9110 §6.6.1), formatted once a second.
 from __future__ import annotations
 
-from time import time
+from time import gmtime, time
 from typing import TYPE_CHECKING, final
 
 if TYPE_CHECKING:
     from .._http.headers import Field
+
+# In English, whatever the locale is.
+_DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+_MONTHS = (
+    *("Jan", "Feb", "Mar", "Apr", "May", "Jun"),
+    *("Jul", "Aug", "Sep", "Oct", "Nov", "Dec"),
+)
 
 
 @final
@@ -22,10 +29,14 @@ class DateClock:
         """Return the field."""
         second = int(time())
         if second != self._second:
-            # Not imported at the top: that takes half as long as importing this whole
-            # package, and a client does not need it.
-            from email.utils import formatdate
-
             self._second = second
-            self._field = (b"Date", formatdate(second, usegmt=True).encode("ascii"))
+            self._field = (b"Date", _format_date(second).encode("ascii"))
         return self._field
+
+
+def _format_date(second: int) -> str:
+    # An IMF-fixdate (RFC 9110 §5.6.7).  email.utils would write the same, but to import
+    # it takes half as long as to import this whole package.
+    year, month, day, hour, minute, rest, weekday, *_ = gmtime(second)
+    date = f"{_DAYS[weekday]}, {day:02} {_MONTHS[month - 1]} {year:04}"
+    return f"{date} {hour:02}:{minute:02}:{rest:02} GMT"

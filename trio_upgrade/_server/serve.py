@@ -83,6 +83,11 @@ def _make_state(
     observer: object | None = None,
 ) -> ServerState:
     # These defaults are the only ones of ServeOptions.
+    #
+    # For standard_reason(): when the first answer is due, the process may be at its limit
+    # of descriptors, or in a chroot, and then nothing can be imported.
+    import http  # noqa: F401
+
     return ServerState(
         limits,
         close_on_optimistic_data=close_on_optimistic_data,
