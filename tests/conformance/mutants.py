@@ -170,4 +170,9 @@ MUTANTS = {
     "F12": Mutant("Route._secure", "self._names[index]", "self._endpoints[index].host"),
     "F14": Mutant("escape", "not shown.isprintable()", "False"),
     "F22": Mutant("_make_state", "import http"),
+    "F24": Mutant(
+        "Observers.report_error",
+        '"error in the app, serving %r to %a"',
+        '"error in the app, serving %r to %s"',
+    ),
 }
