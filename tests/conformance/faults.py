@@ -76,6 +76,10 @@ FAULTS = {
         "a server at its descriptor limit, or in a chroot, when its first answer is due",
         "nothing is imported after `task_status.started`: every answer comes",
     ),
+    "F23": Fault(
+        "two servers start over one stale Unix socket file at once",
+        "one listens, the other gets EADDRINUSE",
+    ),
     "F24": Fault(
         "a client whose Unix socket has a name with line ends, escapes or no UTF-8",
         "the log writes peers by `ascii()`: one line, and no record is lost",

@@ -170,6 +170,7 @@ MUTANTS = {
     "F12": Mutant("Route._secure", "self._names[index]", "self._endpoints[index].host"),
     "F14": Mutant("escape", "not shown.isprintable()", "False"),
     "F22": Mutant("_make_state", "import http"),
+    "F23": Mutant("_wait_lock", "fcntl.LOCK_EX", "fcntl.LOCK_SH"),
     "F24": Mutant(
         "Observers.report_error",
         '"error in the app, serving %r to %a"',

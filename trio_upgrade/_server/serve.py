@@ -195,9 +195,10 @@ async def serve_unix(
 ) -> None:
     """Serve HTTP/1.1 and its upgrades on a Unix socket, until cancelled or drained.
 
-    The file of a socket on which no process listens any more is replaced. Our file is
-    removed as soon as connections are no longer accepted, also by a drain, unless
-    another has replaced it by then.
+    The file of a socket on which no process listens any more is replaced; if two servers
+    start on it at once, one of them gets EADDRINUSE. Our file is removed as soon as
+    connections are no longer accepted, also by a drain, unless another has replaced it by
+    then.
 
     Args:
         app: Called once for each request, in the connection's task.
