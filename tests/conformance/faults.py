@@ -84,4 +84,8 @@ FAULTS = {
         "a client whose Unix socket has a name with line ends, escapes or no UTF-8",
         "the log writes peers by `ascii()`: one line, and no record is lost",
     ),
+    "F30": Fault(
+        "a stream of the user's on top of TCP or TLS, given to `serve_stream`",
+        "its `transport_stream` is followed: it has a peer and a scheme, and is reset",
+    ),
 }

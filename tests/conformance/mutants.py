@@ -169,11 +169,16 @@ MUTANTS = {
     "F11": Mutant("Limits.header_fields", "1000", "128"),
     "F12": Mutant("Route._secure", "self._names[index]", "self._endpoints[index].host"),
     "F14": Mutant("escape", "not shown.isprintable()", "False"),
-    "F22": Mutant("_make_state", "import http"),
+    "F22": Mutant("_make_state", 'import_module("http")'),
     "F23": Mutant("_wait_lock", "fcntl.LOCK_EX", "fcntl.LOCK_SH"),
     "F24": Mutant(
         "Observers.report_error",
         '"error in the app, serving %r to %a"',
         '"error in the app, serving %r to %s"',
+    ),
+    "F30": Mutant(
+        "_find_next",
+        'cast("Any", stream).transport_stream',
+        "stream.transport_stream if isinstance(stream, trio.SSLStream) else None",
     ),
 }

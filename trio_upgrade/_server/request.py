@@ -10,7 +10,7 @@ from .._http.headers import Headers, find_head
 from .._http.messages import SWITCHING_PROTOCOLS, check_reason
 from .._http.switching import find_offers, switch_fields, tunnel_fields
 from .._http.targets import Authority, Target, parse_authority, parse_target
-from .._streams.underlying import find_peer
+from .._streams.underlying import find_peer, is_secure
 from .._util import public
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ class Request:
     @property
     def scheme(self) -> str:
         """``"http"`` or ``"https"``: of an absolute target, else of the connection."""
-        secure = isinstance(self._transport, trio.SSLStream)
+        secure = is_secure(self._transport)
         return self._target.scheme or ("https" if secure else "http")
 
     @property

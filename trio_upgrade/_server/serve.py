@@ -7,6 +7,7 @@ import errno
 import math
 import os
 from functools import partial
+from importlib import import_module
 from typing import TYPE_CHECKING, TypedDict, TypeVar
 
 import trio
@@ -86,7 +87,7 @@ def _make_state(
     #
     # For standard_reason(): when the first answer is due, the process may be at its limit
     # of descriptors, or in a chroot, and then nothing can be imported.
-    import http  # noqa: F401
+    import_module("http")
 
     return ServerState(
         limits,
@@ -329,7 +330,9 @@ async def serve_stream(
     """Serve HTTP/1.1 and its upgrades on one stream; return when it has ended.
 
     Any Trio stream will do: memory, TLS, or one that an earlier protocol has finished
-    with.
+    with. A stream of your own on top of another one should have that one as
+    ``transport_stream``, as Trio's wrappers do: so the client's address and TLS are
+    found, and a connection that must not end properly is reset.
 
     Args:
         app: Called once for each request, in this task.

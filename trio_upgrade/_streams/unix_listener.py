@@ -25,7 +25,7 @@ if sys.platform != "win32":  # pragma: no branch  (Python has no Unix sockets th
     import fcntl
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
 
     from .socket_stream import DirectSocketStream
 
@@ -149,7 +149,7 @@ def _listen(
 
 
 @contextmanager
-def _lock_directory(directory: bytes) -> Iterator[None]:
+def _lock_directory(directory: bytes) -> Generator[None]:
     descriptor = None
     try:
         # OSError: the directory cannot be read or is missing, or its file system has no
