@@ -88,4 +88,8 @@ FAULTS = {
         "a stream of the user's on top of TCP or TLS, given to `serve_stream`",
         "its `transport_stream` is followed: it has a peer and a scheme, and is reset",
     ),
+    "F35": Fault(
+        "many early bytes, then an upgraded connection that is idle for long",
+        'the stream drops its copy once they were read: `head` is then `b""`',
+    ),
 }

@@ -181,4 +181,5 @@ MUTANTS = {
         'cast("Any", stream).transport_stream',
         "stream.transport_stream if isinstance(stream, trio.SSLStream) else None",
     ),
+    "F35": Mutant("UpgradedStream._replay", 'self._head = b""'),
 }
