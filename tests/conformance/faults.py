@@ -92,4 +92,8 @@ FAULTS = {
         "many early bytes, then an upgraded connection that is idle for long",
         'the stream drops its copy once they were read: `head` is then `b""`',
     ),
+    "F43": Fault(
+        "`serve_listeners` with Trio's own `SocketListener`",
+        "its socket is accepted from in batches; the object given stays usable",
+    ),
 }

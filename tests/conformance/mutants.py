@@ -182,4 +182,5 @@ MUTANTS = {
         "stream.transport_stream if isinstance(stream, trio.SSLStream) else None",
     ),
     "F35": Mutant("UpgradedStream._replay", 'self._head = b""'),
+    "F43": Mutant("serve_listeners", "share_listener(listener)", "listener"),
 }

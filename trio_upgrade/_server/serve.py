@@ -15,7 +15,7 @@ import trio
 from .._limits import Limits
 from .._options import SharedOptions
 from .._streams.closing import close_forcefully
-from .._streams.socket_listener import DirectSocketListener
+from .._streams.socket_listener import DirectSocketListener, share_listener
 from .._streams.tcp_listeners import open_tcp_listeners
 from .._streams.unix_listener import UnixListener, open_unix_listener
 from .._util import public
@@ -239,7 +239,11 @@ async def serve_listeners(
 
     Args:
         app: Called once for each request, in the connection's task.
-        listeners: They are owned from now on.
+        listeners: They are owned from now on, and are ``Server.listeners``. Connections
+            of a :class:`trio.SocketListener` are accepted from its socket in batches, as
+            those of :func:`serve_tcp` are, so its ``accept()`` is not called; it can
+            still be asked for its socket. Of every other listener ``accept()`` is
+            called.
         task_status: Gets a :class:`Server` as soon as connections are accepted.
         options: Those of :class:`ServeOptions`.
     """
@@ -254,7 +258,7 @@ async def serve_listeners(
             for listener in server.listeners:
                 nursery.start_soon(
                     _accept_connections,
-                    listener,
+                    share_listener(listener),
                     state.accept_until_drained(),
                     state,
                     make_connection,
