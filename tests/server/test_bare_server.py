@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import ssl
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,13 +15,16 @@ from ..interop.programs import start
 from ..wire import UP, get
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from ..interop.programs import Program
 
 pytestmark = pytest.mark.skipif(
     not hasattr(os, "chroot"), reason="needs a Unix system: limits, chroot"
 )
 
-SCRIPT = Path(__file__).with_name("bare_server.py")
+# As a module, so that it imports the package from where the tests do.
+MODULE = "tests.server.bare_server"
 CONNECT = b"CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n"
 UPGRADE = UP.replace(b"/u", b"/upgrade")
 CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nX-A: 1\r\n\r\n"
@@ -102,7 +104,7 @@ async def test_every_answer(tmp_path: Path, means: str) -> None:
     authority = trustme.CA()
     issued = authority.issue_cert("localhost")
     issued.private_key_and_cert_chain_pem.write_to_path(str(certificate))
-    command = (sys.executable, str(SCRIPT), means, str(root), str(certificate))
+    command = (sys.executable, "-m", MODULE, means, str(root), str(certificate))
     with log.open("wb") as errors:
         async with await start(*command, stderr=errors.fileno()) as server:
             assert await check(server, authority) == []

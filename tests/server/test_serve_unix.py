@@ -34,7 +34,7 @@ from ..tls import make_tls_contexts
 if sys.platform != "win32":
     import fcntl
 
-RACING_SERVER = Path(__file__).with_name("racing_server.py")
+RACING_SERVER = "tests.server.racing_server"
 _NOBODY = 65534
 
 pytestmark = pytest.mark.skipif(
@@ -276,7 +276,7 @@ class TestRace:
     async def test_two_processes(self, tmp_path) -> None:
         """One listens and can be reached, the other gets EADDRINUSE, 400 times."""
         path = tmp_path / "socket"
-        command = (sys.executable, str(RACING_SERVER), str(path))
+        command = (sys.executable, "-m", RACING_SERVER, str(path))
         async with await start(*command) as one, await start(*command) as other:
             for _ in range(400):
                 leave_stale(path)
