@@ -37,7 +37,9 @@ PROTOCOLS = ("echo", "websocket")
 GRACE = 3
 
 
-async def echo(_request: Request, stream: UpgradedStream, _head: bytes) -> None:
+async def echo(_request: Request, stream: UpgradedStream, head: bytes) -> None:
+    # The early bytes are in the stream: do not keep this copy as long as it is open.
+    del head
     await pipe(stream, stream)
 
 

@@ -47,7 +47,9 @@ HOST = "127.0.0.1"
 GRACE_SECONDS = 10
 
 
-async def echo(_request: Request, stream: UpgradedStream, _head: bytes) -> None:
+async def echo(_request: Request, stream: UpgradedStream, head: bytes) -> None:
+    # The early bytes are in the stream: do not keep this copy as long as it is open.
+    del head
     await pipe(stream, stream)
 
 

@@ -93,7 +93,10 @@ class Limits(_CheckedLimits):
     connections: int | None = 10_000
     """The largest number of connections served at the same time. Further connections
     wait in the kernel's backlog and are not refused. None disables it. An idle
-    connection takes a few KiB in this process."""
+    connection takes a few KiB in this process. After a switch it also keeps the header
+    section of its request, at most ``header_bytes``, and the early bytes until they are
+    read, at most ``read_ahead`` and one receive of 64 KiB; a handler keeps its ``head``
+    until ``del head``."""
 
     upgraded: int | None = None
     """The largest number of switched connections at the same time; further offers get a

@@ -78,6 +78,18 @@ FAULTS = {
         "they are answered, the last one of each connection with `Connection: close`; "
         "offers get a 503",
     ),
+    "F22": Fault(
+        "a server at its descriptor limit, or in a chroot, when its first answer is due",
+        "nothing is imported after `task_status.started`: every answer comes",
+    ),
+    "F23": Fault(
+        "two servers start over one stale Unix socket file at once",
+        "one listens, the other gets EADDRINUSE",
+    ),
+    "F24": Fault(
+        "a client whose Unix socket has a name with line ends, escapes or no UTF-8",
+        "the log writes peers by `ascii()`: one line, and no record is lost",
+    ),
     "F25": Fault(
         "an absolute target whose scheme is https or wss in clear text, or another one",
         "421, and 400; `request.scheme` is the transport's, and our client sends a proxy "
@@ -91,6 +103,14 @@ FAULTS = {
         "a reason phrase with HTAB, or with octets above 0x7F",
         "sent as it is, as Latin-1; a control or a character above U+00FF is a "
         "`ValueError` that names it",
+    ),
+    "F30": Fault(
+        "a stream of the user's on top of TCP or TLS, given to `serve_stream`",
+        "its `transport_stream` is followed: it has a peer and a scheme, and is reset",
+    ),
+    "F35": Fault(
+        "many early bytes, then an upgraded connection that is idle for long",
+        'the stream drops its copy once they were read: `head` is then `b""`',
     ),
     "F36": Fault(
         "an unread body in tiny chunks",
@@ -108,6 +128,10 @@ FAULTS = {
     "F42": Fault(
         "thousands of deadlines are due at the same moment",
         "they expire in batches, between which other connections are served",
+    ),
+    "F43": Fault(
+        "`serve_listeners` with Trio's own `SocketListener`",
+        "its socket is accepted from in batches; the object given stays usable",
     ),
     "F44": Fault(
         "more connections than `Limits.connections`",

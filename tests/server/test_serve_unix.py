@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import socket
 import stat
 import sys
+import tempfile
+import time
 from functools import partial
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 import trio
@@ -25,10 +28,14 @@ from trio_upgrade import (
 from trio_upgrade._streams.unix_listener import open_unix_listener
 
 from ..apps import echo_app
+from ..interop.programs import Program, start
 from ..tls import make_tls_contexts
 
-if TYPE_CHECKING:
-    from pathlib import Path
+if sys.platform != "win32":
+    import fcntl
+
+RACING_SERVER = "tests.server.racing_server"
+_NOBODY = 65534
 
 pytestmark = pytest.mark.skipif(
     not hasattr(socket, "AF_UNIX"), reason="needs Unix sockets: not on Windows"
@@ -254,6 +261,122 @@ class TestMode:
             )
 
         assert os.listdir(tmp_path) == []
+
+
+async def say(server: Program, line: str) -> None:
+    """Write a line to a program."""
+    assert server.process.stdin is not None
+    await server.process.stdin.send_all(f"{line}\n".encode())
+
+
+class TestRace:
+    """Several servers start at once on one stale file."""
+
+    @pytest.mark.ids("F23")
+    async def test_two_processes(self, tmp_path) -> None:
+        """One listens and can be reached, the other gets EADDRINUSE, 400 times."""
+        path = tmp_path / "socket"
+        command = (sys.executable, "-m", RACING_SERVER, str(path))
+        async with await start(*command) as one, await start(*command) as other:
+            for _ in range(400):
+                leave_stale(path)
+                # Time for both to read it.
+                moment = time.monotonic() + 0.001
+                for server in (one, other):
+                    await say(server, str(moment))
+                found = [await one.read_line(), await other.read_line()]
+                assert sorted(found) == ["EADDRINUSE", "listening"]
+                with socket.socket(socket.AF_UNIX) as client:
+                    client.connect(str(path))
+                for server in (one, other):
+                    await say(server, "stop")
+                    assert await server.read_line() == "stopped"
+                assert os.listdir(tmp_path) == []
+
+    @pytest.mark.ids("F23")
+    async def test_two_tasks(self, tmp_path) -> None:
+        """The same within one process."""
+        path = tmp_path / "socket"
+        failures: list[OSError] = []
+
+        async def serve(nursery: trio.Nursery) -> None:
+            try:
+                await nursery.start(serve_unix, echo_app, path)
+            except OSError as exc:
+                failures.append(exc)
+
+        for _ in range(20):
+            leave_stale(path)
+            async with trio.open_nursery() as nursery:
+                async with trio.open_nursery() as starting:
+                    for _ in range(4):
+                        starting.start_soon(serve, nursery)
+                await check_echo(path)
+                nursery.cancel_scope.cancel()
+
+        assert [exc.errno for exc in failures] == [errno.EADDRINUSE] * 60
+        assert os.listdir(tmp_path) == []
+
+    @pytest.mark.ids("F23")
+    @pytest.mark.parametrize("kind", ["LOCK_SH", "LOCK_EX"])
+    async def test_lock_held_for_long(self, tmp_path, kind: str, monkeypatch) -> None:
+        """A program that keeps the directory locked delays a server, no more."""
+        monkeypatch.setattr("trio_upgrade._streams.unix_listener._LOCK_WAIT", 0.02)
+        path = tmp_path / "socket"
+        leave_stale(path)
+        descriptor = os.open(tmp_path, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, getattr(fcntl, kind))
+            async with trio.open_nursery() as nursery:
+                await nursery.start(serve_unix, echo_app, path)
+                await check_echo(path)
+                nursery.cancel_scope.cancel()
+        finally:
+            os.close(descriptor)
+
+    @pytest.mark.ids("F23")
+    @pytest.mark.parametrize("error", [errno.EBADF, errno.ENOLCK, errno.EOPNOTSUPP])
+    async def test_no_locks(self, tmp_path, error: int, monkeypatch) -> None:
+        """On a file system without locks a server starts without one."""
+
+        def refuse(descriptor: int, _: int) -> None:
+            assert stat.S_ISDIR(os.fstat(descriptor).st_mode)
+            raise OSError(error, "scripted")
+
+        monkeypatch.setattr(fcntl, "flock", refuse)
+        path = tmp_path / "socket"
+        leave_stale(path)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(serve_unix, echo_app, path)
+            await check_echo(path)
+            nursery.cancel_scope.cancel()
+
+    @pytest.mark.ids("F23")
+    async def test_directory_that_cannot_be_read(self) -> None:
+        """In a directory that may be written but not read a server starts, too."""
+        user = os.geteuid()
+        folder = tempfile.mkdtemp()
+        try:
+            os.chmod(folder, 0o300)
+            if user == 0:
+                # Root can read every directory.
+                os.chown(folder, _NOBODY, -1)
+                os.seteuid(_NOBODY)
+            with pytest.raises(PermissionError):
+                os.listdir(folder)
+            path = Path(folder, "socket")
+            leave_stale(path)
+            async with trio.open_nursery() as nursery:
+                await nursery.start(serve_unix, echo_app, path)
+                await check_echo(path)
+                nursery.cancel_scope.cancel()
+        finally:
+            os.seteuid(user)
+            os.chmod(folder, 0o700)
+            left = os.listdir(folder)
+            shutil.rmtree(folder)
+
+        assert left == []
 
 
 class TestFailure:

@@ -419,6 +419,59 @@ async def test_idle_connection_is_small() -> None:
     assert taken / number < 7 * 1024
 
 
+@pytest.mark.ids("F35")
+@pytest.mark.parametrize("early", [0, 1024, 34 * 1024])
+async def test_memory_of_what_came_first(early: int) -> None:
+    """An idle stream keeps the header section of its request, and no early bytes."""
+    number, section = 20, 30 * 1024
+    wire = UP.replace(b"\r\n\r\n", b"\r\nX: " + b"x" * section + b"\r\n\r\n")
+    idle = trio.Event()
+    waiting = 0
+
+    async def handler(_request: Request, stream: UpgradedStream, head: bytes) -> None:
+        nonlocal waiting
+        del head
+        left = early
+        while left:
+            left -= len(await stream.receive_some())
+        waiting += 1
+        if waiting % number == 0:
+            idle.set()
+        await stream.receive_some()
+
+    async def app(_: Request) -> Upgrade:
+        return Upgrade("echo", handler)
+
+    clients: list[socket.socket] = []
+
+    async def upgrade(port: int) -> None:
+        nonlocal idle
+        idle = trio.Event()
+        for _ in range(number):
+            client = socket.create_connection(("127.0.0.1", port))
+            clients.append(client)
+            client.setblocking(False)
+            assert client.send(wire + b"e" * early) == len(wire) + early
+        await idle.wait()
+        gc.collect()
+
+    async with trio.open_nursery() as nursery:
+        server = await nursery.start(partial(serve_tcp, app, 0, host="127.0.0.1"))
+        port = int(server.url.rpartition(":")[2])
+        await upgrade(port)
+        tracemalloc.start()
+        try:
+            await upgrade(port)
+            taken, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        for client in clients:
+            client.close()
+        nursery.cancel_scope.cancel()
+
+    assert section < taken / number < section + 8 * 1024
+
+
 class TestSendNowait:
     """Short answers are sent without a checkpoint; other tasks still get their turn."""
 

@@ -20,6 +20,7 @@ from trio_upgrade import (
     serve_tcp,
 )
 from trio_upgrade._streams.closing import close_in_stages
+from trio_upgrade._streams.underlying import iter_layers
 from trio_upgrade.testing import ScriptedPeer
 
 from ..apps import echo
@@ -87,8 +88,12 @@ class TestHandshake:
         await tls_near.send_all(b"x")
         assert await tls_far.receive_some() == b"x"
 
+    @pytest.mark.ids("F35")
     async def test_head_goes_below(self, contexts: Contexts) -> None:
-        """However much of the client's hello is in the head, TLS gets all of it."""
+        """However much of the client's hello is in the head, TLS gets all of it.
+
+        No stream of the stack keeps a copy of it.
+        """
         near, far = trio.testing.memory_stream_pair()
         async with trio.open_nursery() as nursery:
             client = UpgradedStream(near)
@@ -108,6 +113,9 @@ class TestHandshake:
             server = await stream.start_tls(contexts[1], server_side=True)
             await server.send_all(b"hi")
         assert await client.outermost.receive_some() == b"hi"
+        assert stream.head == b""
+        for layer in iter_layers(server):
+            assert not isinstance(layer, UpgradedStream) or layer.head == b""
 
     @pytest.mark.parametrize(
         ("side", "options", "error"),

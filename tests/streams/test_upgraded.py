@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 import trio
 import trio.testing
@@ -84,12 +86,46 @@ class TestReplay:
         assert stream.peer_ended
 
     async def test_head_is_a_snapshot(self) -> None:
-        """Reading ``head`` consumes no bytes, and receiving does not change it."""
+        """Reading ``head`` consumes no bytes; it changes only when all was received."""
         stream = UpgradedStream(ScriptedPeer(), b"head")
 
         assert stream.head == b"head"
         assert await stream.receive_some(2) == b"he"
         assert stream.head == b"head"
+        assert await stream.receive_some(1) == b"a"
+        assert stream.head == b"head"
+
+    @pytest.mark.ids("F35")
+    @pytest.mark.parametrize("ended", [False, True])
+    @pytest.mark.parametrize("max_bytes", [None, 1, 3, 4, 5])
+    async def test_head_is_let_go(self, max_bytes: int | None, ended: bool) -> None:
+        """Once all of it was received, the stream keeps no copy and ``head`` is empty."""
+        head = bytes(range(4))
+        stream = UpgradedStream(ScriptedPeer(b"wire"), head, ended=ended)
+        received = bytearray()
+        while len(received) < len(head):
+            assert stream.head is head
+            received += await stream.receive_some(max_bytes)
+
+        assert received == head
+        assert stream.head == b""
+        assert head not in gc.get_referents(stream)
+        assert await stream.receive_some() == (b"" if ended else b"wire")
+        assert stream.peer_ended is ended
+        assert stream.received == len(head) + (0 if ended else 4)
+
+    @pytest.mark.ids("F35")
+    @pytest.mark.parametrize("read", [0, 1, 4])
+    async def test_head_of_a_stream_that_is_over(self, read: int) -> None:
+        """After aclose() or detach() ``head`` is empty."""
+        streams = [UpgradedStream(ScriptedPeer(), b"head", ended=True) for _ in "ab"]
+        for stream in streams:
+            if read:
+                await stream.receive_some(read)
+        await streams[0].aclose()
+
+        assert streams[1].detach()[1] == b"head"[read:]
+        assert [stream.head for stream in streams] == [b"", b""]
 
     @pytest.mark.ids("S33")
     async def test_end_comes_after_the_head_however_late(self, autojump_clock) -> None:

@@ -59,8 +59,10 @@ class DialOptions(TypedDict, total=False):
         stream: A stream to use instead of dialling. HTTP is spoken on it as it is, also
             if the URL says ``https``: give a TLS stream then. It is owned from now on,
             and closed on every outcome but success. It excludes ``ssl_context``,
-            ``server_hostname``, ``via`` and ``local_address``. An object that is no Trio
-            stream is left alone. None, the default, dials.
+            ``server_hostname``, ``via`` and ``local_address``. If it is on top of another
+            stream, that one should be its ``transport_stream``, as with Trio's wrappers;
+            then a reset works. An object that is no Trio stream is left alone. None, the
+            default, dials.
     """
 
     ssl_context: ssl.SSLContext | None

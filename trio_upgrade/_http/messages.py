@@ -96,6 +96,7 @@ def standard_reason(status: int) -> str:
     It is never empty, since clients that use llhttp fail on an empty phrase.
     """
     # Not at the top of the module: it is slow to import, and a client does not need it.
+    # A server imports it before it accepts connections.
     from http import HTTPStatus
 
     phrase = _PHRASES.get(status)

@@ -279,7 +279,7 @@ class Connection(ConnectionTask):
                 armed.disarm(self)
             self.idle = False
             self.reason = EndReason.MALFORMED
-            LOGGER.debug("refused %s: %s", find_peer(self._stream), exc)
+            LOGGER.debug("refused %a: %s", find_peer(self._stream), exc)
             await self._refuse(http, refuse(exc))
             return None
         self._http = None
@@ -386,7 +386,7 @@ class Connection(ConnectionTask):
         self._log_end(EndReason.SLOW_READER)
 
     def _log_end(self, reason: EndReason) -> None:
-        LOGGER.debug("ended %s: %s", find_peer(self._stream), reason.value)
+        LOGGER.debug("ended %a: %s", find_peer(self._stream), reason.value)
 
     ################################################################
     # Errors

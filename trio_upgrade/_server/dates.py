@@ -12,9 +12,15 @@ if TYPE_CHECKING:
 class DateClock:
     """The current Date field, shared by the connections of a server."""
 
-    __slots__ = ("_field", "_second")
+    __slots__ = ("_field", "_format", "_second")
 
     def __init__(self) -> None:
+        # Not at the top: to import it takes half as long as to import this whole package,
+        # and a client does not need it.  Not in field(): a process at its limit of
+        # descriptors, or in a chroot, can import nothing.
+        from email.utils import formatdate
+
+        self._format = formatdate
         self._second = -1
         self._field: Field = (b"Date", b"")
 
@@ -22,10 +28,6 @@ class DateClock:
         """Return the field."""
         second = int(time())
         if second != self._second:
-            # Not imported at the top: that takes half as long as importing this whole
-            # package, and a client does not need it.
-            from email.utils import formatdate
-
             self._second = second
-            self._field = (b"Date", formatdate(second, usegmt=True).encode("ascii"))
+            self._field = (b"Date", self._format(second, usegmt=True).encode("ascii"))
         return self._field

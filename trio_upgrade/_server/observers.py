@@ -1,4 +1,8 @@
 # The user's observer of a server, and the log.
+#
+# A client that binds a Unix socket chooses its name: any bytes.  So each log line of this
+# package writes a peer as %a, in ASCII: it adds no line, no escape in it acts on a
+# terminal, and no encoding of a log file loses the record.
 from __future__ import annotations
 
 import logging
@@ -58,7 +62,7 @@ class Observers:
         try:
             callback(record)
         except Exception as exc:
-            LOGGER.error("error in the observer, at %r", record, exc_info=exc)
+            LOGGER.error("error in the observer, at %a", record, exc_info=exc)
 
     def report_error(
         self, peer: Peer, request: Request | None, error: Exception
@@ -74,5 +78,5 @@ class Observers:
         if request is None:
             LOGGER.error("error while serving a connection", exc_info=error)
         else:
-            message = "error in the app, serving %r to %s"
+            message = "error in the app, serving %r to %a"
             LOGGER.error(message, request, peer, exc_info=error)

@@ -139,7 +139,11 @@ class Request:
 
     @property
     def peer(self) -> Peer:
-        """The client's address: host and port, a Unix socket's path, None if unknown."""
+        """The client's address: host and port, a Unix socket's path, None if unknown.
+
+        A client that binds a Unix socket chooses its path or abstract name: any bytes,
+        decoded as :func:`os.fsdecode` does. In a log write it by :func:`ascii`.
+        """
         # A system call, so it is made only when the address is read.
         return find_peer(self._transport)
 

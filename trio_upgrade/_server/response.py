@@ -27,7 +27,7 @@ UpgradeHandler: TypeAlias = Callable[
     ["Request", "UpgradedStream", bytes], Awaitable[object]
 ]
 """Called after a switch with the request, the stream, and a snapshot of the bytes that
-are first in it."""
+are first in it; a handler that runs for long should ``del`` the snapshot."""
 
 
 @public

@@ -2,12 +2,14 @@
 from __future__ import annotations
 
 from functools import partial
+from importlib import import_module
 from typing import TYPE_CHECKING, TypedDict, TypeVar
 
 import trio
 
 from .._limits import Limits
 from .._options import SharedOptions
+from .._streams.socket_listener import share_listener
 from .._streams.tcp_listeners import open_tcp_listeners
 from .._streams.unix_listener import open_unix_listener
 from .._util import public
@@ -67,6 +69,11 @@ def _make_state(
     observer: object | None = None,
 ) -> ServerState:
     # These defaults are the only ones of ServeOptions.
+    #
+    # For standard_reason(): when the first answer is due, the process may be at its limit
+    # of descriptors, or in a chroot, and then nothing can be imported.
+    import_module("http")
+
     return ServerState(
         limits,
         close_on_optimistic_data=close_on_optimistic_data,
@@ -174,9 +181,10 @@ async def serve_unix(
 ) -> None:
     """Serve HTTP/1.1 and its upgrades on a Unix socket, until cancelled or drained.
 
-    The file of a socket on which no process listens any more is replaced. Our file is
-    removed as soon as connections are no longer accepted, also by a drain, unless
-    another has replaced it by then.
+    The file of a socket on which no process listens any more is replaced; if two servers
+    start on it at once, one of them gets EADDRINUSE. Our file is removed as soon as
+    connections are no longer accepted, also by a drain, unless another has replaced it by
+    then.
 
     Args:
         app: Called once for each request, in the connection's task.
@@ -216,7 +224,11 @@ async def serve_listeners(
 
     Args:
         app: Called once for each request, in the connection's task.
-        listeners: They are owned from now on.
+        listeners: They are owned from now on, and are ``Server.listeners``. Connections
+            of a :class:`trio.SocketListener` are accepted from its socket in batches, as
+            those of :func:`serve_tcp` are, so its ``accept()`` is not called; it can
+            still be asked for its socket. Of every other listener ``accept()`` is
+            called.
         task_status: Gets a :class:`Server` as soon as connections are accepted.
         options: Those of :class:`ServeOptions`.
     """
@@ -229,7 +241,9 @@ async def serve_listeners(
                 Connection, app, server, state, scope=nursery.cancel_scope
             )
             for listener in server.listeners:
-                accepting = AcceptLoop(listener, state, make_connection, nursery)
+                accepting = AcceptLoop(
+                    share_listener(listener), state, make_connection, nursery
+                )
                 nursery.start_soon(accepting.run, name="trio_upgrade accepting")
             nursery.start_soon(state.deadlines.run, name="trio_upgrade deadlines")
             task_status.started(server)
@@ -254,7 +268,9 @@ async def serve_stream(
     """Serve HTTP/1.1 and its upgrades on one stream; return when it has ended.
 
     Any Trio stream will do: memory, TLS, or one that an earlier protocol has finished
-    with.
+    with. A stream of your own on top of another one should have that one as
+    ``transport_stream``, as Trio's wrappers do: so the client's address and TLS are
+    found, and a connection that must not end properly is reset.
 
     Args:
         app: Called once for each request, in this task.

@@ -136,3 +136,23 @@ def adopt_listener(listener: trio.SocketListener) -> DirectSocketListener:
     No task may be using Trio's listener during this call.
     """
     return DirectSocketListener(detach_socket(listener.socket))
+
+
+def share_listener(
+    listener: trio.abc.Listener[trio.abc.Stream],
+) -> trio.abc.Listener[trio.abc.Stream]:
+    """Return a direct listener on the same socket as one of Trio's.
+
+    Trio's listener stays as it is, so its user may go on asking it for its address;
+    closing either listener closes both. Any other listener is returned itself.
+    """
+    # Not isinstance(): a subclass, which Trio forbids today, may override accept().
+    if type(listener) is not trio.SocketListener:
+        return listener
+    # A private attribute, which a contract test checks.  detach() needs none, but leaves
+    # the user's listener closed; a second socket object would close the descriptor twice.
+    sock = getattr(listener.socket, "_sock", None)
+    # A socket of trio.socket.set_custom_socket_factory() may have another kind, or none.
+    if type(sock) is not socket.socket:
+        return listener
+    return DirectSocketListener(sock)

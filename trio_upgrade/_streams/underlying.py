@@ -1,41 +1,61 @@
-# The kernel socket below a stack of streams, if there is one.
+# What is below a stack of streams: its kernel socket, the peer, whether there is TLS.
+# Users wrap streams, too, and as Trio's own wrappers name the stream below
+# ``transport_stream``, it is followed.  This is for addresses and options only: the bytes
+# always go through the wrapper, which may change them.
 from __future__ import annotations
 
 import os
-from typing import TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import trio
 
 from .socket_stream import DirectSocketStream
 from .upgraded import UpgradedStream
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 Peer: TypeAlias = tuple[str, int] | str | None
 
-# isinstance() cannot narrow to the parameter of a generic class; cast() needs this.
-_SSLStream: TypeAlias = trio.SSLStream[trio.abc.Stream]
+# No stack is as high.  A wrapper may name itself as the stream below, or make a new
+# object each time it is asked.
+_MOST_LAYERS = 32
+
+
+def iter_layers(stream: object) -> Iterator[object]:
+    """Yield a stream, the stream below it, and so on down; the outermost comes first."""
+    for _ in range(_MOST_LAYERS):
+        if stream is None:
+            # Given away, by the unwrap() of TLS for example.
+            return
+        yield stream
+        stream = _find_next(stream)
+
+
+def _find_next(stream: object) -> object:
+    if isinstance(stream, UpgradedStream):
+        return None if stream.detached else stream.transport
+    try:
+        return cast("Any", stream).transport_stream
+    except Exception:
+        # It has none, or its property fails: no matter for the bytes.
+        return None
 
 
 def find_underlying_socket(stream: object) -> trio.socket.SocketType | None:
     """Return the kernel socket below a stack of streams; None if there is none."""
-    while True:
-        if isinstance(stream, trio.SocketStream):
-            return stream.socket
-        if isinstance(stream, DirectSocketStream):
+    for layer in iter_layers(stream):
+        if isinstance(layer, trio.SocketStream):
+            return layer.socket
+        if isinstance(layer, DirectSocketStream):
             # No Trio socket can be made from a closed socket.
-            return stream.socket if stream.fileno() >= 0 else None
-        if isinstance(stream, trio.SSLStream):
-            stream = cast("_SSLStream", stream).transport_stream
-        elif isinstance(stream, UpgradedStream) and not stream.detached:
-            stream = stream.transport
-        else:
-            return None
+            return layer.socket if layer.fileno() >= 0 else None
+    return None
 
 
 def is_secure(stream: object) -> bool:
-    """Return whether a stream is TLS, also below a switch."""
-    while isinstance(stream, UpgradedStream) and not stream.detached:
-        stream = stream.transport
-    return isinstance(stream, trio.SSLStream)
+    """Tell whether there is TLS in a stack of streams."""
+    return any(isinstance(layer, trio.SSLStream) for layer in iter_layers(stream))
 
 
 def find_peer(transport: trio.abc.Stream) -> Peer:

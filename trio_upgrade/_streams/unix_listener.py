@@ -1,12 +1,19 @@
 # Listeners on Unix sockets, and their files: which file may be replaced, which users may
 # connect, and which file is removed at the end.
+#
+# Two servers that start at once on one stale file must not both replace it: the first
+# would be left without a file, and no client could reach it.  So the steps from the look
+# at the old file to listen(2) are made under a flock(2) on the directory, which leaves no
+# file, unlike a lock file.  Where no such lock can be had, they are made without one.
 from __future__ import annotations
 
 import errno
 import os
 import socket
 import stat
-from contextlib import suppress
+import sys
+from contextlib import contextmanager, suppress
+from time import monotonic, sleep
 from typing import TYPE_CHECKING, TypeAlias, final
 
 import trio
@@ -14,10 +21,20 @@ import trio
 from .socket_listener import DirectSocketListener
 from .tcp_listeners import bound_backlog
 
+if sys.platform != "win32":  # pragma: no branch  (Python has no Unix sockets there)
+    import fcntl
+
 if TYPE_CHECKING:
+    from collections.abc import Generator
+
     from .socket_stream import DirectSocketStream
 
 _ALL_PERMISSIONS = 0o777
+# Seconds to wait for the lock, and between two attempts.  Another server holds it for a
+# few system calls, but systemd-tmpfiles(8) invites programs to hold one for as long as
+# they run, so that their directory is not cleaned up.
+_LOCK_WAIT = 1.0
+_LOCK_PAUSE = 0.005
 
 # A path, and the device and inode of the file that has it.
 _File: TypeAlias = tuple[bytes, int, int]
@@ -125,20 +142,51 @@ def _listen(
         sock.listen(backlog)
         return None
     path = os.path.abspath(name)
-    _remove_stale(name, path)
-    sock.bind(name)
+    with _lock_directory(os.path.dirname(path)):
+        _remove_stale(name, path)
+        sock.bind(name)
+        try:
+            file = _find_file(path)
+            if mode is not None:
+                # No client can connect before listen(2), so every client is subject to
+                # these permissions.  A temporary umask would apply to all threads.
+                os.chmod(path, mode)
+            sock.listen(backlog)
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(path)
+            raise
+        return file
+
+
+@contextmanager
+def _lock_directory(directory: bytes) -> Generator[None]:
+    descriptor = None
     try:
-        file = _find_file(path)
-        if mode is not None:
-            # No client can connect before listen(2), so every client is subject to
-            # these permissions.  A temporary umask would apply to all threads.
-            os.chmod(path, mode)
-        sock.listen(backlog)
-    except BaseException:
+        # OSError: the directory cannot be read or is missing, or its file system has no
+        # such locks: NFS, for one, wants a descriptor that can write.
         with suppress(OSError):
-            os.unlink(path)
-        raise
-    return file
+            descriptor = os.open(directory, os.O_RDONLY)
+            _wait_lock(descriptor)
+        yield
+    finally:
+        if descriptor is not None:
+            # This also unlocks it.
+            os.close(descriptor)
+
+
+def _wait_lock(descriptor: int) -> None:
+    # Not by a flock() that waits: nothing could end this thread then.
+    give_up = monotonic() + _LOCK_WAIT
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if monotonic() > give_up:
+                return
+            sleep(_LOCK_PAUSE)
+        else:
+            return
 
 
 def _remove_stale(name: bytes, path: bytes) -> None:

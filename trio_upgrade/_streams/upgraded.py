@@ -83,6 +83,10 @@ class UpgradedStream(trio.abc.Stream):
         This is a snapshot to look at. The bytes are *still in the stream*, so do not
         parse or send them as well. An empty head does not mean that the peer has sent
         nothing: bytes that arrived a moment later are not in it.
+
+        It does not change while any of it is unread. Once all was received from this
+        stream, or the stream was closed, detached or given to :meth:`start_tls`, it is
+        ``b""``: a connection may live for days, and must not keep bytes that are used.
         """
         return self._head
 
@@ -177,8 +181,10 @@ class UpgradedStream(trio.abc.Stream):
         data = self._head[start:stop]
         self._position = start + len(data)
         self.received += len(data)
-        if self._position == len(self._head) and not self._ended:
-            self._position = None
+        if self._position == len(self._head):
+            # Let the copy go.
+            self._head = b""
+            self._position = 0 if self._ended else None
         return data
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
@@ -297,6 +303,7 @@ class UpgradedStream(trio.abc.Stream):
         return b"" if self._position is None else self._head[self._position :]
 
     def _forget(self) -> None:
+        self._head = b""
         self._position = None
         self._ended = False
 
