@@ -235,7 +235,7 @@ class TestRecords:
         await serve_stream(slow, peer, observer=recorder)
 
         assert [
-            (record.request.path, record.status, record.seconds)
+            (record.request and record.request.path, record.status, record.seconds)
             for record in recorder.requests
         ] == [("/1", 200, 3), ("/2", 200, 3)]
         assert [record.seconds for record in recorder.switches] == [3]
@@ -345,15 +345,15 @@ class TestObservers:
         ]
 
     async def test_free_when_unused(self, monkeypatch) -> None:
-        """Without an observer no record is made and no address is looked up."""
+        """Without an observer nothing is measured, and no address is looked up."""
 
         def never(*_: object, **__: object) -> None:
             raise AssertionError("called")
 
         for name in (
-            *("_server.observers.ErrorRecord", "_server.connection.EndRecord"),
-            *("_server.exchange.RequestRecord", "_server.exchange.SwitchRecord"),
-            *("_server.connection.find_peer", "_server.request.find_peer"),
+            *("_server.observers.ErrorRecord", "_server.connection.ConnectionRecords"),
+            *("_server.connection.ObservedHTTP", "_server.connection.find_peer"),
+            *("_server.request.find_peer",),
         ):
             monkeypatch.setattr(f"trio_upgrade.{name}", never)
 

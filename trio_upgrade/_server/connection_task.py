@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import trio
 
+    from .connection_records import ConnectionRecords
     from .end_reason import EndReason
 
 
@@ -22,9 +23,10 @@ class ConnectionTask:
         idle: Whether no request is under way, so that a drain may end it at once.
         task: The task, once it runs.
         depth: How many nurseries the task had open before it began to serve.
+        records: Makes its records; None if there is no observer, and at the end.
     """
 
-    __slots__ = ("depth", "expired", "idle", "scope", "task")
+    __slots__ = ("depth", "expired", "idle", "records", "scope", "task")
 
     def __init__(self, scope: trio.CancelScope) -> None:
         self.scope: trio.CancelScope = scope
@@ -33,6 +35,7 @@ class ConnectionTask:
         self.idle: bool = False
         self.task: trio.lowlevel.Task | None = None
         self.depth: int = 0
+        self.records: ConnectionRecords | None = None
 
     def expire(self, reason: EndReason) -> None:
         """Cancel the present phase, for this reason."""

@@ -19,6 +19,9 @@ class EndReason(Enum):
     """After a switch."""
     LOST = "the connection broke"
     """The peer reset it, or has vanished."""
+    TLS_FAILED = "TLS failed"
+    """In the handshake, or later while no request was under way. If the client has only
+    hung up, in the handshake too, the reason is LOST."""
     MALFORMED = "the request was not HTTP"
     """It was refused with a 4xx or 5xx."""
     ERROR = "the app or the handler raised"
