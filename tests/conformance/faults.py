@@ -72,4 +72,10 @@ FAULTS = {
         "control characters from the wire in a message",
         "escaped; a refusal says who refused, and with which words",
     ),
+    "F34": Fault(
+        "a header section that is refused, a TLS handshake that fails, an answer that is "
+        "cut",
+        "a record with status, bytes, seconds and cause for every answer on the wire; "
+        "counts by class; the reason and cause of each end",
+    ),
 }

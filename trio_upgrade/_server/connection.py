@@ -158,9 +158,8 @@ class Connection(ConnectionTask):
             state.remove(self, upgraded=self._protocol is not None)
             if self.records is not None:
                 self._report_end(self.records)
-            # A request that an app keeps must not keep the HTTP half, nor its bytes. The
-            # records' request and cause refer back to this object.
-            self._http = self.records = None
+            # A request that an app keeps must not keep the HTTP half, nor its bytes.
+            self._http = None
 
     ################################################################
     # HTTP

@@ -28,8 +28,10 @@ class ConnectionRecords:
     Attributes:
         peer: The address of the client; it may be unknown once the connection is broken.
         request: The request that is under way, or was the last one; None while another
-            is awaited. It refers to the connection, which must set it to None at its end.
+            is awaited, and at the end.
         cause: The exception that the connection ends with, None if there was none.
+
+    Request and cause refer back to the connection: :meth:`report_end` drops them.
     """
 
     __slots__ = ("_began", "_observers", "_request_began", "cause", "peer", "request")
@@ -96,7 +98,7 @@ class ConnectionRecords:
         *,
         answered: bool,
     ) -> None:
-        """Report that the connection is closed; see :class:`EndRecord`.
+        """Report that the connection is closed; see :class:`EndRecord`. The last call.
 
         Args:
             reason: Why it ended.
@@ -106,14 +108,16 @@ class ConnectionRecords:
             answered: Whether an answer was begun since the last request, or it switched.
         """
         callback = self._observers.on_end
+        request, self.request = self.request, None
+        cause, self.cause = self.cause, None
         if callback is None:
             return
         record = EndRecord(
             peer=self.peer,
             reason=reason,
-            cause=self.cause,
-            request=self.request,
-            answered=answered and self.request is not None,
+            cause=cause,
+            request=request,
+            answered=answered and request is not None,
             protocol=protocol,
             requests=requests,
             received=0 if switched is None else switched.received,

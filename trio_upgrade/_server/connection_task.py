@@ -23,7 +23,7 @@ class ConnectionTask:
         idle: Whether no request is under way, so that a drain may end it at once.
         task: The task, once it runs.
         depth: How many nurseries the task had open before it began to serve.
-        records: Makes its records; None if there is no observer, and at the end.
+        records: Makes its records; None if there is no observer.
     """
 
     __slots__ = ("depth", "expired", "idle", "records", "scope", "task")

@@ -20,8 +20,8 @@ class EndReason(Enum):
     LOST = "the connection broke"
     """The peer reset it, or has vanished."""
     TLS_FAILED = "TLS failed"
-    """In the handshake, or later while no request was under way. If the client has only
-    hung up, in the handshake too, the reason is LOST."""
+    """In the handshake, or later while no request was under way. A client that has only
+    hung up in the handshake is PEER or LOST."""
     MALFORMED = "the request was not HTTP"
     """It was refused with a 4xx or 5xx."""
     ERROR = "the app or the handler raised"
