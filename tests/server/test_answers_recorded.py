@@ -109,10 +109,10 @@ OWN = [
 ]
 
 
-@pytest.mark.ids("F34")
 class TestOwnAnswers:
     """The library's own answers have a record, without a request where there is none."""
 
+    @pytest.mark.ids("F34")
     @pytest.mark.parametrize(("wire", "status"), OWN, ids=[str(s) for _, s in OWN])
     async def test_refused_header_section(self, wire, status, autojump_clock) -> None:
         """A header section that is refused has a record without a request."""
@@ -139,6 +139,7 @@ class TestOwnAnswers:
             assert (record.request, record.status) == (None, 400)
             assert record.sent == len(sent)
 
+    @pytest.mark.ids("F34")
     @pytest.mark.parametrize(
         ("wire", "status", "seconds"),
         [
@@ -182,10 +183,10 @@ class TestOwnAnswers:
             assert len(recorder.requests) == len(packets)
 
 
-@pytest.mark.ids("F34")
 class TestBytes:
     """Bytes of content, and all bytes of the answer."""
 
+    @pytest.mark.ids("F34")
     @pytest.mark.parametrize(
         ("wire", "content"),
         [
@@ -235,10 +236,10 @@ class TestBytes:
         assert record.sent == len(received)
 
 
-@pytest.mark.ids("F34")
 class TestCut:
     """An answer that was cut has a record with what was sent, and why."""
 
+    @pytest.mark.ids("F34")
     async def test_body_that_raises(self, autojump_clock, caplog) -> None:
         """An iterable that raises: the chunks sent so far, and its exception."""
         sent, recorder = await serve(get("/cut"))
@@ -249,6 +250,7 @@ class TestCut:
         assert isinstance(record.cause, LookupError)
         assert recorder.ends[0].cause is record.cause
 
+    @pytest.mark.ids("F34")
     async def test_client_that_left(self) -> None:
         """A client that resets: the exception, and no byte that was not sent."""
         sent, recorder = await serve(get("/1"), then="reset")
@@ -263,6 +265,7 @@ class TestCut:
         assert end.request is record.request
         assert end.answered
 
+    @pytest.mark.ids("F34")
     @pytest.mark.parametrize(("size", "room"), [(60_000, 4096), (5_000_000, 200_000)])
     async def test_client_that_stops_reading(self, size, room, autojump_clock) -> None:
         """A client that reads no more: what the kernel took before that is counted."""
@@ -323,7 +326,6 @@ class TestCut:
         assert [record.status for record in recorder.requests] == [500]
 
 
-@pytest.mark.ids("F34")
 class TestEnds:
     """What a connection ended with."""
 
@@ -333,6 +335,7 @@ class TestEnds:
         (end,) = recorder.ends
         return end
 
+    @pytest.mark.ids("F34")
     async def test_last_request(self, autojump_clock, caplog) -> None:
         """The request is the one that was answered last, not answered, or switched."""
         for path, answered in (("/1", True), ("/bug", True), ("/sleep", True)):
@@ -365,6 +368,7 @@ class TestEnds:
         assert end.request is None
         assert not end.answered
 
+    @pytest.mark.ids("F34")
     async def test_cause(self, autojump_clock, caplog) -> None:
         """The exception behind the reason: of the message, the app, the transport."""
         assert isinstance((await self.end(b"\x00")).cause, MalformedMessage)
@@ -429,7 +433,6 @@ class TestEnds:
             gc.enable()
 
 
-@pytest.mark.ids("F34")
 class TestTLSFailures:
     """A TLS handshake that fails is seen: a reason, a cause, a count, one DEBUG line."""
 
@@ -479,6 +482,7 @@ class TestTLSFailures:
         """Speak HTTP without TLS."""
         await stream.send_all(get("/"))
 
+    @pytest.mark.ids("F34")
     @pytest.mark.parametrize("way", ["distrust", "speak_http"])
     async def test_handshake(self, way: str, caplog) -> None:
         """The client refuses our certificate, or does not speak TLS."""

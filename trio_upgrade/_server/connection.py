@@ -169,7 +169,10 @@ class Connection(ConnectionTask):
         # Returns the handler to call after a switch, with its first two arguments; None
         # if only the end is left: the app may have made the switch itself.
         state, outer = self._state, self.scope
-        self._http = self._make_http()
+        if self.records is None:
+            self._http = ServerHTTP(self._stream, state.limits, state.total_responses)
+        else:
+            self._http = self._make_observed_http(self.records)
         # As _serve_request() returns it.
         outcome: Switched | bool = True
         if self._needs_no_scope():
@@ -196,12 +199,12 @@ class Connection(ConnectionTask):
             self.expire(self.expired or EndReason.CANCELLED)
         return outcome
 
-    def _make_http(self) -> ServerHTTP:
-        stream, state, records = self._stream, self._state, self.records
-        counts = state.total_responses
-        if records is None or not records.wants_responses:
-            return ServerHTTP(stream, state.limits, counts)
-        return ObservedHTTP(stream, state.limits, counts, records.report_response)
+    def _make_observed_http(self, records: ConnectionRecords) -> ServerHTTP:
+        stream, limits = self._stream, self._state.limits
+        counts = self._state.total_responses
+        if not records.wants_responses:
+            return ServerHTTP(stream, limits, counts)
+        return ObservedHTTP(stream, limits, counts, records.report_response)
 
     def _needs_no_scope(self) -> bool:
         # While a first request is served that need not be waited for, nothing can expire
