@@ -326,6 +326,20 @@ class TestObservers:
 
         assert got == [200, 500]
 
+    @pytest.mark.parametrize("name", ["request", "switched", "ended", "error"])
+    async def test_one_method(self, name: str, caplog) -> None:
+        """An observer with a single method gets the records of that kind."""
+        got: list[object] = []
+
+        class Single:
+            pass
+
+        setattr(Single, name, lambda _, record: got.append(record))
+        peer = ScriptedPeer(get("/1"), get("/bug"), UP)
+        await serve_stream(app, peer, observer=Single())
+
+        assert len(got) == {"request": 2}.get(name, 1)
+
     async def test_observer_that_raises(self, caplog) -> None:
         """An error of the observer is logged, once for each call, and stops nothing."""
 
