@@ -3,6 +3,7 @@
 # here.
 from __future__ import annotations
 
+import ssl
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import trio
@@ -25,6 +26,17 @@ PIECE = 64 * 1024
 # A body of up to this size is sent together with its message head; for a longer one, to
 # copy costs more than a second send.
 SMALL_BODY = 64 * 1024
+# The errors of TLS which only say that the peer went away.
+_BARE_ENDS = (ssl.SSLEOFError, ssl.SSLZeroReturnError)
+
+
+def find_tls_error(exc: BaseException | None) -> ssl.SSLError | None:
+    """Return the TLS error that broke a stream; None if another thing broke it."""
+    while exc is not None:
+        if isinstance(exc, ssl.SSLError) and not isinstance(exc, _BARE_ENDS):
+            return exc
+        exc = exc.__cause__
+    return None
 
 
 class HTTPStream(Generic[CodecT]):

@@ -108,6 +108,12 @@ FAULTS = {
         "a stream of the user's on top of TCP or TLS, given to `serve_stream`",
         "its `transport_stream` is followed: it has a peer and a scheme, and is reset",
     ),
+    "F34": Fault(
+        "a header section that is refused, a TLS handshake that fails, an answer that is "
+        "cut",
+        "a record with status, bytes, seconds and cause for every answer on the wire; "
+        "counts by class; the reason and cause of each end",
+    ),
     "F35": Fault(
         "many early bytes, then an upgraded connection that is idle for long",
         'the stream drops its copy once they were read: `head` is then `b""`',

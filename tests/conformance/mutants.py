@@ -185,6 +185,7 @@ MUTANTS = {
         'cast("Any", stream).transport_stream',
         "stream.transport_stream if isinstance(stream, trio.SSLStream) else None",
     ),
+    "F34": Mutant("ObservedHTTP.send_response", "self.response_begun", "cause is None"),
     "F35": Mutant("UpgradedStream._replay", 'self._head = b""'),
     "F36": Mutant("Exchange._drop_body", "drained + http.framing_bytes", "drained"),
     "F40": Mutant("ServerCodec.parse_request", "find_line_fault(raw)", "None"),

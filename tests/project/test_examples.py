@@ -10,12 +10,16 @@ import socket
 import subprocess
 import sys
 import tomllib
+from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
+from urllib.parse import urlsplit
 
 import pytest
 import trio
 import trustme
+from apachelogs import COMMON, LogParser
+from prometheus_client.parser import text_string_to_metric_families
 
 from trio_upgrade import (
     PeerGone,
@@ -29,7 +33,7 @@ from trio_upgrade import (
 
 from ..apps import echo
 from ..interop.programs import BOUND, EXAMPLES, HOST, example, read_url, run, start
-from ..wire import SWITCHED
+from ..wire import SWITCHED, UP, get
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -332,3 +336,111 @@ class TestFollow:
 
         assert len(asked) == 6
         assert status == 1
+
+
+class TestObserving:
+    """examples/observing.py, whose output is read by the parsers of others."""
+
+    async def test_access_log(self) -> None:
+        """Each answer and each switch is a line in Common Log Format."""
+        before = datetime.now(UTC).replace(microsecond=0)
+        async with Observed() as observed:
+            await observed.ask(b"GET /a?b=c HTTP/1.1\r\nHost: x\r\n\r\n")
+            await observed.ask(b'GET /"\\x HTTP/1.0\r\n\r\n')
+            await observed.ask(b"HEAD / HTTP/1.1\r\nHost: x\r\n\r\n")
+            await observed.ask(b"\x16\x03\x01\r\n\r\n")
+            await observed.ask(UP)
+            lines = [await observed.read_line() for _ in range(5)]
+        parse = LogParser(COMMON).parse
+        entries = [parse(line) for line in lines]
+
+        assert [
+            (entry.request_line, entry.final_status, entry.bytes_sent)
+            for entry in entries
+        ] == [
+            ("GET /a?b=c HTTP/1.1", 200, 5),
+            ('GET /"\\x HTTP/1.0', 200, 5),
+            ("HEAD / HTTP/1.1", 200, None),
+            (None, 400, entries[3].bytes_sent),
+            ("GET /u HTTP/1.1", 101, None),
+        ]
+        assert entries[3].bytes_sent > 0
+        for entry in entries:
+            assert entry.remote_host == HOST
+            assert entry.remote_logname is None
+            assert entry.remote_user is None
+            assert before <= entry.request_time <= datetime.now(UTC)
+
+    async def test_metrics(self) -> None:
+        """The metrics are Prometheus's text format, with the counts of the traffic."""
+        async with Observed() as observed:
+            for wire in (get("/"), get("/"), b"\x00\r\n\r\n", UP):
+                await observed.ask(wire)
+            # The last connection ends in the server's own time.
+            samples: dict[str, float] = {}
+            while samples.get('connections_ended_total{reason="returned"}') != 1:
+                answer = await observed.ask(get("/metrics", "Connection: close"))
+                head, _, text = answer.partition(b"\r\n\r\n")
+                samples = read_metrics(text.decode())
+
+        assert b"Content-Type: text/plain; version=0.0.4" in head
+        # The present request is counted when it is answered.
+        asked = samples["http_request_duration_seconds_count"]
+        assert samples['http_request_duration_seconds_bucket{le="+Inf"}'] == asked
+        assert samples["http_request_duration_seconds_sum"] > 0
+        assert samples['http_responses_total{class="2xx"}'] == asked - 1
+        assert samples['http_responses_total{class="4xx"}'] == 1
+        assert samples['http_responses_total{class="5xx"}'] == 0
+        assert samples["http_responses_cut_total"] == 0
+        assert samples["http_requests_refused_total"] == 1
+        assert samples['http_switches_total{protocol="echo"}'] == 1
+        assert samples["app_errors_total"] == 0
+        assert samples["tls_failures_total"] == 0
+        assert samples['connections{state="busy"}'] >= 1
+        assert samples['connections{state="upgraded"}'] == 0
+        assert samples['connections_ended_total{reason="malformed"}'] == 1
+
+
+class Observed:
+    """The example, running."""
+
+    async def __aenter__(self) -> Self:
+        command = example("observing.py", 0)
+        self._program = await start(*command, stderr=subprocess.PIPE)
+        assert self._program.process.stderr is not None
+        words, _, url = (await self._program.process.stderr.receive_some()).rpartition(
+            b" "
+        )
+        assert words == b"listening at"
+        self._port = urlsplit(url.strip().decode()).port
+        self.read_line = self._program.read_line
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        async with self._program:
+            if exc == (None, None, None):
+                self._program.process.send_signal(signal.SIGTERM)
+                assert await self._program.process.wait() == 0
+
+    async def ask(self, wire: bytes) -> bytes:
+        """Send bytes and an end on a connection of their own; return the answer."""
+        assert self._port is not None
+        async with await trio.open_tcp_stream(HOST, self._port) as stream:
+            await stream.send_all(wire)
+            await stream.send_eof()
+            return b"".join([bytes(chunk) async for chunk in stream])
+
+
+def read_metrics(text: str) -> dict[str, float]:
+    """Parse Prometheus's text format; return the values by name and labels."""
+    values: dict[str, float] = {}
+    for family in text_string_to_metric_families(text):
+        assert family.type in ("counter", "gauge", "histogram")
+        for sample in family.samples:
+            labels = ",".join(
+                f'{key}="{value}"' for key, value in sample.labels.items()
+            )
+            name = f"{sample.name}{{{labels}}}" if labels else sample.name
+            assert name not in values
+            values[name] = sample.value
+    return values

@@ -24,7 +24,7 @@ FIELD = (b"Date", DATE[6:-2])
 
 def make(*packets: bytes) -> tuple[ServerHTTP, ScriptedPeer]:
     peer = ScriptedPeer(*packets)
-    return ServerHTTP(peer, Limits()), peer
+    return ServerHTTP(peer, Limits(), [0] * 10), peer
 
 
 async def receive_request(http: ServerHTTP) -> RequestHead:
@@ -93,7 +93,7 @@ async def test_each_piece_in_its_time(
     limits = Limits(send_timeout=seconds)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(far.send_all, get("/"))
-        http = ServerHTTP(near, limits)
+        http = ServerHTTP(near, limits, [0] * 10)
         await receive_request(http)
 
     async def take() -> None:
@@ -134,7 +134,7 @@ async def test_cancelled_before_anything_was_sent() -> None:
 async def test_receive_nowait() -> None:
     """It receives the bytes that the kernel has, until the request is whole."""
     near, far = direct(await tcp_pair())
-    http = ServerHTTP(near, Limits())
+    http = ServerHTTP(near, Limits(), [0] * 10)
     http.receive_nowait()
     assert not http.has_buffered
     await far.send_all(UP[:9])
@@ -154,7 +154,7 @@ async def test_receive_nowait() -> None:
 async def test_receive_nowait_after_a_reset() -> None:
     """After a reset it raises, and the connection is broken."""
     near, far = direct(await tcp_pair())
-    http = ServerHTTP(near, Limits())
+    http = ServerHTTP(near, Limits(), [0] * 10)
     reset_on_close(far)
     await far.aclose()
     with pytest.raises(trio.BrokenResourceError):

@@ -235,7 +235,7 @@ class TestRecords:
         await serve_stream(slow, peer, observer=recorder)
 
         assert [
-            (record.request.path, record.status, record.seconds)
+            (record.request and record.request.path, record.status, record.seconds)
             for record in recorder.requests
         ] == [("/1", 200, 3), ("/2", 200, 3)]
         assert [record.seconds for record in recorder.switches] == [3]
@@ -326,6 +326,20 @@ class TestObservers:
 
         assert got == [200, 500]
 
+    @pytest.mark.parametrize("name", ["request", "switched", "ended", "error"])
+    async def test_one_method(self, name: str, caplog) -> None:
+        """An observer with a single method gets the records of that kind."""
+        got: list[object] = []
+
+        class Single:
+            pass
+
+        setattr(Single, name, lambda _, record: got.append(record))
+        peer = ScriptedPeer(get("/1"), get("/bug"), UP)
+        await serve_stream(app, peer, observer=Single())
+
+        assert len(got) == {"request": 2}.get(name, 1)
+
     async def test_observer_that_raises(self, caplog) -> None:
         """An error of the observer is logged, once for each call, and stops nothing."""
 
@@ -345,15 +359,15 @@ class TestObservers:
         ]
 
     async def test_free_when_unused(self, monkeypatch) -> None:
-        """Without an observer no record is made and no address is looked up."""
+        """Without an observer nothing is measured, and no address is looked up."""
 
         def never(*_: object, **__: object) -> None:
             raise AssertionError("called")
 
         for name in (
-            *("_server.observers.ErrorRecord", "_server.connection.EndRecord"),
-            *("_server.exchange.RequestRecord", "_server.exchange.SwitchRecord"),
-            *("_server.connection.find_peer", "_server.request.find_peer"),
+            *("_server.observers.ErrorRecord", "_server.connection.ConnectionRecords"),
+            *("_server.connection.ObservedHTTP", "_server.connection.find_peer"),
+            *("_server.request.find_peer",),
         ):
             monkeypatch.setattr(f"trio_upgrade.{name}", never)
 

@@ -4,25 +4,13 @@
 # receive; it is as much a failed handshake as in TLS 1.2.
 from __future__ import annotations
 
-import ssl
 from typing import TYPE_CHECKING, NoReturn
 
 from .._errors import PeerGone, TLSFailed
+from .._http_stream import find_tls_error
 
 if TYPE_CHECKING:
     import trio
-
-# They only say that the peer went away.
-_BARE_ENDS = (ssl.SSLEOFError, ssl.SSLZeroReturnError)
-
-
-def find_tls_error(exc: BaseException | None) -> ssl.SSLError | None:
-    """Return the TLS error that broke a stream; None if another thing broke it."""
-    while exc is not None:
-        if isinstance(exc, ssl.SSLError) and not isinstance(exc, _BARE_ENDS):
-            return exc
-        exc = exc.__cause__
-    return None
 
 
 def raise_break(

@@ -8,10 +8,9 @@ import trio
 
 from .._errors import PeerGone
 from .._http.client_codec import ClientCodec
-from .._http_stream import RECEIVE_SIZE, SMALL_BODY, HTTPStream
+from .._http_stream import RECEIVE_SIZE, SMALL_BODY, HTTPStream, find_tls_error
 from .._streams.socket_stream import DirectSocketStream
 from .._streams.underlying import find_underlying_socket
-from .breaks import find_tls_error
 
 if TYPE_CHECKING:
     from .._http.headers import Field

@@ -29,6 +29,7 @@ import trio
 
 from .._errors import BadBody, BodyError, BodyTimeout, MalformedMessage, UsageError
 from .._http.messages import opens_tunnel
+from .._http_stream import find_tls_error
 from .._streams.closing import (
     close_forcefully,
     close_in_stages,
@@ -41,16 +42,16 @@ from .._streams.socket_stream import DirectSocketStream
 from .._streams.underlying import find_peer
 from .._streams.upgraded import UpgradedStream
 from .._util import find_leaves, split_errors
+from .connection_records import ConnectionRecords
 from .connection_task import ConnectionTask
 from .end_reason import EndReason
 from .exchange import Exchange
 from .http import ServerHTTP
+from .observed_http import ObservedHTTP
 from .observers import LOGGER
-from .records import EndRecord
 from .response import TEXT, Response, Tunnel, Upgrade, refuse
 
 if TYPE_CHECKING:
-    from .._streams.underlying import Peer
     from .request import Request
     from .response import Answer, App, UpgradeHandler
     from .server import Server
@@ -90,7 +91,6 @@ class Connection(ConnectionTask):
 
     __slots__ = (
         "_app",
-        "_began",
         "_http",
         "_protocol",
         "_server",
@@ -116,7 +116,8 @@ class Connection(ConnectionTask):
         # The HTTP half; None while an exchange has it, and after a switch.
         self._http: ServerHTTP | None = None
         self._protocol: str | None = None
-        self._began = 0.0 if state.observers.on_end is None else trio.current_time()
+        if state.observers.is_wanted:
+            self.records = ConnectionRecords(state.observers)
         self.reason: EndReason | None = None
         state.add(self)
 
@@ -129,7 +130,8 @@ class Connection(ConnectionTask):
         state, self.task = self._state, trio.lowlevel.current_task()
         self.depth = len(self.task.child_nurseries)
         # Once the connection is broken or closed, the address may be unknown.
-        peer = find_peer(self._stream) if state.observers.wants_peers else None
+        if self.records is not None:
+            self.records.peer = find_peer(self._stream)
         try:
             try:
                 switched = await self._speak_http()
@@ -152,13 +154,13 @@ class Connection(ConnectionTask):
                 await self._close_forcefully()
                 raise
         except BaseException as exc:
-            self._report_or_raise(exc, peer)
+            self._report_or_raise(exc)
         finally:
+            state.remove(self, upgraded=self._protocol is not None)
+            if self.records is not None:
+                self._report_end(self.records)
             # A request that an app keeps must not keep the HTTP half, nor its bytes.
             self._http = None
-            state.remove(self, upgraded=self._protocol is not None)
-            if state.observers.on_end is not None:
-                self._report_end(peer)
 
     ################################################################
     # HTTP
@@ -168,7 +170,10 @@ class Connection(ConnectionTask):
         # Returns the handler to call after a switch, with its first two arguments; None
         # if only the end is left: the app may have made the switch itself.
         state, outer = self._state, self.scope
-        self._http = ServerHTTP(self._stream, state.limits)
+        if self.records is None:
+            self._http = ServerHTTP(self._stream, state.limits, state.total_responses)
+        else:
+            self._http = self._make_observed_http(self.records)
         # As _serve_request() returns it.
         outcome: Switched | bool = True
         if self._needs_no_scope():
@@ -198,6 +203,13 @@ class Connection(ConnectionTask):
             self.expire(self.expired or EndReason.CANCELLED)
         return outcome
 
+    def _make_observed_http(self, records: ConnectionRecords) -> ServerHTTP:
+        stream, limits = self._stream, self._state.limits
+        counts = self._state.total_responses
+        if not records.wants_responses:
+            return ServerHTTP(stream, limits, counts)
+        return ObservedHTTP(stream, limits, counts, records.report_response)
+
     def _needs_no_scope(self) -> bool:
         # While a first request is served that need not be waited for, nothing can expire
         # this connection alone: no header deadline is armed, and a send has a scope of
@@ -226,6 +238,8 @@ class Connection(ConnectionTask):
         if self.requests:
             # Only now: while its body was closed, the answer was still the last one.
             http.start_next_exchange()
+            if self.records is not None:
+                self.records.request = None
         if not wait or not http.has_begun_head:
             self.idle = wait
             if state.draining.is_set():
@@ -271,17 +285,21 @@ class Connection(ConnectionTask):
             exchange = Exchange(
                 http, self._stream, head, self._server, state, self, last=last
             )
-        except trio.BrokenResourceError:
-            self.reason = EndReason.LOST
+        except trio.BrokenResourceError as exc:
+            self._note_break(exc)
             return None
         except MalformedMessage as exc:
             if armed is not None:
                 armed.disarm(self)
             self.idle = False
             self.reason = EndReason.MALFORMED
+            self._note_cause(exc)
             LOGGER.debug("refused %a: %s", find_peer(self._stream), exc)
+            state.total_refused += 1
             await self._refuse(http, refuse(exc))
             return None
+        if self.records is not None:
+            self.records.begin_request(exchange.request)
         self._http = None
         if state.limits.response_timeout is not None:
             deadlines.response.arm(self)
@@ -377,6 +395,8 @@ class Connection(ConnectionTask):
             return
         if reason in _LATE_RESPONSES and http.may_answer:
             status, text = _LATE_RESPONSES[reason]
+            if reason is EndReason.SLOW_HEADER:
+                self._state.total_refused += 1
             with trio.CancelScope() as self.scope:
                 await self._refuse(http, Response(status, text, TEXT))
 
@@ -410,6 +430,7 @@ class Connection(ConnectionTask):
         http = exchange.get_http()
         if exchange.lost and is_loss(errors):
             self.reason = EndReason.LOST
+            self._note_cause(errors)
             return False
         refusal = exchange.find_refusal(errors)
         if refusal is None:
@@ -417,6 +438,7 @@ class Connection(ConnectionTask):
             refusal = Response(500, "Internal Server Error\n")
         if not http.may_answer:
             self.reason = self.reason or self._find_reason(http)
+            self._note_cause(errors)
             return False
         # After a broken body the next request cannot be found; after one that was too
         # slow it is not wanted.
@@ -424,8 +446,9 @@ class Connection(ConnectionTask):
         close = any(isinstance(leaf, bad) for leaf in find_leaves(errors))
         try:
             return await self._respond(exchange, refusal, close=close)
-        except (trio.BrokenResourceError, BodyError):
+        except (trio.BrokenResourceError, BodyError) as exc:
             self.reason = self._find_reason(http)
+            self._note_cause(exc)
             return False
 
     def _find_reason(self, http: ServerHTTP) -> EndReason:
@@ -444,6 +467,7 @@ class Connection(ConnectionTask):
                 raise exc
             if only_loss:
                 self.reason = EndReason.LOST
+                self._note_cause(errors)
             else:
                 self._report_error(request, errors)
             if rest is not None:
@@ -454,18 +478,35 @@ class Connection(ConnectionTask):
     def _report_error(self, request: Request, errors: Exception) -> None:
         # Reports errors of the app, and raises them where the server is strict.
         self.reason = EndReason.ERROR
+        self._note_cause(errors)
         self._state.total_errors += 1
         self._state.observers.report_error(request.peer, request, errors)
         if self._state.strict:
             raise errors
 
-    def _report_or_raise(self, exc: BaseException, peer: Peer) -> None:
+    def _note_break(self, exc: trio.BrokenResourceError) -> None:
+        # Handles a break of the stream while no request is under way.
+        failure = find_tls_error(exc)
+        self._note_cause(failure or exc)
+        if failure is None:
+            self.reason = EndReason.LOST
+            return
+        self.reason = EndReason.TLS_FAILED
+        self._state.total_tls_failed += 1
+        LOGGER.debug("TLS with %a failed: %s", find_peer(self._stream), failure)
+
+    def _note_cause(self, errors: Exception) -> None:
+        if self.records is not None:
+            self.records.cause = errors
+
+    def _report_or_raise(self, exc: BaseException) -> None:
         # Raises only the part of an exception that may leave the task; reports the rest.
         errors, rest = split_errors(exc)
         try:
             if self._state.strict or errors is None:
                 raise exc
             # The transport failed to close, or it is a bug: neither must end the server.
+            peer = None if self.records is None else self.records.peer
             self._state.observers.report_error(peer, None, errors)
             if rest is not None:
                 raise rest from None
@@ -497,20 +538,15 @@ class Connection(ConnectionTask):
             reset_on_close(self._stream)
         await close_forcefully(self._stream)
 
-    def _report_end(self, peer: Peer) -> None:
-        observers = self._state.observers
-        assert observers.on_end is not None
-        switched = self._stream if isinstance(self._stream, UpgradedStream) else None
-        record = EndRecord(
-            peer=peer,
-            reason=self.reason or self.expired or EndReason.CANCELLED,
-            protocol=self._protocol,
-            requests=self.requests,
-            received=0 if switched is None else switched.received,
-            sent=0 if switched is None else switched.sent,
-            seconds=trio.current_time() - self._began,
+    def _report_end(self, records: ConnectionRecords) -> None:
+        http, stream = self._http, self._stream
+        records.report_end(
+            self.reason or self.expired or EndReason.CANCELLED,
+            stream if isinstance(stream, UpgradedStream) else None,
+            self._protocol,
+            self.requests,
+            answered=http is None or http.response_begun,
         )
-        observers.notify(observers.on_end, record)
 
 
 def is_loss(errors: Exception) -> bool:

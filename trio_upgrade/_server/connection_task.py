@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import trio
 
+    from .connection_records import ConnectionRecords
     from .end_reason import EndReason
 
 
@@ -23,9 +24,10 @@ class ConnectionTask:
         requests: The number of requests received.
         task: The task, once it runs.
         depth: How many nurseries the task had open before it began to serve.
+        records: Makes its records; None if there is no observer.
     """
 
-    __slots__ = ("depth", "expired", "idle", "requests", "scope", "task")
+    __slots__ = ("depth", "expired", "idle", "records", "requests", "scope", "task")
 
     def __init__(self, scope: trio.CancelScope) -> None:
         self.scope: trio.CancelScope = scope
@@ -35,6 +37,7 @@ class ConnectionTask:
         self.requests: int = 0
         self.task: trio.lowlevel.Task | None = None
         self.depth: int = 0
+        self.records: ConnectionRecords | None = None
 
     def expire(self, reason: EndReason) -> None:
         """Cancel the present phase, for this reason."""

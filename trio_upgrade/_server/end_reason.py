@@ -19,6 +19,9 @@ class EndReason(Enum):
     """After a switch."""
     LOST = "the connection broke"
     """The peer reset it, or has vanished."""
+    TLS_FAILED = "TLS failed"
+    """In the handshake, or later while no request was under way. A client that has only
+    hung up in the handshake is PEER or LOST."""
     MALFORMED = "the request was not HTTP"
     """It was refused with a 4xx or 5xx."""
     ERROR = "the app or the handler raised"

@@ -24,7 +24,6 @@ from .._errors import (
 from .._http.switching import must_close
 from .._streams.upgraded import UpgradedStream
 from .._util import find_leaves
-from .records import RequestRecord, SwitchRecord
 from .request import Request
 from .response import refuse
 
@@ -66,7 +65,6 @@ class Exchange:
 
     __slots__ = (
         "__weakref__",
-        "_began",
         "_body_dropped",
         "_client_errors",
         "_connection",
@@ -107,7 +105,6 @@ class Exchange:
         # Seconds waited and bytes received since the body last made progress.
         self._waited = 0.0
         self._progress = 0
-        self._began = trio.current_time() if state.observers.wants_times else 0.0
         self._client_errors: list[Exception] = []
         self._stream: UpgradedStream | None = None
         self.protocol: str | None = None
@@ -321,11 +318,9 @@ class Exchange:
         self.http = None
         self.request._release_http()  # pyright: ignore[reportPrivateUsage]
         state.total_upgraded += 1
-        observers = state.observers
-        if observers.on_switch is not None:
-            seconds = trio.current_time() - self._began
-            record = SwitchRecord(self.request, protocol, seconds)
-            observers.notify(observers.on_switch, record)
+        records = self._connection.records
+        if records is not None:
+            records.report_switch(self.request, protocol)
         return stream
 
     ################################################################
@@ -364,11 +359,6 @@ class Exchange:
             # any protocol.
             close = close or http.has_next
         await http.send_response(response, state.dates.field(), close=close)
-        observers = state.observers
-        if observers.on_request is not None:
-            seconds = trio.current_time() - self._began
-            record = RequestRecord(self.request, response.status, seconds)
-            observers.notify(observers.on_request, record)
         if http.closes:
             # No other request is served, so there is no need to find its beginning.
             return False

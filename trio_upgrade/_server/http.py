@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -18,22 +18,26 @@ if TYPE_CHECKING:
     from .response import Response
 
 
-@final
 class ServerHTTP(HTTPStream[ServerCodec]):
     """HTTP on one connection of a server; not for two tasks at a time.
 
     Args:
         stream: The stream that HTTP is spoken on.
         limits: The limits.
+        counts: The number of final responses that were begun, by the first digit of the
+            status; each is counted there.
 
     Attributes:
         slow: Whether it is broken because the peer did not read in time.
     """
 
-    __slots__ = ("_send_timeout", "slow")
+    __slots__ = ("_counts", "_send_timeout", "slow")
 
-    def __init__(self, stream: trio.abc.Stream, limits: Limits) -> None:
+    def __init__(
+        self, stream: trio.abc.Stream, limits: Limits, counts: list[int]
+    ) -> None:
         super().__init__(stream, ServerCodec(limits))
+        self._counts = counts
         self._send_timeout = limits.send_timeout
         self.slow: bool = False
 
@@ -154,6 +158,7 @@ class ServerHTTP(HTTPStream[ServerCodec]):
             date,
             close=close,
         )
+        self._counts[response.status // 100] += 1
         if not has_content:
             await self.send_short(head)
         elif not isinstance(body, bytes):
@@ -189,6 +194,11 @@ class ServerHTTP(HTTPStream[ServerCodec]):
         if scope.cancelled_caught:
             self.slow = True
             raise trio.BrokenResourceError("the peer did not read in time")
+
+    @property
+    def response_begun(self) -> bool:
+        """Whether the final response was begun."""
+        return self._codec.response_begun
 
     @property
     def closes(self) -> bool:

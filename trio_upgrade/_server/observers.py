@@ -38,8 +38,7 @@ class Observers:
         on_switch: Its method ``switched``, None if it has none.
         on_end: Its method ``ended``, None if it has none.
         on_error: Its method ``error``, None if it has none.
-        wants_peers: Whether its records need the addresses of clients.
-        wants_times: Whether its records need the duration of requests and switches.
+        is_wanted: Whether it has any of them, so that records are made.
     """
 
     def __init__(self, observer: object | None, *, strict: bool) -> None:
@@ -52,9 +51,8 @@ class Observers:
         self.on_end = getattr(observer, "ended", None)
         self.on_error: Callable[[ErrorRecord], object] | None
         self.on_error = getattr(observer, "error", None)
-        self.wants_peers: bool = self.on_end is not None or self.on_error is not None
-        self.wants_times: bool = (
-            self.on_request is not None or self.on_switch is not None
+        self.is_wanted: bool = any(
+            (self.on_request, self.on_switch, self.on_end, self.on_error)
         )
 
     def notify(self, callback: Callable[[RecordT], object], record: RecordT) -> None:

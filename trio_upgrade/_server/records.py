@@ -15,17 +15,39 @@ if TYPE_CHECKING:
 
 @public
 class RequestRecord(NamedTuple):
-    """A request was answered by a :class:`Response`; for ``observer.request``.
+    """A final answer was sent, or cut after it was begun; for ``observer.request``.
+
+    There is one for every answer on the wire: of the app, and of the library itself, such
+    as the 400 to a malformed request. A switch has a :class:`SwitchRecord` instead.
+
+    Bytes are counted when the transport takes them, which does not mean that the client
+    has received them. Of a piece that was not taken whole because the answer was cut, at
+    most 64 KiB, nothing is counted.
 
     Attributes:
-        request: The request. It can no longer read from its connection, nor answer.
+        peer: The address of the client.
+        request: The request. It can no longer read from its connection, nor answer. None
+            if the header section was refused, or came too slowly: there is no request
+            then.
         status: The status of the answer.
-        seconds: From the end of the request's header section to the end of the answer.
+        content: Bytes of content sent, without framing, as in Common Log Format; 0 to
+            HEAD. Of a chunk of an iterable body that was cut nothing is counted.
+        sent: All bytes sent of the answer: header section, content and its framing. The
+            bytes that TLS adds, and a 100 before the answer, do not count.
+        seconds: From the end of the request's header section to the end of the answer;
+            without a request from its refusal.
+        cause: The exception that cut the answer, for example the BrokenResourceError if
+            the client has left, that of an iterable body, or Cancelled. None if the
+            answer is whole.
     """
 
-    request: "Request"
+    peer: Peer
+    request: "Request | None"
     status: int
+    content: int
+    sent: int
     seconds: float
+    cause: BaseException | None
 
 
 @public
@@ -33,12 +55,16 @@ class SwitchRecord(NamedTuple):
     """A connection has switched; for ``observer.switched``.
 
     Attributes:
+        peer: The address of the client.
         request: The request that asked for the switch.
+        status: 101; 200 for a tunnel.
         protocol: The new protocol, as the 101 spells it; ``"CONNECT"`` for a tunnel.
         seconds: From the end of the request's header section to the switch.
     """
 
+    peer: Peer
     request: "Request"
+    status: int
     protocol: str
     seconds: float
 
@@ -50,6 +76,12 @@ class EndRecord(NamedTuple):
     Attributes:
         peer: The address of the client.
         reason: Why it ended.
+        cause: The exception that it ended with, for example the ``ssl.SSLError`` of a
+            failed TLS handshake, or that of the app. None if there was none.
+        request: The request that the connection ended with: it has switched, its answer
+            was the last one, or it had no whole answer. None if the connection ended
+            before its first request, between two, or with one that was refused.
+        answered: Whether an answer to that request was begun, or the switch made.
         protocol: The protocol that it had switched to, ``"CONNECT"`` for a tunnel, None
             if it was HTTP to the end.
         requests: The number of requests received on it.
@@ -60,6 +92,9 @@ class EndRecord(NamedTuple):
 
     peer: Peer
     reason: EndReason
+    cause: Exception | None
+    request: "Request | None"
+    answered: bool
     protocol: str | None
     requests: int
     received: int

@@ -50,9 +50,9 @@ class ServeOptions(TypedDict, total=False):
         observer: An object with any of the methods ``request``, ``switched``, ``ended``
             and ``error``, which are called with a :class:`RequestRecord`,
             :class:`SwitchRecord`, :class:`EndRecord` or :class:`ErrorRecord` when that
-            happens. They run in the connection's task and should return soon; an
-            exception that they raise is logged. None, the default, observes nothing and
-            costs nothing.
+            happens. Every answer on the wire has one record of the first two. They run
+            in the connection's task and should return soon; an exception that they raise
+            is logged. None, the default, observes nothing and costs nothing.
     """
 
     limits: Limits

@@ -53,8 +53,11 @@ class ServerState:
         ended: Set when every socket is closed.
         must_close_now: Whether connections must end without waiting for anything.
         total_requests: Requests since the start.
+        total_refused: Header sections refused, or too slow, since the start.
+        total_responses: Final answers since the start, by the first digit of the status.
         total_upgraded: Switches since the start.
         total_errors: Exceptions of apps and handlers since the start.
+        total_tls_failed: Failures of TLS since the start.
     """
 
     def __init__(
@@ -76,8 +79,11 @@ class ServerState:
         self.ended: trio.Event = trio.Event()
         self.must_close_now: bool = False
         self.total_requests: int = 0
+        self.total_refused: int = 0
+        self.total_responses: list[int] = [0] * 10
         self.total_upgraded: int = 0
         self.total_errors: int = 0
+        self.total_tls_failed: int = 0
         self._connections: set[ConnectionTask] = set()
         # Cancelled by a drain; a loop that has accepted its last connection is removed.
         self._accepting: set[trio.CancelScope] = set()
@@ -150,6 +156,7 @@ class ServerState:
         Args:
             waiting: How many connections wait in the backlogs of the listeners.
         """
+        responses = self.total_responses
         return ServerStatistics(
             waiting=waiting,
             connections=len(self._connections),
@@ -157,8 +164,15 @@ class ServerState:
             upgraded=self._upgraded,
             total_connections=self._total_connections,
             total_requests=self.total_requests,
+            total_refused=self.total_refused,
+            total_2xx=responses[2],
+            total_3xx=responses[3],
+            total_4xx=responses[4],
+            total_5xx=responses[5],
+            total_other=sum(responses[6:]),
             total_upgraded=self.total_upgraded,
             total_errors=self.total_errors,
+            total_tls_failed=self.total_tls_failed,
             is_draining=self.draining.is_set(),
         )
 

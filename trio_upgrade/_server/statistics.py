@@ -21,8 +21,17 @@ class ServerStatistics(NamedTuple):
         upgraded: Open connections that have switched.
         total_connections: Connections since the start.
         total_requests: Requests whose header section was received whole.
+        total_refused: Header sections that were refused, or came too slowly. Their
+            answers are counted below, too.
+        total_2xx: Answers with a status from 200 to 299, also those that were cut. The
+            200 of a tunnel is a switch, not an answer.
+        total_3xx: Those from 300 to 399.
+        total_4xx: Those from 400 to 499.
+        total_5xx: Those from 500 to 599.
+        total_other: Those from 600 on.
         total_upgraded: Switches.
         total_errors: Exceptions of apps and handlers.
+        total_tls_failed: Connections that ended with ``EndReason.TLS_FAILED``.
         is_draining: Whether a drain has begun.
     """
 
@@ -32,6 +41,13 @@ class ServerStatistics(NamedTuple):
     upgraded: int
     total_connections: int
     total_requests: int
+    total_refused: int
+    total_2xx: int
+    total_3xx: int
+    total_4xx: int
+    total_5xx: int
+    total_other: int
     total_upgraded: int
     total_errors: int
+    total_tls_failed: int
     is_draining: bool
