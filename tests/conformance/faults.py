@@ -72,4 +72,27 @@ FAULTS = {
         "control characters from the wire in a message",
         "escaped; a refusal says who refused, and with which words",
     ),
+    "F26": Fault(
+        "a middleware that changes the fields or the reason of an answer; a second "
+        "Content-Length",
+        "answers are immutable; `with_headers()` makes another one, checked as the first",
+    ),
+    "F29": Fault(
+        "a str body without a Content-Type, opened in a browser",
+        "it is sent as `text/plain; charset=utf-8`",
+    ),
+    "F37": Fault(
+        "content in a 204, 205 or 304",
+        "`ValueError` when the response is made",
+    ),
+    "F38": Fault(
+        "`body=request.stream()` of a request without a body, also with an offer",
+        "no body is sent; `request.has_body` tells it",
+    ),
+    "F39": Fault(
+        "a mistake in a call: of `Response`, of `Limits`, of a `serve_*` function, of a "
+        "copy; `help(Limits)`",
+        "`TypeError` or `ValueError` at the call that says what is wanted and was given; "
+        "each limit is described",
+    ),
 }

@@ -122,7 +122,11 @@ MUTANTS = {
         "MessageCodec.detach", "bytes(self._buffer)", "bytes(self._buffer[3:])"
     ),
     "U19": Mutant("connection._LAST_INFORMATIONAL", "199", "100"),
-    "U30": Mutant("complete_fields", "not body and expects_anything(fields)", "False"),
+    "U30": Mutant(
+        "complete_fields",
+        "_find_length(body) == 0 and expects_anything(fields)",
+        "False",
+    ),
     "M02": Mutant(
         "ClientHTTP.send_end",
         "head + self._codec.write_end()",
@@ -169,4 +173,11 @@ MUTANTS = {
     "F11": Mutant("Limits.header_fields", "1000", "128"),
     "F12": Mutant("Route._secure", "self._names[index]", "self._endpoints[index].host"),
     "F14": Mutant("escape", "not shown.isprintable()", "False"),
+    "F26": Mutant(
+        "replace_fields", "pair[0].lower() not in names", "pair[0] not in names"
+    ),
+    "F29": Mutant("_check_fields", "is_text and not headers.lines(...)", "False"),
+    "F37": Mutant("_WITHOUT_CONTENT", "_NOT_MODIFIED"),
+    "F38": Mutant("CheckedRequest.__init__", "_find_length(body) == 0", "body is None"),
+    "F39": Mutant("_check_status_type", "isinstance(status, bool)", "False"),
 }

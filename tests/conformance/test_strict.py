@@ -298,7 +298,7 @@ async def test_absolute_form_overrides_host(
 
     async def app(request: Request) -> Response:
         assert request.query == "a=b"
-        return Response(200, f"{request.authority} {request.path}")
+        return Response(200, f"{request.authority} {request.path}".encode())
 
     wire = UP.replace(b"/u", target)
 

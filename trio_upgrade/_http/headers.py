@@ -17,6 +17,8 @@ HeadersLike: TypeAlias = (
 )
 
 FRAMING_FIELDS = frozenset({b"content-length", b"transfer-encoding"})
+# No length is greater: many programs read it into a signed number of 64 bits.
+GREATEST_LENGTH = 2**63 - 1
 # RFC 9110 §7.6.1, plus Connection itself.  Trailer is end to end there.
 HOP_BY_HOP_FIELDS = frozenset(
     {
@@ -169,6 +171,40 @@ def field_values(fields: Headers | Iterable[Field], name: bytes) -> Sequence[byt
     return [value for key, value in fields if key.lower() == name]
 
 
+def replace_fields(fields: Iterable[Field], headers: HeadersLike) -> tuple[Field, ...]:
+    """Return fields with those that a user gave instead of all of the same names.
+
+    Raises:
+        TypeError: As :func:`encode_fields` does.
+        ValueError: As :func:`encode_fields` does.
+    """
+    given = encode_fields(headers)
+    names = {name.lower() for name, _ in given}
+    kept = [pair for pair in fields if pair[0].lower() not in names]
+    return (*kept, *given)
+
+
+def parse_length(values: Sequence[bytes]) -> int:
+    """Return the number of a Content-Length that a user gave, from its lines.
+
+    Raises:
+        ValueError: It is not one number, or one that no recipient could read.
+    """
+    if len(values) != 1:
+        raise ValueError(f"Content-Length is not one number but {len(values)}")
+    # The length first: int() refuses thousands of digits in other words.
+    digits = values[0]
+    if (
+        not digits.isdigit()
+        or len(digits) > len(str(GREATEST_LENGTH))
+        or int(digits) > GREATEST_LENGTH
+    ):
+        raise ValueError(
+            f"Content-Length is not one number from 0 to 2**63 - 1: {digits!r}"
+        )
+    return int(digits)
+
+
 def encode_fields(
     headers: HeadersLike, *, forbidden: frozenset[bytes] = frozenset()
 ) -> tuple[Field, ...]:
@@ -216,7 +252,10 @@ def _encode_field(pair: object, forbidden: frozenset[bytes]) -> Field:
         raise ValueError(f"{text}: not Latin-1, encode it first") from None
     # Not bytes(value): bytes(5) would be five NULs.
     if not isinstance(raw_value, bytes):
-        raise TypeError(f"{text}: neither str nor bytes but {type(value).__name__}")
+        kind = type(value).__name__
+        if isinstance(raw_value, list | tuple):
+            kind += "; for a repeated field give a pair for each value"
+        raise TypeError(f"{text}: neither str nor bytes but {kind}")
     raw_value = raw_value.strip(b" \t")
     if not _is_value(raw_value):
         raise ValueError(f"{text}: control characters in the value")

@@ -2,9 +2,9 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
-from .._util import public
+from .._util import name_kind, public
 
 if TYPE_CHECKING:
     from .headers import Headers
@@ -62,9 +62,12 @@ def check_reason(reason: str) -> str:
     """Check a reason phrase and return it.
 
     Raises:
+        TypeError: It is not a str.
         ValueError: It has a character that is not printable ASCII. RFC 9112 §4 allows
             little more.
     """
+    if not isinstance(cast("object", reason), str):
+        raise TypeError(f"a reason phrase must be a str, not {name_kind(reason)}")
     if not reason.isprintable() or not reason.isascii():
         raise ValueError(f"not a reason phrase: {reason!r}")
     return reason

@@ -45,7 +45,7 @@ from .exchange import Exchange
 from .http import ServerHTTP
 from .observers import LOGGER
 from .records import EndRecord
-from .response import TEXT, Response, Tunnel, Upgrade, refuse
+from .response import Response, Tunnel, Upgrade, find_fields, refuse
 
 if TYPE_CHECKING:
     from .._streams.underlying import Peer
@@ -291,12 +291,12 @@ class Connection(ConnectionTask):
                 return False
             request = exchange.request
             if isinstance(answer, Tunnel):
-                stream = await exchange.accept_connect(answer.fields)
+                stream = await exchange.accept_connect(find_fields(answer))
             elif request.method == "CONNECT":
                 raise UsageError(f"{answer!r} is no answer to CONNECT")
             else:
                 stream = await exchange.accept_upgrade(
-                    answer.protocol, answer.fields, answer.reason
+                    answer.protocol, find_fields(answer), answer.reason
                 )
             return request, stream, answer.handler
         if exchange.protocol is None or answer is not None:
@@ -358,7 +358,7 @@ class Connection(ConnectionTask):
         if reason in _LATE_RESPONSES and http.may_answer:
             status, text = _LATE_RESPONSES[reason]
             with trio.CancelScope() as self.scope:
-                await self._refuse(http, Response(status, text, TEXT))
+                await self._refuse(http, Response(status, text))
 
     def _end_slow_reader(self) -> None:
         if self.reason is not EndReason.ERROR:
