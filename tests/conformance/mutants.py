@@ -179,5 +179,5 @@ MUTANTS = {
     "F29": Mutant("_check_fields", "is_text and not headers.lines(...)", "False"),
     "F37": Mutant("_WITHOUT_CONTENT", "_NOT_MODIFIED"),
     "F38": Mutant("CheckedRequest.__init__", "_find_length(body) == 0", "body is None"),
-    "F39": Mutant("_check_status_type", "isinstance(status, bool)", "False"),
+    "F39": Mutant("serve._check", "check_app(app)"),
 }

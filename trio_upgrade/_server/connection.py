@@ -39,6 +39,7 @@ from .._streams.socket_stream import DirectSocketStream
 from .._streams.underlying import find_peer
 from .._streams.upgraded import UpgradedStream
 from .._util import find_leaves, split_errors
+from .arguments import explain_bug
 from .connection_task import ConnectionTask
 from .end_reason import EndReason
 from .exchange import Exchange
@@ -393,6 +394,7 @@ class Connection(ConnectionTask):
             return False
         refusal = exchange.find_refusal(errors)
         if refusal is None:
+            explain_bug(errors)
             self._report_error(exchange.request, errors)
             refusal = Response(500, "Internal Server Error\n")
         if not http.may_answer:
