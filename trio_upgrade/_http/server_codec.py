@@ -225,7 +225,7 @@ class ServerCodec(MessageCodec):
         else:
             written.append((b"Transfer-Encoding", b"chunked"))
             chunked = has_content
-        closing = "close" in headers.options()
+        closing = bool(headers.lines(b"connection")) and "close" in headers.options()
         if close and not closing:
             written.append((b"Connection", b"close"))
         self.closes = close or closing

@@ -337,9 +337,12 @@ def _check_fields(
     *,
     is_text: bool,
 ) -> Headers:
-    headers = Headers(advertise(fields))
+    # The names are parsed once, here, and looked up again when the response is sent.
+    headers = Headers(fields)
     if is_text and not headers.lines(b"content-type"):
-        headers = Headers((_TEXT_TYPE, *headers.raw))
+        headers = Headers((_TEXT_TYPE, *fields))
+    if headers.lines(b"upgrade"):
+        headers = Headers(advertise(headers.raw))
     lengths = headers.lines(b"content-length")
     if lengths:
         length = parse_length(lengths)
