@@ -178,6 +178,6 @@ MUTANTS = {
     ),
     "F29": Mutant("_check_fields", "is_text and not headers.lines(...)", "False"),
     "F37": Mutant("_WITHOUT_CONTENT", "_NOT_MODIFIED"),
-    "F38": Mutant("CheckedRequest.__init__", "_find_length(body) == 0", "body is None"),
+    "F38": Mutant("_find_length", "isinstance(body, BodyStream)", "False"),
     "F39": Mutant("serve._check", "check_app(app)"),
 }
