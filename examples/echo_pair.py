@@ -50,7 +50,7 @@ async def echo(request: Request, stream: UpgradedStream, head: bytes) -> None:
 async def app(request: Request) -> Response | Upgrade:
     if "websocket" in request.upgrades:
         return Upgrade("websocket", echo, reason="Web Socket Protocol Handshake")
-    return Response(200, "okay", {"Content-Type": "text/plain"})
+    return Response(200, "okay")
 
 
 async def ask(url: str) -> None:

@@ -47,7 +47,7 @@ async def app(request: Request) -> Response | Upgrade:
     for offered in request.upgrades:
         if offered.lower() in PROTOCOLS:
             return Upgrade(offered, echo)
-    return Response(200, "okay\n", {"Content-Type": "text/plain"})
+    return Response(200, "okay\n")
 
 
 async def main(port: int) -> None:

@@ -20,7 +20,7 @@ async def echo_app(request: Request) -> Response | Upgrade:
     """Switch every offer of "echo", answer every other request with its path."""
     if "echo" in request.upgrades:
         return Upgrade("echo", echo)
-    return Response(200, request.path)
+    return Response(200, request.path.encode())
 
 
 async def polite(request: Request, stream: UpgradedStream, _head: bytes) -> None:
@@ -44,4 +44,4 @@ async def drainable_app(request: Request):
             return Upgrade("echo", stubborn)
         case "/wait":
             await trio.sleep(5)
-    return Response(200, request.path)
+    return Response(200, request.path.encode())

@@ -305,3 +305,40 @@ class TestTrailers:
         await body.read(None)
         assert body.trailers.raw == ()
         assert Wire(b"a").body().trailers.raw == ()
+
+
+class TestLength:
+    """How much a stream still yields, for the framing of a message that carries it."""
+
+    @pytest.mark.parametrize("length", [None, 6])
+    async def test_while_it_is_read(self, length: int | None) -> None:
+        """What was streamed is gone; what was gathered comes again."""
+        body = Wire(b"ab", b"cd", b"ef").body(length)
+        assert body.stream().length == length
+        await body.read_beginning(1)
+        assert body.stream().length == length
+        stream = body.stream()
+        assert await anext(stream) == b"ab"
+        assert stream.length == (length and 4)
+        assert await body.receive_some() == b"cd"
+        assert stream.length == (length and 2)
+        assert body.stream().length == (length and 4)
+        assert await collect(body) == [b"ab", b"ef"]
+        assert stream.length == 0
+        assert body.stream().length == 2
+
+    @pytest.mark.parametrize("length", [None, 0])
+    async def test_empty(self, length: int | None) -> None:
+        """A body of unknown length is known to be empty once its end was read."""
+        body = Wire().body(length)
+        assert body.stream().length == length
+        assert await collect(body) == []
+        assert body.stream().length == 0
+
+    async def test_limit_of_the_rest(self) -> None:
+        """The limit of read() is for the bytes that it would return."""
+        body = Wire(b"ab", b"cd").body(4)
+        assert await body.receive_some() == b"ab"
+        with pytest.raises(BodyTooLarge):
+            await body.read(1)
+        assert await body.read(2) == b"cd"

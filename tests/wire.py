@@ -37,3 +37,8 @@ def okay(body: bytes = b"okay", *fields: str, status: str = "200 OK") -> bytes:
 def closing(response: bytes) -> bytes:
     """Return the same response with ``Connection: close`` as its last field."""
     return response.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n", 1)
+
+
+# The field of a body that is a str, and the response to a bug of the app.
+TEXT = "Content-Type: text/plain; charset=utf-8"
+BUG = okay(b"Internal Server Error\n", TEXT, status="500 Internal Server Error")

@@ -38,7 +38,7 @@ class Body:
         "_ended",
         "_gathered",
         "_get_trailers",
-        "_length",
+        "_left",
         "_limit",
         "_receive",
         "trailers",
@@ -54,7 +54,8 @@ class Body:
         self.trailers: Headers = NO_FIELDS
         self._get_trailers = get_trailers
         self._receive = receive
-        self._length = length
+        # How many bytes are still to be received; None if unknown.
+        self._left = length
         self._limit = limit
         self._gathered = bytearray()
         self._ended = length == 0
@@ -71,7 +72,8 @@ class Body:
         if limit is None:
             limit = self._limit
         await trio.lowlevel.checkpoint()
-        if not self._ended and self._length is not None and self._length > limit:
+        length = self.count_left(0)
+        if length is not None and length > limit:
             raise BodyTooLarge(limit)
         if not await self._gather(limit):
             raise BodyTooLarge(limit)
@@ -90,6 +92,16 @@ class Body:
         """Return the bytes gathered so far, from this index on."""
         return bytes(self._gathered[start:])
 
+    def count_left(self, start: int) -> int | None:
+        """Return how many bytes the body has from here on; None if that is unknown.
+
+        Args:
+            start: How many of the gathered bytes are left out.
+        """
+        if self._left is None:
+            return None
+        return len(self._gathered) - start + self._left
+
     async def _gather(self, limit: int) -> bool:
         # Returns whether the whole body is within the limit.
         while not self._ended and len(self._gathered) <= limit:
@@ -105,8 +117,11 @@ class Body:
 
     async def _receive_piece(self) -> bytes:
         piece = await self._receive()
+        if self._left is not None:
+            self._left -= len(piece)
         if not piece:
             self._ended = True
+            self._left = 0
             self.trailers = self._get_trailers()
         return piece
 
@@ -129,6 +144,11 @@ class BodyStream(AsyncIterator[bytes]):
         self._body = body
         # How many of the gathered bytes this iterator has returned.
         self._replayed = 0
+
+    @property
+    def length(self) -> int | None:
+        """How many bytes it still yields if no one else reads; None if unknown."""
+        return self._body.count_left(self._replayed)
 
     async def __anext__(self) -> bytes:
         gathered = self._body.get_gathered(self._replayed)

@@ -7,6 +7,8 @@ from __future__ import annotations
 from inspect import Parameter, Signature, signature
 from typing import TYPE_CHECKING, Any, TypeVar, cast, final
 
+from ._util import suggest
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -63,15 +65,10 @@ class SharedOptions:
 
 
 def _describe_unknown(function: Callable[..., object], name: str) -> str:
-    # Few programs come here.
-    from difflib import get_close_matches
-
-    text = f"{function.__name__}() got an unexpected keyword argument {name!r}"
     names = [
         parameter.name
         for parameter in signature(function).parameters.values()
         if parameter.kind is not Parameter.VAR_POSITIONAL
     ]
-    for near in get_close_matches(name, names, n=1):
-        text += f". Did you mean {near!r}?"
-    return text
+    text = f"{function.__name__}() got an unexpected keyword argument {name!r}"
+    return text + suggest(name, names)

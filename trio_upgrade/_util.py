@@ -2,7 +2,9 @@
 # groups.
 from __future__ import annotations
 
+from collections.abc import Coroutine, Iterable
 from dataclasses import FrozenInstanceError
+from types import FunctionType, MethodType
 from typing import Any, NoReturn, TypeVar, cast, dataclass_transform
 
 T = TypeVar("T")
@@ -46,6 +48,48 @@ class Record(Frozen):
     def __repr__(self) -> str:
         shown = (f"{name}={value!r}" for name, value in vars(self).items())
         return f"{type(self).__qualname__}({', '.join(shown)})"
+
+
+def name_kind(given: object) -> str:
+    """Return the kind of an object that was given by mistake, for a TypeError.
+
+    A function that was not called, a coroutine that should not have been made and a class
+    instead of its instance are named as such: their types alone would say little.
+    """
+    if given is None:
+        return "None"
+    name: str = getattr(given, "__name__", "")
+    if isinstance(given, type):
+        return f"the class {name}"
+    if isinstance(given, Coroutine):
+        return "a coroutine: a call too many"
+    if isinstance(given, FunctionType | MethodType):
+        return f"the function {name}"
+    return type(given).__name__
+
+
+def check_seconds(argument: str, seconds: object) -> None:
+    """Check a time in seconds, which None disables.
+
+    Raises:
+        TypeError: It is neither a number nor None.
+        ValueError: It is negative.
+    """
+    if seconds is None:
+        return
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+        raise TypeError(f"{argument} must be seconds or None, not {name_kind(seconds)}")
+    if not seconds >= 0:
+        raise ValueError(f"{argument} must not be negative, not {seconds!r}")
+
+
+def suggest(name: str, names: Iterable[str]) -> str:
+    """Return the end of a message about a wrong name: the name that was meant, if any."""
+    # Few programs come here.
+    from difflib import get_close_matches
+
+    near = get_close_matches(name, [*names], n=1)
+    return f". Did you mean {near[0]!r}?" if near else ""
 
 
 def split_errors(

@@ -95,6 +95,11 @@ FAULTS = {
         "421, and 400; `request.scheme` is the transport's, and our client sends a proxy "
         "http for ws, https for wss",
     ),
+    "F26": Fault(
+        "a middleware that changes the fields or the reason of an answer; a second "
+        "Content-Length",
+        "answers are immutable; `with_headers()` makes another one, checked as the first",
+    ),
     "F27": Fault(
         "a Content-Length or a chunk size of 2^63 and more, or one that is no number",
         "400 at once; `BadResponse` or `BadBody` in the client",
@@ -103,6 +108,10 @@ FAULTS = {
         "a reason phrase with HTAB, or with octets above 0x7F",
         "sent as it is, as Latin-1; a control or a character above U+00FF is a "
         "`ValueError` that names it",
+    ),
+    "F29": Fault(
+        "a str body without a Content-Type, opened in a browser",
+        "it is sent as `text/plain; charset=utf-8`",
     ),
     "F30": Fault(
         "a stream of the user's on top of TCP or TLS, given to `serve_stream`",
@@ -121,6 +130,20 @@ FAULTS = {
     "F36": Fault(
         "an unread body in tiny chunks",
         "its framing counts as drained, and the chunks of one receive are one piece",
+    ),
+    "F37": Fault(
+        "content in a 204, 205 or 304",
+        "`ValueError` when the response is made",
+    ),
+    "F38": Fault(
+        "`body=request.stream()` of a request without a body, also with an offer",
+        "no body is sent; `request.has_body` tells it",
+    ),
+    "F39": Fault(
+        "a mistake in a call: of `Response`, of `Limits`, of a `serve_*` function, of a "
+        "copy; `help(Limits)`",
+        "`TypeError` or `ValueError` at the call that says what is wanted and was given; "
+        "each limit is described",
     ),
     "F40": Fault(
         "a raw octet in the request line, a PROXY protocol header, a CONNECT without "

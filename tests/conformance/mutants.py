@@ -122,7 +122,11 @@ MUTANTS = {
         "MessageCodec.detach", "bytes(self._buffer)", "bytes(self._buffer[3:])"
     ),
     "U19": Mutant("connection._LAST_INFORMATIONAL", "199", "100"),
-    "U30": Mutant("complete_fields", "not body and expects_anything(fields)", "False"),
+    "U30": Mutant(
+        "complete_fields",
+        "_find_length(body) == 0 and expects_anything(fields)",
+        "False",
+    ),
     "M02": Mutant(
         "ClientHTTP.send_end",
         "head + self._codec.write_end()",
@@ -178,8 +182,12 @@ MUTANTS = {
         '"error in the app, serving %r to %s"',
     ),
     "F25": Mutant("Request.__init__", "is_secure(transport)", "True"),
+    "F26": Mutant(
+        "replace_fields", "pair[0].lower() not in names", "pair[0] not in names"
+    ),
     "F27": Mutant("parse_length", "length > _GREATEST_LENGTH", "False"),
     "F28": Mutant("_format_head", '"latin-1"', '"utf-8"'),
+    "F29": Mutant("_check_fields", "is_text and not headers.lines(...)", "False"),
     "F30": Mutant(
         "_find_next",
         'cast("Any", stream).transport_stream',
@@ -188,6 +196,9 @@ MUTANTS = {
     "F34": Mutant("ObservedHTTP.send_response", "self.response_begun", "cause is None"),
     "F35": Mutant("UpgradedStream._replay", 'self._head = b""'),
     "F36": Mutant("Exchange._drop_body", "drained + http.framing_bytes", "drained"),
+    "F37": Mutant("_WITHOUT_CONTENT", "_NOT_MODIFIED"),
+    "F38": Mutant("_find_length", "isinstance(body, BodyStream)", "False"),
+    "F39": Mutant("serve._check", "check_app(app)"),
     "F40": Mutant("ServerCodec.parse_request", "find_line_fault(raw)", "None"),
     "F41": Mutant("close_forcefully", "isinstance(below, DirectSocketStream)", "False"),
     "F42": Mutant("deadlines._BATCH", "64", "65536"),

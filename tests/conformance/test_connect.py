@@ -16,7 +16,7 @@ from trio_upgrade import (
 from trio_upgrade.testing import ScriptedPeer, split_points
 
 from ..apps import echo
-from ..wire import DATE, closing, get, okay
+from ..wire import BUG, DATE, closing, get, okay
 from .wires import CONNECT, TUNNEL, Serving, with_fields
 
 OLD = b"CONNECT a:1 HTTP/1.0\r\n\r\n"
@@ -24,7 +24,11 @@ OLD = b"CONNECT a:1 HTTP/1.0\r\n\r\n"
 
 async def tunnel_app(request: Request) -> Tunnel | Response:
     """Answer every CONNECT with a tunnel that echoes."""
-    return Tunnel(echo) if request.method == "CONNECT" else Response(200, request.path)
+    return (
+        Tunnel(echo)
+        if request.method == "CONNECT"
+        else Response(200, request.path.encode())
+    )
 
 
 async def plain_app(request: Request) -> Response:
@@ -151,9 +155,7 @@ async def test_no_tunnel_by_mistake(answer: str, caplog) -> None:
         peer = ScriptedPeer(*packets)
         await serve_stream(app, peer)
 
-        assert peer.sent == closing(
-            okay(b"Internal Server Error\n", status="500 Internal Server Error")
-        )
+        assert peer.sent == closing(BUG)
         assert peer.closed
     assert caplog.records
 
@@ -168,7 +170,7 @@ async def test_tunnel_needs_a_connect(caplog) -> None:
     async def within(request: Request) -> None:
         await request.accept_connect()
 
-    error = okay(b"Internal Server Error\n", status="500 Internal Server Error")
+    error = BUG
     for app in (returned, within):
         peer = ScriptedPeer(get("/"))
         await serve_stream(app, peer)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 async def see_offers(request: Request) -> Response:
     """Answer a request with its offers."""
-    return Response(200, "|".join(request.upgrades))
+    return Response(200, "|".join(request.upgrades).encode())
 
 
 @pytest.mark.ids("U03", "S5")
@@ -35,7 +35,7 @@ async def test_versions_compare_exactly(serving: Serving) -> None:
 
     async def app(request: Request) -> Response:
         taken = [name for name in ("A/x", "a/X", "a") if name in request.upgrades]
-        return Response(200, "|".join(taken))
+        return Response(200, "|".join(taken).encode())
 
     wire = get("/", "Connection: Upgrade", "Upgrade: a/X")
 
@@ -152,7 +152,7 @@ async def test_app_decides_whether_the_method_can_be_honoured(
 
     async def app(request: Request) -> Response | Upgrade:
         if request.method == "PUT":
-            return Response(405, request.method)
+            return Response(405, request.method.encode())
         return Upgrade("echo", echo)
 
     target = "*" if method == "OPTIONS" else "/u"

@@ -23,7 +23,7 @@ from .wires import Serving, with_fields
 
 async def refuse(request: Request) -> Response:
     """Refuse every offer, answer every other request."""
-    return Response(403 if request.upgrades else 200, request.path)
+    return Response(403 if request.upgrades else 200, request.path.encode())
 
 
 FORBIDDEN = okay(b"/u", status="403 Forbidden")
@@ -98,7 +98,7 @@ async def test_any_response_may_advertise(serving: Serving) -> None:
     """Upgrade in another response gets its option and does not switch (RFC 9110 §7.8)."""
 
     async def app(request: Request) -> Response:
-        return Response(200, request.path, {"Upgrade": "b/2, a"})
+        return Response(200, request.path.encode(), {"Upgrade": "b/2, a"})
 
     fields = ("Upgrade: b/2, a", "Connection: Upgrade")
 

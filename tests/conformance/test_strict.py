@@ -300,7 +300,7 @@ async def test_absolute_form_overrides_host(
 
     async def app(request: Request) -> Response:
         assert request.query == "a=b"
-        return Response(200, f"{request.authority} {request.path}")
+        return Response(200, f"{request.authority} {request.path}".encode())
 
     wire = UP.replace(b"/u", target)
 
@@ -314,7 +314,8 @@ async def test_schemes_of_tls(serving: Serving, scheme: bytes) -> None:
 
     async def app(request: Request) -> Response:
         assert request.query == "a=b"
-        return Response(200, f"{request.scheme} {request.authority} {request.path}")
+        answer = f"{request.scheme} {request.authority} {request.path}"
+        return Response(200, answer.encode())
 
     wire = UP.replace(b"/u", scheme + b"://y/u?a=b")
 
@@ -331,7 +332,7 @@ async def test_scheme_is_that_of_the_transport(serving: Serving, target: bytes) 
     """Http and ws are served on any transport; request.scheme is the transport's."""
 
     async def app(request: Request) -> Response:
-        return Response(200, request.scheme)
+        return Response(200, request.scheme.encode())
 
     scheme = b"https" if serving.kind == "tls" else b"http"
     await serving.check(app, get("/u").replace(b"/u", target), okay(scheme))

@@ -22,6 +22,7 @@ from trio_upgrade._http.framing import (
 from trio_upgrade._http.head_syntax import check_head
 from trio_upgrade.testing import ScriptedPeer, split_points
 
+from ..apps import echo_app
 from ..servers import run_script
 from ..wire import get, okay
 
@@ -484,7 +485,7 @@ class TestExpect:
 
     async def test_on_the_wire(self) -> None:
         """Another expectation does not reach the app (RFC 9110 §15.5.18)."""
-        peer = await run_script(None, get("/", "Expect: x"))
+        peer = await run_script(echo_app, get("/", "Expect: x"))
 
         assert peer.sent.startswith(b"HTTP/1.1 417 ")
         assert peer.sent.endswith(b"\r\n\r\nan unknown expectation\n")

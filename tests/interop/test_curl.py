@@ -89,7 +89,7 @@ async def test_head_has_no_content() -> None:
 
     head = (
         "HTTP/1.1 200 OK\r\n"
-        "Content-Type: text/plain\r\n"
+        "Content-Type: text/plain; charset=utf-8\r\n"
         "Content-Length: 5\r\n"
         "\r\n"
     )  # fmt: skip

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from trio_upgrade import Limits
+
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
 README = (ROOT / "README.md").read_text()
@@ -62,6 +64,30 @@ def test_readme_names_every_example() -> None:
     """The README mentions every example."""
     for path in EXAMPLES.glob("*.py"):
         assert re.search(rf"\b{re.escape(path.name)}\b", README), path.name
+
+
+@pytest.mark.ids("F39")
+def test_readme_tells_every_limit() -> None:
+    """The table of limits has each field of Limits with its default, in their order."""
+    rows = re.findall(r"^\| `(\w+)`( †)? \| ([^|]*) \|", README, re.MULTILINE)
+    limits = Limits()
+
+    assert [(name, bool(mark), shown) for name, mark, shown in rows] == [
+        (name, "None" in kind, show_limit(name, getattr(limits, name)))
+        for name, kind in Limits.__annotations__.items()
+    ]
+
+
+def show_limit(name: str, value: float | None) -> str:
+    """Return the default of a limit as the README writes it."""
+    if value is None:
+        return "None"
+    if isinstance(value, float):
+        return f"{value:g} s"
+    counts = "header_fields", "informational", "connections"
+    if name in counts:
+        return f"{value:,}"
+    return f"{value >> 20} MiB" if value >= 1 << 20 else f"{value >> 10} KiB"
 
 
 def test_machine_path_is_recognised() -> None:

@@ -28,7 +28,7 @@ from trio_upgrade.testing import ScriptedPeer
 
 from ..apps import echo, echo_app
 from ..servers import check_every_split, run_script
-from ..wire import SWITCHED, UP, get, okay
+from ..wire import BUG, SWITCHED, UP, get, okay
 
 
 class TestBugs:
@@ -51,7 +51,7 @@ class TestBugs:
 
         peer = await self.serve(app, get("/1") + get("/2"))
 
-        error = okay(b"Internal Server Error\n", status="500 Internal Server Error")
+        error = BUG
         assert peer.sent == error + okay(b"fine")
         (record,) = caplog.records
         assert record.levelno == logging.ERROR

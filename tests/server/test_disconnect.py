@@ -78,7 +78,7 @@ async def test_client_stays(autojump_clock) -> None:
     """It does not return as long as the client is there."""
 
     async def app(request: Request) -> Response:
-        return Response(200, str(await watch(request, 1000)))
+        return Response(200, b"%r" % await watch(request, 1000))
 
     peer = ScriptedPeer(get("/", "Connection: close"), then="silence")
     await serve_stream(app, peer, limits=LIMITS, strict=True)

@@ -29,7 +29,7 @@ from trio_upgrade.testing import ScriptedPeer, split_points
 
 from ..apps import echo, echo_app
 from ..servers import check_every_split, run_script
-from ..wire import DATE, REQUIRED, SWITCHED, UP, get, okay
+from ..wire import DATE, REQUIRED, SWITCHED, TEXT, UP, get, okay
 
 
 class TestOffers:
@@ -100,7 +100,7 @@ class TestOffers:
 
         async def app(request: Request) -> Response:
             offers.append(len(request.upgrades))
-            return Response(200, request.path)
+            return Response(200, request.path.encode())
 
         wire = get("/1", *fields) + get("/2")
 
@@ -164,7 +164,7 @@ class TestOffers:
 
         async def app(request: Request) -> Response:
             offers.append(len(request.upgrades))
-            return Response(405, "no tunnels here")
+            return Response(405, b"no tunnels here")
 
         wire = UP.replace(b"GET /u", b"CONNECT a:1")
         peer = await run_script(app, wire)
@@ -329,7 +329,7 @@ class TestSwitch:
 
         async def app(request: Request) -> Response:
             seen.append(request.path)
-            return Response(403 if request.upgrades else 200, request.path)
+            return Response(403 if request.upgrades else 200, request.path.encode())
 
         wire = UP + get("/2") + get("/3")
         expected = okay(b"/u", status="403 Forbidden") + okay(b"/2") + okay(b"/3")
@@ -345,7 +345,7 @@ class TestSwitch:
         expected = okay(b"/u", status="403 Forbidden") + okay(b"/2")
 
         async def app(request: Request) -> Response:
-            return Response(403 if request.upgrades else 200, request.path)
+            return Response(403 if request.upgrades else 200, request.path.encode())
 
         await check_every_split(app, wire, expected)
 
@@ -910,7 +910,7 @@ class TestResponses:
     async def test_bytes_and_str(self) -> None:
         """A body of bytes or str has its Content-Length; str is sent as UTF-8."""
         assert await self.answer(Response(200, b"abc")) == okay(b"abc")
-        assert await self.answer(Response(200, "é")) == okay("é".encode())
+        assert await self.answer(Response(200, "é")) == okay("é".encode(), TEXT)
 
     async def test_async_iterable(self) -> None:
         """A body of unknown length is chunked, and its generator is closed."""
@@ -1038,13 +1038,15 @@ class TestCloseOnOptimisticData:
 
         async def app(request: Request) -> Response:
             if request.path != path:
-                return Response(200, request.path)
+                return Response(200, request.path.encode())
             async for _ in request.stream():
                 break
             return Response(200, b"no")
 
         async def unread_app(request: Request) -> Response:
-            return Response(200, b"no" if request.path == path else request.path)
+            return Response(
+                200, b"no" if request.path == path else request.path.encode()
+            )
 
         for each in (app, unread_app):
             peer = ScriptedPeer(wire)
@@ -1107,7 +1109,7 @@ class TestCloseOnOptimisticData:
         async with trio.open_nursery() as nursery:
 
             async def app(request: Request) -> Response:
-                return Response(200, request.path)
+                return Response(200, request.path.encode())
 
             nursery.start_soon(
                 partial(

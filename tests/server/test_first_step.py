@@ -167,7 +167,7 @@ class TestFirstStep:
         async def app(request: Request) -> Response | Upgrade:
             if request.upgrades:
                 return await echo_app(request)
-            return Response(200, request.path)
+            return Response(200, request.path.encode())
 
         for packets in split_points(wire):
             first, *later = packets

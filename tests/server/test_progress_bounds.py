@@ -44,7 +44,7 @@ class TestBody:
 
     async def read(self, request: Request) -> Response:
         body = await request.read()
-        return Response(200, str(len(body)), {"Connection": "close"})
+        return Response(200, b"%d" % len(body), {"Connection": "close"})
 
     async def test_slow_and_honest(self, autojump_clock) -> None:
         """A client that sends 1 KiB every 29 seconds is slow, and is served."""
@@ -102,7 +102,7 @@ class TestBody:
             async for chunk in request.stream():
                 size += len(chunk)
                 await trio.sleep(100)
-            return Response(200, str(size), {"Connection": "close"})
+            return Response(200, b"%d" % size, {"Connection": "close"})
 
         case = TimedCase(self.LIMITS)
         peer = ScriptedPeer(POST % 10, then="silence")

@@ -40,12 +40,12 @@ def test_refuse(error: Exception, status: int) -> None:
 
     assert response.status == status
     assert response.body == f"{error}\n".encode()
-    assert (b"Content-Type", b"text/plain; charset=utf-8") in response.fields
+    assert response.headers["Content-Type"] == "text/plain; charset=utf-8"
 
 
 def test_upgrade_required() -> None:
     """A 426 names the required protocol (RFC 9110 §15.5.22)."""
-    assert (b"Upgrade", b"echo/2") in refuse(NotOffered("echo/2")).fields
+    assert refuse(NotOffered("echo/2")).headers["Upgrade"] == "echo/2"
 
 
 async def test_date_of_the_app() -> None:

@@ -194,7 +194,7 @@ class TestConnectionsLimit:
             most = max(most, len(under_way), request.server.statistics().connections)
             await go_on.acquire()
             under_way.remove(request.path)
-            return Response(200, request.path, {"Connection": "close"})
+            return Response(200, request.path.encode(), {"Connection": "close"})
 
         sources = [MemoryListener() for _ in range(listeners)]
         async with trio.open_nursery() as nursery:

@@ -19,9 +19,9 @@ from trio_upgrade import (
 )
 from trio_upgrade.testing import ScriptedPeer, split_points
 
-from ..apps import echo
+from ..apps import echo, echo_app
 from ..servers import check_every_split, run_script
-from ..wire import DATE, SWITCHED, UP, get, okay
+from ..wire import BUG, DATE, SWITCHED, UP, get, okay
 
 CONNECT = b"CONNECT example.com:22 HTTP/1.1\r\nHost: example.com:22\r\n\r\n"
 OLD = b"CONNECT example.com:22 HTTP/1.0\r\n\r\n"
@@ -106,7 +106,7 @@ class TestTunnel:
         async def app(request: Request) -> Response | Tunnel:
             if request.method == "CONNECT":
                 return Tunnel(echo)
-            return Response(200, await request.read() or request.path)
+            return Response(200, await request.read() or request.path.encode())
 
         post = get("/1", "Content-Length: 4").replace(b"GET", b"POST") + b"body"
         await check_every_split(
@@ -151,17 +151,17 @@ class TestAnswer:
 
     def test_handler(self) -> None:
         """A handler that cannot be called is refused when it is given."""
-        with pytest.raises(TypeError, match="cannot be called: 3"):
+        with pytest.raises(TypeError, match=r"cannot be called: .* not int"):
             Tunnel(3)  # type: ignore[arg-type]
 
     def test_immutable(self) -> None:
         """A Tunnel is immutable, so it is sent as it was checked."""
         tunnel = Tunnel(echo, {"A": "b"})
 
-        assert tunnel.fields == ((b"A", b"b"),)
+        assert tunnel.headers.raw == ((b"A", b"b"),)
         assert repr(tunnel) == f"Tunnel({echo!r})"
         with pytest.raises(AttributeError):
-            tunnel.fields = ()  # type: ignore[misc]
+            tunnel.handler = echo  # type: ignore[misc]
 
 
 class TestAcceptConnect:
@@ -324,7 +324,7 @@ class TestRefused:
     async def test_body(self, field: bytes) -> None:
         """A CONNECT with content is a 400, and the connection ends (RFC 9110 §9.3.6)."""
         for packets in split_points(CONNECT[:-2] + field + b"\r\n\r\nbody" + get("/2")):
-            peer = await run_script(None, *packets)
+            peer = await run_script(echo_app, *packets)
 
             assert peer.sent.startswith(b"HTTP/1.1 400 Bad Request\r\n")
             assert peer.sent.endswith(b"close\r\n\r\na CONNECT has no content\n")
@@ -334,7 +334,7 @@ class TestRefused:
     async def test_target(self, target: str) -> None:
         """A target without a valid host and port is a 400 (RFC 9110 §9.3.6)."""
         wire = f"CONNECT {target} HTTP/1.1\r\nHost: a\r\n\r\n".encode() + get("/2")
-        peer = await run_script(None, wire)
+        peer = await run_script(echo_app, wire)
 
         assert peer.sent.startswith(b"HTTP/1.1 400 Bad Request\r\n")
         assert peer.sent.count(b"HTTP/1.1 ") == 1
@@ -376,7 +376,7 @@ class TestRefused:
 
         peer = await serve(app, wire + get("/2"))
 
-        error = okay(b"Internal Server Error\n", status="500 Internal Server Error")
+        error = BUG
         assert peer.sent == error + okay(b"")
         assert SWITCHED not in peer.sent
         (record,) = caplog.records

@@ -4,7 +4,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterable
 from typing import TYPE_CHECKING, TypeAlias, cast, final
 
-from .._http.framing import parse_length
+from .._body import BodyStream
+from .._http.framing import parse_given_length
 from .._http.headers import field_values
 from .._http.switching import (
     connect_fields,
@@ -114,7 +115,8 @@ class CheckedRequest:
         target = write_target(target)
         self.method: str = method
         self.target: str = target
-        self.body: RequestBody = body
+        # A body that is known to be empty is none: no framing, no end to be sent.
+        self.body: RequestBody = b"" if _find_length(body) == 0 else body
         self.offer: Offer | None = offer
         self.fields: list[Field] = complete_fields(
             method, target, given, body, endpoint
@@ -198,8 +200,11 @@ def complete_fields(
     name = b"Proxy-Authorization" if to_proxy else b"Authorization"
     if endpoint.credentials and not field_values(fields, name.lower()):
         fields.append((name, endpoint.credentials.basic()))
-    if not body and expects_anything(fields):
-        raise ValueError("Expect: there is no body that could wait for a 100")
+    if _find_length(body) == 0 and expects_anything(fields):
+        if not isinstance(body, BodyStream):
+            raise ValueError("Expect: there is no body that could wait for a 100")
+        # Only the stream knows that it is empty; its user may have forwarded the field.
+        fields = [pair for pair in fields if pair[0].lower() != b"expect"]
     return [*fields, *framing]
 
 
@@ -232,25 +237,32 @@ def _check_hosts(hosts: Sequence[bytes]) -> None:
 
 def _frame(method: str, fields: Sequence[Field], body: RequestBody) -> list[Field]:
     # Return the field, if any, that frames a request's body (RFC 9112 §6).
-    lengths = field_values(fields, b"content-length")
-    if isinstance(body, bytes):
-        if lengths:
-            raise ValueError("Content-Length is written by the library: body is bytes")
-        # RFC 9110 §8.6: if the method expects a body, an empty one has a length, too.
-        if body or method in _METHODS_WITH_CONTENT:
-            return [(b"Content-Length", b"%d" % len(body))]
-        return []
-    if not isinstance(cast("object", body), AsyncIterable):
+    if not isinstance(cast("object", body), bytes | AsyncIterable):
         raise TypeError(
             f"a body of {type(body).__name__}: it must be bytes, or an async iterable of "
             "bytes"
         )
-    if not lengths:
+    length = _find_length(body)
+    declared = field_values(fields, b"content-length")
+    if declared:
+        if isinstance(body, bytes):
+            raise ValueError("Content-Length is written by the library: body is bytes")
+        stated = parse_given_length(declared)
+        if length not in (None, stated):
+            raise ValueError(
+                f"Content-Length is {stated}, but {length} bytes of the body are left"
+            )
+        return []
+    if length is None:
         return [(b"Transfer-Encoding", b"chunked")]
-    if len(lengths) > 1:
-        raise ValueError(f"not a Content-Length: {lengths!r}")
-    try:
-        parse_length(lengths[0])
-    except ValueError as exc:
-        raise ValueError(f"not a Content-Length: {lengths!r} {exc}") from None
+    # RFC 9110 §8.6: if the method expects a body, an empty one has a length, too.
+    if length or method in _METHODS_WITH_CONTENT:
+        return [(b"Content-Length", b"%d" % length)]
     return []
+
+
+def _find_length(body: RequestBody) -> int | None:
+    # Return the length of a body, None if it is unknown.
+    if isinstance(body, BodyStream):
+        return body.length
+    return len(body) if isinstance(body, bytes) else None

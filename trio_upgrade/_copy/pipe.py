@@ -4,6 +4,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .._util import public
+from .arguments import check_progress, check_stream
 from .engine import Copier
 
 if TYPE_CHECKING:
@@ -39,11 +40,15 @@ async def pipe(
         The number of bytes copied.
 
     Raises:
+        TypeError: An argument has another type.
         trio.BrokenResourceError: Either peer is gone.
         trio.ClosedResourceError: Either stream was closed on this side.
         trio.BusyResourceError: Another task receives from the source or sends to the
             sink.
     """
+    check_stream("source", source, "receive_some")
+    check_stream("sink", sink, "send_all")
+    check_progress(progress)
     copier = Copier(source, sink, progress)
     # The same as Copier.run(), but with one waiting frame less.
     try:

@@ -1,11 +1,11 @@
 # How far a copy has come: Progress is for users, Tally for the engines.
 from __future__ import annotations
 
-from typing import final
+from typing import cast, final
 
 import trio
 
-from .._util import public
+from .._util import name_kind, public
 
 
 @public
@@ -21,11 +21,20 @@ class Progress:
         left_to_right: Bytes from left to right; from source to sink, if there is only
             one direction. Bytes count as soon as the sink has accepted them.
         right_to_left: Bytes in the other direction.
+
+    Raises:
+        TypeError: A count to begin with is not an int.
     """
 
     __slots__ = ("left_to_right", "right_to_left")
 
     def __init__(self, left_to_right: int = 0, right_to_left: int = 0) -> None:
+        for name, count in (
+            ("left_to_right", left_to_right),
+            ("right_to_left", right_to_left),
+        ):
+            if isinstance(count, bool) or not isinstance(cast("object", count), int):
+                raise TypeError(f"{name} must be an int, not {name_kind(count)}")
         self.left_to_right: int = left_to_right
         self.right_to_left: int = right_to_left
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, final
 import trio
 
 from .._streams.closing import close_forcefully, close_gracefully, reset_on_close
-from .._util import Record, public
+from .._util import Record, check_seconds, public
+from .arguments import check_progress, check_stream
 from .engine import Copier
 
 if TYPE_CHECKING:
@@ -115,11 +116,18 @@ async def relay(
         The counts, the side that ended the relay, and the cause.
 
     Raises:
+        TypeError: An argument has another type.
+        ValueError: A timeout is negative.
         trio.ClosedResourceError: A stream was closed on this side.
         trio.BusyResourceError: Another task uses one of the streams.
         Exception: Any other exception that a stream of your own raises. Like those
             above, it comes out as it is, never in a group.
     """
+    check_stream("left", left, "receive_some", "send_all")
+    check_stream("right", right, "receive_some", "send_all")
+    check_seconds("idle_timeout", idle_timeout)
+    check_seconds("half_close_timeout", half_close_timeout)
+    check_progress(progress)
     started = _Relay(left, right, half_close_timeout, progress)
     return await started.run(idle_timeout)
 

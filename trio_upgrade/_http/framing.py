@@ -55,6 +55,20 @@ def parse_length(digits: bytes, base: int = 10) -> int:
     return length
 
 
+def parse_given_length(values: Sequence[bytes]) -> int:
+    """Return the number of a Content-Length that a user gave, from its lines.
+
+    Raises:
+        ValueError: It is not one number, or one that no recipient could read.
+    """
+    if len(values) != 1:
+        raise ValueError(f"Content-Length is not one number but {len(values)}")
+    try:
+        return parse_length(values[0])
+    except ValueError as exc:
+        raise ValueError(f"Content-Length {exc}: {values[0]!r}") from None
+
+
 def check_request(head: bytes) -> dict[bytes, list[bytes]]:
     """Check a request head that has passed :func:`check_head`.
 

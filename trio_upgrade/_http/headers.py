@@ -169,6 +169,19 @@ def field_values(fields: Headers | Iterable[Field], name: bytes) -> Sequence[byt
     return [value for key, value in fields if key.lower() == name]
 
 
+def replace_fields(fields: Iterable[Field], headers: HeadersLike) -> tuple[Field, ...]:
+    """Return fields with those that a user gave instead of all of the same names.
+
+    Raises:
+        TypeError: As :func:`encode_fields` does.
+        ValueError: As :func:`encode_fields` does.
+    """
+    given = encode_fields(headers)
+    names = {name.lower() for name, _ in given}
+    kept = [pair for pair in fields if pair[0].lower() not in names]
+    return (*kept, *given)
+
+
 def encode_fields(
     headers: HeadersLike, *, forbidden: frozenset[bytes] = frozenset()
 ) -> tuple[Field, ...]:
@@ -216,7 +229,10 @@ def _encode_field(pair: object, forbidden: frozenset[bytes]) -> Field:
         raise ValueError(f"{text}: not Latin-1, encode it first") from None
     # Not bytes(value): bytes(5) would be five NULs.
     if not isinstance(raw_value, bytes):
-        raise TypeError(f"{text}: neither str nor bytes but {type(value).__name__}")
+        kind = type(value).__name__
+        if isinstance(raw_value, list | tuple):
+            kind += "; for a repeated field give a pair for each value"
+        raise TypeError(f"{text}: neither str nor bytes but {kind}")
     raw_value = raw_value.strip(b" \t")
     if not _is_value(raw_value):
         raise ValueError(f"{text}: control characters in the value")

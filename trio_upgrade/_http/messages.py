@@ -4,7 +4,7 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, NamedTuple, cast
 
-from .._util import public
+from .._util import name_kind, public
 from .head_syntax import has_controls
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def check_reason(reason: str) -> str:
             U+00FF (RFC 9112 §4).
     """
     if not isinstance(cast("object", reason), str):
-        raise TypeError(f"a reason phrase must be a str, not {type(reason).__name__}")
+        raise TypeError(f"a reason phrase must be a str, not {name_kind(reason)}")
     if not _is_reason(reason):
         at, wrong = next(
             (at, wrong) for at, wrong in enumerate(reason) if not _is_reason(wrong)

@@ -8,16 +8,15 @@ from typing import TYPE_CHECKING, cast, final
 import h11
 
 from .._errors import MalformedMessage
-from .framing import check_request, parse_length
+from .framing import check_request
 from .head_syntax import check_head, check_second_blank_line, find_line_fault
-from .headers import Field, Headers, field_values
+from .headers import Field, Headers
 from .message_codec import MessageCodec
 from .messages import RequestHead
 from .switching import expects_continue, keeps_alive
-from .tokens import connection_options
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Iterable
 
     from .._limits import Limits
 
@@ -188,8 +187,7 @@ class ServerCodec(MessageCodec):
         self,
         status: int,
         reason: str,
-        fields: Sequence[Field],
-        names: Collection[bytes],
+        headers: Headers,
         length: int | None,
         date: Field,
         *,
@@ -200,25 +198,32 @@ class ServerCodec(MessageCodec):
         Args:
             status: The status code.
             reason: The reason phrase.
-            fields: The fields that the app gave; those that frame the response are
+            headers: The fields of the app's response, checked; those that frame it are
                 added here.
-            names: Their names in lower case.
             length: How many bytes the body has, None if that is not known yet.
             date: The Date field, for a response that has none.
             close: Whether to end the connection after it.
 
         Raises:
-            ValueError: Content-Length is not the length of the body, or is not allowed
-                here (RFC 9110 §8.6); the response is not begun.
+            ValueError: Content-Length is not the length of the body; the response is
+                not begun.
         """
-        written = [*fields] if b"date" in names else [date, *fields]
+        fields = headers.raw
+        written = [*fields] if headers.lines(b"date") else [date, *fields]
         may_have_content = status not in (_NO_CONTENT, _NOT_MODIFIED)
         has_content = may_have_content and self._method != "HEAD"
         close = close or self.closes
         chunked = False
-        if b"content-length" in names:
-            declared = field_values(fields, b"content-length")
-            length = _check_declared(status, declared, length if has_content else None)
+        if declared := headers.lines(b"content-length"):
+            # One number, and right for a body that is here: Response has checked that.
+            # But the answer to HEAD may leave the body out.
+            stated = int(declared[0])
+            if has_content and length not in (None, stated):
+                raise ValueError(
+                    "Content-Length is not the length of the body: "
+                    f"{stated}, not {length}"
+                )
+            length = stated
         elif not may_have_content:
             length = None
         elif length is not None:
@@ -229,9 +234,7 @@ class ServerCodec(MessageCodec):
         else:
             written.append((b"Transfer-Encoding", b"chunked"))
             chunked = has_content
-        closing = b"connection" in names and "close" in connection_options(
-            field_values(fields, b"connection")
-        )
+        closing = bool(headers.lines(b"connection")) and "close" in headers.options()
         if close and not closing:
             written.append((b"Connection", b"close"))
         self.closes = close or closing
@@ -267,21 +270,6 @@ class ServerCodec(MessageCodec):
         if self._content_left:
             raise ValueError("the body is shorter than its Content-Length")
         return b"0\r\n\r\n" if self._chunked else b""
-
-
-def _check_declared(status: int, declared: Sequence[bytes], length: int | None) -> int:
-    # Returns the declared length. `length` is the body's, None if it is not known.
-    if len(declared) != 1:
-        raise ValueError("Content-Length is not one number")
-    try:
-        said = parse_length(declared[0])
-    except ValueError as exc:
-        raise ValueError(f"Content-Length {exc}") from None
-    if status == _NO_CONTENT:
-        raise ValueError("a 204 has no Content-Length")
-    if length not in (None, said):
-        raise ValueError("Content-Length is not the length of the body")
-    return said
 
 
 def _format_head(status: int, reason: str, fields: Iterable[Field]) -> bytes:

@@ -42,6 +42,7 @@ from .._streams.socket_stream import DirectSocketStream
 from .._streams.underlying import find_peer
 from .._streams.upgraded import UpgradedStream
 from .._util import find_leaves, split_errors
+from .arguments import explain_bug
 from .connection_records import ConnectionRecords
 from .connection_task import ConnectionTask
 from .end_reason import EndReason
@@ -49,7 +50,7 @@ from .exchange import Exchange
 from .http import ServerHTTP
 from .observed_http import ObservedHTTP
 from .observers import LOGGER
-from .response import TEXT, Response, Tunnel, Upgrade, refuse
+from .response import Response, Tunnel, Upgrade, find_fields, refuse
 
 if TYPE_CHECKING:
     from .request import Request
@@ -329,12 +330,12 @@ class Connection(ConnectionTask):
                 return False
             request = exchange.request
             if isinstance(answer, Tunnel):
-                stream = await exchange.accept_connect(answer.fields)
+                stream = await exchange.accept_connect(find_fields(answer))
             elif request.method == "CONNECT":
                 raise UsageError(f"{answer!r} is no answer to CONNECT")
             else:
                 stream = await exchange.accept_upgrade(
-                    answer.protocol, answer.fields, answer.reason
+                    answer.protocol, find_fields(answer), answer.reason
                 )
             return request, stream, answer.handler
         if exchange.protocol is None or answer is not None:
@@ -398,7 +399,7 @@ class Connection(ConnectionTask):
             if reason is EndReason.SLOW_HEADER:
                 self._state.total_refused += 1
             with trio.CancelScope() as self.scope:
-                await self._refuse(http, Response(status, text, TEXT))
+                await self._refuse(http, Response(status, text))
 
     def _end_slow_reader(self) -> None:
         if self.reason is not EndReason.ERROR:
@@ -434,6 +435,7 @@ class Connection(ConnectionTask):
             return False
         refusal = exchange.find_refusal(errors)
         if refusal is None:
+            explain_bug(errors)
             self._report_error(exchange.request, errors)
             refusal = Response(500, "Internal Server Error\n")
         if not http.may_answer:

@@ -152,8 +152,7 @@ class ServerHTTP(HTTPStream[ServerCodec]):
         head, has_content = self._codec.write_response(
             response.status,
             response.reason,
-            response.fields,
-            response.names,
+            response.headers,
             len(body) if isinstance(body, bytes) else None,
             date,
             close=close,

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, final
 
 import trio
 
+from .._body import NO_BODY
 from .._errors import BodyError, UsageError
 from .._http.headers import Headers, find_head
 from .._http.messages import SWITCHING_PROTOCOLS, check_reason
@@ -146,6 +147,15 @@ class Request:
         """
         # A system call, so it is made only when the address is read.
         return find_peer(self._transport)
+
+    @property
+    def has_body(self) -> bool:
+        """Whether the request came with a body, by its framing (RFC 9112 §6.3).
+
+        True also if the body has been read. A Content-Length of 0 is no body; a chunked
+        body may turn out to be empty.
+        """
+        return self._body is not NO_BODY
 
     @property
     def trailers(self) -> Headers:

@@ -4,24 +4,41 @@ from __future__ import annotations
 from collections.abc import AsyncIterable, Awaitable, Callable
 from typing import TYPE_CHECKING, TypeAlias, cast, final
 
+from .._body import BodyStream
 from .._errors import BodyError, MalformedMessage, NotOffered, Unavailable
-from .._http.headers import Field, HeadersLike, encode_fields, field_values
+from .._http.framing import parse_given_length
+from .._http.headers import (
+    NO_FIELDS,
+    Field,
+    Headers,
+    HeadersLike,
+    encode_fields,
+    replace_fields,
+)
 from .._http.messages import SWITCHING_PROTOCOLS, check_reason, standard_reason
 from .._http.switching import advertise, switch_fields, tunnel_fields
 from .._http.tokens import parse_protocols
-from .._util import Frozen, public
+from .._util import Frozen, name_kind, public
 
 if TYPE_CHECKING:
     from .._streams.upgraded import UpgradedStream
     from .request import Request
 
-_RESET_CONTENT, _UPGRADE_REQUIRED = 205, 426
+_UPGRADE_REQUIRED = 426
+# RFC 9110 §15.3.5, §15.3.6, §15.4.5: these responses have no content.
+_NO_CONTENT, _RESET_CONTENT, _NOT_MODIFIED = 204, 205, 304
+_WITHOUT_CONTENT = frozenset({_NO_CONTENT, _RESET_CONTENT, _NOT_MODIFIED})
 _LAST_INFORMATIONAL = 199
 _LAST_STATUS = 999
 _RESPONSE_FORBIDDEN = frozenset({b"transfer-encoding"})
+# Without a type a browser guesses, and would run a script in a text that repeats input.
+_TEXT_TYPE = (b"Content-Type", b"text/plain; charset=utf-8")
+# Shared by all responses without fields of the app; it never changes.
+_TEXT_ONLY = Headers((_TEXT_TYPE,))
+# Connection and Upgrade, which switch_fields() writes before those of the app.
+_SWITCH_FIELDS = 2
 # Bypasses the __setattr__ of immutable classes.
 _set = object.__setattr__
-TEXT = {"Content-Type": "text/plain; charset=utf-8"}
 
 UpgradeHandler: TypeAlias = Callable[
     ["Request", "UpgradedStream", bytes], Awaitable[object]
@@ -32,28 +49,46 @@ are first in it; a handler that runs for long should ``del`` the snapshot."""
 
 @public
 @final
-class Response:
+class Response(Frozen):
     """An ordinary answer; to a request with an offer it is a refusal.
 
     The library writes length and transfer coding. A Connection option of the app is kept
     (``close`` closes the connection). An Upgrade field advertises protocols; the
     Connection option that it needs is added.
 
+    Immutable, so it is sent as it was checked. :meth:`with_headers` makes another one.
+
     Args:
         status: 200 to 999.
-        body: Bytes, str (sent as UTF-8) or an async iterable of bytes, which are sent
-            as it yields them; it is closed afterwards.
-        headers: Pairs or a mapping.
+        body: Bytes, str or an async iterable of bytes, which are sent as it yields them;
+            it is closed afterwards. A str is sent as UTF-8, as ``Content-Type:
+            text/plain; charset=utf-8`` unless the headers have a Content-Type.
+        headers: Pairs or a mapping. A Content-Length must be the body's. To a HEAD, a
+            body that is left out may have one; so may a 304.
         reason: The reason phrase, sent as Latin-1; None means the standard one.
 
+    Attributes:
+        status: As given.
+        body: Bytes, or the async iterable. One that is known to be empty, such as
+            ``request.stream()`` of a request without a body, is ``b""``.
+        headers: All its fields but those that the library adds when it is sent: Date,
+            framing, ``Connection: close``.
+        reason: The reason phrase.
+
     Raises:
-        TypeError: The body is of another type.
+        TypeError: An argument has another type.
         ValueError: The status is informational, a 426 lacks its Upgrade field (RFC 9110
-            §15.5.22), a 205 has content (§15.3.6), a field or the reason is malformed,
-            or Transfer-Encoding is given.
+            §15.5.22), a 204, 205 or 304 has content (§6.4.1, §15.3.6), a field or the
+            reason is malformed, Content-Length is not one number or not the body's
+            length, or is given for a 204 (§8.6), or Transfer-Encoding is given.
     """
 
-    __slots__ = ("body", "fields", "names", "reason", "status")
+    __slots__ = ("body", "headers", "reason", "status")
+
+    status: int
+    body: bytes | AsyncIterable[bytes]
+    headers: Headers
+    reason: str
 
     def __init__(
         self,
@@ -63,34 +98,50 @@ class Response:
         *,
         reason: str | None = None,
     ) -> None:
+        if type(status) is not int:
+            status = _check_status_type(status)
         if not _LAST_INFORMATIONAL < status <= _LAST_STATUS:
             raise ValueError(f"not the status of a final response: {status}")
+        content = body if type(body) is bytes else _encode_body(body)
+        if status in _WITHOUT_CONTENT and content != b"":
+            raise ValueError(f"a {status} has no content")
         fields = encode_fields(headers, forbidden=_RESPONSE_FORBIDDEN)
-        names = {name.lower() for name, _ in fields}
-        if b"upgrade" in names:
-            fields = advertise(fields)
-            names.add(b"connection")
+        is_text = isinstance(body, str) and status not in _WITHOUT_CONTENT
+        if fields:
+            checked = _check_fields(status, content, fields, is_text=is_text)
+        else:
+            checked = _TEXT_ONLY if is_text else NO_FIELDS
         if status == _UPGRADE_REQUIRED and not parse_protocols(
-            field_values(fields, b"upgrade")
+            checked.lines(b"upgrade")
         ):
             raise ValueError("a 426 needs an Upgrade field that names a protocol")
-        if isinstance(body, str):
-            body = body.encode()
-        elif isinstance(body, bytearray | memoryview):
-            body = bytes(body)
-        elif not isinstance(body, bytes) and not isinstance(
-            cast("object", body), AsyncIterable
-        ):
-            raise TypeError(f"a body of {type(body).__name__}")
-        if status == _RESET_CONTENT and body != b"":
-            raise ValueError("a 205 has no content")
-        self.status: int = int(status)
-        self.body: bytes | AsyncIterable[bytes] = body
-        self.fields: tuple[Field, ...] = fields
-        self.names: set[bytes] = names
-        self.reason: str = (
-            standard_reason(status) if reason is None else check_reason(reason)
+        _set(self, "status", status)
+        _set(self, "body", content)
+        _set(self, "headers", checked)
+        _set(
+            self,
+            "reason",
+            standard_reason(status) if reason is None else check_reason(reason),
         )
+
+    def with_headers(self, headers: HeadersLike) -> Response:
+        """Return a response with these fields instead of all of the same names.
+
+        The other fields, the status, the body and the reason are the same. For a field
+        that stands several times, give all its lines: this adds a second cookie::
+
+            cookie = ("Set-Cookie", "b=2")
+            response = response.with_headers([*response.headers.raw, cookie])
+
+        Args:
+            headers: Pairs or a mapping.
+
+        Raises:
+            TypeError: As for :class:`Response`.
+            ValueError: As for :class:`Response`.
+        """
+        fields = replace_fields(self.headers.raw, headers)
+        return Response(self.status, self.body, fields, reason=self.reason)
 
     async def aclose(self) -> None:
         """Close an iterable body that can be closed; the server does it.
@@ -117,7 +168,7 @@ class Upgrade(Frozen):
     the bytes that are first in the stream. If the request does not offer the protocol,
     the client gets a 426 that names it.
 
-    Immutable, so the fields that were checked are the fields that are sent.
+    Immutable, so it is sent as it was checked. :meth:`with_headers` makes another one.
 
     Args:
         protocol: ``name`` or ``name/version``, in the spelling for the 101.
@@ -128,21 +179,21 @@ class Upgrade(Frozen):
     Attributes:
         protocol: As given.
         handler: As given.
-        fields: All fields of the 101.
         reason: As given.
 
     Raises:
-        TypeError: The handler is not callable.
+        TypeError: The handler cannot be called, or another argument has another type.
         ValueError: The protocol, a field or the reason is malformed, or a field is
             hop-by-hop or about framing.
     """
 
-    __slots__ = ("fields", "handler", "protocol", "reason")
+    __slots__ = ("_fields", "handler", "protocol", "reason")
 
     protocol: str
     handler: UpgradeHandler
-    fields: tuple[Field, ...]
     reason: str
+    # All fields of the 101.
+    _fields: tuple[Field, ...]
 
     def __init__(
         self,
@@ -152,10 +203,27 @@ class Upgrade(Frozen):
         *,
         reason: str = SWITCHING_PROTOCOLS,
     ) -> None:
-        _set(self, "fields", switch_fields(protocol, headers))
+        _set(self, "_fields", switch_fields(protocol, headers))
         _set(self, "protocol", protocol)
         _set(self, "handler", check_handler(handler))
         _set(self, "reason", check_reason(reason))
+
+    @property
+    def headers(self) -> Headers:
+        """The further fields of the 101, as given: without Connection and Upgrade."""
+        return Headers(self._fields[_SWITCH_FIELDS:])
+
+    def with_headers(self, headers: HeadersLike) -> Upgrade:
+        """Return the same answer with these fields instead of all of the same names.
+
+        See :meth:`Response.with_headers`.
+
+        Raises:
+            TypeError: As for :class:`Upgrade`.
+            ValueError: As for :class:`Upgrade`.
+        """
+        fields = replace_fields(self._fields[_SWITCH_FIELDS:], headers)
+        return Upgrade(self.protocol, self.handler, fields, reason=self.reason)
 
     def __repr__(self) -> str:
         return f"Upgrade({self.protocol!r}, {self.handler!r})"
@@ -175,21 +243,36 @@ class Tunnel(Frozen):
 
     Attributes:
         handler: As given.
-        fields: The fields of the 200 that were given.
 
     Raises:
-        TypeError: The handler is not callable.
+        TypeError: The handler cannot be called, or the headers are no fields.
         ValueError: A field is malformed, hop-by-hop or about framing.
     """
 
-    __slots__ = ("fields", "handler")
+    __slots__ = ("_fields", "handler")
 
     handler: UpgradeHandler
-    fields: tuple[Field, ...]
+    _fields: tuple[Field, ...]
 
     def __init__(self, handler: UpgradeHandler, headers: HeadersLike = ()) -> None:
-        _set(self, "fields", tunnel_fields(headers))
+        _set(self, "_fields", tunnel_fields(headers))
         _set(self, "handler", check_handler(handler))
+
+    @property
+    def headers(self) -> Headers:
+        """The fields of the 200, as given."""
+        return Headers(self._fields)
+
+    def with_headers(self, headers: HeadersLike) -> Tunnel:
+        """Return the same answer with these fields instead of all of the same names.
+
+        See :meth:`Response.with_headers`.
+
+        Raises:
+            TypeError: As for :class:`Tunnel`.
+            ValueError: As for :class:`Tunnel`.
+        """
+        return Tunnel(self.handler, replace_fields(self._fields, headers))
 
     def __repr__(self) -> str:
         return f"Tunnel({self.handler!r})"
@@ -210,16 +293,79 @@ def check_handler(handler: UpgradeHandler) -> UpgradeHandler:
         TypeError: It cannot be called.
     """
     if not callable(handler):
-        raise TypeError(f"the handler cannot be called: {handler!r}")
+        raise TypeError(
+            "the handler cannot be called: it must be an async function, await "
+            f"handler(request, stream, head), not {name_kind(handler)}"
+        )
     return handler
+
+
+def find_fields(answer: Upgrade | Tunnel) -> tuple[Field, ...]:
+    """Return all fields of the 101, or of the 200 to CONNECT."""
+    return answer._fields  # pyright: ignore[reportPrivateUsage]
+
+
+def _check_status_type(status: object) -> int:
+    # bool is an int: Response(True) would be a status of 1.
+    if isinstance(status, bool) or not isinstance(status, int):
+        raise TypeError(
+            f"a status must be an int such as 200, not {name_kind(status)}: "
+            "Response(status, body, headers)"
+        )
+    return int(status)
+
+
+def _encode_body(body: object) -> bytes | AsyncIterable[bytes]:
+    if isinstance(body, str):
+        return body.encode()
+    if isinstance(body, bytes | bytearray | memoryview):
+        return bytes(cast("bytes", body))
+    if isinstance(body, BodyStream):
+        # So a response to HEAD, or a 304, can be relayed with its stream.
+        return b"" if body.length == 0 else body
+    if isinstance(body, AsyncIterable):
+        return cast("AsyncIterable[bytes]", body)
+    raise TypeError(
+        "a body must be bytes, str or an async iterable of bytes, "
+        f"not {name_kind(body)}"
+    )
+
+
+def _check_fields(
+    status: int,
+    body: bytes | AsyncIterable[bytes],
+    fields: tuple[Field, ...],
+    *,
+    is_text: bool,
+) -> Headers:
+    # The names are parsed once, here, and looked up again when the response is sent.
+    headers = Headers(fields)
+    if is_text and not headers.lines(b"content-type"):
+        headers = Headers((_TEXT_TYPE, *fields))
+    if headers.lines(b"upgrade"):
+        headers = Headers(advertise(headers.raw))
+    lengths = headers.lines(b"content-length")
+    if lengths:
+        length = parse_given_length(lengths)
+        if status == _NO_CONTENT:
+            raise ValueError("a 204 has no Content-Length")
+        if status == _RESET_CONTENT and length:
+            raise ValueError("the Content-Length of a 205 is 0")
+        # Without bytes only the method of the request says whether the length is wrong.
+        if body and isinstance(body, bytes) and length != len(body):
+            raise ValueError(
+                f"Content-Length is not the length of the body: {length}, "
+                f"not {len(body)}"
+            )
+    return headers
 
 
 def refuse(error: BaseException) -> Response:
     """Return the plain-text answer that tells a client what was wrong."""
     text = f"{error}\n"
     if isinstance(error, NotOffered):
-        return Response(426, text, {**TEXT, "Upgrade": error.protocol})
+        return Response(426, text, {"Upgrade": error.protocol})
     if isinstance(error, Unavailable):
-        return Response(503, text, TEXT)
+        return Response(503, text)
     assert isinstance(error, BodyError | MalformedMessage)
-    return Response(error.status, text, TEXT)
+    return Response(error.status, text)

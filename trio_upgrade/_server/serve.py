@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from functools import partial
 from importlib import import_module
-from typing import TYPE_CHECKING, TypedDict, TypeVar
+from typing import TYPE_CHECKING, TypedDict, TypeVar, cast
 
 import trio
 
@@ -14,6 +14,17 @@ from .._streams.tcp_listeners import open_tcp_listeners
 from .._streams.unix_listener import open_unix_listener
 from .._util import public
 from .accept_loop import AcceptLoop
+from .arguments import (
+    check_app,
+    check_backlog,
+    check_host,
+    check_listeners,
+    check_options,
+    check_path,
+    check_port,
+    check_server_context,
+    check_stream,
+)
 from .connection import Connection
 from .observers import Observers
 from .server import Server, find_state
@@ -22,7 +33,7 @@ from .state import ServerState
 if TYPE_CHECKING:
     import os
     import ssl
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Unpack
 
     from .response import App
@@ -34,8 +45,9 @@ StreamT = TypeVar("StreamT", bound=trio.abc.Stream)
 class ServeOptions(TypedDict, total=False):
     """The keyword options that all ``serve_*`` functions share; each may be left out.
 
-    A function called with any other name raises a TypeError before it opens, takes over
-    or closes anything.
+    A function called with any other name, or with a mistake in an argument that can be
+    seen at once, raises a TypeError or ValueError before it opens, takes over or closes
+    anything.
 
     Attributes:
         limits: The limits of every connection; ``Limits()`` by default.
@@ -85,6 +97,14 @@ def _make_state(
 _OPTIONS = SharedOptions(ServeOptions, _make_state)
 
 
+def _check(function: Callable[..., object], app: App, options: ServeOptions) -> None:
+    # Call it first, so that a mistake leaves everything as it was.
+    given = cast("Mapping[str, object]", options)
+    _OPTIONS.check(function, given)
+    check_app(app)
+    check_options(given)
+
+
 @public
 @_OPTIONS.declare
 async def serve_tcp(
@@ -110,10 +130,16 @@ async def serve_tcp(
         options: Those of :class:`ServeOptions`.
 
     Raises:
+        TypeError: An argument has another type, or the app cannot be called with a
+            request alone.
+        ValueError: The port is above 65535, or a number is negative.
         OSError: The address cannot be listened on, or this platform has no
             ``reuse_port``.
     """
-    _OPTIONS.check(serve_tcp, options)
+    _check(serve_tcp, app, options)
+    check_port(port)
+    check_host(host)
+    check_backlog(backlog)
     listeners = await open_tcp_listeners(
         port, host=host, backlog=backlog, reuse_port=reuse_port
     )
@@ -154,10 +180,16 @@ async def serve_ssl_over_tcp(
         options: Those of :class:`ServeOptions`.
 
     Raises:
+        TypeError: As for :func:`serve_tcp`.
+        ValueError: As for :func:`serve_tcp`, or the TLS settings are for a client.
         OSError: The address cannot be listened on, or this platform has no
             ``reuse_port``.
     """
-    _OPTIONS.check(serve_ssl_over_tcp, options)
+    _check(serve_ssl_over_tcp, app, options)
+    check_port(port)
+    check_server_context(ssl_context)
+    check_host(host)
+    check_backlog(backlog)
     listeners = await open_tcp_listeners(
         port, host=host, backlog=backlog, reuse_port=reuse_port
     )
@@ -198,13 +230,16 @@ async def serve_unix(
         options: Those of :class:`ServeOptions`.
 
     Raises:
-        ValueError: The path is empty, or ``mode`` is no valid file mode or is given for
-            an abstract socket.
+        TypeError: As for :func:`serve_tcp`.
+        ValueError: The path is empty, the backlog is negative, or ``mode`` is no valid
+            file mode or is given for an abstract socket.
         FileExistsError: A file that is no socket has that name. It stays.
         OSError: Another process listens there (EADDRINUSE), the path is too long or
             cannot be used, or this platform has no Unix sockets.
     """
-    _OPTIONS.check(serve_unix, options)
+    _check(serve_unix, app, options)
+    check_path(path, mode)
+    check_backlog(backlog)
     listener = await open_unix_listener(path, mode=mode, backlog=backlog)
     await serve_listeners(app, [listener], task_status=task_status, **options)
 
@@ -231,8 +266,12 @@ async def serve_listeners(
             called.
         task_status: Gets a :class:`Server` as soon as connections are accepted.
         options: Those of :class:`ServeOptions`.
+
+    Raises:
+        TypeError: As for :func:`serve_tcp`; the listeners stay open.
     """
-    _OPTIONS.check(serve_listeners, options)
+    _check(serve_listeners, app, options)
+    check_listeners(listeners)
     state = _make_state(**options)
     server = Server(listeners, state)
     try:
@@ -279,8 +318,12 @@ async def serve_stream(
             drained with that server. The limits and options of that server hold, not
             those given here. None makes a private server, ``request.server``.
         options: Those of :class:`ServeOptions`.
+
+    Raises:
+        TypeError: As for :func:`serve_tcp`; the stream stays open.
     """
-    _OPTIONS.check(serve_stream, options)
+    _check(serve_stream, app, options)
+    check_stream(stream, server)
     if server is not None:
         with trio.CancelScope() as scope:
             await Connection(app, server, find_state(server), stream, scope).serve()

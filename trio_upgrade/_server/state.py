@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, final
 import trio
 
 from .._errors import Unavailable
+from .._util import check_seconds
 from .dates import DateClock
 from .deadlines import Deadlines
 from .end_reason import EndReason
@@ -26,12 +27,11 @@ def check_grace(grace: float | None) -> float:
     """Return the seconds of a grace, infinity for None.
 
     Raises:
+        TypeError: It is neither a number nor None.
         ValueError: It is negative.
     """
-    seconds = math.inf if grace is None else grace
-    if not seconds >= 0:
-        raise ValueError(f"a grace must not be negative, not {grace!r}")
-    return seconds
+    check_seconds("a grace", grace)
+    return math.inf if grace is None else grace
 
 
 @final
