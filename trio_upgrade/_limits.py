@@ -88,7 +88,7 @@ class Limits(_CheckedLimits):
     read_ahead: int = 64 * 1024
     """How many bytes ``Request.wait_disconnect`` reads and keeps while it waits for the
     client to disconnect. Cannot be None. 64 KiB is one receive; if a client sends more
-    than that ahead of its turn, its disconnect is not noticed any more."""
+    than that ahead of its turn, its disconnect is not noticed until the app reads."""
 
     connections: int | None = 10_000
     """The largest number of connections served at the same time. Further connections

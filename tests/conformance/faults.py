@@ -72,4 +72,10 @@ FAULTS = {
         "control characters from the wire in a message",
         "escaped; a refusal says who refused, and with which words",
     ),
+    "F31": Fault(
+        "`wait_disconnect()` beside a read or a switch, in many tasks, or outliving its "
+        "request",
+        "one receive serves all; it is False after the answer or the switch, and takes "
+        "no bytes of what follows",
+    ),
 }

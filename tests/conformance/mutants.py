@@ -169,4 +169,5 @@ MUTANTS = {
     "F11": Mutant("Limits.header_fields", "1000", "128"),
     "F12": Mutant("Route._secure", "self._names[index]", "self._endpoints[index].host"),
     "F14": Mutant("escape", "not shown.isprintable()", "False"),
+    "F31": Mutant("Exchange.answer", "await http.turn.wait_free()"),
 }

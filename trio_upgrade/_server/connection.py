@@ -462,6 +462,9 @@ class Connection(ConnectionTask):
             await self._close_forcefully()
         elif not close_nowait(self._stream):
             with trio.CancelScope() as self.scope:
+                if self._http is not None and self._http.turn is not None:
+                    # A task of the app may still receive, but its request is over.
+                    await self._http.turn.wait_free()
                 await close_in_stages(self._stream, state.limits.linger)
 
     def _must_reset(self) -> bool:
