@@ -78,4 +78,9 @@ FAULTS = {
         "one receive serves all; it is False after the answer or the switch, and takes "
         "no bytes of what follows",
     ),
+    "F32": Fault(
+        "an app that returns None because its client is gone",
+        "no bug: nothing is logged, the reason is `LOST`; while the client is there it "
+        "is a 500",
+    ),
 }

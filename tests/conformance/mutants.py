@@ -170,4 +170,5 @@ MUTANTS = {
     "F12": Mutant("Route._secure", "self._names[index]", "self._endpoints[index].host"),
     "F14": Mutant("escape", "not shown.isprintable()", "False"),
     "F31": Mutant("Exchange.answer", "await http.turn.wait_free()"),
+    "F32": Mutant("Connection._run_app", "exchange.is_client_gone", "False"),
 }

@@ -815,29 +815,36 @@ class TestTogether:
         limits = Limits(read_ahead=10, linger=0)
         await serve_stream(app, peer, limits=limits, strict=True)
 
-    async def test_switch_refused(self) -> None:
-        """A switch that is refused leaves the waiting task as it was."""
+    @pytest.mark.parametrize("cancelled", [False, True])
+    async def test_switch_refused(self, cancelled: bool) -> None:
+        """A switch that is refused or cancelled leaves the waiting task as it was."""
         peer = ScriptedPeer(UP, then="silence")
 
-        async def app(request: Request) -> Response:
+        async def app(request: Request) -> None:
             async with trio.open_nursery() as nursery:
                 background = Background(nursery)
                 nursery.start_soon(background.wait, request)
                 await trio.testing.wait_all_tasks_blocked()
-                with pytest.raises(Unavailable):
-                    await request.accept_upgrade("echo")
-                with trio.CancelScope() as scope:
-                    scope.cancel()
-                    await request.accept_upgrade("echo")
+                if cancelled:
+                    with trio.CancelScope() as scope:
+                        scope.cancel()
+                        await request.accept_upgrade("echo")
+                    assert scope.cancelled_caught
+                else:
+                    with pytest.raises(Unavailable):
+                        await request.accept_upgrade("echo")
                 await trio.testing.wait_all_tasks_blocked()
                 assert background.results == []
                 peer.finish("reset")
                 await trio.testing.wait_all_tasks_blocked()
                 assert background.results == [("/u", True)]
-            return Response(200)
+            finished.append(True)
 
-        limits = Limits(upgraded=0, linger=0)
+        finished: list[bool] = []
+        limits = Limits(upgraded=int(cancelled), linger=0)
         await serve_stream(app, peer, limits=limits, strict=True)
+
+        assert finished
 
     async def test_drain_begins_before_the_switch(self) -> None:
         """A drain that begins while the waiting task gives way refuses the switch."""

@@ -299,6 +299,10 @@ class Connection(ConnectionTask):
                     answer.protocol, answer.fields, answer.reason
                 )
             return request, stream, answer.handler
+        if exchange.protocol is None and exchange.is_client_gone and answer is None:
+            # No answer would reach the client.
+            self.reason = EndReason.LOST
+            return False
         if exchange.protocol is None or answer is not None:
             raise UsageError(f"the app returned {answer!r} to {exchange.request!r}")
         self.reason = EndReason.RETURNED
