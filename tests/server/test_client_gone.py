@@ -20,10 +20,10 @@ CONNECT = b"CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n"
 LIMITS = Limits(linger=0)
 
 
-@pytest.mark.ids("F32")
 class TestNone:
     """What an app may return when its client is gone."""
 
+    @pytest.mark.ids("F32")
     @pytest.mark.parametrize("wire", [get("/"), UP, CONNECT])
     async def test_after_a_reset(self, wire: bytes, caplog) -> None:
         """None after a reset is no bug: nothing is logged, and the end is LOST."""
@@ -42,6 +42,7 @@ class TestNone:
         assert recorder.requests == []
         assert caplog.records == []
 
+    @pytest.mark.ids("F32")
     @pytest.mark.parametrize("strict", [False, True])
     async def test_after_an_end(self, strict: bool, caplog) -> None:
         """None after an end that only the wait has seen: the connection is closed."""
@@ -59,6 +60,7 @@ class TestNone:
         assert recorder.errors == []
         assert caplog.records == []
 
+    @pytest.mark.ids("F32")
     async def test_client_left_in_the_body(self, caplog) -> None:
         """None after a body that the client has cut is no bug."""
         recorder = Recorder()
@@ -75,6 +77,7 @@ class TestNone:
         assert recorder.reasons == [EndReason.LOST]
         assert caplog.records == []
 
+    @pytest.mark.ids("F32")
     async def test_client_left_before_the_101(self, caplog) -> None:
         """None after a switch that failed because the client had reset is no bug."""
         recorder = Recorder()
@@ -92,6 +95,7 @@ class TestNone:
         assert recorder.reasons == [EndReason.LOST]
         assert caplog.records == []
 
+    @pytest.mark.ids("F32")
     @pytest.mark.parametrize("wire", [UP, CONNECT])
     async def test_half_close_is_no_end(self, wire: bytes, caplog) -> None:
         """None stays a bug after what may be a half-close: the client waits."""
@@ -108,6 +112,7 @@ class TestNone:
         assert peer.sent.startswith(b"HTTP/1.1 500 ")
         assert "the app returned None" in caplog.text
 
+    @pytest.mark.ids("F32")
     async def test_client_is_there(self, caplog) -> None:
         """None stays a bug while the client waits: a 500, and an error in the log."""
         recorder = Recorder()

@@ -273,10 +273,10 @@ class Background:
         self.results.append((request.path, await request.wait_disconnect()))
 
 
-@pytest.mark.ids("F31")
 class TestOutliving:
     """A wait that outlives its request is False, and receives no more."""
 
+    @pytest.mark.ids("F31")
     @pytest.mark.parametrize("kind", MAKERS)
     async def test_answer(self, kind: str) -> None:
         """It ends with the answer; the next request is served, on each kind of stream."""
@@ -297,6 +297,7 @@ class TestOutliving:
         assert background.results == [("/1", False), ("/2", False)]
         assert recorder.errors == []
 
+    @pytest.mark.ids("F31")
     async def test_pipelined(self) -> None:
         """A request that was received with the first is served, however it is cut."""
         for packets in split_points(get("/1") + get("/2")):
@@ -308,6 +309,7 @@ class TestOutliving:
             assert peer.sent == okay(b"/1") + okay(b"/2")
             assert background.results == [("/1", False)]
 
+    @pytest.mark.ids("F31")
     @pytest.mark.parametrize("kind", MAKERS)
     async def test_switch(self, kind: str) -> None:
         """It ends with the switch, after which the stream receives every byte."""
@@ -334,6 +336,7 @@ class TestOutliving:
 
         assert results == [False, False]
 
+    @pytest.mark.ids("F31")
     async def test_connect(self) -> None:
         """It ends when a tunnel is opened, and the tunnel gets every byte."""
         for packets in split_points(b"bytes"):
@@ -356,6 +359,7 @@ class TestOutliving:
         assert peer.sent.endswith(b"\r\n\r\nbytes")
         assert background.results == [("", False)]
 
+    @pytest.mark.ids("F31")
     async def test_answered_before(self) -> None:
         """A call after the answer is False, and a checkpoint."""
         kept: list[Request] = []
@@ -369,6 +373,7 @@ class TestOutliving:
         with trio.testing.assert_checkpoints():
             assert not await kept[0].wait_disconnect()
 
+    @pytest.mark.ids("F31")
     @pytest.mark.parametrize("then", ["end", "reset"])
     async def test_lost_before(self, then) -> None:
         """A call after a request whose client left without an answer is True."""
@@ -382,6 +387,7 @@ class TestOutliving:
 
         assert await kept[0].wait_disconnect()
 
+    @pytest.mark.ids("F31")
     async def test_lost_in_the_answer(self) -> None:
         """It is True if the answer could not be sent to its end."""
         near, far = direct(await tcp_pair())
@@ -413,6 +419,7 @@ class TestOutliving:
         assert background.results == [("/", True)]
         assert recorder.reasons == [EndReason.LOST]
 
+    @pytest.mark.ids("F31")
     async def test_answered_before_the_client_leaves(self) -> None:
         """It is False if the client leaves after the answer, with its body unread."""
         head = get("/1", "Content-Length: 5").replace(b"GET", b"POST")
@@ -427,6 +434,7 @@ class TestOutliving:
             assert background.results == [("/1", False)]
             peer.finish("reset")
 
+    @pytest.mark.ids("F31")
     async def test_late_answer(self, autojump_clock) -> None:
         """The 503 of response_timeout is followed by the linger; the wait is False."""
         near, far = direct(await tcp_pair())
@@ -448,6 +456,7 @@ class TestOutliving:
 
         assert background.results == [("/", False)]
 
+    @pytest.mark.ids("F31")
     @pytest.mark.parametrize("kind", MAKERS)
     async def test_bug(self, kind: str) -> None:
         """An app that fails is reset in a strict server, also while a task waits."""
@@ -469,6 +478,7 @@ class TestOutliving:
         assert background.results == [("/", False)]
         await trio.aclose_forcefully(peer)
 
+    @pytest.mark.ids("F31")
     @pytest.mark.parametrize("kind", MAKERS)
     async def test_cancelled_server(self, kind: str) -> None:
         """The end of the server ends the wait."""
@@ -490,6 +500,7 @@ class TestOutliving:
         assert background.results == [("/", False)]
         await trio.aclose_forcefully(peer)
 
+    @pytest.mark.ids("F31")
     async def test_reading(self) -> None:
         """A task that still reads the body after the answer gets UsageError."""
         head = get("/1", "Content-Length: 5").replace(b"GET", b"POST")
@@ -519,6 +530,7 @@ class TestOutliving:
 
         assert peer.sent == okay(b"/1") + okay(b"/2")
 
+    @pytest.mark.ids("F31")
     @pytest.mark.parametrize("waits", [False, True])
     async def test_accepting(self, waits: bool) -> None:
         """A task that still switches after the answer gets UsageError; no 101 is sent."""
@@ -551,6 +563,7 @@ class TestOutliving:
 
         assert peer.sent == okay(b"/u") + okay(b"/2")
 
+    @pytest.mark.ids("F31")
     async def test_accepting_beside_an_answer(self) -> None:
         """A task that switches while the answer is being sent gets UsageError."""
         async with trio.open_nursery() as nursery:
@@ -582,10 +595,10 @@ class TestOutliving:
         assert peer.sent.endswith(b"\r\n\r\nonetwo")
 
 
-@pytest.mark.ids("F31")
 class TestTogether:
     """Any number of tasks wait, while another one reads or switches."""
 
+    @pytest.mark.ids("F31")
     async def test_receiver_cancelled(self) -> None:
         """If the task that receives is cancelled, another one takes over."""
         peer = ScriptedPeer(get("/"), then="silence")
@@ -611,6 +624,7 @@ class TestTogether:
 
         assert results == [None, None, True]
 
+    @pytest.mark.ids("F31")
     @pytest.mark.parametrize("kind", MAKERS)
     async def test_all_see_the_end(self, kind: str) -> None:
         """Every task gets True, on each kind of stream."""
@@ -632,6 +646,7 @@ class TestTogether:
 
         assert results == [True] * 5
 
+    @pytest.mark.ids("F31")
     @pytest.mark.parametrize("kind", MAKERS)
     async def test_body_is_read(self, kind: str) -> None:
         """The body is read piece by piece meanwhile, and the client's end is seen."""
@@ -664,6 +679,7 @@ class TestTogether:
 
         assert background.results == [("/", True)] * 2
 
+    @pytest.mark.ids("F31")
     async def test_wait_begins_while_the_body_is_read(self) -> None:
         """A task that reads goes on; if it is cancelled, the waiting task receives."""
         head = get("/", "Content-Length: 5").replace(b"GET", b"POST")
@@ -694,6 +710,7 @@ class TestTogether:
 
         await serve_stream(app, peer, limits=LIMITS, strict=True)
 
+    @pytest.mark.ids("F31")
     async def test_two_readers(self) -> None:
         """Two tasks that read one body are a mistake: the second gets an error."""
         head = get("/", "Content-Length: 5").replace(b"GET", b"POST")
@@ -719,6 +736,7 @@ class TestTogether:
 
         assert peer.sent.endswith(b"\r\n\r\nhello")
 
+    @pytest.mark.ids("F31")
     async def test_reader_and_switch(self) -> None:
         """A switch beside a task that reads the body is a mistake; nothing changes."""
         peer = ScriptedPeer(UP[:-2] + b"Content-Length: 5\r\n\r\nhe", then="silence")
@@ -738,6 +756,7 @@ class TestTogether:
 
         assert peer.sent == SWITCHED
 
+    @pytest.mark.ids("F31")
     async def test_slow_body(self, autojump_clock) -> None:
         """The deadline of a body runs on beside a task that waits."""
         head = get("/", "Content-Length: 5").replace(b"GET", b"POST")
@@ -757,6 +776,7 @@ class TestTogether:
 
         assert peer.sent.startswith(b"HTTP/1.1 408 ")
 
+    @pytest.mark.ids("F31")
     async def test_body_without_deadline(self, autojump_clock) -> None:
         """Without a deadline a body is waited for as long as it takes."""
         head = get("/", "Content-Length: 5").replace(b"GET", b"POST")
@@ -773,6 +793,7 @@ class TestTogether:
 
         assert peer.sent.endswith(b"\r\n\r\nhello")
 
+    @pytest.mark.ids("F31")
     async def test_expectation(self) -> None:
         """Waiting sends no 100; reading does."""
         head = get("/", "Content-Length: 5", "Expect: 100-continue")
@@ -797,6 +818,7 @@ class TestTogether:
 
         assert peer.sent == b"HTTP/1.1 100 Continue\r\n\r\n" + okay(b"hello")
 
+    @pytest.mark.ids("F31")
     async def test_watched_again_after_reading(self) -> None:
         """A client that has sent read_ahead bytes is watched again after a read."""
         head = get("/", "Content-Length: 10").replace(b"GET", b"POST")
@@ -815,6 +837,7 @@ class TestTogether:
         limits = Limits(read_ahead=10, linger=0)
         await serve_stream(app, peer, limits=limits, strict=True)
 
+    @pytest.mark.ids("F31")
     @pytest.mark.parametrize("cancelled", [False, True])
     async def test_switch_refused(self, cancelled: bool) -> None:
         """A switch that is refused or cancelled leaves the waiting task as it was."""
@@ -846,6 +869,7 @@ class TestTogether:
 
         assert finished
 
+    @pytest.mark.ids("F31")
     async def test_drain_begins_before_the_switch(self) -> None:
         """A drain that begins while the waiting task gives way refuses the switch."""
         peer = ScriptedPeer(UP, then="silence")
@@ -867,6 +891,7 @@ class TestTogether:
 
         assert peer.sent.startswith(b"HTTP/1.1 200 ")
 
+    @pytest.mark.ids("F31")
     async def test_stream_closed_by_its_owner(self) -> None:
         """An owner that closes the stream ends the wait, as the client would."""
         near, far = direct(await tcp_pair())
