@@ -83,4 +83,8 @@ FAULTS = {
         "no bug: nothing is logged, the reason is `LOST`; while the client is there it "
         "is a 500",
     ),
+    "F33": Fault(
+        "a handler whose peer sends bad data",
+        "`stream.reset()` ends the connection by a reset, and nothing is logged",
+    ),
 }

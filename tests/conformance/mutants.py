@@ -171,4 +171,5 @@ MUTANTS = {
     "F14": Mutant("escape", "not shown.isprintable()", "False"),
     "F31": Mutant("Exchange.answer", "await http.turn.wait_free()"),
     "F32": Mutant("Connection._run_app", "exchange.is_client_gone", "False"),
+    "F33": Mutant("UpgradedStream.reset", "reset_on_close(stream._transport)"),
 }

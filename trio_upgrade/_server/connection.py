@@ -59,6 +59,8 @@ if TYPE_CHECKING:
 _SWITCHES = (Upgrade, Tunnel)
 # These two do not replace ERROR as the reason: the error says more of this connection.
 _ENDS_OF_SERVER = frozenset({EndReason.DRAINED, EndReason.CANCELLED})
+# What a stream raises when it is lost or closed.
+_LOSSES = (trio.BrokenResourceError, trio.ClosedResourceError)
 # The answers that are still owed when a deadline has passed.
 _LATE_RESPONSES = {
     EndReason.SLOW_HEADER: (408, "the request came too slowly\n"),
@@ -140,7 +142,10 @@ class Connection(ConnectionTask):
                         await handler(request, stream, stream.head)
                         self.reason = EndReason.RETURNED
                     except BaseException as exc:
-                        self._give_up(request, exc, broken=stream.outermost.broken)
+                        upper = stream.outermost
+                        self._give_up(
+                            request, exc, broken=upper.broken, was_reset=upper.was_reset
+                        )
                     finally:
                         self._stream = stream.outermost
                 await self._end()
@@ -382,7 +387,12 @@ class Connection(ConnectionTask):
         try:
             if errors is not None and rest is None and exchange.protocol is None:
                 return await self._answer_error(exchange, errors)
-            self._give_up(exchange.request, exc, broken=exchange.lost)
+            self._give_up(
+                exchange.request,
+                exc,
+                broken=exchange.lost,
+                was_reset=exchange.was_reset,
+            )
             return False
         finally:
             # A frame that an exception has passed must not keep a reference to it: the
@@ -415,15 +425,19 @@ class Connection(ConnectionTask):
     def _find_reason(self, http: ServerHTTP) -> EndReason:
         return EndReason.LOST if http.ended or http.lost else EndReason.ANSWERED
 
-    def _give_up(self, request: Request, exc: BaseException, *, broken: bool) -> None:
+    def _give_up(
+        self, request: Request, exc: BaseException, *, broken: bool, was_reset: bool
+    ) -> None:
         # Handles an error after which no response can be sent. It is reported, unless it
-        # only says that the connection is broken. Anything that is no error, for example
-        # Cancelled, is raised again.
+        # only says that the connection is broken, or was reset here. Anything that is no
+        # error, for example Cancelled, is raised again.
         errors, rest = split_errors(exc)
         try:
             if errors is None:
                 raise exc
-            only_loss = broken and is_loss(errors)
+            only_loss = (broken and is_loss(errors)) or (
+                was_reset and all(map(_comes_of_loss, find_leaves(errors)))
+            )
             if rest is not None and self._state.strict and not only_loss:
                 raise exc
             if only_loss:
@@ -462,6 +476,13 @@ class Connection(ConnectionTask):
 
     async def _end(self) -> None:
         state = self._state
+        if (
+            self._protocol is not None
+            and isinstance(self._stream, UpgradedStream)
+            and self._stream.was_reset
+            and self.reason is not EndReason.ERROR
+        ):
+            self.reason = EndReason.RESET
         if state.must_close_now or self._must_reset():
             await self._close_forcefully()
         elif not close_nowait(self._stream):
@@ -477,7 +498,7 @@ class Connection(ConnectionTask):
         if self._http is not None:
             strict_error = self._state.strict and self.reason is EndReason.ERROR
             return strict_error or self._http.broken
-        return self.reason in (EndReason.ERROR, EndReason.LOST)
+        return self.reason in (EndReason.ERROR, EndReason.LOST, EndReason.RESET)
 
     async def _close_forcefully(self) -> None:
         if self._must_reset():
@@ -502,5 +523,16 @@ class Connection(ConnectionTask):
 
 def is_loss(errors: Exception) -> bool:
     """Tell whether errors say only that the connection is lost or closed."""
-    gone = trio.BrokenResourceError | trio.ClosedResourceError
-    return all(isinstance(leaf, gone) for leaf in find_leaves(errors))
+    return all(isinstance(leaf, _LOSSES) for leaf in find_leaves(errors))
+
+
+def _comes_of_loss(error: BaseException) -> bool:
+    # Libraries above the stream raise their own errors from Trio's.
+    seen: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None and cause not in seen:
+        if isinstance(cause, _LOSSES):
+            return True
+        seen.append(cause)
+        cause = cause.__cause__
+    return False

@@ -134,6 +134,11 @@ class Exchange:
         return self.get_http().lost if stream is None else stream.broken
 
     @property
+    def was_reset(self) -> bool:
+        """Whether the app reset the stream after a switch."""
+        return self._stream is not None and self._stream.was_reset
+
+    @property
     def is_client_gone(self) -> bool:
         """Whether the client is known to be gone: a reset, or its end of stream.
 

@@ -7,12 +7,26 @@ from typing import TypeAlias, cast
 import trio
 
 from .socket_stream import DirectSocketStream
-from .upgraded import UpgradedStream
 
 Peer: TypeAlias = tuple[str, int] | str | None
 
 # isinstance() cannot narrow to the parameter of a generic class; cast() needs this.
 _SSLStream: TypeAlias = trio.SSLStream[trio.abc.Stream]
+
+
+class Layer:
+    """The base of UpgradedStream, which uses this module and cannot be known here."""
+
+    __slots__ = ()
+
+    _transport: trio.abc.Stream
+
+    @staticmethod
+    def _get_transport(layer: Layer) -> trio.abc.Stream:
+        return layer._transport
+
+
+get_transport = Layer._get_transport  # pyright: ignore[reportPrivateUsage]
 
 
 def find_underlying_socket(stream: object) -> trio.socket.SocketType | None:
@@ -25,8 +39,8 @@ def find_underlying_socket(stream: object) -> trio.socket.SocketType | None:
             return stream.socket if stream.fileno() >= 0 else None
         if isinstance(stream, trio.SSLStream):
             stream = cast("_SSLStream", stream).transport_stream
-        elif isinstance(stream, UpgradedStream) and not stream.detached:
-            stream = stream.transport
+        elif isinstance(stream, Layer):
+            stream = get_transport(stream)
         else:
             return None
 
