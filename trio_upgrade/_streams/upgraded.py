@@ -312,10 +312,10 @@ class UpgradedStream(Layer, trio.abc.Stream):
         an end of stream, or a reset if bytes of it were not read here. Other transports
         are closed forcefully.
 
-        After it the stream is closed, also if this call is cancelled: every method, and
-        tasks that are using the stream, get :exc:`trio.ClosedResourceError`. In a handler of a server
-        that is no error: nothing is logged, whether the handler then returns or raises
-        what came of the reset, and the connection's record says
+        After it the stream is closed, also if this call is cancelled: its methods, and
+        tasks that are using it, raise :exc:`trio.ClosedResourceError`. In a handler of a
+        server that is no error: nothing is logged, whether the handler then returns or
+        raises what came of the reset, and the connection's record says
         :attr:`EndReason.RESET`.
 
         After :meth:`start_tls` the stream in TLS is reset. A second call does nothing,
