@@ -256,6 +256,37 @@ async def test_over_tls(ending: str) -> None:
     await bottom.aclose()
 
 
+class SlowToLeave(trio.abc.HalfCloseableStream):
+    """A script whose cancelled receive takes some steps to end, as a wrapper's may."""
+
+    def __init__(self, peer: ScriptedPeer) -> None:
+        self.peer = peer
+        self.receiving = False
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        if self.receiving:
+            raise trio.BusyResourceError
+        self.receiving = True
+        try:
+            return await self.peer.receive_some(max_bytes)
+        finally:
+            for _ in range(5):
+                await trio.lowlevel.cancel_shielded_checkpoint()
+            self.receiving = False
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self.peer.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self.peer.wait_send_all_might_not_block()
+
+    async def send_eof(self) -> None:
+        await self.peer.send_eof()
+
+    async def aclose(self) -> None:
+        await self.peer.aclose()
+
+
 class Background:
     """An app whose first request starts tasks that outlive it."""
 
@@ -455,6 +486,50 @@ class TestOutliving:
             await near.aclose()
 
         assert background.results == [("/", False)]
+
+    @pytest.mark.ids("F31")
+    async def test_late_answer_of_a_wrapper(self, autojump_clock) -> None:
+        """The linger waits for a wait whose cancelled receive ends only later."""
+        peer = ScriptedPeer(get("/"), then="silence")
+        async with trio.open_nursery() as nursery:
+            background = Background(nursery)
+
+            async def app(request: Request) -> None:
+                nursery.start_soon(background.wait, request)
+                await trio.sleep_forever()
+
+            limits = Limits(response_timeout=1)
+            nursery.start_soon(
+                partial(serve_stream, app, SlowToLeave(peer), limits=limits)
+            )
+            await peer.wait_sent(b"HTTP/1.1 503 ")
+            await trio.testing.wait_all_tasks_blocked()
+            assert peer.got_eof
+            assert not peer.closed
+            peer.finish()
+
+        assert background.results == [("/", False)]
+
+    @pytest.mark.ids("F31")
+    @pytest.mark.parametrize("closes", [False, True])
+    async def test_not_watched(self, closes: bool) -> None:
+        """It ends with the answer also if the client is no longer watched."""
+        wire = get("/1", "Connection: close" if closes else "X: y")
+        peer = ScriptedPeer(wire, then="silence")
+        async with trio.open_nursery() as nursery:
+            background = Background(nursery)
+
+            async def app(request: Request) -> Response:
+                nursery.start_soon(background.wait, request)
+                await trio.testing.wait_all_tasks_blocked()
+                return Response(200)
+
+            limits = Limits(read_ahead=0, linger=0)
+            nursery.start_soon(partial(serve_stream, app, peer, limits=limits))
+            await peer.wait_sent(b"\r\n\r\n")
+            await trio.testing.wait_all_tasks_blocked()
+            assert background.results == [("/1", False)]
+            peer.finish()
 
     @pytest.mark.ids("F31")
     @pytest.mark.parametrize("kind", MAKERS)
