@@ -70,21 +70,48 @@ async def test_expired(packet: bytes, autojump_clock) -> None:
     assert await cancel_everywhere(run, packet, then="silence") >= 2
 
 
-async def test_wait_disconnect() -> None:
-    """An app that waits for the client's end, then answers what came meanwhile."""
-
-    async def app(request):
-        if request.path == "/1":
-            await request.wait_disconnect()
-        return Response(200, await request.read())
-
+@pytest.mark.ids("F31")
+@pytest.mark.parametrize("outlives", [False, True])
+async def test_wait_disconnect(outlives: bool) -> None:
+    """An app that waits for the client's end while the body is read and answered."""
     head = get("/1", "Content-Length: 5").replace(b"GET", b"POST")
 
-    steps = await cancel_everywhere(
-        lambda peer: serve_stream(app, peer), head, b"hel", b"lo" + get("/2")
-    )
+    async def run(peer: ScriptedPeer) -> None:
+        async def app(request):
+            if not outlives:
+                await request.wait_disconnect()
+            elif request.path == "/1":
+                for _ in range(3):
+                    outer.start_soon(request.wait_disconnect)
+            return Response(200, await request.read())
+
+        async with trio.open_nursery() as outer:
+            await serve_stream(app, peer)
+
+    steps = await cancel_everywhere(run, head, b"hel", b"lo" + get("/2"))
 
     assert steps > 3
+
+
+@pytest.mark.ids("F31")
+async def test_wait_disconnect_and_switch() -> None:
+    """A switch beside tasks that wait for the client's end; each byte arrives."""
+    offer = UP[:-2] + b"Content-Length: 5\r\n\r\n"
+
+    async def run(peer: ScriptedPeer) -> None:
+        async def app(request):
+            for _ in range(3):
+                outer.start_soon(request.wait_disconnect)
+            stream, _head = await request.accept_upgrade("echo")
+            got = b""
+            async for chunk in stream:
+                got += chunk
+            assert got == b"head"
+
+        async with trio.open_nursery() as outer:
+            await serve_stream(app, peer, strict=True)
+
+    assert await cancel_everywhere(run, offer, b"hel", b"lohe", b"ad") > 3
 
 
 async def test_drain() -> None:

@@ -100,7 +100,7 @@ class Limits(_CheckedLimits):
         read_ahead: How many bytes ``Request.wait_disconnect`` reads and keeps while it
             waits for the client to disconnect. Cannot be None. 64 KiB is one receive;
             if a client sends more than that ahead of its turn, its disconnect is not
-            noticed any more.
+            noticed until the app reads.
         connections: The largest number of connections served at the same time. Further
             connections wait in the kernel's backlog and are not refused. None disables
             it. An idle connection takes a few KiB in this process. After a switch it also

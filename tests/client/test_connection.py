@@ -29,7 +29,7 @@ from trio_upgrade import (
     open_upgrade,
     serve_tcp,
 )
-from trio_upgrade._streams.closing import reset_on_close
+from trio_upgrade._streams.resetting import reset_on_close
 from trio_upgrade.testing import ScriptedPeer, split_points
 
 from ..apps import echo, echo_app

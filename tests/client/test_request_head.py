@@ -131,7 +131,7 @@ class TestFraming:
     def test_no_length(self, lengths) -> None:
         """A malformed Content-Length is refused (RFC 9112 §6.3)."""
         given = [(b"Content-Length", length) for length in lengths]
-        with pytest.raises(ValueError, match="Content-Length is not (a|one) number"):
+        with pytest.raises(ValueError, match=r"Content-Length is not (a|one) number"):
             complete(given=given, body=chunks())
 
     def test_length_of_bytes(self) -> None:

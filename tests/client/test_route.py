@@ -28,7 +28,7 @@ from trio_upgrade import (
     serve_ssl_over_tcp,
     serve_tcp,
 )
-from trio_upgrade._streams.closing import reset_on_close
+from trio_upgrade._streams.resetting import reset_on_close
 from trio_upgrade._streams.underlying import find_underlying_socket
 
 from ..sockets import Resolver

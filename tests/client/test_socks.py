@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from trio_upgrade import BadResponse, PeerGone, SocksRefused, open_upgrade
-from trio_upgrade._streams.closing import reset_on_close
+from trio_upgrade._streams.resetting import reset_on_close
 
 from ..wire import SWITCHED
 

@@ -117,6 +117,21 @@ FAULTS = {
         "a stream of the user's on top of TCP or TLS, given to `serve_stream`",
         "its `transport_stream` is followed: it has a peer and a scheme, and is reset",
     ),
+    "F31": Fault(
+        "`wait_disconnect()` beside a read or a switch, in many tasks, or outliving its "
+        "request",
+        "one receive serves all; it is False after the answer or the switch, and takes "
+        "no bytes of what follows",
+    ),
+    "F32": Fault(
+        "an app that returns None because its client is gone",
+        "no bug: nothing is logged, the reason is `LOST`; while the client is there it "
+        "is a 500",
+    ),
+    "F33": Fault(
+        "a handler whose peer sends bad data",
+        "`stream.reset()` ends the connection by a reset, and nothing is logged",
+    ),
     "F34": Fault(
         "a header section that is refused, a TLS handshake that fails, an answer that is "
         "cut",

@@ -25,7 +25,7 @@ from trio_upgrade import Progress, UpgradedStream, pipe
 from trio_upgrade._copy import descriptors, engine
 from trio_upgrade._copy.engine import Copier
 from trio_upgrade._copy.splice import CAN_SPLICE
-from trio_upgrade._streams.closing import reset_on_close
+from trio_upgrade._streams.resetting import reset_on_close
 from trio_upgrade._streams.socket_stream import DirectSocketStream
 from trio_upgrade._streams.upgraded import find_underlying
 from trio_upgrade.testing import ScriptedPeer

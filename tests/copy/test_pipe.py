@@ -7,7 +7,7 @@ import trio
 import trio.testing
 
 from trio_upgrade import Progress, UpgradedStream, pipe
-from trio_upgrade._streams.closing import reset_on_close
+from trio_upgrade._streams.resetting import reset_on_close
 from trio_upgrade.testing import ScriptedPeer
 
 from ..sockets import direct, tcp_pair

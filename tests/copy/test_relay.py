@@ -12,7 +12,7 @@ import trio
 import trio.testing
 
 from trio_upgrade import Progress, RelayResult, UpgradedStream, relay
-from trio_upgrade._streams.closing import reset_on_close
+from trio_upgrade._streams.resetting import reset_on_close
 from trio_upgrade.testing import ScriptedPeer
 
 from ..cancelling import CancelAtStep

@@ -25,7 +25,7 @@ from trio_upgrade import (
     serve_listeners,
     serve_stream,
 )
-from trio_upgrade._streams.closing import reset_on_close
+from trio_upgrade._streams.resetting import reset_on_close
 from trio_upgrade._streams.socket_listener import DirectSocketListener, adopt_listener
 from trio_upgrade._streams.socket_stream import DirectSocketStream, adopt_stream
 from trio_upgrade.testing import split_points

@@ -10,7 +10,7 @@ import trio.testing
 
 from trio_upgrade import Limits, MalformedMessage, Response
 from trio_upgrade._server.http import ServerHTTP
-from trio_upgrade._streams.closing import reset_on_close
+from trio_upgrade._streams.resetting import reset_on_close
 from trio_upgrade.testing import ScriptedPeer
 
 from ..sockets import direct, tcp_pair

@@ -142,16 +142,17 @@ class TestRequest:
 
     @pytest.mark.parametrize("inside", [True, False], ids=["in the app", "by handler"])
     async def test_nothing_can_be_answered(self, inside: bool) -> None:
-        """Neither the app nor the handler can switch again or wait for the disconnect."""
+        """Neither the app nor the handler can switch again or wait for the client."""
 
         async def check(request: Request) -> None:
             for use in (
                 partial(request.accept_upgrade, "echo"),
                 request.accept_connect,
-                request.wait_disconnect,
             ):
                 with pytest.raises(UsageError, match="has switched"):
                     await use()
+            with trio.testing.assert_checkpoints():
+                assert not await request.wait_disconnect()
             assert await request.read() == b""
 
         async def handler(

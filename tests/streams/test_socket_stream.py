@@ -10,7 +10,7 @@ import pytest
 import trio
 import trio.testing
 
-from trio_upgrade._streams.closing import reset_on_close
+from trio_upgrade._streams.resetting import reset_on_close
 from trio_upgrade._streams.socket_stream import (
     DirectSocketStream,
     adopt_stream,

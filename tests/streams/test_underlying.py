@@ -7,7 +7,7 @@ import trio
 import trio.testing
 
 from trio_upgrade import UpgradedStream
-from trio_upgrade._streams.closing import reset_on_close
+from trio_upgrade._streams.resetting import reset_on_close
 from trio_upgrade._streams.socket_stream import adopt_stream
 from trio_upgrade._streams.underlying import (
     find_peer,

@@ -11,7 +11,11 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, final
 
 import trio
 
-from .._streams.closing import close_forcefully, close_gracefully, reset_on_close
+from .._streams.closing import (
+    close_forcefully,
+    close_gracefully,
+)
+from .._streams.resetting import reset_on_close
 from .._util import Record, check_seconds, public
 from .arguments import check_progress, check_stream
 from .engine import Copier

@@ -35,9 +35,9 @@ from .._streams.closing import (
     close_in_stages,
     close_nowait,
     move_on_after,
-    reset_on_close,
 )
 from .._streams.readiness import has_input
+from .._streams.resetting import reset_on_close
 from .._streams.socket_stream import DirectSocketStream
 from .._streams.underlying import find_peer
 from .._streams.upgraded import UpgradedStream
@@ -65,6 +65,8 @@ _SWITCHES = (Upgrade, Tunnel)
 _ENDS_OF_SERVER = frozenset({EndReason.DRAINED, EndReason.CANCELLED})
 # An idle connection ends by these, unless a request has come at the same moment.
 _ENDS_OF_IDLE = frozenset({EndReason.IDLE, EndReason.DRAINED})
+# What a stream raises when it is lost or closed.
+_LOSSES = (trio.BrokenResourceError, trio.ClosedResourceError)
 # The answers that are still owed when a deadline has passed.
 _LATE_RESPONSES = {
     EndReason.SLOW_HEADER: (408, "the request came too slowly\n"),
@@ -144,7 +146,10 @@ class Connection(ConnectionTask):
                         await handler(request, stream, stream.head)
                         self.reason = EndReason.RETURNED
                     except BaseException as exc:
-                        self._give_up(request, exc, broken=stream.outermost.broken)
+                        upper = stream.outermost
+                        self._give_up(
+                            request, exc, broken=upper.broken, was_reset=upper.was_reset
+                        )
                     finally:
                         self._stream = stream.outermost
                 await self._end()
@@ -338,6 +343,10 @@ class Connection(ConnectionTask):
                     answer.protocol, find_fields(answer), answer.reason
                 )
             return request, stream, answer.handler
+        if exchange.protocol is None and exchange.is_client_gone and answer is None:
+            # No answer would reach the client.
+            self.reason = EndReason.LOST
+            return False
         if exchange.protocol is None or answer is not None:
             raise UsageError(f"the app returned {answer!r} to {exchange.request!r}")
         self.reason = EndReason.RETURNED
@@ -419,7 +428,12 @@ class Connection(ConnectionTask):
         try:
             if errors is not None and rest is None and exchange.protocol is None:
                 return await self._answer_error(exchange, errors)
-            self._give_up(exchange.request, exc, broken=exchange.lost)
+            self._give_up(
+                exchange.request,
+                exc,
+                broken=exchange.lost,
+                was_reset=exchange.was_reset,
+            )
             return False
         finally:
             # A frame that an exception has passed must not keep a reference to it: the
@@ -456,15 +470,19 @@ class Connection(ConnectionTask):
     def _find_reason(self, http: ServerHTTP) -> EndReason:
         return EndReason.LOST if http.ended or http.lost else EndReason.ANSWERED
 
-    def _give_up(self, request: Request, exc: BaseException, *, broken: bool) -> None:
+    def _give_up(
+        self, request: Request, exc: BaseException, *, broken: bool, was_reset: bool
+    ) -> None:
         # Handles an error after which no response can be sent. It is reported, unless it
-        # only says that the connection is broken. Anything that is no error, for example
-        # Cancelled, is raised again.
+        # only says that the connection is broken, or was reset here. Anything that is no
+        # error, for example Cancelled, is raised again.
         errors, rest = split_errors(exc)
         try:
             if errors is None:
                 raise exc
-            only_loss = broken and is_loss(errors)
+            only_loss = (broken and is_loss(errors)) or (
+                was_reset and all(map(_comes_of_loss, find_leaves(errors)))
+            )
             if rest is not None and self._state.strict and not only_loss:
                 raise exc
             if only_loss:
@@ -521,10 +539,20 @@ class Connection(ConnectionTask):
 
     async def _end(self) -> None:
         state = self._state
+        if (
+            self._protocol is not None
+            and isinstance(self._stream, UpgradedStream)
+            and self._stream.was_reset
+            and self.reason is not EndReason.ERROR
+        ):
+            self.reason = EndReason.RESET
         if state.must_close_now or self._must_reset():
             await self._close_forcefully()
         elif not close_nowait(self._stream):
             with move_on_after(state.limits.linger) as self.scope:
+                if self._http is not None and self._http.turn is not None:
+                    # A task of the app may still receive, but its request is over.
+                    await self._http.turn.wait_free()
                 await close_in_stages(self._stream)
 
     def _must_reset(self) -> bool:
@@ -533,7 +561,7 @@ class Connection(ConnectionTask):
         if self._http is not None:
             strict_error = self._state.strict and self.reason is EndReason.ERROR
             return strict_error or self._http.broken
-        return self.reason in (EndReason.ERROR, EndReason.LOST)
+        return self.reason in (EndReason.ERROR, EndReason.LOST, EndReason.RESET)
 
     async def _close_forcefully(self) -> None:
         if self._must_reset():
@@ -553,5 +581,16 @@ class Connection(ConnectionTask):
 
 def is_loss(errors: Exception) -> bool:
     """Tell whether errors say only that the connection is lost or closed."""
-    gone = trio.BrokenResourceError | trio.ClosedResourceError
-    return all(isinstance(leaf, gone) for leaf in find_leaves(errors))
+    return all(isinstance(leaf, _LOSSES) for leaf in find_leaves(errors))
+
+
+def _comes_of_loss(error: BaseException) -> bool:
+    # Libraries above the stream raise their own errors from Trio's.
+    seen: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None and cause not in seen:
+        if isinstance(cause, _LOSSES):
+            return True
+        seen.append(cause)
+        cause = cause.__cause__
+    return False

@@ -17,6 +17,8 @@ class EndReason(Enum):
     """It said ``Connection: close``, or the request did."""
     RETURNED = "the handler returned"
     """After a switch."""
+    RESET = "the handler reset it"
+    """By :meth:`UpgradedStream.reset`."""
     LOST = "the connection broke"
     """The peer reset it, or has vanished."""
     TLS_FAILED = "TLS failed"

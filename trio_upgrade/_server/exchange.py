@@ -7,6 +7,7 @@
 # neither read the next request nor answer it.
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, final
 
 import trio
@@ -24,6 +25,7 @@ from .._errors import (
 from .._http.switching import must_close
 from .._streams.upgraded import UpgradedStream
 from .._util import find_leaves
+from .receive_turn import ReceiveTurn
 from .request import Request
 from .response import refuse
 
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 
 _TUNNEL = "CONNECT"
 _ALREADY_SWITCHING = "another task is switching this connection"
+_ANSWERED = "the request was answered already"
 
 
 @final
@@ -68,6 +71,7 @@ class Exchange:
         "_body_dropped",
         "_client_errors",
         "_connection",
+        "_gone",
         "_last",
         "_progress",
         "_state",
@@ -75,7 +79,6 @@ class Exchange:
         "_switching",
         "_transport",
         "_waited",
-        "_watching",
         "http",
         "protocol",
         "request",
@@ -98,8 +101,8 @@ class Exchange:
         self._connection = connection
         self._last = last
         self._body_dropped = False
-        # Whether a task waits for the client's end of stream.
-        self._watching = False
+        # Whether the exchange ended because the client was gone.
+        self._gone = False
         # Whether a task is switching the protocol.
         self._switching = False
         # Seconds waited and bytes received since the body last made progress.
@@ -127,6 +130,23 @@ class Exchange:
         stream = self.stream
         return self.get_http().lost if stream is None else stream.broken
 
+    @property
+    def was_reset(self) -> bool:
+        """Whether the app reset the stream after a switch."""
+        return self._stream is not None and self._stream.was_reset
+
+    @property
+    def is_client_gone(self) -> bool:
+        """Whether the client is known to be gone: a reset, or its end of stream.
+
+        After an offer or CONNECT an end may be a half-close, so it does not count.
+        """
+        http = self.get_http()
+        if not http.ended:
+            return http.lost
+        request = self.request
+        return http.lost or not (request.upgrades or request.method == _TUNNEL)
+
     def get_http(self) -> ServerHTTP:
         """Return the HTTP half.
 
@@ -135,7 +155,7 @@ class Exchange:
         """
         if self.http is None:
             raise UsageError(
-                "the request was answered already"
+                _ANSWERED
                 if self._stream is None
                 else "the connection has switched protocols already"
             )
@@ -143,7 +163,13 @@ class Exchange:
 
     def finish(self) -> ServerHTTP | None:
         """End the exchange and return the HTTP half; None if the connection switched."""
-        http, self.http = self.http, None
+        http = self.http
+        if http is not None:
+            if http.lost or http.ended:
+                self._gone = not http.is_answered and self.is_client_gone
+            self.http = None
+            if http.turn is not None:
+                http.turn.interrupt()
         # Both refer back to this object, the errors by their tracebacks, the request by
         # its body. Such cycles would live until the garbage collector runs.
         self._client_errors.clear()
@@ -155,45 +181,75 @@ class Exchange:
     ################################################################
 
     async def _receive_body(self) -> bytes:
-        http = self.get_http()
-        self._check_not_switching()
+        http = self._get_unanswered()
+        if self._switching:
+            raise UsageError(_ALREADY_SWITCHING)
         if self._body_dropped:
             raise UsageError("a part of the body was dropped for a switch")
         if http.client_waits:
             await http.send_interim(100, "Continue", ())
-        return await self._receive_in_time(http)
+        return await self._receive_in_time(http, shared=True)
 
-    async def _receive_in_time(self, http: ServerHTTP) -> bytes:
-        # The limit is on progress, not on the time to the next byte: a slow upload may
-        # go on, but a byte now and then is not enough. Only time spent waiting here
-        # counts.
-        limits = self._state.limits
-        chunk: bytes | None = None
+    def _get_unanswered(self) -> ServerHTTP:
+        http = self.get_http()
+        if http.is_answered:
+            raise UsageError(_ANSWERED)
+        return http
+
+    async def _receive_in_time(self, http: ServerHTTP, *, shared: bool) -> bytes:
+        # `shared` means that other tasks may want to receive, so that this one has to
+        # claim the turn.
         try:
-            if limits.body_timeout is None:
-                return await http.receive_body()
             chunk = await http.receive_buffered_body()
-            if chunk is None:
-                began = trio.current_time()
-                with trio.move_on_after(max(0.0, limits.body_timeout - self._waited)):
-                    chunk = await http.receive_body()
-                if chunk is None:
-                    raise BodyTimeout
-                self._waited += trio.current_time() - began
+            if chunk is None and shared:
+                chunk = await self._claim_and_wait(http)
+            elif chunk is None:
+                turn = self._get_turn(http) if self._switching else None
+                chunk = await self._wait_for_body(http, turn)
         except BodyError as exc:
             self.note_client_error(exc)
             raise
+        if http.turn is not None:
+            # Tasks that have read ahead as far as they may can go on.
+            http.turn.wake()
         # Only data is progress: the framing of small chunks is the client's choice.
         self._progress += len(chunk)
-        if self._progress >= limits.body_progress:
+        if self._progress >= self._state.limits.body_progress:
             self._waited, self._progress = 0.0, 0
         return chunk
+
+    async def _claim_and_wait(self, http: ServerHTTP) -> bytes:
+        turn = self._get_turn(http)
+        turn.claim()
+        try:
+            await turn.wait_idle()
+            self._get_unanswered()
+            return await self._wait_for_body(http, turn)
+        finally:
+            turn.release()
+
+    async def _wait_for_body(self, http: ServerHTTP, turn: ReceiveTurn | None) -> bytes:
+        # The limit is on progress, not on the time to the next byte: a slow upload may
+        # go on, but a byte now and then is not enough. Only time spent waiting here
+        # counts.
+        timeout = self._state.limits.body_timeout
+        left = math.inf if timeout is None else max(0.0, timeout - self._waited)
+        began = trio.current_time()
+        scope = trio.CancelScope(deadline=began + left)
+        with scope if turn is None else turn.take(scope):
+            chunk = await http.receive_body()
+            self._waited += trio.current_time() - began
+            return chunk
+        if turn is not None:
+            # If the app has answered meanwhile, that is why the turn has ended.
+            self._get_unanswered()
+        raise BodyTimeout
 
     async def _drop_body(self, http: ServerHTTP) -> None:
         # The framing counts, too: with chunks of one byte it is five times the data.
         drained = -http.framing_bytes
         while not http.body_ended:
-            chunk = await self._receive_in_time(http)
+            chunk = await self._receive_in_time(http, shared=False)
             self._body_dropped = self._body_dropped or bool(chunk)
             drained += len(chunk)
             self._check_dropped(drained + http.framing_bytes)
@@ -203,21 +259,29 @@ class Exchange:
         if size > limit:
             raise self.note_client_error(BodyTooLarge(limit))
 
-    async def wait_disconnect(self) -> None:
-        """Wait for the client's end of stream; see :meth:`Request.wait_disconnect`."""
-        http = self.get_http()
-        request = self.request
-        if self._watching:
-            raise UsageError("another task is waiting for the end of this connection")
-        self._check_not_switching()
-        self._watching = True
-        try:
-            await http.wait_disconnect(
-                self._state.limits.read_ahead,
-                ignore_end=bool(request.upgrades) or request.method == "CONNECT",
-            )
-        finally:
-            self._watching = False
+    ################################################################
+    # The client's end
+    ################################################################
+
+    async def wait_disconnect(self) -> bool:
+        """Wait for the client's end; see :meth:`Request.wait_disconnect`."""
+        await trio.lowlevel.checkpoint()
+        # None once the exchange is over or the connection has switched.
+        while (http := self.http) is not None and not http.is_answered:
+            if self.is_client_gone:
+                return True
+            turn = self._get_turn(http)
+            await http.watch(turn, self._state.limits.read_ahead)
+        return self._gone
+
+    def _get_turn(self, http: ServerHTTP) -> ReceiveTurn:
+        turn = http.turn
+        if turn is None:
+            turn = http.turn = ReceiveTurn()
+            if self._switching:
+                # The switch began without a turn; it releases this one at its end.
+                turn.claim()
+        return turn
 
     ################################################################
     # The switch
@@ -230,8 +294,10 @@ class Exchange:
         http = self._get_answerable()
         if protocol not in self.request.upgrades:
             raise self.note_client_error(NotOffered(protocol))
-        self._begin_switch()
+        self._begin_switch(http)
         try:
+            if http.turn is not None:
+                await self._take_turn(http)
             if not http.is_request_whole:
                 await self._complete_request(http)
             if self._state.limits.response_timeout is not None:
@@ -242,15 +308,17 @@ class Exchange:
             self._undo_switch(http, exc)
             raise
         finally:
-            self._switching = False
+            self._end_switch(http)
 
     async def accept_connect(self, fields: tuple[Field, ...]) -> UpgradedStream:
         """Open the tunnel; see :meth:`Request.accept_connect`."""
         http = self._get_answerable()
         if self.request.method != _TUNNEL:
             raise UsageError(f"no tunnel was asked for by {self.request!r}")
-        self._begin_switch()
+        self._begin_switch(http)
         try:
+            if http.turn is not None:
+                await self._take_turn(http)
             self._state.deadlines.response.disarm(self._connection)
             await http.send_interim(200, "OK", (self._state.dates.field(), *fields))
             return self._switch_to(_TUNNEL, http)
@@ -258,28 +326,40 @@ class Exchange:
             self._undo_switch(http, exc)
             raise
         finally:
-            self._switching = False
+            self._end_switch(http)
 
     def _get_answerable(self) -> ServerHTTP:
         http = self.get_http()
         if not http.may_answer:
-            raise UsageError("the request was answered already")
-        if self._watching:
-            # That task would receive bytes of the other protocol.
-            raise UsageError("a task still waits for the end of this connection")
+            raise UsageError(_ANSWERED)
         return http
 
-    def _begin_switch(self) -> None:
-        # One switch at a time. The place among Limits.upgraded is taken before the first
-        # await, and until the end no other task may read.
+    def _begin_switch(self, http: ServerHTTP) -> None:
+        # One switch at a time. The place among Limits.upgraded and the turn are taken
+        # before the first await, and until the end no other task may read.
         if self._switching:
             raise UsageError(_ALREADY_SWITCHING)
+        if http.turn is not None:
+            http.turn.claim()
+        self._switching = True
         try:
             self._state.reserve_upgrade()
         except Unavailable as exc:
+            self._end_switch(http)
             self.note_client_error(exc)
             raise
-        self._switching = True
+
+    def _end_switch(self, http: ServerHTTP) -> None:
+        self._switching = False
+        if http.turn is not None:
+            http.turn.release()
+
+    async def _take_turn(self, http: ServerHTTP) -> None:
+        # A task that waits for the client's end would receive bytes of the other
+        # protocol.
+        assert http.turn is not None
+        await http.turn.wait_idle()
+        self._check_still_open(http)
 
     async def _complete_request(self, http: ServerHTTP) -> None:
         # Sends the 100 that is due before the 101 (RFC 9110 §7.8), and reads the rest of
@@ -292,7 +372,12 @@ class Exchange:
             # a MUST.
             await http.send_interim(100, "Continue", ())
         await self._drop_body(http)
-        # A drain of the server may have begun meanwhile.
+        self._check_still_open(http)
+
+    def _check_still_open(self, http: ServerHTTP) -> None:
+        # Meanwhile the app may have answered in another task, or a drain have begun.
+        if http.has_begun_response:
+            raise UsageError(_ANSWERED)
         self._state.check_draining()
 
     def _undo_switch(self, http: ServerHTTP, exc: BaseException) -> None:
@@ -304,10 +389,6 @@ class Exchange:
         # Unless it was stopped for the 101 it has been running all the time.
         if not (http.broken or deadline.is_armed(self._connection)):
             deadline.arm(self._connection)
-
-    def _check_not_switching(self) -> None:
-        if self._switching:
-            raise UsageError(_ALREADY_SWITCHING)
 
     def _switch_to(self, protocol: str, http: ServerHTTP) -> UpgradedStream:
         rest, ended = http.detach()
@@ -362,6 +443,9 @@ class Exchange:
         if http.closes:
             # No other request is served, so there is no need to find its beginning.
             return False
+        if http.turn is not None:
+            # Tasks that outlive the request must not receive the next one.
+            await http.turn.wait_free()
         await self._drop_body(http)
         return http.is_reusable
 

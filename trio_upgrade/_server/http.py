@@ -1,7 +1,6 @@
 # The server's HTTP on one Trio stream: requests in, responses out.
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import trio
@@ -15,11 +14,12 @@ if TYPE_CHECKING:
     from .._http.headers import Field
     from .._http.messages import RequestHead
     from .._limits import Limits
+    from .receive_turn import ReceiveTurn
     from .response import Response
 
 
 class ServerHTTP(HTTPStream[ServerCodec]):
-    """HTTP on one connection of a server; not for two tasks at a time.
+    """HTTP on one connection of a server; tasks that share it take turns to receive.
 
     Args:
         stream: The stream that HTTP is spoken on.
@@ -29,9 +29,10 @@ class ServerHTTP(HTTPStream[ServerCodec]):
 
     Attributes:
         slow: Whether it is broken because the peer did not read in time.
+        turn: Which task of an app may receive; None until an app has tasks that wait.
     """
 
-    __slots__ = ("_counts", "_send_timeout", "slow")
+    __slots__ = ("_counts", "_send_timeout", "slow", "turn")
 
     def __init__(
         self, stream: trio.abc.Stream, limits: Limits, counts: list[int]
@@ -40,6 +41,7 @@ class ServerHTTP(HTTPStream[ServerCodec]):
         self._counts = counts
         self._send_timeout = limits.send_timeout
         self.slow: bool = False
+        self.turn: ReceiveTurn | None = None
 
     ################################################################
     # Requests
@@ -99,20 +101,27 @@ class ServerHTTP(HTTPStream[ServerCodec]):
         """Forget the last exchange; bytes that were read ahead are kept."""
         self._codec.start_next_exchange()
 
-    async def wait_disconnect(self, read_ahead: int, *, ignore_end: bool) -> None:
-        """Wait until the peer resets the connection, or ends its side of it.
+    async def watch(self, turn: ReceiveTurn, read_ahead: int) -> None:
+        """Receive until the peer's end or a break, or wait until another task has.
 
-        Bytes that come meanwhile are kept, up to ``read_ahead`` bytes and one receive.
-        Beyond that, or after an end that is ignored, this never returns.
+        Also returns after ``read_ahead`` bytes, which are kept, and at any other news:
+        the caller looks what it is, and calls this again.
         """
-        await trio.lowlevel.checkpoint()
-        while not (
-            self.ended or self.lost or self._codec.has_buffered_bytes(read_ahead)
-        ):
-            with suppress(trio.BrokenResourceError):
-                await self.receive()
-        if not self.lost and (ignore_end or not self.ended):
-            await trio.sleep_forever()
+        if not turn.is_free or self._is_watched_enough(read_ahead):
+            await turn.wait_changed()
+            return
+        with turn.take(trio.CancelScope()):
+            try:
+                while not self._is_watched_enough(read_ahead):
+                    await self.receive()
+            except trio.BrokenResourceError:
+                pass  # receive() has noted it.
+            except trio.ClosedResourceError:
+                # Closed by its owner, or by the connection after the request.
+                self.broken = self.lost = True
+
+    def _is_watched_enough(self, read_ahead: int) -> bool:
+        return self.ended or self._codec.has_buffered_bytes(read_ahead)
 
     ################################################################
     # Responses
@@ -203,6 +212,16 @@ class ServerHTTP(HTTPStream[ServerCodec]):
     def closes(self) -> bool:
         """Whether the response that was begun ends the connection."""
         return self._codec.response_begun and self._codec.closes
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether the final response was sent to its end."""
+        return self._codec.response_ended
+
+    @property
+    def has_begun_response(self) -> bool:
+        """Whether the final response was begun."""
+        return self._codec.response_begun
 
     @property
     def may_answer(self) -> bool:

@@ -198,22 +198,31 @@ class Request:
         """
         return self._body.stream()
 
-    async def wait_disconnect(self) -> None:
+    async def wait_disconnect(self) -> bool:
         """Wait until the client is gone, for apps that take long to answer.
 
-        Returns when the client resets the connection, and when it ends its side, unless
-        the request makes an offer or is a CONNECT: then the client may mean a half-close,
-        and the stream after the switch gets its end. Bytes that the client sends
-        meanwhile are kept, up to ``Limits.read_ahead`` bytes; a client that sends more
-        is no longer watched. Costs nothing unless called.
+        The client is gone when it resets the connection, and when it ends its side,
+        unless the request makes an offer or is a CONNECT: then the client may mean a
+        half-close, and the stream after the switch gets its end. An app whose client is
+        gone may return None.
 
-        Not for two tasks at a time, and not while another task reads the body. While it
-        runs no switch can be accepted. A cancelled call loses nothing.
+        Any number of tasks may wait, also while a task reads the body or accepts a
+        switch. Only reading sends a 100. Bytes that the client sends meanwhile are kept,
+        up to ``Limits.read_ahead`` bytes; a client that has sent more is not watched
+        until the app reads the body. Costs nothing unless called.
 
-        Raises:
-            UsageError: Another task waits already, or the request was answered.
+        A cancelled call loses nothing. A wait that outlives the request receives no
+        bytes of the next one, nor of the protocol after a switch.
+
+        Returns:
+            True if the client is gone before it was answered. False if the request was
+            answered, the connection switched, or the server ended it first; also if that
+            was before the call.
         """
-        await self._get_exchange().wait_disconnect()
+        if self._exchange is None:
+            await trio.lowlevel.checkpoint()
+            return False
+        return await self._exchange.wait_disconnect()
 
     async def accept_upgrade(
         self,

@@ -3,31 +3,18 @@
 from __future__ import annotations
 
 import math
-import socket
-import struct
 from contextlib import suppress
 from typing import TypeAlias, cast
 
 import trio
 
 from .._util import split_errors
+from .resetting import reset_on_close
 from .socket_stream import DirectSocketStream
-from .underlying import find_underlying_socket
 from .upgraded import UpgradedStream, drop_head, find_underlying
 
-# SO_LINGER on, 0 seconds: close() sends a reset (RFC 9293 §3.10.4's ABORT).
-_LINGER_ZERO = struct.pack("ii", 1, 0)
 # isinstance() cannot narrow to the parameter of a generic class; cast() needs this.
 _SSLStream: TypeAlias = trio.SSLStream[trio.abc.Stream]
-
-
-def reset_on_close(stream: trio.abc.AsyncResource) -> None:
-    """Make the next close send a reset; do nothing if there is no kernel socket."""
-    sock = find_underlying_socket(stream)
-    if sock is not None:
-        # OSError: already closed, or reset by the peer (EINVAL on macOS).
-        with suppress(OSError):
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_ZERO)
 
 
 async def end_stream(

@@ -1,7 +1,7 @@
 # What is below a stack of streams: its kernel socket, the peer, whether there is TLS.
-# Users wrap streams, too, and as Trio's own wrappers name the stream below
-# ``transport_stream``, it is followed.  This is for addresses and options only: the bytes
-# always go through the wrapper, which may change them.
+# UpgradedStream, Trio's own wrappers and those of users name the stream below
+# ``transport_stream``, which is followed.  This is for addresses and options only: the
+# bytes always go through the wrapper, which may change them.
 from __future__ import annotations
 
 import os
@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 import trio
 
 from .socket_stream import DirectSocketStream
-from .upgraded import UpgradedStream
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,12 +32,10 @@ def iter_layers(stream: object) -> Iterator[object]:
 
 
 def _find_next(stream: object) -> object:
-    if isinstance(stream, UpgradedStream):
-        return None if stream.detached else stream.transport
     try:
         return cast("Any", stream).transport_stream
     except Exception:
-        # It has none, or its property fails: no matter for the bytes.
+        # It has none, was detached, or its property fails: no matter for the bytes.
         return None
 
 

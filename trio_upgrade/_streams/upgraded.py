@@ -14,6 +14,7 @@ import trio
 
 from .._errors import HalfCloseUnsupported
 from .._util import public
+from .resetting import reset_on_close
 
 if TYPE_CHECKING:
     import ssl
@@ -45,6 +46,7 @@ class UpgradedStream(trio.abc.Stream):
         "_receiving",
         "_successor",
         "_transport",
+        "_was_reset",
         "received",
         "sent",
     )
@@ -71,6 +73,7 @@ class UpgradedStream(trio.abc.Stream):
         self._receiving = False
         self._peer_ended = False
         self._broken = False
+        self._was_reset = False
         # The stream that start_tls() has made of this one.
         self._successor: UpgradedStream | None = None
         self.received: int = 0
@@ -104,6 +107,11 @@ class UpgradedStream(trio.abc.Stream):
         return self._transport
 
     @property
+    def transport_stream(self) -> trio.abc.Stream:
+        """The same as :attr:`transport`, by the name that Trio's own wrappers use."""
+        return self.transport
+
+    @property
     def detached(self) -> bool:
         """Whether :meth:`detach` or :meth:`start_tls` was called."""
         return isinstance(self._transport, _Detached)
@@ -133,6 +141,11 @@ class UpgradedStream(trio.abc.Stream):
     def broken(self) -> bool:
         """Whether a call has raised :exc:`trio.BrokenResourceError`."""
         return self._broken
+
+    @property
+    def was_reset(self) -> bool:
+        """Whether :meth:`reset` was called, also on the stream that TLS made of it."""
+        return self.outermost._was_reset
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
         """Receive the unread part of the head, then from the transport.
@@ -210,6 +223,7 @@ class UpgradedStream(trio.abc.Stream):
         Raises:
             HalfCloseUnsupported: The transport has no half-close. Nothing was done.
         """
+        self._check_not_reset()
         raise HalfCloseUnsupported(
             f"{type(self.transport).__name__} cannot end one direction only"
         )
@@ -228,8 +242,9 @@ class UpgradedStream(trio.abc.Stream):
             already been read, the transport returns it again, as Trio's sockets do.
 
         Raises:
-            trio.ClosedResourceError: It was detached before.
+            trio.ClosedResourceError: It was detached or reset before.
         """
+        self._check_not_reset()
         transport, unread = self.transport, self._unread_head
         self._forget()
         self._transport = _Detached()
@@ -265,12 +280,13 @@ class UpgradedStream(trio.abc.Stream):
                 checks the name and ``server_hostname`` is missing. Nothing was done.
             ssl.SSLError: The context is for the other role. Nothing was done.
             trio.BrokenResourceError: The handshake failed; ``__cause__`` says why.
-            trio.ClosedResourceError: The stream was closed or detached, or TLS was
-                already started.
+            trio.ClosedResourceError: The stream was closed, reset or detached, or TLS
+                was already started.
         """
         if ssl_context.check_hostname and not (server_side or server_hostname):
             # Without a name the ssl module silently checks none.
             raise ValueError("ssl_context checks the name: server_hostname is missing")
+        self._check_not_reset()
         below = UpgradedStream(self.transport, self._unread_head, ended=self._ended)
         tls = trio.SSLStream(
             below,
@@ -297,6 +313,35 @@ class UpgradedStream(trio.abc.Stream):
         """Close the transport; the unread part of the head is dropped."""
         self._forget()
         await self._transport.aclose()
+
+    async def reset(self) -> None:
+        """End the connection by a reset, for a peer whose data is bad.
+
+        Over TCP, also below TLS, the peer gets a reset, and bytes that it has not read
+        are lost; TLS sends no close_notify. A Unix socket cannot be reset: the peer gets
+        an end of stream, or a reset if bytes of it were not read here. Other transports
+        are closed forcefully.
+
+        After it the stream is closed, also if this call is cancelled: its methods, and
+        tasks that are using it, raise :exc:`trio.ClosedResourceError`. In a handler of a
+        server that is no error: nothing is logged, whether the handler then returns or
+        raises what came of the reset, and the connection's record says
+        :attr:`EndReason.RESET`.
+
+        After :meth:`start_tls` the stream in TLS is reset. A second call does nothing,
+        nor does a call after :meth:`detach`: the transport is its new owner's.
+        """
+        stream = self.outermost
+        if not stream.detached:
+            stream._was_reset = True
+            reset_on_close(stream._transport)
+            stream._forget()
+        await trio.aclose_forcefully(stream._transport)
+
+    def _check_not_reset(self) -> None:
+        # For methods that would do nothing with a closed transport, or give it away.
+        if self._was_reset:
+            raise trio.ClosedResourceError("this stream was reset")
 
     @property
     def _unread_head(self) -> bytes:
@@ -357,6 +402,7 @@ class _HalfCloseableUpgradedStream(UpgradedStream, trio.abc.HalfCloseableStream)
     __slots__ = ()
 
     async def send_eof(self) -> None:
+        self._check_not_reset()
         transport = self._transport
         assert isinstance(transport, trio.abc.HalfCloseableStream)
         try:
