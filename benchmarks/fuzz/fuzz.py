@@ -162,9 +162,9 @@ def find_difference(
     if (one.rest is None) != (other.rest is None):
         return NO_OFFER
     node = by_name.get(NODE)
-    if node is not None and node.length == 0 and is_framed(sent.wire):
-        if one.rest != other.rest or (node_ends and one.length != other.length):
-            return NODE_BODY
+    differs = one.rest != other.rest or (node_ends and one.length != other.length)
+    if differs and node is not None and node.length == 0 and is_framed(sent.wire):
+        return NODE_BODY
     if one.method != other.method:
         return "another method"
     hashes = one.hash and other.hash
