@@ -68,6 +68,20 @@ def abuse(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def fuzz(session: nox.Session) -> None:
+    """Compare how we, Node and nginx frame mutated requests; -- --seconds 180."""
+    session.install("-e", ".")
+    session.run("python", "-m", "benchmarks.fuzz", *session.posargs)
+
+
+@nox.session(default=False)
+def restart(session: nox.Session) -> None:
+    """Replace servers under load, behind proxies too, and count what is lost; minutes."""
+    session.install("-e", ".")
+    session.run("python", "-m", "benchmarks.restart", *session.posargs)
+
+
+@nox.session(default=False)
 def soak(session: nox.Session) -> None:
     """Make 20,000 handshakes of every kind and check that they leave nothing; Linux."""
     session.install("-e", ".")

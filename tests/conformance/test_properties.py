@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ import trio
 import trio.testing
 from hypothesis import example, given, settings, strategies as st
 
+from benchmarks.fuzz.requests import make
 from trio_upgrade import (
     OpenError,
     Request,
@@ -310,3 +312,90 @@ def test_noise(noise: bytes, points: set[int], headed: bool) -> None:
 
     assert b" 101 " not in sent
     assert not sent or b"\r\nConnection: close\r\n" in sent or sent == okay(b"/")
+
+
+################################################################
+# Framing
+################################################################
+
+match_head = re.compile(
+    rf"(?:\r\n)?({TOKEN}) ([\x21-\x7e]+) HTTP/1\.[01]\r\n{FIELDS}", re.DOTALL
+).match
+match_chunk_line = re.compile(
+    r"([0-9A-Fa-f]+)[\t ]*(?:;[\t\x20-\x7e\x80-\xff]*)?\r\n"
+).match
+match_trailers = re.compile(FIELDS).match
+
+
+def read_framing(text: str) -> list[tuple[str, str, str]]:
+    """Return method, target and body of each request, without using our code.
+
+    The list ends before the first request that cannot be read in one way only.
+    """
+    found: list[tuple[str, str, str]] = []
+    with suppress(ValueError):
+        while text:
+            match = match_head(text)
+            if match is None:
+                break
+            fields = fields_of(match[3])
+            codings = [
+                value.lower() for name, value in fields if name == "transfer-encoding"
+            ]
+            lengths = [value for name, value in fields if name == "content-length"]
+            rest, body = text[match.end() :], ""
+            if codings:
+                if codings != ["chunked"] or lengths:
+                    break
+                body, rest = read_chunks(rest)
+            elif lengths:
+                if len(lengths) > 1 or not re.fullmatch("[0-9]+", lengths[0]):
+                    break
+                length = int(lengths[0])
+                body, rest = rest[:length], rest[length:]
+                if len(body) < length:
+                    break
+            found.append((match[1], match[2], body))
+            text = rest
+    return found
+
+
+def read_chunks(text: str) -> tuple[str, str]:
+    """Return the content of a chunked body, and what comes after it."""
+    body = ""
+    while True:
+        line = match_chunk_line(text)
+        if line is None:
+            raise ValueError(text)
+        size, start = int(line[1], 16), line.end()
+        text = text[start:]
+        if size == 0:
+            break
+        if text[size : size + 2] != "\r\n":
+            raise ValueError(text)
+        body, text = body + text[:size], text[size + 2 :]
+    trailers = match_trailers(text)
+    if trailers is None:
+        raise ValueError(text)
+    return body, text[trailers.end() :]
+
+
+@settings(examples, max_examples=200)
+@given(st.integers(0, 2**32), cuts)
+def test_framing(number: int, points: set[int]) -> None:
+    """Requests that are accepted have the only body, and end at the only place.
+
+    What `nox -s fuzz` compares with other servers is compared here with the grammar.
+    """
+    seen: list[tuple[str, str, str]] = []
+
+    async def app(request: Request) -> Response:
+        body = (await request.read()).decode("latin-1")
+        seen.append((request.method, request.target, body))
+        return Response(403 if request.method == "CONNECT" else 200)
+
+    mutated = make("properties", number)
+    wire = mutated.wire + mutated.marker
+    serve(app, *cut(wire, points))
+
+    assert seen == read_framing(wire.decode("latin-1"))[: len(seen)], wire

@@ -1,0 +1,1 @@
+"""Mutated requests to several servers: ``nox -s fuzz``."""

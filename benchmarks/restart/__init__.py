@@ -1,0 +1,1 @@
+"""Servers that are replaced under load: ``nox -s restart``."""
