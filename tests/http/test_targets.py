@@ -83,7 +83,7 @@ class TestAuthority:
     @pytest.mark.parametrize("text", ["[:1:]", "[1::2::3]", "[fffff::]", "[::1.2.3]"])
     def test_no_ipv6(self, text: str) -> None:
         """What is wrong with an address is said in our words, which peers see."""
-        with pytest.raises(ValueError, match="^not an IPv6 address in the brackets$"):
+        with pytest.raises(ValueError, match=r"^not an IPv6 address in the brackets$"):
             parse_authority(text)
 
     @pytest.mark.parametrize(
