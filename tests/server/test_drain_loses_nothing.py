@@ -16,6 +16,8 @@ import trio.testing
 from trio_upgrade import (
     EndReason,
     Limits,
+    Request,
+    Response,
     Server,
     inherit_listeners,
     serve_listeners,
@@ -124,6 +126,27 @@ class TestKernelBuffer:
             for client in waiting:
                 assert await clients.receive_all(client) == closing(okay(b"/1"))
             assert server.statistics().total_connections == 100
+
+    @pytest.mark.ids("F20")
+    async def test_slow_app(self, serve, clients, mock_clock) -> None:
+        """Only the wait for a request is short: the app has the whole grace."""
+        served = trio.Event()
+
+        async def app(request: Request) -> Response:
+            served.set()
+            await trio.sleep(30)
+            return Response(200, request.path.encode())
+
+        start = partial(serve.func, app, *serve.args[1:], **serve.keywords)
+        async with trio.open_nursery() as nursery:
+            server: Server = await nursery.start(start)
+            client = clients.connect(server, get("/1"))
+            server.start_drain(60)
+            await served.wait()
+            for _ in range(40):
+                mock_clock.jump(1)
+                await trio.testing.wait_all_tasks_blocked()
+            assert await clients.receive_all(client) == closing(okay(b"/1"))
 
     @pytest.mark.ids("F20")
     async def test_backlog_beyond_the_limit(self, serve, clients) -> None:

@@ -252,7 +252,8 @@ class Connection(ConnectionTask):
                 if self.requests and not has_input(self._stream):
                     self.reason = EndReason.DRAINED
                     return None
-                deadlines.last.arm(self)
+                if wait:
+                    deadlines.last.arm(self)
         try:
             if not wait:
                 http.receive_nowait()
