@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import ssl
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -33,7 +33,7 @@ from ..tls import make_tls_contexts
 from ..wire import UP, closing, get, okay
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
     from pathlib import Path
 
 ADDRESS = "127.0.0.1"
@@ -204,6 +204,43 @@ class TestKernelBuffer:
                 await exchange(tls.do_handshake)
                 await exchange(tls.write, get(path))
             assert await exchange(tls.read, 65536) == closing(okay(path.encode()))
+
+    @pytest.mark.ids("F20")
+    async def test_tls_record(self, clients) -> None:
+        """TLS has received the next request during an answer that promises no end."""
+
+        async def app(request: Request) -> Response:
+            async def body() -> AsyncIterator[bytes]:
+                yield request.path.encode()
+                server.start_drain(60)
+
+            return Response(200, body(), {"Content-Length": "2"})
+
+        client_context, server_context = make_tls_contexts()
+        start = partial(serve_ssl_over_tcp, app, 0, server_context, host=ADDRESS)
+        async with trio.open_nursery() as nursery:
+            server: Server = await nursery.start(start)
+            client = clients.connect(server)
+            client.settimeout(60)
+            incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+            tls = client_context.wrap_bio(
+                incoming, outgoing, server_hostname="localhost"
+            )
+            with suppress(ssl.SSLWantReadError):
+                tls.do_handshake()
+            client.sendall(outgoing.read())
+            incoming.write(await trio.to_thread.run_sync(client.recv, 65536))
+            tls.do_handshake()
+            tls.write(get("/1"))
+            tls.write(get("/2"))
+            client.sendall(outgoing.read())
+            incoming.write(await clients.receive_all(client))
+            incoming.write_eof()
+            received = b""
+            with suppress(ssl.SSLError):
+                while chunk := tls.read(65536):
+                    received += chunk
+            assert received == okay(b"/1") + closing(okay(b"/2"))
 
     @pytest.mark.ids("F20")
     async def test_inherited_socket(self, clients, monkeypatch) -> None:
