@@ -245,7 +245,7 @@ class Connection(ConnectionTask):
             # Only now: while its body was closed, the answer was still the last one.
             http.start_next_exchange()
             if self.records is not None:
-                self.records.request = None
+                self.records.request = self.records.cause = None
         if not wait or not http.has_begun_head:
             self.idle = wait
             if state.draining.is_set():
