@@ -81,7 +81,17 @@ async def test_uses_the_stream_afterwards(inside: bool, caplog) -> None:
         except trio.ClosedResourceError as exc:
             raise LookupError("a library's own error") from exc
 
-    for handler in (use, wrap):
+    async def wrap_group(
+        _request: Request, stream: UpgradedStream, _head: bytes
+    ) -> None:
+        await stream.reset()
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(stream.receive_some)
+        except* trio.ClosedResourceError as exc:
+            raise LookupError("a library's own error") from exc
+
+    for handler in (use, wrap, wrap_group):
         for strict in (False, True):
             recorder = await check_reset(handler, inside=inside, strict=strict)
 

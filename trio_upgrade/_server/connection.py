@@ -590,7 +590,7 @@ def _comes_of_loss(error: BaseException) -> bool:
     seen: list[BaseException] = []
     cause: BaseException | None = error
     while cause is not None and cause not in seen:
-        if isinstance(cause, _LOSSES):
+        if all(isinstance(leaf, _LOSSES) for leaf in find_leaves(cause)):
             return True
         seen.append(cause)
         cause = cause.__cause__
