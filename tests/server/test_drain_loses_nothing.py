@@ -243,6 +243,46 @@ class TestKernelBuffer:
             assert received == okay(b"/1") + closing(okay(b"/2"))
 
     @pytest.mark.ids("F20")
+    async def test_tls_while_clients_connect(self, clients) -> None:
+        """Connections that come while the backlog is accepted are not awaited."""
+        start = partial(
+            serve_ssl_over_tcp, echo_app, 0, make_tls_contexts()[1], host=ADDRESS
+        )
+        connected: list[socket.socket] = []
+
+        class Connect(trio.abc.Instrument):
+            def before_task_step(self, task: trio.lowlevel.Task) -> None:
+                if task.name == "trio_upgrade accepting" and len(connected) < 50:
+                    with suppress(OSError):  # The listener is closed.
+                        connected.append(clients.connect(server))
+
+        async with trio.open_nursery() as nursery:
+            server: Server = await nursery.start(start)
+            await trio.testing.wait_all_tasks_blocked()
+            for _ in range(3):
+                clients.connect(server).close()
+            server.start_drain(60)
+            trio.lowlevel.add_instrument(instrument := Connect())
+            await trio.testing.wait_all_tasks_blocked()
+            trio.lowlevel.remove_instrument(instrument)
+            assert 3 <= server.statistics().total_connections <= 4
+            nursery.cancel_scope.cancel()
+
+    @pytest.mark.ids("F20")
+    async def test_tls_backlog_after_the_grace(self, clients) -> None:
+        """Once the grace is over the rest of the backlog is not accepted."""
+        start = partial(
+            serve_ssl_over_tcp, echo_app, 0, make_tls_contexts()[1], host=ADDRESS
+        )
+        async with trio.open_nursery() as nursery:
+            server: Server = await nursery.start(start)
+            await trio.testing.wait_all_tasks_blocked()
+            for _ in range(40):
+                clients.connect(server)
+            await server.drain(0)
+            assert server.statistics().total_connections < 20
+
+    @pytest.mark.ids("F20")
     async def test_inherited_socket(self, clients, monkeypatch) -> None:
         """The backlog of an inherited socket is for the process that follows."""
         monkeypatch.setenv("LISTEN_PID", str(os.getpid()))
