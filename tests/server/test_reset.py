@@ -133,7 +133,9 @@ async def test_bug_after_a_reset(inside: bool, caplog) -> None:
     recorder = await check_reset(handler, inside=inside)
 
     assert recorder.reasons == [EndReason.ERROR]
-    assert len(recorder.errors) == 1
+    (error,) = recorder.errors
+    assert error.peer is not None
+    assert error.peer == recorder.ends[0].peer
     assert "oops" in caplog.text
 
 

@@ -501,7 +501,9 @@ class Connection(ConnectionTask):
         self.reason = EndReason.ERROR
         self._note_cause(errors)
         self._state.total_errors += 1
-        self._state.observers.report_error(request.peer, request, errors)
+        # A connection that is broken or closed does not know its peer any more.
+        peer = request.peer if self.records is None else self.records.peer
+        self._state.observers.report_error(peer, request, errors)
         if self._state.strict:
             raise errors
 
