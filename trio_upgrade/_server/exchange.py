@@ -376,7 +376,7 @@ class Exchange:
 
     def _check_still_open(self, http: ServerHTTP) -> None:
         # Meanwhile the app may have answered in another task, or a drain have begun.
-        if http.has_begun_response:
+        if http.response_begun:
             raise UsageError(_ANSWERED)
         self._state.check_draining()
 

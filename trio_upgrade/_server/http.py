@@ -219,11 +219,6 @@ class ServerHTTP(HTTPStream[ServerCodec]):
         return self._codec.response_ended
 
     @property
-    def has_begun_response(self) -> bool:
-        """Whether the final response was begun."""
-        return self._codec.response_begun
-
-    @property
     def may_answer(self) -> bool:
         """Whether a final response can still be begun."""
         return not (self.broken or self._codec.response_begun)
