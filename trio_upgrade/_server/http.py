@@ -72,6 +72,12 @@ class ServerHTTP(HTTPStream[ServerCodec]):
         """Whether the request was read to its end and no 100 is owed for it."""
         return self._codec.body_ended and not self._codec.continue_owed
 
+    @property
+    def lacks_content(self) -> bool:
+        """Whether a part of the body was not received yet; False if that is unknown."""
+        left = self._codec.body_left
+        return left is not None and not self._codec.has_buffered_bytes(left)
+
     def receive_nowait(self) -> None:
         """Receive bytes that the kernel has already; for a direct socket stream only.
 
