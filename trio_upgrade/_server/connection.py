@@ -218,8 +218,9 @@ class Connection(ConnectionTask):
 
     def _needs_no_scope(self) -> bool:
         # While a first request is served that need not be waited for, nothing can expire
-        # this connection alone: no header deadline is armed, and a send has a scope of
-        # its own. Only the end of a grace can, and that ends all connections.
+        # this connection alone: no deadline for a request is armed, of a drain neither,
+        # and a send has a scope of its own. Only the end of a grace can, and that ends
+        # all connections.
         direct = isinstance(self._stream, DirectSocketStream)
         return direct and self._state.limits.response_timeout is None
 
