@@ -98,7 +98,7 @@ class TestAccept:
             assert (counts.connections, counts.waiting) == (2, 1 if path else 3)
             (record,) = caplog.records
             assert record.getMessage() == (
-                "as many connections as Limits.connections allows, 2: any other waits"
+                "as many connections as Limits.connections allows, 2: others wait"
             )
             for client in clients[:3]:
                 client.close()
