@@ -102,11 +102,13 @@ class Limits(_CheckedLimits):
             if a client sends more than that ahead of its turn, its disconnect is not
             noticed until the app reads.
         connections: The largest number of connections served at the same time. Further
-            connections wait in the kernel's backlog and are not refused. None disables
-            it. An idle connection takes a few KiB in this process. After a switch it also
-            keeps the header section of its request, at most ``header_bytes``, and the
-            early bytes until they are read, at most ``read_ahead`` and one receive of
-            64 KiB; a handler keeps its ``head`` until ``del head``.
+            connections wait in the kernel's backlog and are not refused, with
+            ``reuse_port`` even if another process has room; a warning in the log says
+            so. None disables it. An idle connection takes a few KiB in this process.
+            After a switch it also keeps the header section of its request, at most
+            ``header_bytes``, and the early bytes until they are read, at most
+            ``read_ahead`` and one receive of 64 KiB; a handler keeps its ``head`` until
+            ``del head``.
         upgraded: The largest number of switched connections at the same time; further
             offers get a 503. None disables it, and is the default because the right
             number depends on the protocol.

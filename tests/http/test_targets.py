@@ -80,6 +80,12 @@ class TestAuthority:
             "[::ffff:102:304]:9"
         )
 
+    @pytest.mark.parametrize("text", ["[:1:]", "[1::2::3]", "[fffff::]", "[::1.2.3]"])
+    def test_no_ipv6(self, text: str) -> None:
+        """What is wrong with an address is said in our words, which peers see."""
+        with pytest.raises(ValueError, match=r"^not an IPv6 address in the brackets$"):
+            parse_authority(text)
+
     @pytest.mark.parametrize(
         "text",
         [

@@ -119,6 +119,7 @@ async def test_expected_continue_comes_before_the_body(nursery: trio.Nursery) ->
         "HTTP/1.1 100 Continue\r\n"
         "\r\n"
         "HTTP/1.1 200 OK\r\n"
+        "Content-Type: text/plain; charset=utf-8\r\n"
         "Content-Length: 13\r\n"
         "\r\n"
         "3145728 bytes"

@@ -378,6 +378,9 @@ class TestEnds:
         assert (await self.end(get("/1"))).cause is None
         late = (await self.end(get("/bug"), then="reset")).cause
         assert isinstance(late, trio.BrokenResourceError)
+        # A bug that was answered with a 500 has not ended the connection.
+        assert (await self.end(get("/bug"))).cause is None
+        assert (await self.end(get("/bug"), get("/1", CLOSE))).cause is None
 
     @pytest.mark.parametrize("switched", [False, True])
     async def test_loss_in_the_app(self, switched: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import logging
 import socket
 import ssl
@@ -25,6 +26,7 @@ from trio_upgrade import (
     serve_tcp,
     serve_unix,
 )
+from trio_upgrade._server.arguments import check_app
 from trio_upgrade.testing import ScriptedPeer
 
 from ..apps import echo_app
@@ -228,6 +230,15 @@ async def test_any_callable(app: App) -> None:
     await serve_stream(app, peer, strict=True)
 
     assert peer.sent == okay()
+
+
+async def test_function_without_a_signature() -> None:
+    """Some functions in C do not say what they take: they are not refused."""
+    function: Any = max
+    with pytest.raises(ValueError, match="no signature"):
+        inspect.signature(function)
+
+    check_app(function)
 
 
 def sync(request: Request) -> Response:

@@ -98,6 +98,24 @@ async def test_client_stays(autojump_clock) -> None:
     assert peer.sent.endswith(b"False")
 
 
+@pytest.mark.ids("F31", "F32")
+@pytest.mark.parametrize("body", [b"", b"ab", b"abc"])
+async def test_end_in_the_body_of_an_offer(body: bytes, autojump_clock, caplog) -> None:
+    """An end before that of the body is no half-close: no switch can follow."""
+    gone = []
+
+    async def app(request: Request) -> Response | None:
+        gone.append(await watch(request))
+        return None if gone[0] else Response(200)
+
+    offer = UP.replace(b"\r\n\r\n", b"\r\nContent-Length: 3\r\n\r\n")
+    peer = await serve(app, offer, body)
+
+    assert gone == [len(body) < 3]
+    assert bool(peer.sent) == (len(body) == 3)
+    assert not caplog.records
+
+
 @pytest.mark.ids("S33")
 @pytest.mark.parametrize("wire", [UP, CONNECT])
 async def test_end_may_be_a_half_close(wire: bytes, autojump_clock) -> None:

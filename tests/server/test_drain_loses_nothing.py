@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import ssl
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,8 @@ import trio.testing
 from trio_upgrade import (
     EndReason,
     Limits,
+    Request,
+    Response,
     Server,
     inherit_listeners,
     serve_listeners,
@@ -31,7 +33,7 @@ from ..tls import make_tls_contexts
 from ..wire import UP, closing, get, okay
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
     from pathlib import Path
 
 ADDRESS = "127.0.0.1"
@@ -126,6 +128,27 @@ class TestKernelBuffer:
             assert server.statistics().total_connections == 100
 
     @pytest.mark.ids("F20")
+    async def test_slow_app(self, serve, clients, mock_clock) -> None:
+        """Only the wait for a request is short: the app has the whole grace."""
+        served = trio.Event()
+
+        async def app(request: Request) -> Response:
+            served.set()
+            await trio.sleep(30)
+            return Response(200, request.path.encode())
+
+        start = partial(serve.func, app, *serve.args[1:], **serve.keywords)
+        async with trio.open_nursery() as nursery:
+            server: Server = await nursery.start(start)
+            client = clients.connect(server, get("/1"))
+            server.start_drain(60)
+            await served.wait()
+            for _ in range(40):
+                mock_clock.jump(1)
+                await trio.testing.wait_all_tasks_blocked()
+            assert await clients.receive_all(client) == closing(okay(b"/1"))
+
+    @pytest.mark.ids("F20")
     async def test_backlog_beyond_the_limit(self, serve, clients) -> None:
         """Only as many are accepted as may be served at a time."""
         limited = partial(serve, limits=Limits(connections=3))
@@ -181,6 +204,83 @@ class TestKernelBuffer:
                 await exchange(tls.do_handshake)
                 await exchange(tls.write, get(path))
             assert await exchange(tls.read, 65536) == closing(okay(path.encode()))
+
+    @pytest.mark.ids("F20")
+    async def test_tls_record(self, clients) -> None:
+        """TLS has received the next request during an answer that promises no end."""
+
+        async def app(request: Request) -> Response:
+            async def body() -> AsyncIterator[bytes]:
+                yield request.path.encode()
+                server.start_drain(60)
+
+            return Response(200, body(), {"Content-Length": "2"})
+
+        client_context, server_context = make_tls_contexts()
+        start = partial(serve_ssl_over_tcp, app, 0, server_context, host=ADDRESS)
+        async with trio.open_nursery() as nursery:
+            server: Server = await nursery.start(start)
+            client = clients.connect(server)
+            client.settimeout(60)
+            incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+            tls = client_context.wrap_bio(
+                incoming, outgoing, server_hostname="localhost"
+            )
+            with suppress(ssl.SSLWantReadError):
+                tls.do_handshake()
+            client.sendall(outgoing.read())
+            incoming.write(await trio.to_thread.run_sync(client.recv, 65536))
+            tls.do_handshake()
+            tls.write(get("/1"))
+            tls.write(get("/2"))
+            client.sendall(outgoing.read())
+            incoming.write(await clients.receive_all(client))
+            incoming.write_eof()
+            received = b""
+            with suppress(ssl.SSLError):
+                while chunk := tls.read(65536):
+                    received += chunk
+            assert received == okay(b"/1") + closing(okay(b"/2"))
+
+    @pytest.mark.ids("F20")
+    async def test_tls_while_clients_connect(self, clients) -> None:
+        """Connections that come while the backlog is accepted are not awaited."""
+        start = partial(
+            serve_ssl_over_tcp, echo_app, 0, make_tls_contexts()[1], host=ADDRESS
+        )
+        connected: list[socket.socket] = []
+
+        class Connect(trio.abc.Instrument):
+            def before_task_step(self, task: trio.lowlevel.Task) -> None:
+                if task.name == "trio_upgrade accepting" and len(connected) < 50:
+                    with suppress(OSError):  # The listener is closed.
+                        connected.append(clients.connect(server))
+
+        async with trio.open_nursery() as nursery:
+            server: Server = await nursery.start(start)
+            await trio.testing.wait_all_tasks_blocked()
+            for _ in range(3):
+                clients.connect(server).close()
+            server.start_drain(60)
+            trio.lowlevel.add_instrument(instrument := Connect())
+            await trio.testing.wait_all_tasks_blocked()
+            trio.lowlevel.remove_instrument(instrument)
+            assert 3 <= server.statistics().total_connections <= 4
+            nursery.cancel_scope.cancel()
+
+    @pytest.mark.ids("F20")
+    async def test_tls_backlog_after_the_grace(self, clients) -> None:
+        """Once the grace is over the rest of the backlog is not accepted."""
+        start = partial(
+            serve_ssl_over_tcp, echo_app, 0, make_tls_contexts()[1], host=ADDRESS
+        )
+        async with trio.open_nursery() as nursery:
+            server: Server = await nursery.start(start)
+            await trio.testing.wait_all_tasks_blocked()
+            for _ in range(40):
+                clients.connect(server)
+            await server.drain(0)
+            assert server.statistics().total_connections < 20
 
     @pytest.mark.ids("F20")
     async def test_inherited_socket(self, clients, monkeypatch) -> None:

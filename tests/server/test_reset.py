@@ -81,7 +81,17 @@ async def test_uses_the_stream_afterwards(inside: bool, caplog) -> None:
         except trio.ClosedResourceError as exc:
             raise LookupError("a library's own error") from exc
 
-    for handler in (use, wrap):
+    async def wrap_group(
+        _request: Request, stream: UpgradedStream, _head: bytes
+    ) -> None:
+        await stream.reset()
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(stream.receive_some)
+        except* trio.ClosedResourceError as exc:
+            raise LookupError("a library's own error") from exc
+
+    for handler in (use, wrap, wrap_group):
         for strict in (False, True):
             recorder = await check_reset(handler, inside=inside, strict=strict)
 
@@ -123,7 +133,9 @@ async def test_bug_after_a_reset(inside: bool, caplog) -> None:
     recorder = await check_reset(handler, inside=inside)
 
     assert recorder.reasons == [EndReason.ERROR]
-    assert len(recorder.errors) == 1
+    (error,) = recorder.errors
+    assert error.peer is not None
+    assert error.peer == recorder.ends[0].peer
     assert "oops" in caplog.text
 
 

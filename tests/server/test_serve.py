@@ -98,7 +98,7 @@ class TestAccept:
             assert (counts.connections, counts.waiting) == (2, 1 if path else 3)
             (record,) = caplog.records
             assert record.getMessage() == (
-                "2 connections, as many as Limits.connections allows: others wait"
+                "as many connections as Limits.connections allows, 2: others wait"
             )
             for client in clients[:3]:
                 client.close()

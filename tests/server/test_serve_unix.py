@@ -243,6 +243,19 @@ class TestMode:
         finally:
             os.umask(before)
 
+    async def test_refused_by_the_file_system(self, tmp_path, monkeypatch) -> None:
+        """If the permissions cannot be set, no file is left."""
+
+        def refuse(path: bytes, mode: int) -> None:
+            assert os.fsdecode(path) == str(tmp_path / "socket")
+            raise PermissionError(errno.EPERM, f"no mode {mode:o} here")
+
+        monkeypatch.setattr(os, "chmod", refuse)
+        with pytest.raises(PermissionError, match="no mode 600 here"):
+            await serve_unix(echo_app, tmp_path / "socket", mode=0o600)
+
+        assert not os.listdir(tmp_path)
+
     @pytest.mark.parametrize("mode", [-1, 0o1000, 660, 777])
     async def test_no_permissions(self, tmp_path, mode: int) -> None:
         """A decimal number that was meant as octal is a ValueError, and makes no file."""

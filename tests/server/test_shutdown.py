@@ -360,6 +360,14 @@ class TestSignals:
         with pytest.raises(ValueError, match="a delay must not be negative"):
             await drain_on_signal(scene.server, signal.SIGTERM, grace=1, delay=delay)
 
+    @pytest.mark.ids("F39")
+    @pytest.mark.parametrize("delay", ["5", True])
+    async def test_wrong_delay(self, delay, make_scene) -> None:
+        """A delay that is no number is named as such."""
+        scene = await make_scene().open()
+        with pytest.raises(TypeError, match="a delay must be seconds"):
+            await drain_on_signal(scene.server, signal.SIGTERM, grace=1, delay=delay)
+
     async def test_ended_otherwise(self, make_scene) -> None:
         """The function returns, too, if the server ends in another way."""
         scene = await make_scene().open()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from io import BytesIO
+
 import pytest
+import trio
 
 from trio_upgrade import UpgradedStream
 from trio_upgrade._streams.readiness import count_waiting, has_input
@@ -10,6 +13,7 @@ from trio_upgrade.testing import ScriptedPeer
 
 from ..servers import MemoryListener
 from ..sockets import direct, tcp_pair
+from ..tls import tls_pair
 
 
 class TestInput:
@@ -31,6 +35,29 @@ class TestInput:
         assert has_input(near)
         await near.aclose()
         assert not has_input(near)
+
+    @pytest.mark.ids("F20")
+    async def test_tls_records(self) -> None:
+        """A record that TLS holds is input, although the kernel holds nothing."""
+        server, client = await tls_pair(await tcp_pair())
+        sent = BytesIO()
+
+        async def keep(data: bytes) -> None:
+            sent.write(data)
+
+        transport = client.transport_stream
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(transport, "send_all", keep)
+            await client.send_all(b"1")
+            await client.send_all(b"2")
+        await transport.send_all(sent.getvalue())
+        assert await server.receive_some() == b"1"
+        assert has_input(server)
+        assert has_input(UpgradedStream(server))
+        assert await server.receive_some() == b"2"
+        assert not has_input(server)
+        await transport.aclose()
+        await trio.aclose_forcefully(server)
 
     async def test_no_socket(self) -> None:
         """Nothing is known about other streams and listeners."""

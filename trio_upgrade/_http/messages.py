@@ -71,7 +71,8 @@ def check_reason(reason: str) -> str:
     """
     if not isinstance(cast("object", reason), str):
         raise TypeError(f"a reason phrase must be a str, not {name_kind(reason)}")
-    if not _is_reason(reason):
+    # The usual phrases first: an answer to each request comes here.
+    if not (reason.isascii() and reason.isprintable()) and not _is_reason(reason):
         at, wrong = next(
             (at, wrong) for at, wrong in enumerate(reason) if not _is_reason(wrong)
         )

@@ -75,7 +75,13 @@ def parse_authority(text: str) -> Authority:
     port = int(digits) if digits else None
     if port is not None and port > _MAX_PORT:
         raise ValueError("a port above 65535")
-    return Authority(str(IPv6Address(host)) if is_ipv6 else host.lower(), port)
+    if not is_ipv6:
+        return Authority(host.lower(), port)
+    try:
+        return Authority(str(IPv6Address(host)), port)
+    except ValueError:
+        # In our words, which peers get to see.
+        raise ValueError("not an IPv6 address in the brackets") from None
 
 
 def check_authority(text: bytes) -> None:

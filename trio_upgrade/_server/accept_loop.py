@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, final
 import trio
 
 from .._streams.closing import close_forcefully
-from .._streams.readiness import find_socket_listener, is_readable
+from .._streams.readiness import count_waiting, find_socket_listener, is_readable
 from .._streams.socket_listener import DirectSocketListener
 from .._streams.unix_listener import UnixListener
 from .episode import Episode
@@ -123,16 +123,21 @@ class AcceptLoop:
             return
         # OSError: the system has run out of something, and the rest is reset.
         with suppress(OSError, trio.ClosedResourceError):
-            if isinstance(listener, UnixListener):
+            if isinstance(below, UnixListener):
                 # Then no other client can connect.
-                listener.remove_file()
+                below.remove_file()
             if isinstance(listener, DirectSocketListener | UnixListener):
                 # All at once: if other tasks ran meanwhile, clients could go on
                 # connecting for ever.
                 waiting = listener.accept_some_nowait(most)
                 self._streams[:0] = reversed(waiting)
                 return
+            if (waiting_now := count_waiting(below)) > 1:
+                # Not those that connect while other tasks run. (1 may mean any number.)
+                most = min(most, waiting_now)
             while most > 0 and is_readable(below.socket.fileno()):
+                if self._state.must_close_now:
+                    return
                 most -= 1
                 with trio.move_on_after(_ACCEPT_SECONDS):
                     self._streams.insert(0, await listener.accept())

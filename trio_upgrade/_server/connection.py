@@ -218,8 +218,9 @@ class Connection(ConnectionTask):
 
     def _needs_no_scope(self) -> bool:
         # While a first request is served that need not be waited for, nothing can expire
-        # this connection alone: no header deadline is armed, and a send has a scope of
-        # its own. Only the end of a grace can, and that ends all connections.
+        # this connection alone: no deadline for a request is armed, of a drain neither,
+        # and a send has a scope of its own. Only the end of a grace can, and that ends
+        # all connections.
         direct = isinstance(self._stream, DirectSocketStream)
         return direct and self._state.limits.response_timeout is None
 
@@ -245,14 +246,15 @@ class Connection(ConnectionTask):
             # Only now: while its body was closed, the answer was still the last one.
             http.start_next_exchange()
             if self.records is not None:
-                self.records.request = None
+                self.records.request = self.records.cause = None
         if not wait or not http.has_begun_head:
             self.idle = wait
             if state.draining.is_set():
                 if self.requests and not has_input(self._stream):
                     self.reason = EndReason.DRAINED
                     return None
-                deadlines.last.arm(self)
+                if wait:
+                    deadlines.last.arm(self)
         try:
             if not wait:
                 http.receive_nowait()
@@ -500,7 +502,9 @@ class Connection(ConnectionTask):
         self.reason = EndReason.ERROR
         self._note_cause(errors)
         self._state.total_errors += 1
-        self._state.observers.report_error(request.peer, request, errors)
+        # A connection that is broken or closed does not know its peer any more.
+        peer = request.peer if self.records is None else self.records.peer
+        self._state.observers.report_error(peer, request, errors)
         if self._state.strict:
             raise errors
 
@@ -589,7 +593,7 @@ def _comes_of_loss(error: BaseException) -> bool:
     seen: list[BaseException] = []
     cause: BaseException | None = error
     while cause is not None and cause not in seen:
-        if isinstance(cause, _LOSSES):
+        if all(isinstance(leaf, _LOSSES) for leaf in find_leaves(cause)):
             return True
         seen.append(cause)
         cause = cause.__cause__

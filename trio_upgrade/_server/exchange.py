@@ -139,13 +139,15 @@ class Exchange:
     def is_client_gone(self) -> bool:
         """Whether the client is known to be gone: a reset, or its end of stream.
 
-        After an offer or CONNECT an end may be a half-close, so it does not count.
+        After an offer or CONNECT an end may be a half-close, so it does not count,
+        unless a part of the body is missing.
         """
         http = self.get_http()
         if not http.ended:
             return http.lost
         request = self.request
-        return http.lost or not (request.upgrades or request.method == _TUNNEL)
+        may_go_on = request.upgrades or request.method == _TUNNEL
+        return http.lost or not may_go_on or http.lacks_content
 
     def get_http(self) -> ServerHTTP:
         """Return the HTTP half.
@@ -376,7 +378,7 @@ class Exchange:
 
     def _check_still_open(self, http: ServerHTTP) -> None:
         # Meanwhile the app may have answered in another task, or a drain have begun.
-        if http.has_begun_response:
+        if http.response_begun:
             raise UsageError(_ANSWERED)
         self._state.check_draining()
 

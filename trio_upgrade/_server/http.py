@@ -72,6 +72,12 @@ class ServerHTTP(HTTPStream[ServerCodec]):
         """Whether the request was read to its end and no 100 is owed for it."""
         return self._codec.body_ended and not self._codec.continue_owed
 
+    @property
+    def lacks_content(self) -> bool:
+        """Whether a part of the body was not received yet; False if that is unknown."""
+        left = self._codec.body_left
+        return left is not None and not self._codec.has_buffered_bytes(left)
+
     def receive_nowait(self) -> None:
         """Receive bytes that the kernel has already; for a direct socket stream only.
 
@@ -217,11 +223,6 @@ class ServerHTTP(HTTPStream[ServerCodec]):
     def is_answered(self) -> bool:
         """Whether the final response was sent to its end."""
         return self._codec.response_ended
-
-    @property
-    def has_begun_response(self) -> bool:
-        """Whether the final response was begun."""
-        return self._codec.response_begun
 
     @property
     def may_answer(self) -> bool:

@@ -125,7 +125,9 @@ async def serve_tcp(
         host: The address to listen on; None means every address of this machine.
         backlog: The listen backlog; None means the kernel's maximum.
         reuse_port: Whether other processes of the same user may listen on the port,
-            too, if they all ask for it. Linux then spreads the connections over them.
+            too, if they all ask for it. Linux then spreads the connections over them
+            by a hash of their addresses, not by load: one that is given to a process
+            with ``Limits.connections`` waits there, even if others have room.
         task_status: Gets a :class:`Server` as soon as connections are accepted.
         options: Those of :class:`ServeOptions`.
 

@@ -10,7 +10,7 @@ import trio
 from .._errors import UsageError
 from .._http.targets import Authority
 from .._streams.readiness import count_waiting, find_socket_listener
-from .._util import public
+from .._util import check_seconds, public
 from .state import check_grace
 
 if TYPE_CHECKING:
@@ -102,10 +102,11 @@ class Server:
     def start_drain(self, grace: float | None) -> None:
         """Begin to drain and return at once; for handlers, hooks and signals.
 
-        In order: the connections that wait in the backlog are accepted, unless the socket
-        was inherited, and from then on no others; :meth:`wait_draining` returns; idle
-        connections are closed, and new ones have 5 seconds for their first request. No
-        request that has reached this machine by then is lost: it is answered, and every
+        In order: the connections that wait in the backlog are accepted, as many as
+        ``Limits.connections`` allows, unless the socket was inherited, and from then on
+        no others; :meth:`wait_draining` returns; idle connections are closed, and new
+        ones have 5 seconds for their first request. No request on a connection accepted
+        so far is lost if it has reached this machine by then: it is answered, and every
         answer that is still to come says ``Connection: close``. Offers get a 503.
         Connections that are still open when the grace is over are cancelled and closed.
         Then the function that serves returns.
@@ -184,14 +185,13 @@ async def drain_on_signal(
             to health checks can make a load balancer send its requests elsewhere.
 
     Raises:
-        TypeError: No signal is given.
+        TypeError: No signal is given, or the grace or the delay is no number.
         ValueError: The grace or the delay is negative; nothing was done.
     """
     if not signals:
         raise TypeError("at least one signal has to be named")
     check_grace(grace)
-    if not delay >= 0:
-        raise ValueError(f"a delay must not be negative, not {delay!r}")
+    check_seconds("a delay", delay)
     with trio.open_signal_receiver(*signals) as received:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_drain_on_first, server, received, grace, delay)

@@ -104,7 +104,7 @@ class ServerState:
         while limit is not None and len(self._connections) >= limit:
             if self._full.begins():
                 LOGGER.warning(
-                    "%d connections, as many as Limits.connections allows: others wait",
+                    "as many connections as Limits.connections allows, %d: others wait",
                     limit,
                 )
             self._removal_awaited = True

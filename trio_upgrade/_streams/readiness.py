@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import select
 import socket
+import ssl
 import sys
 from contextlib import suppress
 from typing import TypeAlias, cast
@@ -12,7 +13,7 @@ import trio
 
 from .socket_listener import DirectSocketListener
 from .socket_stream import DirectSocketStream
-from .underlying import find_underlying_socket
+from .underlying import find_underlying_socket, iter_layers
 from .unix_listener import UnixListener
 
 # Up to and including tcpi_unacked of struct tcp_info, which for a listening socket is the
@@ -35,13 +36,24 @@ def find_socket_listener(listener: object) -> SocketListener | None:
 def has_input(stream: object) -> bool:
     """Tell whether a receive from the socket below would not have to wait.
 
-    Bytes, the peer's end and an error count. False if there is no kernel socket below.
+    Bytes, the peer's end and an error count, and so do bytes that TLS has received but
+    not decrypted: it returns one record at a time. False if there is no kernel socket
+    below.
     """
     if isinstance(stream, DirectSocketStream):
         # Not by its Trio socket, which would have to be made first.
         return is_readable(stream.fileno())
+    if any(map(_has_records, iter_layers(stream))):
+        return True
     sock = find_underlying_socket(stream)
     return sock is not None and is_readable(sock.fileno())
+
+
+def _has_records(layer: object) -> bool:
+    # A private attribute, which a test checks. unwrap() would return the same bytes, but
+    # it ends TLS.
+    incoming = getattr(layer, "_incoming", None)
+    return isinstance(incoming, ssl.MemoryBIO) and incoming.pending > 0
 
 
 def is_readable(descriptor: int) -> bool:
