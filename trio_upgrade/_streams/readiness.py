@@ -1,5 +1,5 @@
-# What the kernel holds for a socket that was not read: input of a stream, or connections
-# in the backlog of a listener.
+# What was not read so far: input of a stream, in the kernel or in TLS, and connections in
+# the backlog of a listener.
 from __future__ import annotations
 
 import select
@@ -12,7 +12,9 @@ import trio
 
 from .socket_listener import DirectSocketListener
 from .socket_stream import DirectSocketStream
-from .underlying import find_underlying_socket
+from .tls import TLSStream
+from .tls_listener import TLSListener
+from .underlying import find_tls, find_underlying_socket
 from .unix_listener import UnixListener
 
 # Up to and including tcpi_unacked of struct tcp_info, which for a listening socket is the
@@ -27,19 +29,28 @@ _SSLListener: TypeAlias = trio.SSLListener[trio.abc.Stream]
 
 def find_socket_listener(listener: object) -> SocketListener | None:
     """Return the listener on a kernel socket, also below TLS; None if there is none."""
-    if isinstance(listener, trio.SSLListener):
-        listener = cast("_SSLListener", listener).transport_listener
+    if is_secure_listener(listener):
+        listener = cast("TLSListener | _SSLListener", listener).transport_listener
     return listener if isinstance(listener, SocketListener) else None
+
+
+def is_secure_listener(listener: object) -> bool:
+    """Tell whether a listener puts TLS on its connections: ours, or Trio's."""
+    return isinstance(listener, TLSListener | trio.SSLListener)
 
 
 def has_input(stream: object) -> bool:
     """Tell whether a receive from the socket below would not have to wait.
 
-    Bytes, the peer's end and an error count. False if there is no kernel socket below.
+    Bytes, the peer's end and an error count, and what a TLS stream of ours has received
+    before. False if there is no kernel socket below, and no such TLS.
     """
     if isinstance(stream, DirectSocketStream):
         # Not by its Trio socket, which would have to be made first.
         return is_readable(stream.fileno())
+    tls = find_tls(stream)
+    if isinstance(tls, TLSStream) and tls.has_buffered:
+        return True
     sock = find_underlying_socket(stream)
     return sock is not None and is_readable(sock.fileno())
 
