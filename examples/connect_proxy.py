@@ -51,7 +51,7 @@ async def app(request: Request, *, any_port: bool) -> Response | None:
     async with upstream:
         stream, _ = await request.accept_connect()
         # Over TLS only a close can tell the client that the target has ended.
-        silence = HALF_CLOSED_SECONDS if stream.can_send_eof else TLS_SECONDS
+        silence = TLS_SECONDS if request.scheme == "https" else HALF_CLOSED_SECONDS
         await relay(
             stream, upstream, idle_timeout=IDLE_SECONDS, half_close_timeout=silence
         )

@@ -73,6 +73,7 @@ if TYPE_CHECKING:
     from ._server.server import Server as Server, drain_on_signal as drain_on_signal
     from ._server.statistics import ServerStatistics as ServerStatistics
     from ._streams.tcp_listeners import inherit_listeners as inherit_listeners
+    from ._streams.tls import TLSStream as TLSStream
     from ._streams.upgraded import UpgradedStream as UpgradedStream
 
     __version__: str
@@ -113,6 +114,7 @@ else:
         "_server.server": "Server drain_on_signal",
         "_server.statistics": "ServerStatistics",
         "_streams.tcp_listeners": "inherit_listeners",
+        "_streams.tls": "TLSStream",
         "_streams.upgraded": "UpgradedStream",
     }
     _HOMES = {

@@ -145,8 +145,8 @@ MUTANTS = {
         "if http.closes: return False",
         "if http.closes: return True",
     ),
-    "M14": Mutant("_exchange_ends", "while await bottom.receive_some(): ..."),
-    "M15": Mutant("_exchange_ends", "await tls.unwrap()"),
+    "M14": Mutant("_exchange_ends", "while await reader.receive_some(): ..."),
+    "M15": Mutant("_exchange_ends", "await tls.send_eof()"),
     "M16": Mutant(
         "move_on_after", "math.inf if seconds is None else seconds", "math.inf"
     ),
@@ -205,7 +205,7 @@ MUTANTS = {
     "F40": Mutant("ServerCodec.parse_request", "find_line_fault(raw)", "None"),
     "F41": Mutant("close_forcefully", "isinstance(below, DirectSocketStream)", "False"),
     "F42": Mutant("deadlines._BATCH", "64", "65536"),
-    "F43": Mutant("serve_listeners", "share_listener(listener)", "listener"),
+    "F43": Mutant("AcceptLoop.__init__", "share_listener(listener)", "listener"),
     "F44": Mutant("ServerState.wait_capacity", "self._full.begins()", "True"),
     "F45": Mutant("AcceptLoop.run", "await self._accept_waiting()"),
 }

@@ -55,6 +55,7 @@ NAMES = [
     "SocksRefused",
     "SwitchRecord",
     "TLSFailed",
+    "TLSStream",
     "TrioUpgradeError",
     "Tunnel",
     "TunnelRefused",

@@ -23,6 +23,7 @@ from trio_upgrade import (
     serve_tcp,
 )
 from trio_upgrade._server.server import find_state
+from trio_upgrade._streams.tls_listener import TLSListener
 from trio_upgrade.testing import ScriptedPeer
 
 from ..apps import echo_app
@@ -235,8 +236,9 @@ class TestTLS:
                 )
             )
             (listener,) = server.listeners
-            assert isinstance(listener, trio.SSLListener)
+            assert isinstance(listener, TLSListener)
             assert not listener._https_compatible
+            assert server.url.startswith("https://127.0.0.1:")
             assert server.limits is limits
             assert find_state(server).close_on_optimistic_data
             nursery.cancel_scope.cancel()

@@ -11,9 +11,9 @@ import trio
 import trio.testing
 
 from trio_upgrade import (
-    HalfCloseUnsupported,
     Limits,
     Response,
+    TLSStream,
     Upgrade,
     UpgradedStream,
     open_upgrade,
@@ -66,10 +66,12 @@ class TestHandshake:
 
         assert await tls_far.receive_some() == b"secret"
         assert (tls_near.sent, tls_far.received) == (14, 14)
-        assert isinstance(tls_near.transport, trio.SSLStream)
-        assert not tls_near.can_send_eof
-        with pytest.raises(HalfCloseUnsupported):
-            await tls_near.send_eof()
+        assert isinstance(tls_near.transport, TLSStream)
+        assert tls_near.can_send_eof
+        await tls_near.send_eof()
+        assert await tls_far.receive_some() == b""
+        await tls_far.send_all(b"late")
+        assert await tls_near.receive_some() == b"late"
         await tls_near.aclose()
         await tls_far.aclose()
 

@@ -14,7 +14,7 @@ import pytest
 import trio
 import trio.testing
 
-from trio_upgrade._streams.closing import reset_on_close
+from trio_upgrade._streams.resetting import reset_on_close
 from trio_upgrade._streams.socket_stream import adopt_stream, detach_socket
 from trio_upgrade._streams.tls import TLSStream
 

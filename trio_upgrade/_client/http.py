@@ -10,6 +10,7 @@ from .._errors import PeerGone
 from .._http.client_codec import ClientCodec
 from .._http_stream import RECEIVE_SIZE, SMALL_BODY, HTTPStream, find_tls_error
 from .._streams.socket_stream import DirectSocketStream
+from .._streams.tls import TLSStream
 from .._streams.underlying import find_underlying_socket
 
 if TYPE_CHECKING:
@@ -166,9 +167,24 @@ class ClientHTTP(HTTPStream[ClientCodec]):
 
     async def _receive_waiting(self, sock: trio.socket.SocketType) -> bool:
         # Receive bytes that need no wait for the peer; return whether there were any.
-        if isinstance(self._stream, trio.SocketStream | DirectSocketStream):
+        stream = self._stream
+        if isinstance(stream, trio.SocketStream | DirectSocketStream):
             return _is_readable(sock) and await self.receive()
+        if isinstance(stream, TLSStream) and stream.is_direct:
+            return self._receive_nowait(stream)
         return await self._receive_briefly()
+
+    def _receive_nowait(self, stream: TLSStream) -> bool:
+        try:
+            received = stream.receive_some_nowait(RECEIVE_SIZE)
+        except trio.BrokenResourceError:
+            self.broken = self.lost = True
+            raise
+        if received:
+            self._codec.receive_data(received)
+        elif received is not None:
+            self.ended = True
+        return bool(received)
 
     async def _receive_briefly(self) -> bool:
         # Bytes that wait below TLS may be the protocol's own, a session ticket for

@@ -17,6 +17,7 @@ from .._errors import OpenError, PeerGone, TLSFailed
 from .._http.targets import Authority
 from .._streams.closing import close_forcefully
 from .._streams.socket_stream import DirectSocketStream, adopt_stream, set_options
+from .._streams.tls import TLSStream
 from .breaks import raise_break
 from .proxies import Proxy, check_context, open_tunnel_through
 from .urls import find_server_name
@@ -150,7 +151,7 @@ class Route:
         context = self._contexts[index]
         if context is None:
             return stream
-        tls = trio.SSLStream(
+        tls = TLSStream(
             stream,
             context,
             server_hostname=self._names[index],
@@ -159,6 +160,8 @@ class Route:
         try:
             await tls.do_handshake()
         except trio.BrokenResourceError as exc:
+            # Not only the stream below: the server has still to receive our alert.
+            await close_forcefully(tls)
             where = self._name(index)
             raise_break(exc, where, f"{where} went away within the TLS handshake")
         protocol = tls.selected_alpn_protocol()

@@ -28,11 +28,12 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, TypeGuard, final
 
 import trio
 
 from .._streams.socket_stream import RECEIVE_SIZE, DirectSocketStream, translate_error
+from .._streams.underlying import is_secure
 from .._streams.upgraded import find_underlying, record_transfer
 from .descriptors import find_descriptor
 from .progress import Progress, Tally
@@ -194,11 +195,14 @@ class Copier(Tally):
         if isinstance(exc, trio.BrokenResourceError):
             record_transfer(sink if self.at_sink else source, broken=True)
 
-    async def pass_end(self) -> None:
+    async def pass_end(self, *, tls_ends: bool) -> None:
         """End our direction of the sink after the copy.
 
         A sink that cannot be half-closed is closed, unless it is also the source. This is
         a checkpoint only if the method of the sink is one.
+
+        Args:
+            tls_ends: See :func:`takes_end`.
         """
         sink = self.sink
         if isinstance(self._sink_fd, DirectSocketStream):
@@ -207,7 +211,7 @@ class Copier(Tally):
             except trio.BrokenResourceError:
                 record_transfer(sink, broken=True)
                 raise
-        elif isinstance(sink, trio.abc.HalfCloseableStream):
+        elif takes_end(sink, tls_ends=tls_ends):
             await sink.send_eof()
         elif not _is_same(sink, self.source):
             await sink.aclose()
@@ -272,6 +276,22 @@ class Copier(Tally):
         except OSError as exc:
             raise translate_error(exc) from exc
         self._ended = ended
+
+
+def takes_end(
+    sink: trio.abc.SendStream, *, tls_ends: bool
+) -> TypeGuard[trio.abc.HalfCloseableStream]:
+    """Tell whether a copy may end our direction of a stream and leave the other open.
+
+    Args:
+        sink: The stream.
+        tls_ends: Whether that is also done where there is TLS: many peers take our
+            close_notify for the end of both directions, and drop what they have still to
+            send (asyncio, and Node by default).
+    """
+    return isinstance(sink, trio.abc.HalfCloseableStream) and (
+        tls_ends or not is_secure(sink)
+    )
 
 
 def _write(sink: Descriptor, data: memoryview) -> int:

@@ -19,6 +19,7 @@ async def pipe(
     sink: trio.abc.SendStream,
     *,
     end: bool = True,
+    tls_ends: bool = False,
     progress: Progress | None = None,
 ) -> int:
     """Copy from one stream to another, or back to itself, until the source ends.
@@ -34,6 +35,10 @@ async def pipe(
         end: Whether to pass on the end of the source: by ``send_eof`` if the sink has
             it, otherwise by closing the sink, unless the sink is also the source. False
             leaves the sink open.
+        tls_ends: Whether ``send_eof`` is also used on a sink in TLS, where it is our
+            close_notify. True is the caller's word that the peer goes on sending after
+            it; see :func:`relay`. With False, the default, such a sink is closed, as one
+            without ``send_eof``.
         progress: Counts the bytes, as left to right, while this runs. None disables it.
 
     Returns:
@@ -59,5 +64,5 @@ async def pipe(
         raise
     copier.stop()
     if end:
-        await copier.pass_end()
+        await copier.pass_end(tls_ends=tls_ends)
     return copier.bytes

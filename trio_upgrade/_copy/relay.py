@@ -18,7 +18,7 @@ from .._streams.closing import (
 from .._streams.resetting import reset_on_close
 from .._util import Record, check_seconds, public
 from .arguments import check_progress, check_stream
-from .engine import Copier
+from .engine import Copier, takes_end
 
 if TYPE_CHECKING:
     from .progress import Progress, Tally
@@ -83,23 +83,24 @@ async def relay(
     *,
     idle_timeout: float | None = None,
     half_close_timeout: float | None = 60,
+    tls_ends: bool = False,
     progress: Progress | None = None,
 ) -> RelayResult:
     """Copy both ways between two connections until both directions have ended.
 
     An end of stream is passed on by ``send_eof``, and the other direction goes on. A
-    stream without ``send_eof``, for example TLS, stays open until the other direction
-    has ended as well, and is then closed, which is its only way to pass on the end. A
-    reset of one side is a result, and resets the other side, so that a cut does not look
-    like an end.
+    stream without ``send_eof``, or in TLS, stays open until the other direction has ended
+    as well, and is then closed: many peers take a close_notify for the end of both
+    directions, and would drop what they have still to send. A reset of one side is a
+    result, and resets the other side, so that a cut does not look like an end.
 
     Memory is limited to one chunk of 64 KiB each way, whatever the peers do.
 
     The caller must close the streams, also after an exception or a cancellation. Those
     leave the streams as they are, and may lose a part of one chunk each way. This
     function closes streams in two cases: both streams after a reset, so that no graceful
-    close can follow; and, when the relay is over, a stream that cannot be half-closed
-    and whose source has ended, within 2 seconds.
+    close can follow; and, when the relay is over, a stream to which the end of its source
+    was not passed on, within 2 seconds.
 
     Args:
         left: One connection. No other task may use it during the relay.
@@ -109,6 +110,11 @@ async def relay(
         half_close_timeout: Seconds without a byte, after one side has ended, after which
             the relay ends; each byte from the other side starts the time again.
             None disables the limit.
+        tls_ends: Whether an end is passed into TLS at once, by our close_notify. True is
+            the caller's word that the peers in TLS go on reading and sending after it:
+            Go (Docker for example), OpenSSL, Node with ``allowHalfOpen`` and this
+            library do; asyncio's servers, and Node by default, do not. False, the
+            default, tells a peer in TLS when both directions are over.
         progress: Counts the bytes while this runs, and is right however this ends. None
             disables it.
 
@@ -132,7 +138,7 @@ async def relay(
     check_seconds("idle_timeout", idle_timeout)
     check_seconds("half_close_timeout", half_close_timeout)
     check_progress(progress)
-    started = _Relay(left, right, half_close_timeout, progress)
+    started = _Relay(left, right, half_close_timeout, progress, tls_ends=tls_ends)
     return await started.run(idle_timeout)
 
 
@@ -162,12 +168,15 @@ class _Relay:
         right: trio.abc.Stream,
         half_close_timeout: float | None,
         progress: Progress | None,
+        *,
+        tls_ends: bool,
     ) -> None:
         one: tuple[Side, trio.abc.Stream] = ("left", left)
         other: tuple[Side, trio.abc.Stream] = ("right", right)
         self._forth = _Direction(one, other, progress)
         self._back = _Direction(other, one, progress)
         self._half_close_timeout = half_close_timeout
+        self._tls_ends = tls_ends
         self._scope = trio.CancelScope()
         self._ended_by: Side | None = None
         self._cause: Cause | None = None
@@ -208,7 +217,7 @@ class _Relay:
         try:
             await copier.run()
             copier.at_sink = True
-            if isinstance(direction.sink, trio.abc.HalfCloseableStream):
+            if takes_end(direction.sink, tls_ends=self._tls_ends):
                 await direction.sink.send_eof()
         except trio.BrokenResourceError:
             at_sink = copier.at_sink
@@ -241,7 +250,7 @@ class _Relay:
             return
         for direction in directions:
             sink = direction.sink
-            if direction.ended and not isinstance(sink, trio.abc.HalfCloseableStream):
+            if direction.ended and not takes_end(sink, tls_ends=self._tls_ends):
                 # The peer may have cut its TLS by now; the stream is closed in any case.
                 with suppress(trio.BrokenResourceError):
                     await close_gracefully(sink, _CLOSE_TIMEOUT)

@@ -14,7 +14,9 @@ import trio
 
 from .._streams.closing import close_forcefully
 from .._streams.readiness import count_waiting, find_socket_listener, is_readable
-from .._streams.socket_listener import DirectSocketListener
+from .._streams.socket_listener import DirectSocketListener, share_listener
+from .._streams.tls_listener import TLSListener
+from .._streams.underlying import find_peer
 from .._streams.unix_listener import UnixListener
 from .episode import Episode
 from .observers import LOGGER
@@ -57,7 +59,11 @@ class AcceptLoop:
         make_connection: Callable[[trio.abc.Stream], Connection],
         nursery: trio.Nursery,
     ) -> None:
-        self._listener = listener
+        # TLS of ours is put on connections that were accepted below it.
+        self._tls: TLSListener | None = None
+        if isinstance(listener, TLSListener):
+            self._tls, listener = listener, listener.transport_listener
+        self._listener = share_listener(listener)
         self._state = state
         self._make_connection = make_connection
         self._nursery = nursery
@@ -107,9 +113,27 @@ class AcceptLoop:
                 await trio.lowlevel.checkpoint()
             # Other listeners may have used the capacity.
             await self._state.wait_capacity()
-            connection = self._make_connection(self._streams.pop())
-            self._nursery.start_soon(connection.serve, name=_CONNECTION)
             started += 1
+            accepted, tls = self._streams.pop(), self._tls
+            stream = accepted if tls is None else await self._secure(tls, accepted)
+            if stream is not None:
+                connection = self._make_connection(stream)
+                self._nursery.start_soon(connection.serve, name=_CONNECTION)
+
+    async def _secure(
+        self, tls: TLSListener, stream: trio.abc.Stream
+    ) -> trio.abc.Stream | None:
+        # Returns None if no TLS can be made, and then the connection is closed.
+        try:
+            return tls.wrap(stream)
+        except BaseException as exc:
+            if isinstance(exc, Exception):
+                # Of the user's function; for the next connection it may work.
+                self._state.observers.report_error(find_peer(stream), None, exc)
+            await close_forcefully(stream)
+            if self._state.strict or not isinstance(exc, Exception):
+                raise
+            return None
 
     async def _accept_waiting(self) -> None:
         # Accepts what the backlog holds now, within the capacity.

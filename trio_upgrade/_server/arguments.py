@@ -146,15 +146,31 @@ def check_backlog(backlog: object) -> None:
 
 
 def check_server_context(context: object) -> None:
-    """Check the TLS settings of a server.
+    """Check the TLS settings of a server, or the function that returns them.
+
+    The function is not called: it is for connections.
 
     Raises:
-        TypeError: They are not an ``ssl.SSLContext``.
+        TypeError: They are neither an ``ssl.SSLContext`` nor a function without
+            arguments.
         ValueError: They are for a client.
     """
+    if callable(context) and not isinstance(context, type):
+        if _find_flags(context) & (inspect.CO_COROUTINE | _GENERATORS):
+            raise TypeError(
+                "the function given as ssl_context is called, not awaited: no async def"
+            )
+        if not _takes(context):
+            raise TypeError(
+                "the function given as ssl_context must take no arguments, not "
+                f"{_describe_parameters(context)}"
+            )
+        return
     if not isinstance(context, ssl.SSLContext):
         raise _refuse(
-            "ssl_context", "an ssl.SSLContext with certificate and key", context
+            "ssl_context",
+            "an ssl.SSLContext with certificate and key, or a function that returns one",
+            context,
         )
     if context.protocol is ssl.PROTOCOL_TLS_CLIENT:
         raise ValueError(
@@ -235,10 +251,14 @@ def _takes_one(function: Callable[..., object]) -> bool:
         and not code.co_kwonlyargcount
     ):
         return True  # The usual case, without the time that a signature takes.
+    return _takes(function, None)
+
+
+def _takes(function: Callable[..., object], *arguments: object) -> bool:
     found = _find_signature(function)
     try:
         if found is not None:
-            found.bind(None)
+            found.bind(*arguments)
     except TypeError:
         return False
     return True

@@ -562,6 +562,9 @@ class Connection(ConnectionTask):
     def _must_reset(self) -> bool:
         # Whether the peer could take the end for that of a message or transfer that was
         # cut.
+        if self.reason is EndReason.TLS_FAILED:
+            # It gets the alert, which a reset could destroy.
+            return False
         if self._http is not None:
             strict_error = self._state.strict and self.reason is EndReason.ERROR
             return strict_error or self._http.broken

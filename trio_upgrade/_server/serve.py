@@ -9,8 +9,8 @@ import trio
 
 from .._limits import Limits
 from .._options import SharedOptions
-from .._streams.socket_listener import share_listener
 from .._streams.tcp_listeners import open_tcp_listeners
+from .._streams.tls_listener import TLSListener
 from .._streams.unix_listener import open_unix_listener
 from .._util import public
 from .accept_loop import AcceptLoop
@@ -153,7 +153,7 @@ async def serve_tcp(
 async def serve_ssl_over_tcp(
     app: App,
     port: int,
-    ssl_context: ssl.SSLContext,
+    ssl_context: ssl.SSLContext | Callable[[], ssl.SSLContext],
     *,
     host: str | bytes | None = None,
     https_compatible: bool = True,
@@ -170,7 +170,12 @@ async def serve_ssl_over_tcp(
         app: Called once for each request, in the connection's task.
         port: The port, 0 for any free one.
         ssl_context: The TLS settings: certificate, key and ALPN. If it has protocols
-            for ALPN, ``http/1.1`` should be the only one.
+            for ALPN, ``http/1.1`` should be the only one. Or a function without
+            arguments that returns them, called for each new connection, so that a
+            certificate can be replaced while the server runs. It must not block: read
+            files before. An exception in it is logged and costs its own connection only.
+            Its ``sni_callback`` can choose the certificate by the name that the client
+            wants.
         host: The address to listen on; None means every address of this machine.
         https_compatible: Whether a peer may end without a close_notify, as browsers
             do. Then a cut cannot be told from an end, so protocols that do not mark
@@ -196,7 +201,7 @@ async def serve_ssl_over_tcp(
         port, host=host, backlog=backlog, reuse_port=reuse_port
     )
     secure = [
-        trio.SSLListener(listener, ssl_context, https_compatible=https_compatible)
+        TLSListener(listener, ssl_context, https_compatible=https_compatible)
         for listener in listeners
     ]
     await serve_listeners(app, secure, task_status=task_status, **options)
@@ -282,9 +287,7 @@ async def serve_listeners(
                 Connection, app, server, state, scope=nursery.cancel_scope
             )
             for listener in server.listeners:
-                accepting = AcceptLoop(
-                    share_listener(listener), state, make_connection, nursery
-                )
+                accepting = AcceptLoop(listener, state, make_connection, nursery)
                 nursery.start_soon(accepting.run, name="trio_upgrade accepting")
             nursery.start_soon(state.deadlines.run, name="trio_upgrade deadlines")
             task_status.started(server)

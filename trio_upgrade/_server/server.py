@@ -9,7 +9,11 @@ import trio
 
 from .._errors import UsageError
 from .._http.targets import Authority
-from .._streams.readiness import count_waiting, find_socket_listener
+from .._streams.readiness import (
+    count_waiting,
+    find_socket_listener,
+    is_secure_listener,
+)
 from .._util import check_seconds, public
 from .state import check_grace
 
@@ -65,8 +69,7 @@ class Server:
                     name: object = below.socket.getsockname()
                 except OSError:
                     continue  # Closed: the server has ended.
-                secure = isinstance(listener, trio.SSLListener)
-                scheme = "https" if secure else "http"
+                scheme = "https" if is_secure_listener(listener) else "http"
                 if isinstance(name, tuple):
                     host, port = cast("tuple[str, int]", name[:2])
                     authority = Authority(_ANY_HOST.get(host, host), port)

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import math
 from contextlib import suppress
-from typing import TypeAlias, cast
+from typing import TYPE_CHECKING, cast
 
 import trio
 
 from .._util import split_errors
 from .resetting import reset_on_close
 from .socket_stream import DirectSocketStream
+from .tls import TLSStream
 from .upgraded import UpgradedStream, drop_head, find_underlying
 
-# isinstance() cannot narrow to the parameter of a generic class; cast() needs this.
-_SSLStream: TypeAlias = trio.SSLStream[trio.abc.Stream]
+if TYPE_CHECKING:
+    from .underlying import AnyTLSStream
 
 
 async def end_stream(
@@ -50,11 +51,14 @@ async def close_forcefully(stream: trio.abc.AsyncResource) -> None:
     replace the exception that the caller is handling. The shield delays nothing, because
     the shielded scope is itself cancelled.
 
-    A kernel socket of ours is closed without all that, and without a checkpoint: an
-    exception to raise and to catch for each of 10,000 connections takes a second.
+    A kernel socket of ours, also below TLS of ours, is closed without all that, and
+    without a checkpoint: an exception to raise and to catch for each of 10,000
+    connections takes a second.
     """
     below = drop_head(stream)
-    if isinstance(below, DirectSocketStream):
+    if isinstance(below, DirectSocketStream) or (
+        isinstance(below, TLSStream) and below.is_direct
+    ):
         below.close()
         return
     with trio.CancelScope(shield=True) as scope:
@@ -101,8 +105,10 @@ async def close_in_stages(stream: trio.abc.Stream) -> None:
     """End our direction, read until the peer ends its own, close (RFC 9112 §9.6).
 
     A socket that is closed with unread input sends a reset, which may destroy our last
-    bytes in transit. Over TLS our end is the close_notify, and the reading is done on the
-    stream below TLS. A stream that cannot be half-closed is only closed.
+    bytes in transit. Over TLS the close_notify goes before the end of the stream below
+    (RFC 9112 §9.8). A stream that cannot be half-closed is only closed. TLS that is
+    broken, or whose handshake is not over, is ended below TLS only: its peer may still
+    have to receive our alert.
 
     The peer may never end its direction, so a scope of the caller has to bound the time;
     the cancellation closes the stream forcefully.
@@ -111,14 +117,20 @@ async def close_in_stages(stream: trio.abc.Stream) -> None:
         stream: Closed on return, also after an error or a cancellation.
     """
     layers = _find_layers(stream)
+    # unwrap() detaches Trio's TLS from the stream below, which is closed separately.
+    closing = [
+        layer
+        for index, layer in enumerate(layers)
+        if index == 0 or isinstance(_find_tls(layers[index - 1]), trio.SSLStream)
+    ]
     try:
         top = layers[0]
         # A TLS peer that has sent its close_notify still waits for ours.
         if layers[1:] or not (isinstance(top, UpgradedStream) and top.peer_ended):
             await _exchange_ends(layers)
-        while layers:
-            await layers[0].aclose()
-            del layers[0]
+        while closing:
+            await closing[0].aclose()
+            del closing[0]
     except (
         trio.BrokenResourceError,
         trio.ClosedResourceError,
@@ -126,40 +138,51 @@ async def close_in_stages(stream: trio.abc.Stream) -> None:
     ):
         pass  # The peer or the app has ended the stream first; only the close is left.
     finally:
-        for layer in layers:
+        for layer in closing:
             await close_forcefully(layer)
 
 
 def _find_layers(stream: trio.abc.Stream) -> list[trio.abc.Stream]:
-    # The streams to close, outermost first.  unwrap() detaches a TLS stream from its
-    # transport, so the transport is closed separately; transport_stream is None if the
-    # app has already unwrapped it.
+    # The streams to end, outermost first: each with TLS, and the one below all TLS.
     if isinstance(stream, UpgradedStream):
         stream = stream.outermost
     layers = [stream]
     while (tls := _find_tls(layers[-1])) is not None:
         if cast("object", tls.transport_stream) is None:
+            # The app has unwrapped it.
             break
         layers.append(tls.transport_stream)
     return layers
 
 
-def _find_tls(stream: trio.abc.Stream) -> _SSLStream | None:
+def _find_tls(stream: trio.abc.Stream) -> AnyTLSStream | None:
+    # Not below a stream of the user's: the end has to go through that.
     while isinstance(stream, UpgradedStream) and not stream.detached:
         stream = stream.transport
-    return cast("_SSLStream", stream) if isinstance(stream, trio.SSLStream) else None
+    if isinstance(stream, TLSStream | trio.SSLStream):
+        return cast("AnyTLSStream", stream)
+    return None
 
 
 async def _exchange_ends(layers: list[trio.abc.Stream]) -> None:
+    # The stream to read the peer's end from: the outermost that the peer can still end.
+    reader = bottom = layers[-1]
     for layer in layers[:-1]:
         tls = _find_tls(layer)
         assert tls is not None
-        # Trio raises BrokenResourceError if the peer goes on sending or ends without a
-        # close_notify; neither matters any more.
+        # The peer goes on sending, or ended without a close_notify: neither matters any
+        # more.
         with suppress(trio.BrokenResourceError):
-            await tls.unwrap()
-    bottom = layers[-1]
+            if not isinstance(tls, TLSStream):
+                reader = bottom
+                await tls.unwrap()
+            elif tls.is_intact:
+                await tls.send_eof()
+                if reader is bottom:
+                    reader = tls
     if isinstance(bottom, trio.abc.HalfCloseableStream):
         await bottom.send_eof()
-        while await bottom.receive_some():
-            pass
+    elif reader is bottom:
+        return
+    while await reader.receive_some():
+        pass

@@ -1,5 +1,5 @@
-# What the kernel holds for a socket that was not read: input of a stream, or connections
-# in the backlog of a listener.
+# What was not read so far: input of a stream, in the kernel or in TLS, and connections in
+# the backlog of a listener.
 from __future__ import annotations
 
 import select
@@ -13,6 +13,8 @@ import trio
 
 from .socket_listener import DirectSocketListener
 from .socket_stream import DirectSocketStream
+from .tls import TLSStream
+from .tls_listener import TLSListener
 from .underlying import find_underlying_socket, iter_layers
 from .unix_listener import UnixListener
 
@@ -28,9 +30,14 @@ _SSLListener: TypeAlias = trio.SSLListener[trio.abc.Stream]
 
 def find_socket_listener(listener: object) -> SocketListener | None:
     """Return the listener on a kernel socket, also below TLS; None if there is none."""
-    if isinstance(listener, trio.SSLListener):
-        listener = cast("_SSLListener", listener).transport_listener
+    if is_secure_listener(listener):
+        listener = cast("TLSListener | _SSLListener", listener).transport_listener
     return listener if isinstance(listener, SocketListener) else None
+
+
+def is_secure_listener(listener: object) -> bool:
+    """Tell whether a listener puts TLS on its connections: ours, or Trio's."""
+    return isinstance(listener, TLSListener | trio.SSLListener)
 
 
 def has_input(stream: object) -> bool:
@@ -50,8 +57,10 @@ def has_input(stream: object) -> bool:
 
 
 def _has_records(layer: object) -> bool:
-    # A private attribute, which a test checks. unwrap() would return the same bytes, but
-    # it ends TLS.
+    if isinstance(layer, TLSStream):
+        return layer.has_buffered
+    # Trio's. A private attribute, which a test checks. unwrap() would return the same
+    # bytes, but it ends TLS.
     incoming = getattr(layer, "_incoming", None)
     return isinstance(incoming, ssl.MemoryBIO) and incoming.pending > 0
 

@@ -18,6 +18,7 @@ from typing import cast, final
 
 import trio
 
+from .._util import public
 from .socket_stream import RECEIVE_SIZE, DirectSocketStream
 from .tls_connection import TLSConnection
 from .tls_transport import StreamTransport
@@ -28,24 +29,31 @@ from .tls_transport import StreamTransport
 _PART_SIZE = 32768
 
 
+@public
 @final
 class TLSStream(TLSConnection, trio.abc.HalfCloseableStream):
     """A TLS connection, as :class:`trio.SSLStream`, that can be half-closed.
 
-    It has the attributes of :class:`trio.SSLStream`, which are those of
-    :class:`ssl.SSLObject`, and makes the handshake on first use, as that does.
+    All TLS that this library makes is such a stream: it is the ``transport`` of an
+    :class:`UpgradedStream` in TLS. It has the attributes of :class:`trio.SSLStream`,
+    which are those of :class:`ssl.SSLObject`, for example :meth:`getpeercert`, and makes
+    the handshake on first use, as that does.
 
     A ``send_all`` that was cancelled has sent an unknown part, as on any stream, but the
     connection can be used further. Yet its end never looks like a proper one:
     :meth:`aclose` sends no close_notify, and :meth:`send_eof` raises BrokenResourceError.
-    If the transport is not a :class:`DirectSocketStream`, nothing more can be sent.
+    If the transport is not a socket that this library has opened or accepted, nothing
+    more can be sent.
+
+    Attributes and methods that :class:`trio.SSLStream` does not have, but for
+    :meth:`send_eof`, are for this library, and may change.
 
     After an error of TLS the peer gets the alert, each method raises BrokenResourceError,
     and ``__cause__`` is the first error.
 
     Args:
         transport_stream: The stream to send ciphertext on. This stream owns it from now
-            on. Over a :class:`DirectSocketStream` the kernel is used directly.
+            on.
         ssl_context: The context for our side.
         server_hostname: The name that the server's certificate must have.
         server_side: Whether we are the server.
@@ -268,12 +276,7 @@ class TLSStream(TLSConnection, trio.abc.HalfCloseableStream):
             await trio.lowlevel.checkpoint()
             return
         try:
-            if self._handshaken and not (
-                self._https_compatible
-                or self._failure is not None
-                or self._cut
-                or self.sending
-            ):
+            if self.is_intact and not (self._https_compatible or self.sending):
                 self.sending = True
                 try:
                     await trio.lowlevel.checkpoint_if_cancelled()
@@ -284,6 +287,9 @@ class TLSStream(TLSConnection, trio.abc.HalfCloseableStream):
                 finally:
                     self.sending = False
         finally:
+            if self._failure is not None:
+                # The peer has still to receive our alert.
+                self._discard_input()
             self._closed = True
             # Forcefully if this call was cancelled.
             await self.transport_stream.aclose()
@@ -355,6 +361,20 @@ class TLSStream(TLSConnection, trio.abc.HalfCloseableStream):
             return _PART_SIZE if self._write(part) else 0
 
     @property
+    def is_direct(self) -> bool:
+        """Whether the transport is a :class:`DirectSocketStream`."""
+        return isinstance(self._transport, DirectSocketStream)
+
+    @property
+    def is_intact(self) -> bool:
+        """Whether our end could be a proper one.
+
+        So it is after the handshake, if no error has broken the session and no
+        ``send_all`` was cut.
+        """
+        return self._handshaken and self._failure is None and not self._cut
+
+    @property
     def unsent(self) -> int:
         """The number of bytes that are encrypted, and that the kernel did not take."""
         return len(self._unsent)
@@ -375,6 +395,8 @@ class TLSStream(TLSConnection, trio.abc.HalfCloseableStream):
     def close(self) -> None:
         """Close the transport, without a close_notify and without a checkpoint."""
         assert isinstance(self._transport, DirectSocketStream)
+        if self._failure is not None:
+            self._discard_input()
         self._closed = True
         self._transport.close()
 

@@ -167,9 +167,10 @@ class TLSConnection(TLSSession):
         # A close with unread input is a reset, in which the peer may lose what we have
         # sent.  Servers that send session tickets at once leave such input.
         if isinstance(self._transport, DirectSocketStream) and not self._reading:
-            for _ in range(_MOST_DISCARDED):
-                if not self._transport.receive_some_nowait(_CIPHERTEXT_SIZE):
-                    break
+            with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                for _ in range(_MOST_DISCARDED):
+                    if not self._transport.receive_some_nowait(_CIPHERTEXT_SIZE):
+                        break
 
     def _write(self, data: bytes | bytearray | memoryview) -> bool:
         # Encrypt and push; return False if bytes of the peer have to come first.

@@ -295,6 +295,19 @@ class TLSSession:
         return len(self._decrypted) + self._tls.pending()
 
     @property
+    def has_buffered(self) -> bool:
+        """Whether bytes of the peer, or its end, were received and not returned so far.
+
+        False before a whole record has come, and for what is in the transport.
+        """
+        return bool(
+            self.pending()
+            or self._incoming.pending
+            or self._backlog
+            or self._peer_ended
+        )
+
+    @property
     def session_reused(self) -> bool:
         """Whether an earlier session was resumed."""
         return bool(self._after_handshake("session_reused").session_reused)

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 import trio
 
 from .socket_stream import DirectSocketStream
+from .tls import TLSStream
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 Peer: TypeAlias = tuple[str, int] | str | None
+AnyTLSStream: TypeAlias = "TLSStream | trio.SSLStream[trio.abc.Stream]"
 
 # No stack is as high.  A wrapper may name itself as the stream below, or make a new
 # object each time it is asked.
@@ -50,9 +52,17 @@ def find_underlying_socket(stream: object) -> trio.socket.SocketType | None:
     return None
 
 
+def find_tls(stream: object) -> AnyTLSStream | None:
+    """Return the outermost TLS stream in a stack, ours or Trio's; None if none is."""
+    for layer in iter_layers(stream):
+        if isinstance(layer, TLSStream | trio.SSLStream):
+            return cast("AnyTLSStream", layer)
+    return None
+
+
 def is_secure(stream: object) -> bool:
     """Tell whether there is TLS in a stack of streams."""
-    return any(isinstance(layer, trio.SSLStream) for layer in iter_layers(stream))
+    return find_tls(stream) is not None
 
 
 def find_peer(transport: trio.abc.Stream) -> Peer:

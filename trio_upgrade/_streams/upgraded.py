@@ -15,6 +15,8 @@ import trio
 from .._errors import HalfCloseUnsupported
 from .._util import public
 from .resetting import reset_on_close
+from .socket_stream import DirectSocketStream
+from .tls import TLSStream
 
 if TYPE_CHECKING:
     import ssl
@@ -129,7 +131,12 @@ class UpgradedStream(trio.abc.Stream):
 
     @property
     def can_send_eof(self) -> bool:
-        """Whether :meth:`send_eof` works: over TCP it does, over TLS it does not."""
+        """Whether :meth:`send_eof` works.
+
+        It does over TCP, Unix sockets and TLS of ours, and does not over
+        :class:`trio.SSLStream`. Over TLS it is for peers that go on sending after our
+        close_notify; see :func:`relay`.
+        """
         return isinstance(self, trio.abc.HalfCloseableStream) and not self.detached
 
     @property
@@ -260,6 +267,8 @@ class UpgradedStream(trio.abc.Stream):
     ) -> UpgradedStream:
         """Start TLS: make the handshake and return the stream inside TLS.
 
+        The transport of the new stream is a :class:`TLSStream`.
+
         The unread part of :attr:`head` is read as the beginning of TLS. From this call
         on the old stream counts as detached, and the scope that owned it owns the new
         stream instead. No other task may be using the stream during this call.
@@ -283,22 +292,24 @@ class UpgradedStream(trio.abc.Stream):
             trio.ClosedResourceError: The stream was closed, reset or detached, or TLS
                 was already started.
         """
-        if ssl_context.check_hostname and not (server_side or server_hostname):
-            # Without a name the ssl module silently checks none.
-            raise ValueError("ssl_context checks the name: server_hostname is missing")
         self._check_not_reset()
-        below = UpgradedStream(self.transport, self._unread_head, ended=self._ended)
-        tls = trio.SSLStream(
-            below,
+        transport, unread = self._find_tls_transport()
+        tls = TLSStream(
+            transport,
             ssl_context,
             server_hostname=server_hostname,
             server_side=server_side,
             https_compatible=https_compatible,
+            received=unread,
         )
         successor = UpgradedStream(tls)
         # The new stream goes on counting the bytes of the connection.
         successor.received, successor.sent = self.received, self.sent
-        self._forget()
+        if isinstance(transport, DirectSocketStream):
+            # TLS has the heads of all layers.
+            self._drop_head(self)
+        else:
+            self._forget()
         self._transport = _Detached()
         self._successor = successor
         try:
@@ -363,6 +374,20 @@ class UpgradedStream(trio.abc.Stream):
                 return None
             stream = stream._transport
         return stream
+
+    def _find_tls_transport(self) -> tuple[trio.abc.Stream, bytes]:
+        # Return the stream that TLS is to run over, and the bytes that were read from it
+        # early.  That is the socket below, if there is one of ours.
+        below: Any = self
+        unread: list[bytes] = []
+        while type(below) in _KINDS:
+            unread.append(below._unread_head)
+            below = below._transport
+        if isinstance(below, DirectSocketStream):
+            # After an end that was read early the socket returns it again.
+            return below, b"".join(unread)
+        below = UpgradedStream(self.transport, self._unread_head, ended=self._ended)
+        return below, b""
 
     @staticmethod
     def _drop_head(stream: Any) -> object:  # noqa: ANN401  as above
