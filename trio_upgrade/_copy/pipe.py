@@ -19,6 +19,7 @@ async def pipe(
     sink: trio.abc.SendStream,
     *,
     end: bool = True,
+    tls_ends: bool = False,
     progress: Progress | None = None,
 ) -> int:
     """Copy from one stream to another, or back to itself, until the source ends.
@@ -34,6 +35,11 @@ async def pipe(
         end: Whether to pass on the end of the source: by ``send_eof`` if the sink has
             it, otherwise by closing the sink, unless the sink is also the source. False
             leaves the sink open.
+        tls_ends: Whether an end is passed into TLS, as a close_notify, also while the
+            peer of the sink may still send. That loses the peer's late answer unless it
+            goes on after our end: Docker, Go, OpenSSL and Node with ``allowHalfOpen`` do,
+            the servers of asyncio, and of Node by default, do not. If False, a TLS sink
+            is left open, unless its peer has ended as well; who owns it ends it.
         progress: Counts the bytes, as left to right, while this runs. None disables it.
 
     Returns:
@@ -59,5 +65,5 @@ async def pipe(
         raise
     copier.stop()
     if end:
-        await copier.pass_end()
+        await copier.pass_end(tls_ends=tls_ends)
     return copier.bytes

@@ -18,7 +18,7 @@ from .._streams.closing import (
 from .._streams.resetting import reset_on_close
 from .._util import Record, check_seconds, public
 from .arguments import check_progress, check_stream
-from .engine import Copier
+from .engine import Copier, can_pass_end
 
 if TYPE_CHECKING:
     from .progress import Progress, Tally
@@ -83,23 +83,29 @@ async def relay(
     *,
     idle_timeout: float | None = None,
     half_close_timeout: float | None = 60,
+    tls_ends: bool = False,
     progress: Progress | None = None,
 ) -> RelayResult:
     """Copy both ways between two connections until both directions have ended.
 
-    An end of stream is passed on by ``send_eof``, and the other direction goes on. A
-    stream without ``send_eof``, for example TLS, stays open until the other direction
-    has ended as well, and is then closed, which is its only way to pass on the end. A
-    reset of one side is a result, and resets the other side, so that a cut does not look
-    like an end.
+    An end of stream is passed on by ``send_eof``, and the other direction goes on. TLS
+    gets the end when the other direction has ended as well, because many of its peers
+    drop a late answer; see ``tls_ends``. A stream without ``send_eof`` is then closed,
+    which is its only way to pass on the end. A reset of one side is a result, and resets
+    the other side, so that a cut does not look like an end.
 
     Memory is limited to one chunk of 64 KiB each way, whatever the peers do.
 
     The caller must close the streams, also after an exception or a cancellation. Those
-    leave the streams as they are, and may lose a part of one chunk each way. This
-    function closes streams in two cases: both streams after a reset, so that no graceful
-    close can follow; and, when the relay is over, a stream that cannot be half-closed
-    and whose source has ended, within 2 seconds.
+    leave both streams as they are, open and usable: nothing is ended, reset or closed.
+    If they come while bytes wait to be received, nothing is lost, and another relay, or
+    the caller, can go on. If they come while a chunk is sent, the part of it that the
+    other stream has not accepted is lost, each way; kernel sockets and our TLS over them
+    accept a chunk at once if they have room, and such TLS always does.
+
+    This function closes streams in two cases: both streams after a reset, so that no
+    graceful close can follow; and, when the relay is over, a stream that cannot be
+    half-closed and whose source has ended, within 2 seconds.
 
     Args:
         left: One connection. No other task may use it during the relay.
@@ -109,12 +115,16 @@ async def relay(
         half_close_timeout: Seconds without a byte, after one side has ended, after which
             the relay ends; each byte from the other side starts the time again.
             None disables the limit.
+        tls_ends: Whether an end is passed into TLS at once, as a close_notify. That loses
+            the peer's late answer unless it goes on after our end: Docker, Go, OpenSSL
+            and Node with ``allowHalfOpen`` do, the servers of asyncio, and of Node by
+            default, do not. A :class:`trio.SSLStream` cannot do this.
         progress: Counts the bytes while this runs, and is right however this ends. None
             disables it.
 
     For the timeouts, a byte counts when it was received and when the other stream has
     accepted it. A send that takes longer than a timeout counts as silence, unless both
-    streams are kernel sockets, where each part of it counts.
+    streams are kernel sockets, or our TLS over them, where each part of it counts.
 
     Returns:
         The counts, the side that ended the relay, and the cause.
@@ -132,13 +142,13 @@ async def relay(
     check_seconds("idle_timeout", idle_timeout)
     check_seconds("half_close_timeout", half_close_timeout)
     check_progress(progress)
-    started = _Relay(left, right, half_close_timeout, progress)
+    started = _Relay(left, right, half_close_timeout, tls_ends, progress)
     return await started.run(idle_timeout)
 
 
 @final
 class _Direction:
-    __slots__ = ("copier", "ended", "sink", "sink_side", "source_side")
+    __slots__ = ("copier", "ended", "passed", "sink", "sink_side", "source_side")
 
     def __init__(
         self,
@@ -151,7 +161,9 @@ class _Direction:
         self.sink = sink[1]
         backward = self.sink_side == "left"
         self.copier = Copier(source[1], sink[1], progress, backward=backward)
+        # Whether the source has ended, and whether the sink was told.
         self.ended = False
+        self.passed = False
 
 
 @final
@@ -161,6 +173,7 @@ class _Relay:
         left: trio.abc.Stream,
         right: trio.abc.Stream,
         half_close_timeout: float | None,
+        tls_ends: bool,
         progress: Progress | None,
     ) -> None:
         one: tuple[Side, trio.abc.Stream] = ("left", left)
@@ -168,6 +181,7 @@ class _Relay:
         self._forth = _Direction(one, other, progress)
         self._back = _Direction(other, one, progress)
         self._half_close_timeout = half_close_timeout
+        self._tls_ends = tls_ends
         self._scope = trio.CancelScope()
         self._ended_by: Side | None = None
         self._cause: Cause | None = None
@@ -208,8 +222,10 @@ class _Relay:
         try:
             await copier.run()
             copier.at_sink = True
-            if isinstance(direction.sink, trio.abc.HalfCloseableStream):
-                await direction.sink.send_eof()
+            sink = direction.sink
+            if can_pass_end(sink, tls_ends=self._tls_ends):
+                await sink.send_eof()
+                direction.passed = True
         except trio.BrokenResourceError:
             at_sink = copier.at_sink
             self._finish(
@@ -241,9 +257,14 @@ class _Relay:
             return
         for direction in directions:
             sink = direction.sink
-            if direction.ended and not isinstance(sink, trio.abc.HalfCloseableStream):
-                # The peer may have cut its TLS by now; the stream is closed in any case.
-                with suppress(trio.BrokenResourceError):
+            if not direction.ended or direction.passed:
+                continue
+            # The peer may have cut its TLS by now; its owner closes it, or we do.
+            with suppress(trio.BrokenResourceError):
+                if isinstance(sink, trio.abc.HalfCloseableStream):
+                    with trio.move_on_after(_CLOSE_TIMEOUT):
+                        await sink.send_eof()
+                else:
                     await close_gracefully(sink, _CLOSE_TIMEOUT)
 
 
