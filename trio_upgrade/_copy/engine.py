@@ -275,7 +275,7 @@ class Copier(Tally):
             over = _is_same(sink, self.source) or (
                 isinstance(sink, UpgradedStream) and sink.peer_ended
             )
-            if over or can_pass_end(sink, tls_ends=tls_ends):
+            if over or takes_end(sink, tls_ends=tls_ends):
                 await sink.send_eof()
         elif not _is_same(sink, self.source):
             await sink.aclose()
@@ -365,7 +365,7 @@ class Copier(Tally):
         self._ended = ended
 
 
-def can_pass_end(
+def takes_end(
     sink: trio.abc.SendStream, *, tls_ends: bool
 ) -> TypeGuard[trio.abc.HalfCloseableStream]:
     """Tell whether an end can be passed on while the sink's peer may still send.
@@ -380,7 +380,7 @@ def can_pass_end(
 
 def _find_nowait(stream: object) -> _Nowait | None:
     if isinstance(stream, TLSStream):
-        return stream if stream.over_socket else None
+        return stream if stream.is_direct else None
     return find_descriptor(stream)
 
 

@@ -25,9 +25,12 @@ async def pipe(
     """Copy from one stream to another, or back to itself, until the source ends.
 
     ``pipe(stream, stream)`` is an echo, like Node's ``socket.pipe(socket)``. At most one
-    chunk of 64 KiB is in memory at a time, and none while the source is silent. A
-    cancellation while this waits for data loses nothing; a cancellation while it sends
-    may lose a part of one chunk.
+    chunk of 64 KiB is in memory at a time, and none while the source is silent.
+
+    A cancellation leaves both streams as they are, open and usable: nothing is ended,
+    reset or closed. A cancellation while this waits for data loses nothing, and another
+    copy can go on. A cancellation while it sends may lose the part of one chunk that the
+    sink has not accepted; our TLS over a kernel socket always accepts a whole chunk.
 
     Args:
         source: The stream to receive from. It is read to its end, but not closed.

@@ -18,7 +18,7 @@ from .._streams.closing import (
 from .._streams.resetting import reset_on_close
 from .._util import Record, check_seconds, public
 from .arguments import check_progress, check_stream
-from .engine import Copier, can_pass_end
+from .engine import Copier, takes_end
 
 if TYPE_CHECKING:
     from .progress import Progress, Tally
@@ -223,7 +223,7 @@ class _Relay:
             await copier.run()
             copier.at_sink = True
             sink = direction.sink
-            if can_pass_end(sink, tls_ends=self._tls_ends):
+            if takes_end(sink, tls_ends=self._tls_ends):
                 await sink.send_eof()
                 direction.passed = True
         except trio.BrokenResourceError:

@@ -298,14 +298,14 @@ class TLSStream(TLSConnection, trio.abc.HalfCloseableStream):
     # work if can_do_nowait is true.
 
     @property
-    def over_socket(self) -> bool:
-        """Whether the stream below is a kernel socket of ours."""
+    def is_direct(self) -> bool:
+        """Whether the transport is a :class:`DirectSocketStream`."""
         return isinstance(self._transport, DirectSocketStream)
 
     @property
     def can_do_nowait(self) -> bool:
-        """Whether it is over a kernel socket of ours, and the handshake is over."""
-        return self._handshaken and self.over_socket
+        """Whether the transport is one, and the handshake is over."""
+        return self._handshaken and self.is_direct
 
     def receive_some_nowait(self, max_bytes: int) -> bytes | None:
         """Receive what has arrived, at most ``max_bytes``; None if nothing has.
