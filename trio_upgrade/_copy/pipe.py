@@ -30,7 +30,8 @@ async def pipe(
     A cancellation leaves both streams as they are, open and usable: nothing is ended,
     reset or closed. A cancellation while this waits for data loses nothing, and another
     copy can go on. A cancellation while it sends may lose the part of one chunk that the
-    sink has not accepted; our TLS over a kernel socket always accepts a whole chunk.
+    sink has not accepted; our TLS over a kernel socket accepts a whole chunk, unless its
+    peer renegotiates.
 
     Args:
         source: The stream to receive from. It is read to its end, but not closed.
@@ -42,7 +43,7 @@ async def pipe(
             peer of the sink may still send. That loses the peer's late answer unless it
             goes on after our end: Docker, Go, OpenSSL and Node with ``allowHalfOpen`` do,
             the servers of asyncio, and of Node by default, do not. If False, a TLS sink
-            is left open, unless its peer has ended as well; who owns it ends it.
+            is left open, unless its peer has ended as well; its owner ends it.
         progress: Counts the bytes, as left to right, while this runs. None disables it.
 
     Returns:

@@ -98,10 +98,11 @@ async def relay(
 
     The caller must close the streams, also after an exception or a cancellation. Those
     leave both streams as they are, open and usable: nothing is ended, reset or closed.
-    If they come while bytes wait to be received, nothing is lost, and another relay, or
-    the caller, can go on. If they come while a chunk is sent, the part of it that the
-    other stream has not accepted is lost, each way; kernel sockets and our TLS over them
-    accept a chunk at once if they have room, and such TLS always does.
+    A cancellation while this waits for data loses nothing, and another relay, or the
+    caller, can go on. A cancellation while it sends may lose the part of one chunk each
+    way that the other stream has not accepted; our TLS over a kernel socket accepts a
+    whole chunk, unless its peer renegotiates. After such a loss the stream should be
+    reset, because its peer cannot see that bytes are missing.
 
     This function closes streams in two cases: both streams after a reset, so that no
     graceful close can follow; and, when the relay is over, a stream that cannot be
