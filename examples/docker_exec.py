@@ -4,12 +4,16 @@
 # ///
 """Run a command in a container like ``docker exec -i``, with Docker's own protocol.
 
-    echo hello | python examples/docker_exec.py [-H unix://PATH] CONTAINER COMMAND ...
+    echo hello | python examples/docker_exec.py [-H HOST] CONTAINER COMMAND ...
 
 The connection that starts the command is upgraded (Docker says "hijacked"). From then on
 it carries the command's standard input one way, and frames with its output and errors the
-other way. The end of our input is sent as a half-close. The exit status is the command's.
-PATH is /var/run/docker.sock unless given; Podman's socket works too.
+other way. The end of our input is sent as a half-close, over TLS as well: Docker goes on
+reading and sending after it. The exit status is the command's.
+
+HOST is unix://PATH, by default unix:///var/run/docker.sock (Podman's socket works too),
+or tcp://NAME:PORT, which is TLS with --tlscacert FILE, the authorities to trust. Docker's
+client has the same two options.
 """
 
 from __future__ import annotations
@@ -17,9 +21,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import ssl
 import struct
 import sys
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import trio
@@ -37,17 +42,31 @@ JSON = {"Content-Type": "application/json"}
 FRAME = struct.Struct(">B3xL")
 
 
-def to_url(path: str) -> str:
-    """Return the URL of a server on a Unix socket."""
-    return f"http+unix://{quote(path, safe='')}"
+class Daemon(NamedTuple):
+    """Where the daemon is, and whom to trust if it is reached over TLS."""
+
+    url: str
+    ssl_context: ssl.SSLContext | None
+
+
+def find_daemon(host: str, authorities: str | None) -> Daemon:
+    """Return the daemon that Docker's client calls by this HOST."""
+    kind, _, place = host.partition("://")
+    if kind == "unix":
+        return Daemon(f"http+unix://{quote(place, safe='')}", None)
+    if authorities is None:
+        return Daemon(f"http://{place}", None)
+    context = ssl.create_default_context(cafile=authorities)
+    return Daemon(f"https://{place}", context)
 
 
 async def call(
-    path: str, method: str, target: str, content: object = None
+    daemon: Daemon, method: str, target: str, content: object = None
 ) -> dict[str, Any]:
     """Make one call of the daemon's API, and return the JSON of its response."""
     body = b"" if content is None else json.dumps(content).encode()
-    async with await open_connection(to_url(path)) as connection:
+    url, context = daemon
+    async with await open_connection(url, ssl_context=context) as connection:
         response = await connection.request(method, target, headers=JSON, body=body)
         answer: dict[str, Any] = json.loads(await response.read())
     if response.status >= 400:
@@ -55,24 +74,25 @@ async def call(
     return answer
 
 
-async def run(path: str, container: str, command: list[str]) -> int:
+async def run(daemon: Daemon, container: str, command: list[str]) -> int:
     """Run the command to its end, and return its status."""
     attach = {"AttachStdin": True, "AttachStdout": True, "AttachStderr": True}
     target = f"/containers/{quote(container, safe='')}/exec"
-    created = await call(path, "POST", target, {**attach, "Cmd": command})
+    created = await call(daemon, "POST", target, {**attach, "Cmd": command})
     target = f"/exec/{created['Id']}"
     upgraded = await open_upgrade(
-        to_url(path) + f"{target}/start",
+        f"{daemon.url}{target}/start",
         "tcp",
         method="POST",
         headers=JSON,
         body=json.dumps({"Detach": False, "Tty": False}).encode(),
+        ssl_context=daemon.ssl_context,
     )
     async with upgraded as (_response, stream, _head), trio.open_nursery() as nursery:
         nursery.start_soon(send_input, stream)
         await print_output(stream)
         nursery.cancel_scope.cancel()
-    state = await call(path, "GET", f"{target}/json")
+    state = await call(daemon, "GET", f"{target}/json")
     if state["Running"]:
         sys.exit("the connection has ended before the command")
     status: int = state["ExitCode"]
@@ -114,9 +134,9 @@ async def print_output(stream: UpgradedStream) -> None:
         sys.exit("the daemon ended the stream in the middle of a frame")
 
 
-async def main(path: str, container: str, command: list[str]) -> int:
+async def main(daemon: Daemon, container: str, command: list[str]) -> int:
     try:
-        return await run(path, container, command)
+        return await run(daemon, container, command)
     except UpgradeRefused as exc:
         sys.exit(f"{exc}\n{exc.response.body.decode(errors='replace')}")
     except (OSError, OpenError) as exc:
@@ -126,8 +146,9 @@ async def main(path: str, container: str, command: list[str]) -> int:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("-H", "--host", default="unix:///var/run/docker.sock")
+    parser.add_argument("--tlscacert")
     parser.add_argument("container")
     parser.add_argument("command", nargs=argparse.REMAINDER)
     given = parser.parse_args()
-    socket_path = given.host.removeprefix("unix://")
-    sys.exit(trio.run(main, socket_path, given.container, given.command))
+    where = find_daemon(given.host, given.tlscacert)
+    sys.exit(trio.run(main, where, given.container, given.command))

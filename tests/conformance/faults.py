@@ -68,6 +68,12 @@ FAULTS = {
         "a certificate for another name than the URL's host",
         "`server_hostname` names it",
     ),
+    "F13": Fault(
+        "`send_eof` over TLS; a half-closed connection that `pipe` or `relay` passes on "
+        "into TLS",
+        "our close_notify, and reading goes on; a copy sends it when both directions are "
+        "over, or at once with `tls_ends`: peers that stop at it give their late answer",
+    ),
     "F14": Fault(
         "control characters from the wire in a message",
         "escaped; a refusal says who refused, and with which words",

@@ -172,6 +172,11 @@ MUTANTS = {
     "F10": Mutant("parse_url", "_split_zone(authority)", "(authority, None)"),
     "F11": Mutant("Limits.header_fields", "1000", "128"),
     "F12": Mutant("Route._secure", "self._names[index]", "self._endpoints[index].host"),
+    "F13": Mutant(
+        "takes_end",
+        "any(isinstance(layer, TLSStream) for layer in iter_layers(sink))",
+        "False",
+    ),
     "F14": Mutant("escape", "not shown.isprintable()", "False"),
     "F20": Mutant("Connection._has_late_request", "has_input(self._stream)", "False"),
     "F22": Mutant("_make_state", 'import_module("http")'),

@@ -10,6 +10,7 @@ from trio_upgrade import Progress, UpgradedStream, pipe
 from trio_upgrade._streams.resetting import reset_on_close
 from trio_upgrade.testing import ScriptedPeer
 
+from ..copying import ALL, OWN_TLS, close, receive
 from ..sockets import direct, tcp_pair
 from ..tls import make_tls_contexts, wrap_tls
 
@@ -107,6 +108,63 @@ async def test_echo_over_tls() -> None:
         nursery.start_soon(ask)
         assert await pipe(far, far) == 8
         await far.aclose()
+
+
+class TestEndsOfTLS:
+    """An end goes into TLS when both directions are over, or with ``tls_ends``."""
+
+    @pytest.mark.ids("F13")
+    @pytest.mark.parametrize("kind", OWN_TLS)
+    async def test_left_open(self, kind: str) -> None:
+        """While the peer may still send, TLS stays open by default."""
+        sink, peer = await ALL[kind]()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(peer.receive_some)
+            assert await pipe(ScriptedPeer(b"one"), sink) == 3
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(sink.send_all, b"more")
+            assert await peer.receive_some() == b"more"
+            nursery.start_soon(peer.send_all, b"late answer")
+            assert await sink.receive_some() == b"late answer"
+        await close((sink, peer))
+
+    @pytest.mark.ids("F13")
+    @pytest.mark.parametrize("kind", OWN_TLS)
+    async def test_tls_ends(self, kind: str) -> None:
+        """With tls_ends the peer sees the end at once, and can still answer."""
+        sink, peer = await ALL[kind]()
+        got = bytearray()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(receive, peer, got)
+            assert await pipe(ScriptedPeer(b"one"), sink, tls_ends=True) == 3
+        assert got == b"one"
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(peer.send_all, b"late answer")
+            assert await sink.receive_some() == b"late answer"
+        await close((sink, peer))
+
+    @pytest.mark.ids("F13")
+    @pytest.mark.parametrize("kind", OWN_TLS)
+    @pytest.mark.parametrize("echo", [False, True])
+    async def test_peer_that_has_ended(self, kind: str, echo: bool) -> None:
+        """If the peer has ended as well, TLS is ended by default."""
+        stream, peer = await ALL[kind]()
+        got = bytearray()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(peer.send_eof)
+            if not echo:
+                assert await stream.receive_some() == b""
+            nursery.start_soon(receive, peer, got)
+            await pipe(stream if echo else ScriptedPeer(b"one"), stream)
+        assert bytes(got) == (b"" if echo else b"one")
+        await close((stream, peer))
+
+    async def test_end_false(self) -> None:
+        """With end=False nothing is ended, whatever tls_ends says."""
+        sink, peer = await ALL["tls1.3-tcp"]()
+        await pipe(ScriptedPeer(b"one"), sink, end=False, tls_ends=True)
+        await sink.send_all(b"more")
+        await close((sink, peer))
 
 
 async def test_cancelled_while_waiting_loses_nothing() -> None:

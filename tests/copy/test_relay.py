@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 import socket
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -16,12 +18,13 @@ from trio_upgrade._streams.resetting import reset_on_close
 from trio_upgrade.testing import ScriptedPeer
 
 from ..cancelling import CancelAtStep
-from ..copying import WAYS, close, make, receive
+from ..copying import ALL, DIRECT_TLS, OWN_TLS, WAYS, close, make, receive
 from ..sockets import direct, tcp_pair
-from ..stream_pairs import MAKERS
 from ..tls import tls_pair
+from ..tls_streams import clog
 
-HALF_CLOSEABLE = [way for way in WAYS if not any("tls" in kind for kind in way)]
+HALF_CLOSEABLE = [way for way in WAYS if not {"tls", "tls-tcp"} & {*way}]
+every_tls = pytest.mark.parametrize("kind", OWN_TLS)
 
 
 class Plain(trio.abc.Stream):
@@ -86,7 +89,7 @@ class TestEnds:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(serve)
             nursery.start_soon(ask)
-            relayed = await relay(left, right, progress=progress)
+            relayed = await relay(left, right, tls_ends=True, progress=progress)
 
         assert answer == response
         assert relayed == RelayResult(len(request), len(response), "left", "eof")
@@ -170,6 +173,121 @@ class TestEnds:
         assert relayed == RelayResult(8, 6, "left", "half_close_timeout")
         await close((left, client), (right, server))
 
+    @pytest.mark.ids("F13")
+    @every_tls
+    async def test_into_tls_at_last(self, kind: str) -> None:
+        """By default TLS gets the end when both directions are over, and stays open."""
+        left, client = await ALL["tcp"]()
+        right, server = await ALL[kind]()
+        request, rest, answer = bytearray(), bytearray(), bytearray()
+
+        async def serve() -> None:
+            request.extend(await server.receive_some())
+            # An asyncio server would drop its answer if it saw an end now.
+            await trio.testing.wait_all_tasks_blocked()
+            await server.send_all(b"late answer")
+            with trio.move_on_after(0):
+                await receive(server, rest)
+                raise AssertionError("the end came too early")
+            await server.send_eof()
+            await receive(server, rest)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(serve)
+            nursery.start_soon(receive, client, answer)
+            await client.send_all(b"question")
+            await client.send_eof()
+            relayed = await relay(left, right)
+
+        assert relayed == RelayResult(8, 11, "left", "eof")
+        assert [request, rest, answer] == [b"question", b"", b"late answer"]
+        with pytest.raises(trio.ClosedResourceError):
+            await right.send_all(b"ended, not closed")
+        assert await right.receive_some() == b""
+        await close((left, client), (right, server))
+
+    @pytest.mark.ids("F13")
+    @every_tls
+    async def test_into_tls_at_once(self, kind: str) -> None:
+        """With tls_ends the peer sees the end and then answers."""
+        left, client = await ALL["tcp"]()
+        right, server = await ALL[kind]()
+        request, answer = bytearray(), bytearray()
+
+        async def serve() -> None:
+            await receive(server, request)
+            await server.send_all(b"late answer")
+            await server.send_eof()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(serve)
+            nursery.start_soon(receive, client, answer)
+            await client.send_all(b"question")
+            await client.send_eof()
+            relayed = await relay(left, right, tls_ends=True)
+
+        assert relayed == RelayResult(8, 11, "left", "eof")
+        assert [request, answer] == [b"question", b"late answer"]
+        await close((left, client), (right, server))
+
+    @every_tls
+    async def test_between_two_tls(self, kind: str) -> None:
+        """Both sides get the end when both directions are over."""
+        (left, client), (right, server) = await make(kind, kind)
+        ends = [bytearray(), bytearray()]
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client.send_eof)
+            nursery.start_soon(server.send_eof)
+            nursery.start_soon(receive, client, ends[0])
+            nursery.start_soon(receive, server, ends[1])
+            assert (await relay(left, right)).cause == "eof"
+        await close((left, client), (right, server))
+
+    async def test_tls_gets_its_end_after_the_timeout(self, autojump_clock) -> None:
+        """A TLS peer that is silent for long gets the end then."""
+        right, server = await ALL["tls1.3-tcp"]()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(receive, server, bytearray())
+            relayed = await relay(ScriptedPeer(), right, half_close_timeout=10)
+
+        assert relayed.cause == "half_close_timeout"
+        await close((right, server))
+
+    async def test_end_of_tls_is_bounded(self, autojump_clock) -> None:
+        """It waits 2 seconds for a TLS peer that does not read; the owner closes."""
+        right, server = await ALL["tls1.3-tcp"]()
+        await clog(right.transport)
+        began = trio.current_time()
+
+        relayed = await relay(ScriptedPeer(), right, half_close_timeout=10)
+
+        assert trio.current_time() - began == 12
+        assert relayed.cause == "half_close_timeout"
+        await close((right, server))
+
+    async def test_wrapper_of_tls(self) -> None:
+        """A user's stream on top of our TLS gets the end as TLS does."""
+
+        class Wrapper(trio.abc.HalfCloseableStream, Plain):
+            transport_stream: object
+            ended = False
+
+            async def send_eof(self) -> None:
+                await trio.lowlevel.checkpoint()
+                self.ended = True
+
+        right = Wrapper(then="silence")
+        right.transport_stream, server = await ALL["tls1.3-tcp"]()
+        async with trio.open_nursery() as nursery:
+            results = start(nursery, ScriptedPeer(), right)
+            await trio.testing.wait_all_tasks_blocked()
+            assert not right.ended
+            right.peer.finish()
+
+        assert results[0].cause == "eof"
+        assert right.ended
+        await close((right.transport_stream, server))
+
     async def test_heads_are_relayed(self) -> None:
         """The bytes of both heads are sent first."""
         left = UpgradedStream(ScriptedPeer(b"right"), b"left to ")
@@ -197,7 +315,7 @@ class TestTimers:
             assert not peer.got_eof
             assert not peer.closed
 
-    @pytest.mark.parametrize("kind", MAKERS)
+    @pytest.mark.parametrize("kind", ALL)
     async def test_idle_over_everything(self, kind: str, autojump_clock) -> None:
         """The idle timeout is exact over every kind of stream."""
         (left, client), (right, server) = await make(kind, kind)
@@ -517,6 +635,79 @@ class TestCancellation:
         assert step > 3
         assert left.sent == b"right"
         assert right.sent == b"left"
+
+    @pytest.mark.parametrize(("left_kind", "right_kind"), HALF_CLOSEABLE)
+    async def test_gone_on_with(self, left_kind: str, right_kind: str) -> None:
+        """After a cancellation of an inner scope another relay brings the rest.
+
+        Between kernel sockets with room, and our TLS over them, no byte is lost. Others
+        lose at most the chunk that was being sent each way. No byte comes twice.
+        """
+        exact = all(
+            kind in DIRECT_TLS or kind in ("tcp", "unix", "upgraded", "trio-tcp")
+            for kind in (left_kind, right_kind)
+        )
+        sent = [[os.urandom(1 + n * 7_000) for n in range(4)] for _ in range(2)]
+        for step in range(1, 1000):
+            (left, client), (right, server) = await make(left_kind, right_kind)
+            got = bytearray(), bytearray()
+            instrument = CancelAtStep(step)
+
+            async def feed(peer: Any, pieces: list[bytes]) -> None:
+                with suppress(trio.BrokenResourceError):
+                    for piece in pieces:
+                        await trio.testing.wait_all_tasks_blocked()
+                        await peer.send_all(piece)
+                    await peer.send_eof()
+
+            async def collect(peer: Any, into: bytearray) -> None:
+                with suppress(trio.BrokenResourceError):
+                    await receive(peer, into)
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(feed, client, sent[0])
+                nursery.start_soon(feed, server, sent[1])
+                nursery.start_soon(collect, server, got[0])
+                nursery.start_soon(collect, client, got[1])
+                trio.lowlevel.add_instrument(instrument)
+                with instrument.scope:
+                    relayed = await relay(left, right, tls_ends=True)
+                trio.lowlevel.remove_instrument(instrument)
+                if instrument.scope.cancelled_caught:
+                    relayed = await relay(left, right, tls_ends=True)
+            await close((left, client), (right, server))
+
+            for pieces, arrived in zip(sent, got, strict=True):
+                whole = b"".join(pieces)
+                if relayed.cause == "reset":
+                    # TLS over other streams, in which a send was cut.
+                    assert "memory" in left_kind + right_kind
+                    assert not exact
+                    continue
+                lost = len(whole) - len(arrived)
+                assert 0 <= lost <= (0 if exact else 65536), step
+                gap = next(
+                    (n for n, byte in enumerate(arrived) if byte != whole[n]),
+                    len(arrived),
+                )
+                assert whole[gap + lost :] == arrived[gap:], step
+            if not instrument.scope.cancelled_caught:
+                break
+        assert step > 4
+        assert relayed.cause == "eof"
+
+    async def test_together_with_a_reset(self) -> None:
+        """A cancellation at the same time as a reset leaves both streams alone."""
+        left, right = silent(), silent()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(relay, left, right)
+            await trio.testing.wait_all_tasks_blocked()
+            left.finish("reset")
+            nursery.cancel_scope.cancel()
+
+        assert not left.closed
+        assert not right.closed
+        assert not right.got_eof
 
 
 @pytest.mark.parametrize(("idle_timeout", "tasks"), [(None, 1), (10, 2)])

@@ -6,6 +6,7 @@ Both run against a substitute for the daemon, an app of ours on a Unix socket.
 from __future__ import annotations
 
 import os
+import ssl
 import subprocess
 import sys
 from contextlib import asynccontextmanager
@@ -14,9 +15,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
+import trustme
 
-from trio_upgrade import serve_unix
+from trio_upgrade import serve_ssl_over_tcp, serve_unix
+from trio_upgrade._client import route
 
+from ..tls_streams import VERSIONS
 from .docker_daemon import Daemon
 from .programs import BOUND, Program, example, run
 
@@ -113,6 +117,50 @@ async def test_refused_start(client: str, tmp_path) -> None:
 
     assert b"409" in result.stderr
     assert result.returncode == 1
+
+
+@asynccontextmanager
+async def serving_tls(folder: Path, version: str) -> AsyncIterator[list[str]]:
+    """Serve the daemon over TLS; yield the options that name it for either client."""
+    authority = trustme.CA()
+    pem = folder / "ca.pem"
+    authority.cert_pem.write_to_path(str(pem))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(context)
+    context.minimum_version = context.maximum_version = VERSIONS[version]
+    async with trio.open_nursery() as nursery:
+        serve = partial(serve_ssl_over_tcp, strict=True, host="127.0.0.1")
+        server = await nursery.start(serve, Daemon().app, 0, context)
+        with trio.fail_after(BOUND):
+            port = server.url.rpartition(":")[2]
+            yield ["-H", f"tcp://localhost:{port}", "--tlscacert", str(pem)]
+        nursery.cancel_scope.cancel()
+
+
+@clients
+@pytest.mark.ids("F13")
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("size", [6, 3_000_000])
+async def test_input_ends_over_tls(
+    client: str, version: str, size: int, tmp_path
+) -> None:
+    """Over TLS the end of the input ends the command too, and its output arrives."""
+    if client != "docker" and not hasattr(route, "TLSStream"):
+        pytest.skip("the client makes its TLS by trio.SSLStream, without half-close")
+    content = os.urandom(size)
+    script = "cat; echo done >&2; exit 3"
+    async with serving_tls(tmp_path, version) as options:
+        command = [*options, "box", "sh", "-c", script]
+        if client == "docker":
+            tls = ["docker", "--config", str(tmp_path / "config"), "--tlsverify"]
+            command = [*tls, *options, "exec", "-i", "box", "sh", "-c", script]
+        else:
+            command = example(client, *command)
+        result = await run(*command, stdin=content)
+
+    assert result.stderr == b"done\n"
+    assert result.stdout == content
+    assert result.returncode == 3
 
 
 async def test_calls_of_the_example(tmp_path) -> None:

@@ -15,15 +15,18 @@ import trio
 import trio.testing
 import trustme
 
+from trio_upgrade import Progress, UpgradedStream, pipe
 from trio_upgrade._streams.socket_stream import adopt_stream
 from trio_upgrade._streams.tls import TLSStream
 
-from ..tls_streams import VERSIONS, receive_all
+from ..tls_streams import TRANSPORTS, VERSIONS, receive_all
 from .programs import HOST, Program, node, start, wait_listening
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
     from pathlib import Path
+
+    from ..sockets import Pair
 
 MIB = 1024 * 1024
 
@@ -151,6 +154,23 @@ async def test_key_update_by_a_client(files: Files, command: str) -> None:
                 await program.read_until(b"answer\n")
 
 
+@openssl
+async def test_key_update_in_an_echo(files: Files) -> None:
+    """A copy answers key updates of the peer."""
+    listener, port = await listen()
+    async with listener, await s_client(port, "-tls1_3") as program:
+        raw = adopt_stream(await listener.accept())
+        stream = TLSStream(raw, server_context(files, "1.3"), server_side=True)
+        async with stream, trio.open_nursery() as nursery:
+            nursery.start_soon(pipe, stream, stream)
+            for command in "kKkK":
+                await say(program, f"{command}\n")
+                await program.read_until(b"KEYUPDATE")
+                await say(program, "question\n")
+                await program.read_until(b"question\n")
+            nursery.cancel_scope.cancel()
+
+
 class Renegotiating:
     """A client of s_server, which has asked it to renegotiate; the rest is held back."""
 
@@ -170,11 +190,13 @@ class Renegotiating:
 
 
 @asynccontextmanager
-async def renegotiating(files: Files) -> AsyncIterator[Renegotiating]:
+async def renegotiating(
+    files: Files, make_pair: Callable[[], Awaitable[Pair]] | None = None
+) -> AsyncIterator[Renegotiating]:
     """Open a connection whose client has just sent its second ClientHello."""
     program, port = await s_server(files, "-tls1_2")
     upstream = await trio.open_tcp_stream(HOST, port)
-    near, far = trio.testing.memory_stream_pair()
+    near, far = await (TRANSPORTS["memory"] if make_pair is None else make_pair)()
     stream = TLSStream(
         near,
         client_context(files, "1.2"),
@@ -183,7 +205,7 @@ async def renegotiating(files: Files) -> AsyncIterator[Renegotiating]:
     )
     test = Renegotiating(program, stream, far)
     test.open.set()
-    async with program, upstream, stream, trio.open_nursery() as nursery:
+    async with program, upstream, stream, far, trio.open_nursery() as nursery:
         nursery.start_soon(test.forward, far, upstream)
         nursery.start_soon(test.forward, upstream, far)
         await stream.send_all(b"one\n")
@@ -233,6 +255,35 @@ async def test_reader_beside_a_waiting_sender(files: Files) -> None:
         test.open.set()
         await test.program.read_until(b"two\n")
         await say(test.program, "answer\n")
+
+
+@openssl
+@pytest.mark.parametrize("cancelled", [False, True])
+async def test_copying_while_renegotiating(files: Files, cancelled: bool) -> None:
+    """A copy waits for the renegotiation; if cancelled then, the stream is cut."""
+    async with renegotiating(files, TRANSPORTS["tcp"]) as test:
+        source, sender = await TRANSPORTS["tcp"]()
+        progress = Progress()
+        async with source, sender, trio.open_nursery() as nursery:
+            run = partial(pipe, source, UpgradedStream(test.stream), progress=progress)
+            nursery.start_soon(run)
+            await sender.send_all(b"two\n")
+            await trio.testing.wait_all_tasks_blocked()
+            assert progress.bytes == 0
+            if cancelled:
+                nursery.cancel_scope.cancel()
+                await trio.lowlevel.checkpoint_if_cancelled()
+            test.open.set()
+            await test.program.read_until(b"two\n")
+            await trio.testing.wait_all_tasks_blocked()
+            assert progress.bytes == 4
+            nursery.cancel_scope.cancel()
+        if cancelled:
+            test.open.set()
+            await say(test.program, "answer\n")
+            await receive_exactly(test.stream, b"answer\n")
+            with pytest.raises(trio.BrokenResourceError, match="cut"):
+                await test.stream.send_eof()
 
 
 @openssl

@@ -1,5 +1,6 @@
-// Node's tls module as a server: answers each input once its end has come, or at once.
-// node tls_server.js KEY_AND_CERTIFICATE ALLOW_HALF_OPEN
+// Node's tls module as a server: answers each input once its end has come; or, with
+// "late", once it reads a line itself.
+// node tls_server.js KEY_AND_CERTIFICATE ALLOW_HALF_OPEN [late]
 'use strict';
 const fs = require('node:fs');
 const tls = require('node:tls');
@@ -9,7 +10,11 @@ const allowHalfOpen = process.argv[3] === 'true';
 const server = tls.createServer({ key: pem, cert: pem, allowHalfOpen }, (socket) => {
   let bytes = 0;
   socket.on('data', (piece) => { bytes += piece.length; });
-  socket.on('end', () => { socket.end(`got ${bytes}`); });
+  if (process.argv[4] === 'late') {
+    process.stdin.once('data', () => { socket.end(`got ${bytes}`); });
+  } else {
+    socket.on('end', () => { socket.end(`got ${bytes}`); });
+  }
   socket.on('error', (error) => { console.log(JSON.stringify({ error: error.code })); });
   socket.on('close', () => { console.log(JSON.stringify({ bytes })); });
 });

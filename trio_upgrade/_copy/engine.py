@@ -1,12 +1,15 @@
 # Bytes from one stream to another until the first one ends.  Any Trio streams are copied
 # by their public methods.  Between two kernel sockets the descriptors are used: a turn
 # reads one chunk and writes it, and one wake-up may make many turns.  Trio's rule of a
-# checkpoint for each call is given up there for a budget, _MAX_TURNS.
+# checkpoint for each call is given up there for a budget, _MAX_TURNS.  Our own TLS over a
+# kernel socket, on one side or both, has such turns too: its methods without a checkpoint
+# are used, and the descriptor of a plain socket on the other side.
 #
 # The states, and what leads from one to the next:
 #
-#   begin ---- a head to replay ----> one chunk by the methods, then begin again
-#     |   ---- not two sockets -----> all chunks by the methods, then ended
+#   begin ---- a head to replay, or a handshake to make
+#     |                         ----> one chunk by the methods, then begin again
+#     |   ---- other streams -------> all chunks by the methods, then ended
 #     v
 #   turn  ---- source is dry -------> wait_readable, then turn again
 #     |   ---- sink is full --------> write the rest, then turn again
@@ -23,6 +26,10 @@
 # that found bytes, the next attempt comes after 1 short turn; each time it finds none,
 # _next_patience doubles, up to _MAX_PATIENCE.
 #
+# A TLS sink takes a chunk whole, as ciphertext, and nothing more is read until the kernel
+# has taken that.  So a cancelled copy into TLS loses nothing, where a socket may have
+# taken a part of the chunk.
+#
 # Tried and left out: one reused bytearray with readv(2).  It is no faster than fresh
 # bytes, and each idle copy would have to hold it, or each wake-up to make it again.
 from __future__ import annotations
@@ -33,16 +40,21 @@ from typing import TYPE_CHECKING, TypeGuard, final
 import trio
 
 from .._streams.socket_stream import RECEIVE_SIZE, DirectSocketStream, translate_error
-from .._streams.underlying import is_secure
-from .._streams.upgraded import find_underlying, record_transfer
+from .._streams.tls import TLSStream
+from .._streams.underlying import iter_layers
+from .._streams.upgraded import UpgradedStream, find_underlying, record_transfer
 from .descriptors import find_descriptor
 from .progress import Progress, Tally
 from .splice import CAN_SPLICE, splice
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
+    from typing import TypeAlias, TypeGuard
 
     from .descriptors import Descriptor
+
+    # A stream that is read and written without a checkpoint for each call.
+    _Nowait: TypeAlias = Descriptor | TLSStream
 
 # Turns between two full checkpoints.  With RECEIVE_SIZE this is 512 KiB, about 0.2 ms,
 # and a checkpoint costs less than a tenth of that.
@@ -78,6 +90,7 @@ class Copier(Tally):
         "_patience",
         "_sink_fd",
         "_source_fd",
+        "_tls_pair",
         "_turns",
         "sink",
         "source",
@@ -98,6 +111,8 @@ class Copier(Tally):
         # The two sockets; None until they are copied by descriptor.
         self._source_fd: Descriptor | None = None
         self._sink_fd: Descriptor | None = None
+        # The same for two streams of which one is TLS, or both.
+        self._tls_pair: tuple[_Nowait, _Nowait] | None = None
         # Bytes moved by the streams' methods, which the streams have counted themselves.
         self._bytes_by_methods = 0
         # Turns since the last full checkpoint, and full turns in a row.
@@ -129,7 +144,8 @@ class Copier(Tally):
         if self._ended:
             return None
         if source_fd is None or sink_fd is None:
-            return self._begin()
+            pair = self._tls_pair
+            return self._begin() if pair is None else self._turn(*pair)
         if self._full_turns >= _SPLICE_AFTER and CAN_SPLICE:
             self._turns = self._full_turns = 0
             return self._splice(source_fd, sink_fd)
@@ -181,11 +197,54 @@ class Copier(Tally):
         self._turns = 0
         return trio.lowlevel.checkpoint()
 
+    def _turn(self, source: _Nowait, sink: _Nowait) -> Awaitable[object] | None:
+        # A turn if one of the two is TLS.
+        if isinstance(sink, TLSStream) and sink.unsent and not sink.sending:
+            self.at_sink = True
+            return self._flush(sink)
+        self.at_sink = False
+        chunk = _receive(source)
+        if chunk is None:
+            self._turns = 0
+            if isinstance(source, TLSStream):
+                return source.wait_readable()
+            return trio.lowlevel.wait_readable(source.fileno())
+        if not chunk:
+            self._ended = True
+            return None
+        size = len(chunk)
+        self.read += size
+        self.at_sink = True
+        if isinstance(sink, TLSStream):
+            sent = sink.send_whole_nowait(chunk)
+            self.add(sent)
+            if sent < size:
+                return self._send_rest(sink, chunk[sent:])
+            if sink.unsent:
+                self._turns = 0
+                return self._flush(sink)
+        else:
+            sink.check_sendable()
+            try:
+                sent = _write(sink, chunk)
+            except OSError as exc:
+                raise translate_error(exc) from exc
+            self.add(sent)
+            if sent < size:
+                self._turns = 0
+                return self._write_rest(sink, chunk, sent)
+        if size == RECEIVE_SIZE and self._turns < _MAX_TURNS - 1:
+            self._turns += 1
+            return trio.lowlevel.checkpoint_if_cancelled()
+        self._turns = 0
+        return trio.lowlevel.checkpoint()
+
     def stop(self, exc: BaseException | None = None) -> None:
         """Report the moved bytes to the streams, and let other tasks use them again."""
         source, sink = self.source, self.sink
-        if self._source_fd is not None:
-            self._source_fd.receiving = False
+        owned = self._source_fd if self._tls_pair is None else self._tls_pair[0]
+        if owned is not None:
+            owned.receiving = False
             sent = self.bytes - self._bytes_by_methods
             if _is_same(sink, source):
                 record_transfer(sink, received=self.read, sent=sent, ended=self._ended)
@@ -198,11 +257,12 @@ class Copier(Tally):
     async def pass_end(self, *, tls_ends: bool) -> None:
         """End our direction of the sink after the copy.
 
-        A sink that cannot be half-closed is closed, unless it is also the source. This is
-        a checkpoint only if the method of the sink is one.
+        A sink that cannot be half-closed is closed, unless it is also the source. TLS is
+        left open, unless its peer has ended too. This is a checkpoint only if the method
+        of the sink is one.
 
         Args:
-            tls_ends: See :func:`takes_end`.
+            tls_ends: Whether TLS is ended in any case.
         """
         sink = self.sink
         if isinstance(self._sink_fd, DirectSocketStream):
@@ -211,30 +271,44 @@ class Copier(Tally):
             except trio.BrokenResourceError:
                 record_transfer(sink, broken=True)
                 raise
-        elif takes_end(sink, tls_ends=tls_ends):
-            await sink.send_eof()
+        elif isinstance(sink, trio.abc.HalfCloseableStream):
+            over = _is_same(sink, self.source) or (
+                isinstance(sink, UpgradedStream) and sink.peer_ended
+            )
+            if over or takes_end(sink, tls_ends=tls_ends):
+                await sink.send_eof()
         elif not _is_same(sink, self.source):
             await sink.aclose()
 
     def _begin(self) -> Awaitable[object]:
         # Choose the engine for these two streams at this moment.
-        sink_fd = find_descriptor(find_underlying(self.sink, to_receive=False))
-        if sink_fd is None:
+        sink = _find_nowait(find_underlying(self.sink, to_receive=False))
+        if sink is None:
             return self._copy_chunks(once=False)
         below = find_underlying(self.source, to_receive=True)
         if below is None:
             # A head has to be replayed first, and perhaps an end of stream after it.
             return self._copy_chunks(once=True)
-        source_fd = find_descriptor(below)
-        if source_fd is None:
+        source = _find_nowait(below)
+        if source is None:
             return self._copy_chunks(once=False)
-        if source_fd.receiving:
-            raise trio.BusyResourceError("another task is receiving from this stream")
-        source_fd.receiving = True
-        self._source_fd, self._sink_fd = source_fd, sink_fd
+        if isinstance(source, TLSStream) or isinstance(sink, TLSStream):
+            for tls in (source, sink):
+                if isinstance(tls, TLSStream) and not tls.can_do_nowait:
+                    return self._copy_chunks(once=True)
+            self._take(source)
+            self._tls_pair = source, sink
+        else:
+            self._take(source)
+            self._source_fd, self._sink_fd = source, sink
         self._bytes_by_methods = self.bytes
         # A checkpoint first: right after the switch there are hardly any bytes yet.
         return trio.lowlevel.checkpoint()
+
+    def _take(self, source: _Nowait) -> None:
+        if source.receiving:
+            raise trio.BusyResourceError("another task is receiving from this stream")
+        source.receiving = True
 
     async def _copy_chunks(self, *, once: bool) -> None:
         source, sink = self.source, self.sink
@@ -267,6 +341,19 @@ class Copier(Tally):
         # The rest was written since the last wait, and counts for the budget.
         await trio.lowlevel.checkpoint()
 
+    async def _flush(self, sink: TLSStream) -> None:
+        # The chunk is let go: only its ciphertext is left.
+        while sink.unsent:
+            await sink.wait_sent_some()
+            self.add(0)
+        await trio.lowlevel.checkpoint()
+
+    async def _send_rest(self, sink: TLSStream, rest: bytes) -> None:
+        self._turns = 0
+        await sink.send_rest(rest)
+        self.add(len(rest))
+        await trio.lowlevel.checkpoint()
+
     async def _splice(self, source_fd: Descriptor, sink_fd: Descriptor) -> None:
         await trio.lowlevel.checkpoint()
         try:
@@ -281,20 +368,34 @@ class Copier(Tally):
 def takes_end(
     sink: trio.abc.SendStream, *, tls_ends: bool
 ) -> TypeGuard[trio.abc.HalfCloseableStream]:
-    """Tell whether a copy may end our direction of a stream and leave the other open.
+    """Tell whether an end can be passed on while the sink's peer may still send.
 
-    Args:
-        sink: The stream.
-        tls_ends: Whether that is also done where there is TLS: many peers take our
-            close_notify for the end of both directions, and drop what they have still to
-            send (asyncio, and Node by default).
+    Not to a stream without half-close. And not into TLS unless ``tls_ends``: its peers
+    may drop what they have still to send, as those of asyncio and Node do.
     """
     return isinstance(sink, trio.abc.HalfCloseableStream) and (
-        tls_ends or not is_secure(sink)
+        tls_ends or not any(isinstance(layer, TLSStream) for layer in iter_layers(sink))
     )
 
 
-def _write(sink: Descriptor, data: memoryview) -> int:
+def _find_nowait(stream: object) -> _Nowait | None:
+    if isinstance(stream, TLSStream):
+        return stream if stream.is_direct else None
+    return find_descriptor(stream)
+
+
+def _receive(source: _Nowait) -> bytes | None:
+    if isinstance(source, TLSStream):
+        return source.receive_as_owner(RECEIVE_SIZE)
+    try:
+        return os.read(source.fileno(), RECEIVE_SIZE)
+    except BlockingIOError:
+        return None
+    except OSError as exc:
+        raise translate_error(exc) from exc
+
+
+def _write(sink: Descriptor, data: bytes | memoryview) -> int:
     try:
         return os.write(sink.fileno(), data)
     except BlockingIOError:

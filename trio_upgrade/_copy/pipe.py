@@ -25,9 +25,13 @@ async def pipe(
     """Copy from one stream to another, or back to itself, until the source ends.
 
     ``pipe(stream, stream)`` is an echo, like Node's ``socket.pipe(socket)``. At most one
-    chunk of 64 KiB is in memory at a time, and none while the source is silent. A
-    cancellation while this waits for data loses nothing; a cancellation while it sends
-    may lose a part of one chunk.
+    chunk of 64 KiB is in memory at a time, and none while the source is silent.
+
+    A cancellation leaves both streams as they are, open and usable: nothing is ended,
+    reset or closed. A cancellation while this waits for data loses nothing, and another
+    copy can go on. A cancellation while it sends may lose the part of one chunk that the
+    sink has not accepted; our TLS over a kernel socket accepts a whole chunk, unless its
+    peer renegotiates.
 
     Args:
         source: The stream to receive from. It is read to its end, but not closed.
@@ -35,10 +39,11 @@ async def pipe(
         end: Whether to pass on the end of the source: by ``send_eof`` if the sink has
             it, otherwise by closing the sink, unless the sink is also the source. False
             leaves the sink open.
-        tls_ends: Whether ``send_eof`` is also used on a sink in TLS, where it is our
-            close_notify. True is the caller's word that the peer goes on sending after
-            it; see :func:`relay`. With False, the default, such a sink is closed, as one
-            without ``send_eof``.
+        tls_ends: Whether an end is passed into TLS, as a close_notify, also while the
+            peer of the sink may still send. That loses the peer's late answer unless it
+            goes on after our end: Docker, Go, OpenSSL and Node with ``allowHalfOpen`` do,
+            the servers of asyncio, and of Node by default, do not. If False, a TLS sink
+            is left open, unless its peer has ended as well; its owner ends it.
         progress: Counts the bytes, as left to right, while this runs. None disables it.
 
     Returns:

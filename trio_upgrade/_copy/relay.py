@@ -88,19 +88,25 @@ async def relay(
 ) -> RelayResult:
     """Copy both ways between two connections until both directions have ended.
 
-    An end of stream is passed on by ``send_eof``, and the other direction goes on. A
-    stream without ``send_eof``, or in TLS, stays open until the other direction has ended
-    as well, and is then closed: many peers take a close_notify for the end of both
-    directions, and would drop what they have still to send. A reset of one side is a
-    result, and resets the other side, so that a cut does not look like an end.
+    An end of stream is passed on by ``send_eof``, and the other direction goes on. TLS
+    gets the end when the other direction has ended as well, because many of its peers
+    drop a late answer; see ``tls_ends``. A stream without ``send_eof`` is then closed,
+    which is its only way to pass on the end. A reset of one side is a result, and resets
+    the other side, so that a cut does not look like an end.
 
     Memory is limited to one chunk of 64 KiB each way, whatever the peers do.
 
     The caller must close the streams, also after an exception or a cancellation. Those
-    leave the streams as they are, and may lose a part of one chunk each way. This
-    function closes streams in two cases: both streams after a reset, so that no graceful
-    close can follow; and, when the relay is over, a stream to which the end of its source
-    was not passed on, within 2 seconds.
+    leave both streams as they are, open and usable: nothing is ended, reset or closed.
+    A cancellation while this waits for data loses nothing, and another relay, or the
+    caller, can go on. A cancellation while it sends may lose the part of one chunk each
+    way that the other stream has not accepted; our TLS over a kernel socket accepts a
+    whole chunk, unless its peer renegotiates. After such a loss the stream should be
+    reset, because its peer cannot see that bytes are missing.
+
+    This function closes streams in two cases: both streams after a reset, so that no
+    graceful close can follow; and, when the relay is over, a stream that cannot be
+    half-closed and whose source has ended, within 2 seconds.
 
     Args:
         left: One connection. No other task may use it during the relay.
@@ -110,17 +116,16 @@ async def relay(
         half_close_timeout: Seconds without a byte, after one side has ended, after which
             the relay ends; each byte from the other side starts the time again.
             None disables the limit.
-        tls_ends: Whether an end is passed into TLS at once, by our close_notify. True is
-            the caller's word that the peers in TLS go on reading and sending after it:
-            Go (Docker for example), OpenSSL, Node with ``allowHalfOpen`` and this
-            library do; asyncio's servers, and Node by default, do not. False, the
-            default, tells a peer in TLS when both directions are over.
+        tls_ends: Whether an end is passed into TLS at once, as a close_notify. That loses
+            the peer's late answer unless it goes on after our end: Docker, Go, OpenSSL
+            and Node with ``allowHalfOpen`` do, the servers of asyncio, and of Node by
+            default, do not. A :class:`trio.SSLStream` cannot do this.
         progress: Counts the bytes while this runs, and is right however this ends. None
             disables it.
 
     For the timeouts, a byte counts when it was received and when the other stream has
     accepted it. A send that takes longer than a timeout counts as silence, unless both
-    streams are kernel sockets, where each part of it counts.
+    streams are kernel sockets, or our TLS over them, where each part of it counts.
 
     Returns:
         The counts, the side that ended the relay, and the cause.
@@ -138,13 +143,13 @@ async def relay(
     check_seconds("idle_timeout", idle_timeout)
     check_seconds("half_close_timeout", half_close_timeout)
     check_progress(progress)
-    started = _Relay(left, right, half_close_timeout, progress, tls_ends=tls_ends)
+    started = _Relay(left, right, half_close_timeout, tls_ends, progress)
     return await started.run(idle_timeout)
 
 
 @final
 class _Direction:
-    __slots__ = ("copier", "ended", "sink", "sink_side", "source_side")
+    __slots__ = ("copier", "ended", "passed", "sink", "sink_side", "source_side")
 
     def __init__(
         self,
@@ -157,7 +162,9 @@ class _Direction:
         self.sink = sink[1]
         backward = self.sink_side == "left"
         self.copier = Copier(source[1], sink[1], progress, backward=backward)
+        # Whether the source has ended, and whether the sink was told.
         self.ended = False
+        self.passed = False
 
 
 @final
@@ -167,9 +174,8 @@ class _Relay:
         left: trio.abc.Stream,
         right: trio.abc.Stream,
         half_close_timeout: float | None,
-        progress: Progress | None,
-        *,
         tls_ends: bool,
+        progress: Progress | None,
     ) -> None:
         one: tuple[Side, trio.abc.Stream] = ("left", left)
         other: tuple[Side, trio.abc.Stream] = ("right", right)
@@ -217,8 +223,10 @@ class _Relay:
         try:
             await copier.run()
             copier.at_sink = True
-            if takes_end(direction.sink, tls_ends=self._tls_ends):
-                await direction.sink.send_eof()
+            sink = direction.sink
+            if takes_end(sink, tls_ends=self._tls_ends):
+                await sink.send_eof()
+                direction.passed = True
         except trio.BrokenResourceError:
             at_sink = copier.at_sink
             self._finish(
@@ -250,9 +258,14 @@ class _Relay:
             return
         for direction in directions:
             sink = direction.sink
-            if direction.ended and not takes_end(sink, tls_ends=self._tls_ends):
-                # The peer may have cut its TLS by now; the stream is closed in any case.
-                with suppress(trio.BrokenResourceError):
+            if not direction.ended or direction.passed:
+                continue
+            # The peer may have cut its TLS by now; its owner closes it, or we do.
+            with suppress(trio.BrokenResourceError):
+                if isinstance(sink, trio.abc.HalfCloseableStream):
+                    with trio.move_on_after(_CLOSE_TIMEOUT):
+                        await sink.send_eof()
+                else:
                     await close_gracefully(sink, _CLOSE_TIMEOUT)
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import operator
 import ssl
 from contextlib import suppress
-from typing import cast, final
+from typing import TYPE_CHECKING, cast, final
 
 import trio
 
@@ -22,6 +22,9 @@ from .._util import public
 from .socket_stream import RECEIVE_SIZE, DirectSocketStream
 from .tls_connection import TLSConnection
 from .tls_transport import StreamTransport
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
 
 # Bytes to encrypt at a time; then they have to be sent before more is encrypted.  With
 # 64 KiB the bulk costs the same, and OpenSSL's buffer, which never shrinks, is twice as
@@ -191,13 +194,16 @@ class TLSStream(TLSConnection, trio.abc.HalfCloseableStream):
                 elif self._unsent:
                     await self._flush(self._output)
             else:
-                with memoryview(data) as view:
-                    for start in range(0, len(data), _PART_SIZE):
-                        with view[start : start + _PART_SIZE] as part:
-                            await self._write_slowly(part)
+                await self._write_parts(data)
             self._cut = cut
         finally:
             self.sending = False
+
+    async def _write_parts(self, data: bytes | bytearray | memoryview) -> None:
+        with memoryview(data) as view:
+            for start in range(0, len(data), _PART_SIZE):
+                with view[start : start + _PART_SIZE] as part:
+                    await self._write_slowly(part)
 
     async def wait_send_all_might_not_block(self) -> None:
         """Wait until the kernel can take some bytes."""
@@ -294,8 +300,18 @@ class TLSStream(TLSConnection, trio.abc.HalfCloseableStream):
             # Forcefully if this call was cancelled.
             await self.transport_stream.aclose()
 
-    # Methods without a checkpoint, for code of this library that has one anyway.  The
-    # handshake must be over, and the transport a DirectSocketStream.
+    # Methods without a checkpoint, for code of this library that has one anyway.  They
+    # work if can_do_nowait is true.
+
+    @property
+    def is_direct(self) -> bool:
+        """Whether the transport is a :class:`DirectSocketStream`."""
+        return isinstance(self._transport, DirectSocketStream)
+
+    @property
+    def can_do_nowait(self) -> bool:
+        """Whether the transport is one, and the handshake is over."""
+        return self._handshaken and self.is_direct
 
     def receive_some_nowait(self, max_bytes: int) -> bytes | None:
         """Receive what has arrived, at most ``max_bytes``; None if nothing has.
@@ -313,29 +329,39 @@ class TLSStream(TLSConnection, trio.abc.HalfCloseableStream):
             raise trio.BusyResourceError("another task is receiving from this stream")
         return self._receive(max_bytes)
 
-    async def wait_readable(self) -> None:
+    def receive_as_owner(self, max_bytes: int) -> bytes | None:
+        """Do what :meth:`receive_some_nowait` does, for the task that set ``receiving``.
+
+        Raises:
+            trio.BrokenResourceError: As :meth:`receive_some`.
+            trio.ClosedResourceError: The stream was closed.
+        """
+        return self._receive(max_bytes)
+
+    def wait_readable(self) -> Coroutine[object, object, None]:
         """Wait until :meth:`receive_some_nowait` may have something."""
-        if not self._is_answering():
-            if self._reading:
-                await self._park()
-            else:
-                await self._wait_for_bytes()
-        elif isinstance(self._transport, StreamTransport):
+        # Not a coroutine around these: an idle copy is to have few frames.
+        if self._is_answering():
+            return self._wait_to_answer()
+        return self._park() if self._reading else self._wait_for_bytes()
+
+    async def _wait_to_answer(self) -> None:
+        if isinstance(self._transport, StreamTransport):
             await self._flush(self._answer)
-        else:
-            # The peer may wait for our answer, or for us to read.
-            closed: trio.ClosedResourceError | None = None
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._send_answer)
-                try:
-                    # No other task can be reading: a sender that reads has first sent
-                    # all answers.
-                    await self._wait_for_bytes()
-                except trio.ClosedResourceError as exc:
-                    closed = exc
-                nursery.cancel_scope.cancel()
-            if closed is not None:
-                raise closed
+            return
+        # The peer may wait for our answer, or for us to read.
+        closed: trio.ClosedResourceError | None = None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._send_answer)
+            try:
+                # No other task can be reading: a sender that reads has first sent all
+                # answers.
+                await self._wait_for_bytes()
+            except trio.ClosedResourceError as exc:
+                closed = exc
+            nursery.cancel_scope.cancel()
+        if closed is not None:
+            raise closed
 
     def send_some_nowait(self, data: bytes | bytearray | memoryview) -> int:
         """Encrypt and send at most 32 KiB of ``data``, and return how many bytes.
@@ -360,10 +386,54 @@ class TLSStream(TLSConnection, trio.abc.HalfCloseableStream):
         with memoryview(data) as view, view[:_PART_SIZE] as part:
             return _PART_SIZE if self._write(part) else 0
 
-    @property
-    def is_direct(self) -> bool:
-        """Whether the transport is a :class:`DirectSocketStream`."""
-        return isinstance(self._transport, DirectSocketStream)
+    def send_whole_nowait(self, data: bytes | memoryview) -> int:
+        """Encrypt all of ``data``, and send what the kernel takes of it.
+
+        The rest is :attr:`unsent`, in order after what was unsent before. So that it does
+        not grow, nothing may be unsent when the caller gets ``data`` from elsewhere.
+
+        Returns:
+            How many bytes were encrypted: not all only if bytes of the peer have to come
+            first, because it renegotiates. :meth:`send_rest` sends the others.
+
+        Raises:
+            trio.BrokenResourceError: The connection is broken.
+            trio.ClosedResourceError: The stream, or our direction, was closed.
+            trio.BusyResourceError: Another task is sending.
+        """
+        self.check_sendable()
+        size = len(data)
+        if size <= _PART_SIZE:
+            return size if self._write(data) else 0
+        with memoryview(data) as view:
+            for start in range(0, size, _PART_SIZE):
+                with view[start : start + _PART_SIZE] as part:
+                    if not self._write(part):
+                        return start
+        return size
+
+    async def send_rest(self, data: bytes | memoryview) -> None:
+        """Send what :meth:`send_whole_nowait` did not take, and all that is unsent.
+
+        If cancelled, the stream counts as cut.
+        """
+        self.check_sendable()
+        self.sending = True
+        try:
+            cut, self._cut = self._cut, True
+            await self._write_parts(data)
+            self._cut = cut
+        finally:
+            self.sending = False
+
+    async def wait_sent_some(self) -> None:
+        """Wait until the kernel has taken a part of what is unsent."""
+        self.check_sendable()
+        self.sending = True
+        try:
+            await self._flush_some()
+        finally:
+            self.sending = False
 
     @property
     def is_intact(self) -> bool:

@@ -228,11 +228,14 @@ class TLSConnection(TLSSession):
         # Wait until so many bytes of our output are sent.  Not until nothing is left:
         # another task may always add some, and its peer may wait for this one.
         while self._output - len(self._unsent) < target:
-            if self._writing:
-                await self._park()
-            else:
-                await self._wait_writable()
-                self._send_unsent()
+            await self._flush_some()
+
+    async def _flush_some(self) -> None:
+        if self._writing:
+            await self._park()
+        else:
+            await self._wait_writable()
+            self._send_unsent()
 
     async def _wait_for_input(self) -> None:
         # Wait until bytes of the peer were fed, by this task or by another one.
