@@ -28,6 +28,7 @@ NAMES = [
     "ClientConnection",
     "ClientResponse",
     "DialOptions",
+    "EndOfStream",
     "EndReason",
     "EndRecord",
     "ErrorRecord",
@@ -55,6 +56,7 @@ NAMES = [
     "SocksRefused",
     "SwitchRecord",
     "TLSFailed",
+    "TooLong",
     "TrioUpgradeError",
     "Tunnel",
     "TunnelRefused",
@@ -78,6 +80,7 @@ NAMES = [
     "serve_stream",
     "serve_tcp",
     "serve_unix",
+    "stream_scope",
 ]
 
 # Type aliases have no docstring at run time.

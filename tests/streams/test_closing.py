@@ -204,16 +204,19 @@ class TestReset:
             await far.receive_some()
         await far.aclose()
 
-    async def test_not_under_cancellation(self) -> None:
-        """A cancellation closes without a reset: the sent bytes arrive, then the end."""
-        near, far = await tcp_pair()
-        await near.send_all(b"last words")
+    async def test_not_after_our_end(self) -> None:
+        """After send_eof there is no reset: the last bytes arrive, then the end."""
+        for wrap in (lambda near: near, UpgradedStream, adopt_stream):
+            near, far = await tcp_pair()
+            stream = wrap(near)
+            await stream.send_all(b"last words")
+            await stream.send_eof()
 
-        await end_stream(near, KeyboardInterrupt(), None)
+            await end_stream(stream, LookupError("oops"), None)
 
-        assert await far.receive_some() == b"last words"
-        assert await far.receive_some() == b""
-        await far.aclose()
+            assert await far.receive_some() == b"last words"
+            assert await far.receive_some() == b""
+            await far.aclose()
 
 
 async def test_close_nowait() -> None:

@@ -207,6 +207,7 @@ class Copier(Tally):
             except trio.BrokenResourceError:
                 record_transfer(sink, broken=True)
                 raise
+            record_transfer(sink, eof_sent=True)
         elif isinstance(sink, trio.abc.HalfCloseableStream):
             await sink.send_eof()
         elif not _is_same(sink, self.source):

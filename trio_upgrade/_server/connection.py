@@ -34,10 +34,11 @@ from .._streams.closing import (
     close_forcefully,
     close_in_stages,
     close_nowait,
+    close_without_linger,
+    cut_stream,
     move_on_after,
 )
 from .._streams.readiness import has_input
-from .._streams.resetting import reset_on_close
 from .._streams.socket_stream import DirectSocketStream
 from .._streams.underlying import find_peer
 from .._streams.upgraded import UpgradedStream
@@ -157,7 +158,7 @@ class Connection(ConnectionTask):
                 # Now, for the server may end this connection while it is being closed.
                 self.reason = self.reason or self.expired or EndReason.CANCELLED
                 state.deadlines.disarm(self)
-                await self._close_forcefully()
+                await (cut_stream if self._is_cut() else close_forcefully)(self._stream)
                 raise
         except BaseException as exc:
             self._report_or_raise(exc)
@@ -546,27 +547,29 @@ class Connection(ConnectionTask):
             and self.reason is not EndReason.ERROR
         ):
             self.reason = EndReason.RESET
-        if state.must_close_now or self._must_reset():
-            await self._close_forcefully()
+        if self._is_cut():
+            await cut_stream(self._stream)
+        elif state.must_close_now:
+            await close_without_linger(self._stream)
         elif not close_nowait(self._stream):
             with move_on_after(state.limits.linger) as self.scope:
                 if self._http is not None and self._http.turn is not None:
                     # A task of the app may still receive, but its request is over.
                     await self._http.turn.wait_free()
-                await close_in_stages(self._stream)
+                await close_in_stages(self._stream, insist=True)
+            if self.scope.cancelled_caught:
+                # That task may have been too slow.
+                await close_forcefully(self._stream)
 
-    def _must_reset(self) -> bool:
+    def _is_cut(self) -> bool:
         # Whether the peer could take the end for that of a message or transfer that was
-        # cut.
-        if self._http is not None:
-            strict_error = self._state.strict and self.reason is EndReason.ERROR
-            return strict_error or self._http.broken
-        return self.reason in (EndReason.ERROR, EndReason.LOST, EndReason.RESET)
-
-    async def _close_forcefully(self) -> None:
-        if self._must_reset():
-            reset_on_close(self._stream)
-        await close_forcefully(self._stream)
+        # cut.  After a switch only a normal return makes a transfer whole.  Of HTTP only
+        # an answer that has begun is reset, as to HTTP/1.0 the end of the connection may
+        # end it; otherwise a reset could destroy the answer before.
+        if self._protocol is not None:
+            return self.reason is not EndReason.RETURNED
+        strict_error = self._state.strict and self.reason is EndReason.ERROR
+        return strict_error or (self._http is not None and self._http.broken)
 
     def _report_end(self, records: ConnectionRecords) -> None:
         http, stream = self._http, self._stream
