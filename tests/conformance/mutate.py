@@ -27,7 +27,7 @@ GREEN, RED = 0, 1
 def copy_project(folder: Path) -> Path:
     """Copy all that the tests need into a folder, to be broken there; return it."""
     leftovers = shutil.ignore_patterns("__pycache__")
-    for name in ("trio_upgrade", "tests", "docs"):
+    for name in ("trio_upgrade", "tests", "docs", "examples"):
         shutil.copytree(ROOT / name, folder / name, ignore=leftovers)
     shutil.copy(ROOT / "pyproject.toml", folder)
     return folder

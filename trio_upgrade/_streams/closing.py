@@ -144,9 +144,11 @@ async def close_without_linger(stream: trio.abc.Stream) -> None:
     No checkpoint for a kernel socket of ours. The caller may be cancelled.
     """
     layers = _find_layers(stream)
-    await _exchange_ends_without_waiting(layers)
-    for layer in layers:
-        await close_forcefully(layer)
+    try:
+        await _exchange_ends_without_waiting(layers)
+    finally:
+        for layer in layers:
+            await close_forcefully(layer)
 
 
 async def close_in_stages(stream: trio.abc.Stream, *, insist: bool = False) -> None:
