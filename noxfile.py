@@ -123,7 +123,7 @@ def newest(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def tables(session: nox.Session) -> None:
-    """Write docs/conformance.md and docs/node.md from the marks of the tests."""
+    """Write docs/conformance.md, docs/node.md and docs/ends.md from the tests."""
     session.run("python", "-m", "tests.conformance.tables")
 
 

@@ -25,7 +25,7 @@ from functools import partial
 
 import trio
 
-from trio_upgrade import Request, Response, Server, relay, serve_tcp
+from trio_upgrade import Request, Response, Server, relay, serve_tcp, stream_scope
 
 SAFE_PORTS = (443, 8443)
 DIAL_SECONDS = 10
@@ -48,7 +48,9 @@ async def app(request: Request, *, any_port: bool) -> Response | None:
         return Response(504, f"{request.authority} does not answer\n")
     except OSError as exc:
         return Response(502, f"cannot reach {request.authority}: {exc}\n")
-    async with upstream:
+    # A tunnel that is cut, for example by Ctrl-C, resets both connections: half a
+    # transfer must not look like a whole one.
+    async with stream_scope(upstream):
         stream, _ = await request.accept_connect()
         # Over TLS only a close can tell the client that the target has ended.
         silence = TLS_SECONDS if request.scheme == "https" else HALF_CLOSED_SECONDS

@@ -30,6 +30,7 @@ from urllib.parse import quote
 import trio
 
 from trio_upgrade import (
+    EndOfStream,
     OpenError,
     UpgradedStream,
     UpgradeRefused,
@@ -40,6 +41,8 @@ from trio_upgrade import (
 JSON = {"Content-Type": "application/json"}
 # Precedes each piece of output: 1 for standard output or 2 for errors, and the length.
 FRAME = struct.Struct(">B3xL")
+# The longest piece to print at once.
+MOST_BYTES = 65536
 
 
 class Daemon(NamedTuple):
@@ -113,25 +116,23 @@ async def send_input(stream: UpgradedStream) -> None:
 
 
 async def print_output(stream: UpgradedStream) -> None:
-    received = bytearray()
-    output, left = sys.stdout.buffer, 0
-    async for chunk in stream:
-        received += chunk
-        while received:
-            if left:
-                piece = received[:left]
-                output.write(piece)
-                output.flush()
-                left -= len(piece)
-                del received[: len(piece)]
-            elif len(received) >= FRAME.size:
-                kind, left = FRAME.unpack_from(received)
-                output = sys.stderr.buffer if kind == 2 else sys.stdout.buffer
-                del received[: FRAME.size]
-            else:
-                break
-    if left or received:
-        sys.exit("the daemon ended the stream in the middle of a frame")
+    while True:
+        try:
+            header = await stream.receive_exactly(FRAME.size)
+        except EndOfStream as exc:
+            if exc.available == 0:
+                return
+            sys.exit("the daemon ended the stream in the middle of a frame")
+        kind, left = FRAME.unpack(header)
+        output = sys.stderr.buffer if kind == 2 else sys.stdout.buffer
+        # Not receive_exactly(): a frame may be long.
+        while left:
+            piece = await stream.receive_some(min(left, MOST_BYTES))
+            if not piece:
+                sys.exit("the daemon ended the stream in the middle of a frame")
+            output.write(piece)
+            output.flush()
+            left -= len(piece)
 
 
 async def main(daemon: Daemon, container: str, command: list[str]) -> int:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         BodyError as BodyError,
         BodyTimeout as BodyTimeout,
         BodyTooLarge as BodyTooLarge,
+        EndOfStream as EndOfStream,
         HalfCloseUnsupported as HalfCloseUnsupported,
         IllegalSwitch as IllegalSwitch,
         MalformedMessage as MalformedMessage,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
         PeerGone as PeerGone,
         SocksRefused as SocksRefused,
         TLSFailed as TLSFailed,
+        TooLong as TooLong,
         TrioUpgradeError as TrioUpgradeError,
         Unavailable as Unavailable,
         UsageError as UsageError,
@@ -72,6 +74,7 @@ if TYPE_CHECKING:
     )
     from ._server.server import Server as Server, drain_on_signal as drain_on_signal
     from ._server.statistics import ServerStatistics as ServerStatistics
+    from ._streams.scope import stream_scope as stream_scope
     from ._streams.tcp_listeners import inherit_listeners as inherit_listeners
     from ._streams.tls import TLSStream as TLSStream
     from ._streams.upgraded import UpgradedStream as UpgradedStream
@@ -93,9 +96,9 @@ else:
         "_copy.progress": "Progress",
         "_copy.relay": "RelayResult relay",
         "_errors": (
-            "BadBody BadResponse BodyError BodyTimeout BodyTooLarge "
+            "BadBody BadResponse BodyError BodyTimeout BodyTooLarge EndOfStream "
             "HalfCloseUnsupported IllegalSwitch MalformedMessage "
-            "NotOffered OpenError PeerGone SocksRefused TLSFailed "
+            "NotOffered OpenError PeerGone SocksRefused TLSFailed TooLong "
             "TrioUpgradeError Unavailable UsageError"
         ),
         "_http.headers": "Headers HeadersLike",
@@ -113,6 +116,7 @@ else:
         ),
         "_server.server": "Server drain_on_signal",
         "_server.statistics": "ServerStatistics",
+        "_streams.scope": "stream_scope",
         "_streams.tcp_listeners": "inherit_listeners",
         "_streams.tls": "TLSStream",
         "_streams.upgraded": "UpgradedStream",

@@ -24,6 +24,8 @@
     ├── Unavailable             the server accepts no more switches now
     ├── MalformedMessage        the peer sent no HTTP/1.1 message that we accept
     ├── HalfCloseUnsupported    the transport cannot end one direction only
+    ├── EndOfStream             the peer ended before the bytes that were wanted
+    ├── TooLong                 the separator is not within the limit
     └── UsageError              the state of the object does not allow the call
 
 ``Refused`` and its two subclasses carry a :class:`ClientResponse`; therefore they are
@@ -220,6 +222,39 @@ class HalfCloseUnsupported(TrioUpgradeError):
 
     The usual case is TLS. The call did nothing; ``aclose`` ends both directions.
     """
+
+
+@public
+class EndOfStream(TrioUpgradeError, EOFError):
+    """The peer ended its direction before all the bytes that were wanted had come.
+
+    :meth:`UpgradedStream.receive_exactly` and :meth:`UpgradedStream.receive_until` raise
+    it. All bytes that have come are again the next to be read, and then the end.
+
+    Attributes:
+        available: How many bytes there are before the end; 0 if the peer ended between
+            two messages.
+    """
+
+    def __init__(self, wanted: str, available: int) -> None:
+        super().__init__(f"the peer ended before {wanted}, after {available} bytes")
+        self.available = available
+
+
+@public
+class TooLong(TrioUpgradeError):
+    """The separator did not come within the limit of the caller.
+
+    :meth:`UpgradedStream.receive_until` raises it. All bytes that have come are again the
+    next to be read.
+
+    Attributes:
+        limit: The limit, in bytes.
+    """
+
+    def __init__(self, separator: bytes, limit: int) -> None:
+        super().__init__(f"{separator!r} did not come within {limit} bytes")
+        self.limit = limit
 
 
 @public

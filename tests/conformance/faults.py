@@ -84,6 +84,12 @@ FAULTS = {
         "they are answered, the last one of each connection with `Connection: close`; "
         "offers get a 503",
     ),
+    "F21": Fault(
+        "a cancellation, or the end of a grace, cuts a handler, a tunnel, a client's "
+        "block, or both ends of a proxy",
+        "a reset by the owner of the stream, and over TLS no close_notify, unless "
+        "`send_eof` had returned: see [ends](ends.md); `stream_scope` for other streams",
+    ),
     "F22": Fault(
         "a server at its descriptor limit, or in a chroot, when its first answer is due",
         "nothing is imported after `task_status.started`: every answer comes",

@@ -179,6 +179,7 @@ MUTANTS = {
     ),
     "F14": Mutant("escape", "not shown.isprintable()", "False"),
     "F20": Mutant("Connection._has_late_request", "has_input(self._stream)", "False"),
+    "F21": Mutant("end_stream", "exc is None", "not isinstance(exc, Exception)"),
     "F22": Mutant("_make_state", 'import_module("http")'),
     "F23": Mutant("_wait_lock", "fcntl.LOCK_EX", "fcntl.LOCK_SH"),
     "F24": Mutant(

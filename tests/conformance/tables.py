@@ -1,4 +1,5 @@
-# Makes docs/conformance.md and docs/node.md from the rows and the marks of the tests.
+# Makes docs/conformance.md, docs/node.md and docs/ends.md from the rows and the marks of
+# the tests.
 # The marks are read from the source files, so no test has to be imported.
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from .ends import ENDINGS, KINDS
 from .faults import FAULTS
 from .node import CASES
 from .requirements import PROXY, REQUIREMENTS, ROLES
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 CONFORMANCE = ROOT / "docs" / "conformance.md"
 NODE = ROOT / "docs" / "node.md"
+ENDS = ROOT / "docs" / "ends.md"
 # Marks that are not rows: features and complaints of Node's users, advisories, issues of
 # other projects.
 is_reference = re.compile(
@@ -59,6 +62,44 @@ S rows are about servers, C rows about clients. This page is made by `nox -s tab
 | id | what is received | what we do | Node | tests |
 | --- | --- | --- | --- | --- |
 {rows}
+"""
+_ENDS_PAGE = """\
+# How a stream ends
+
+What ends the block or the handler that owns a stream decides how the stream ends, and
+so what its peer sees. The owner is the task of a server's connection (its handler, or an
+app that has switched by `accept_upgrade` or `accept_connect`), the `async with` of a
+client's `UpgradedConnection`, or `stream_scope(stream)` for a stream that this library
+did not open. All of them end a stream in the same way.
+
+`tests/conformance/test_ends.py` compares each cell with what a peer sees that is not
+ours, for each owner. The TLS columns are over TCP. `nox -s tables` makes this page.
+
+| what ended the block or the handler | {kinds} |
+| --- | {line} |
+{rows}
+
+- **FIN**: an end of stream. **RST**: a reset, `BrokenResourceError` in Trio,
+  `ECONNRESET` elsewhere. **close_notify**: TLS's own end, without which a TLS peer knows
+  that the stream was cut. **end**: the only thing that a memory stream can tell.
+  **-**: it cannot happen.
+- A return ends the stream in stages: our end, then up to `linger` seconds for the peer's
+  end, then the close. In a cancelled scope the seconds are skipped: our end is sent as
+  far as the kernel takes it at once.
+- A reset drops the bytes that the kernel has not delivered, also those that `send_all`
+  has accepted: of 3.9 MB a slow peer got 113 KB. A handler that has said its last word
+  ends with `await stream.send_eof()`. After that no exception and no cancellation resets
+  the stream.
+- Linux cannot abort a Unix stream: the peer gets an end, or `ECONNRESET` if we had not
+  read all that it sent. A protocol on Unix sockets has to mark its own end, if a cut must
+  not look like one.
+- `pipe` and `relay` leave the streams to their owners. Only a reset of one side of a
+  `relay` resets the other side as well.
+- `aclose()` that is itself cancelled, and `trio.aclose_forcefully`, close at once, as
+  they do with Trio's own streams.
+- HTTP connections: an answer that is cut is reset, because to HTTP/1.0 the end of the
+  connection may be that of the answer. A connection whose app was cancelled before its
+  answer had begun is only closed.
 """
 
 
@@ -152,6 +193,15 @@ def node_page(marks: Iterable[Mark]) -> str:
     return _NODE_PAGE.format(rows="\n".join(rows))
 
 
+def ends_page() -> str:
+    """Return the text of docs/ends.md."""
+    return _ENDS_PAGE.format(
+        kinds=" | ".join(KINDS),
+        line=" | ".join("---" for _ in KINDS),
+        rows="\n".join(_row(row.text, *row.seen) for row in ENDINGS.values()),
+    )
+
+
 def _code(names: Iterable[str]) -> str:
     return ", ".join(f"`{name}`" for name in names)
 
@@ -161,11 +211,12 @@ def _row(*cells: str) -> str:
 
 
 def main() -> None:
-    """Write both pages."""
+    """Write the pages."""
     marks = find_marks()
     CONFORMANCE.parent.mkdir(exist_ok=True)
     CONFORMANCE.write_text(conformance_page(marks))
     NODE.write_text(node_page(marks))
+    ENDS.write_text(ends_page())
 
 
 if __name__ == "__main__":

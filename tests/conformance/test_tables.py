@@ -13,10 +13,12 @@ from .node import BETTER_THAN_NODE, CASES
 from .requirements import PROXY, REQUIREMENTS, ROLES
 from .tables import (
     CONFORMANCE,
+    ENDS,
     NODE,
     ROOT,
     Mark,
     conformance_page,
+    ends_page,
     find_marks,
     is_reference,
     node_page,
@@ -45,6 +47,11 @@ def test_conformance_page_is_fresh() -> None:
 def test_node_page_is_fresh() -> None:
     """docs/node.md has the current rows and tests."""
     assert NODE.read_text() == node_page(MARKS), FRESHEN
+
+
+def test_ends_page_is_fresh() -> None:
+    """docs/ends.md has the rows that test_ends.py compares with what happens."""
+    assert ENDS.read_text() == ends_page(), FRESHEN
 
 
 @pytest.mark.parametrize("page", [conformance_page, node_page])

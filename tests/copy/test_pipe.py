@@ -207,6 +207,7 @@ async def test_counts_of_the_streams() -> None:
 
     assert (source.received, source.sent, source.peer_ended) == (13, 0, True)
     assert (sink.received, sink.sent, sink.peer_ended) == (0, 13, False)
+    assert (source.eof_sent, sink.eof_sent) == (False, True)
     for stream in (source, sender, sink, receiver):
         await stream.aclose()
 

@@ -28,6 +28,7 @@ NAMES = [
     "ClientConnection",
     "ClientResponse",
     "DialOptions",
+    "EndOfStream",
     "EndReason",
     "EndRecord",
     "ErrorRecord",
@@ -56,6 +57,7 @@ NAMES = [
     "SwitchRecord",
     "TLSFailed",
     "TLSStream",
+    "TooLong",
     "TrioUpgradeError",
     "Tunnel",
     "TunnelRefused",
@@ -79,6 +81,7 @@ NAMES = [
     "serve_stream",
     "serve_tcp",
     "serve_unix",
+    "stream_scope",
 ]
 
 # Type aliases have no docstring at run time.

@@ -7,17 +7,21 @@ import trio
 import trio.testing
 
 from trio_upgrade import UpgradedStream
+from trio_upgrade._streams import closing
 from trio_upgrade._streams.closing import (
     close_forcefully,
     close_in_stages,
     close_nowait,
+    close_without_linger,
     end_stream,
 )
+from trio_upgrade._streams.resetting import reset_on_close
 from trio_upgrade._streams.socket_stream import adopt_stream
 from trio_upgrade.testing import ScriptedPeer
 
-from ..sockets import clogged_tcp_pair, direct, tcp_pair
+from ..sockets import clog, clogged_tcp_pair, direct, tcp_pair
 from ..tls import make_tls_contexts, wrap_tls
+from ..wrapper import HalfCloseableWrapper, Wrapper
 
 
 async def test_stages_in_order() -> None:
@@ -204,16 +208,142 @@ class TestReset:
             await far.receive_some()
         await far.aclose()
 
-    async def test_not_under_cancellation(self) -> None:
-        """A cancellation closes without a reset: the sent bytes arrive, then the end."""
+    @pytest.mark.ids("F21")
+    @pytest.mark.parametrize(
+        "wrap",
+        [
+            lambda near: near,
+            adopt_stream,
+            UpgradedStream,
+            lambda near: UpgradedStream(adopt_stream(near)),
+            lambda near: Wrapper(UpgradedStream(near)),
+        ],
+    )
+    async def test_not_after_our_end(self, wrap) -> None:
+        """After send_eof there is no reset: all that the kernel has arrives."""
         near, far = await tcp_pair()
-        await near.send_all(b"last words")
+        sent = await clog(near)
+        stream = wrap(near)
+        await getattr(stream, "transport_stream", stream).send_eof()
 
-        await end_stream(near, KeyboardInterrupt(), None)
+        await end_stream(stream, LookupError("oops"), None)
 
-        assert await far.receive_some() == b"last words"
-        assert await far.receive_some() == b""
+        received = 0
+        while chunk := await far.receive_some():
+            received += len(chunk)
+        assert received == sent
         await far.aclose()
+
+
+class TestWithoutWaiting:
+    """A cancelled caller ends the stream all the same, as far as it need not wait."""
+
+    @pytest.mark.ids("F21")
+    @pytest.mark.parametrize("linger", [0, 5])
+    async def test_cancelled(self, linger: float, autojump_clock) -> None:
+        """Our end is sent; the peer is not waited for."""
+        peer = ScriptedPeer(b"unread", then="silence")
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await end_stream(peer, None, linger)
+
+        assert peer.got_eof
+        assert peer.packets_left == 0
+        assert peer.closed
+        assert trio.current_time() == 0
+
+    async def test_cancelled_while_lingering(self) -> None:
+        """A cancellation of the linger closes, once our end was sent."""
+        peer = ScriptedPeer(then="silence")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(end_stream, peer, None, None)
+            await trio.testing.wait_all_tasks_blocked()
+            assert peer.got_eof
+            nursery.cancel_scope.cancel()
+
+        assert peer.closed
+
+    async def test_aclose_is_not_insistent(self) -> None:
+        """Without `insist` a cancelled call closes at once."""
+        peer = ScriptedPeer(then="silence")
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await close_in_stages(peer)
+
+        assert peer.closed
+        assert not peer.got_eof
+
+    async def test_tls_that_is_not_read(self, autojump_clock) -> None:
+        """A close_notify that the peer does not take is given up at once."""
+        contexts = make_tls_contexts()
+        near, far = wrap_tls(
+            trio.testing.lockstep_stream_pair(), contexts, https_compatible=False
+        )
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(near.do_handshake)
+            nursery.start_soon(far.do_handshake)
+
+        await close_without_linger(UpgradedStream(near))
+
+        assert trio.current_time() == 0
+        with pytest.raises(trio.ClosedResourceError):
+            await near.send_all(b"x")
+
+    async def test_peer_that_goes_on_sending(self, monkeypatch) -> None:
+        """Input is dropped only for so long: the peer must not delay the close."""
+        monkeypatch.setattr(closing, "_MOST_DISCARDED", 1)
+        near, far = direct(await tcp_pair())
+        await clog(far)
+
+        with trio.testing.assert_no_checkpoints():
+            await close_without_linger(UpgradedStream(near))
+
+        assert near.fileno() == -1
+        await far.aclose()
+
+    @pytest.mark.parametrize("then", ["busy", "closed", "reset"])
+    async def test_others_were_first(self, then: str) -> None:
+        """A stream that is in use, closed or broken is closed, without an error."""
+        near, far = direct(await clogged_tcp_pair())
+
+        async def send() -> None:
+            with pytest.raises(trio.ClosedResourceError):
+                await near.send_all(b"x")
+
+        async with trio.open_nursery() as nursery:
+            if then == "busy":
+                nursery.start_soon(send)
+                await trio.testing.wait_all_tasks_blocked()
+            elif then == "closed":
+                await near.aclose()
+            else:
+                reset_on_close(far)
+                await far.aclose()
+
+            await close_without_linger(near)
+
+            assert near.fileno() == -1
+        await far.aclose()
+
+    async def test_stream_of_a_user_that_fails(self) -> None:
+        """Any other error comes out as it is, also while the caller is cancelled."""
+
+        class Failing(HalfCloseableWrapper):
+            async def send_eof(self) -> None:
+                raise LookupError("oops")
+
+        class Broken(HalfCloseableWrapper):
+            async def send_eof(self) -> None:
+                raise trio.BrokenResourceError
+
+        for kind in (Failing, Broken):
+            peer = ScriptedPeer()
+            if kind is Failing:
+                with pytest.raises(LookupError):
+                    await close_without_linger(kind(peer))
+            else:
+                await close_without_linger(kind(peer))
+            assert peer.closed
 
 
 async def test_close_nowait() -> None:

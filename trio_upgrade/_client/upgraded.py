@@ -8,7 +8,7 @@ from typing import NamedTuple
 import trio
 
 from .._http.messages import ResponseHead
-from .._streams.closing import end_stream
+from .._streams.closing import close_in_stages, end_stream, move_on_after
 from .._streams.upgraded import UpgradedStream
 from .._util import public
 
@@ -28,9 +28,12 @@ class UpgradedConnection(_ConnectionFields, trio.abc.AsyncResource):
         async with await open_upgrade(url, "echo") as (response, stream, head):
             ...
 
-    Leaving the block ends the stream: in stages without an exception (our direction
-    first, then up to ``Limits.linger`` seconds for the peer's), by a reset after an
-    error, at once under cancellation. A stream that was detached is left alone. After
+    Leaving the block ends the stream. Without an exception: in stages, our direction
+    first, then up to ``Limits.linger`` seconds for the peer's; a cancelled scope only
+    skips the seconds. After an exception, also a cancellation: by a reset, so that the
+    peer does not take half a transfer for a whole one, unless
+    :meth:`UpgradedStream.send_eof` had returned. A reset drops bytes that are still on
+    the way. A stream that was detached is left alone. After
     :meth:`UpgradedStream.start_tls` the TLS stream is ended in the same way.
 
     Attributes:
@@ -45,8 +48,9 @@ class UpgradedConnection(_ConnectionFields, trio.abc.AsyncResource):
     linger: float | None = 0.0
 
     async def aclose(self) -> None:
-        """End the stream in stages; at once if cancelled."""
-        await end_stream(self.stream, None, self.linger)
+        """End the stream in stages; close it at once if cancelled."""
+        with move_on_after(self.linger):
+            await close_in_stages(self.stream)
 
     async def __aexit__(
         self,

@@ -271,6 +271,7 @@ class Copier(Tally):
             except trio.BrokenResourceError:
                 record_transfer(sink, broken=True)
                 raise
+            record_transfer(sink, eof_sent=True)
         elif isinstance(sink, trio.abc.HalfCloseableStream):
             over = _is_same(sink, self.source) or (
                 isinstance(sink, UpgradedStream) and sink.peer_ended

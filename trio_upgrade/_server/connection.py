@@ -34,10 +34,11 @@ from .._streams.closing import (
     close_forcefully,
     close_in_stages,
     close_nowait,
+    close_without_linger,
+    cut_stream,
     move_on_after,
 )
 from .._streams.readiness import has_input
-from .._streams.resetting import reset_on_close
 from .._streams.socket_stream import DirectSocketStream
 from .._streams.underlying import find_peer
 from .._streams.upgraded import UpgradedStream
@@ -48,6 +49,7 @@ from .connection_task import ConnectionTask
 from .end_reason import EndReason
 from .exchange import Exchange
 from .http import ServerHTTP
+from .losses import comes_of_loss, is_loss
 from .observed_http import ObservedHTTP
 from .observers import LOGGER
 from .response import Response, Tunnel, Upgrade, find_fields, refuse
@@ -65,8 +67,6 @@ _SWITCHES = (Upgrade, Tunnel)
 _ENDS_OF_SERVER = frozenset({EndReason.DRAINED, EndReason.CANCELLED})
 # An idle connection ends by these, unless a request has come at the same moment.
 _ENDS_OF_IDLE = frozenset({EndReason.IDLE, EndReason.DRAINED})
-# What a stream raises when it is lost or closed.
-_LOSSES = (trio.BrokenResourceError, trio.ClosedResourceError)
 # The answers that are still owed when a deadline has passed.
 _LATE_RESPONSES = {
     EndReason.SLOW_HEADER: (408, "the request came too slowly\n"),
@@ -157,7 +157,7 @@ class Connection(ConnectionTask):
                 # Now, for the server may end this connection while it is being closed.
                 self.reason = self.reason or self.expired or EndReason.CANCELLED
                 state.deadlines.disarm(self)
-                await self._close_forcefully()
+                await (cut_stream if self._is_cut() else close_forcefully)(self._stream)
                 raise
         except BaseException as exc:
             self._report_or_raise(exc)
@@ -483,7 +483,7 @@ class Connection(ConnectionTask):
             if errors is None:
                 raise exc
             only_loss = (broken and is_loss(errors)) or (
-                was_reset and all(map(_comes_of_loss, find_leaves(errors)))
+                was_reset and comes_of_loss(errors)
             )
             if rest is not None and self._state.strict and not only_loss:
                 raise exc
@@ -550,30 +550,32 @@ class Connection(ConnectionTask):
             and self.reason is not EndReason.ERROR
         ):
             self.reason = EndReason.RESET
-        if state.must_close_now or self._must_reset():
-            await self._close_forcefully()
+        if self._is_cut():
+            await cut_stream(self._stream)
+        elif state.must_close_now:
+            await close_without_linger(self._stream)
         elif not close_nowait(self._stream):
             with move_on_after(state.limits.linger) as self.scope:
                 if self._http is not None and self._http.turn is not None:
                     # A task of the app may still receive, but its request is over.
                     await self._http.turn.wait_free()
-                await close_in_stages(self._stream)
+                await close_in_stages(self._stream, insist=True)
+            if self.scope.cancelled_caught:
+                # That task may have been too slow.
+                await close_forcefully(self._stream)
 
-    def _must_reset(self) -> bool:
+    def _is_cut(self) -> bool:
         # Whether the peer could take the end for that of a message or transfer that was
-        # cut.
+        # cut.  After a switch only a normal return makes a transfer whole.  Of HTTP only
+        # an answer that has begun is reset, as to HTTP/1.0 the end of the connection may
+        # end it; otherwise a reset could destroy the answer before.
         if self.reason is EndReason.TLS_FAILED:
             # It gets the alert, which a reset could destroy.
             return False
-        if self._http is not None:
-            strict_error = self._state.strict and self.reason is EndReason.ERROR
-            return strict_error or self._http.broken
-        return self.reason in (EndReason.ERROR, EndReason.LOST, EndReason.RESET)
-
-    async def _close_forcefully(self) -> None:
-        if self._must_reset():
-            reset_on_close(self._stream)
-        await close_forcefully(self._stream)
+        if self._protocol is not None:
+            return self.reason is not EndReason.RETURNED
+        strict_error = self._state.strict and self.reason is EndReason.ERROR
+        return strict_error or (self._http is not None and self._http.broken)
 
     def _report_end(self, records: ConnectionRecords) -> None:
         http, stream = self._http, self._stream
@@ -584,20 +586,3 @@ class Connection(ConnectionTask):
             self.requests,
             answered=http is None or http.response_begun,
         )
-
-
-def is_loss(errors: Exception) -> bool:
-    """Tell whether errors say only that the connection is lost or closed."""
-    return all(isinstance(leaf, _LOSSES) for leaf in find_leaves(errors))
-
-
-def _comes_of_loss(error: BaseException) -> bool:
-    # Libraries above the stream raise their own errors from Trio's.
-    seen: list[BaseException] = []
-    cause: BaseException | None = error
-    while cause is not None and cause not in seen:
-        if all(isinstance(leaf, _LOSSES) for leaf in find_leaves(cause)):
-            return True
-        seen.append(cause)
-        cause = cause.__cause__
-    return False

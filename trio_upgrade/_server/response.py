@@ -164,8 +164,9 @@ class Upgrade(Frozen):
     """The answer that switches the connection to another protocol.
 
     The library sends the 101 and awaits ``handler(request, stream, head)``. The stream is
-    closed when the handler returns and reset when it raises. ``head`` is a snapshot of
-    the bytes that are first in the stream. If the request does not offer the protocol,
+    ended in stages when the handler returns. It is reset when the handler raises or is
+    cancelled, unless :meth:`UpgradedStream.send_eof` had returned. ``head`` is a snapshot
+    of the bytes that are first in the stream. If the request does not offer the protocol,
     the client gets a 426 that names it.
 
     Immutable, so it is sent as it was checked. :meth:`with_headers` makes another one.

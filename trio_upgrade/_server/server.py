@@ -111,8 +111,8 @@ class Server:
         ones have 5 seconds for their first request. No request on a connection accepted
         so far is lost if it has reached this machine by then: it is answered, and every
         answer that is still to come says ``Connection: close``. Offers get a 503.
-        Connections that are still open when the grace is over are cancelled and closed.
-        Then the function that serves returns.
+        Connections that are still open when the grace is over are cancelled and closed,
+        those that have switched by a reset. Then the function that serves returns.
 
         Another call can shorten the grace, never lengthen it.
 

@@ -64,6 +64,11 @@ class DirectSocketStream(trio.abc.HalfCloseableStream):
             self._trio_sock = trio.socket.from_stdlib_socket(self._sock)
         return self._trio_sock
 
+    @property
+    def eof_sent(self) -> bool:
+        """Whether our direction was ended; also after the stream was closed."""
+        return self._ended
+
     def fileno(self) -> int:
         """Return the descriptor, -1 after the stream was closed.
 

@@ -445,6 +445,11 @@ class TLSStream(TLSConnection, trio.abc.HalfCloseableStream):
         return self._handshaken and self._failure is None and not self._cut
 
     @property
+    def eof_sent(self) -> bool:
+        """Whether our close_notify was sent: :meth:`send_eof` has returned."""
+        return self._ended and not self._unsent
+
+    @property
     def unsent(self) -> int:
         """The number of bytes that are encrypted, and that the kernel did not take."""
         return len(self._unsent)

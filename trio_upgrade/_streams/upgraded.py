@@ -1,19 +1,14 @@
-# The stream that a switch results in: it replays the bytes that were read early (the
-# head), then reads from the transport.  It must not know about HTTP.
-#
-# Two traps.  The checkpoint comes before the replay moves on, so that a cancelled read
-# loses nothing (Trio's rule; httpcore's wrapper has no checkpoint).  And an end of stream
-# that the HTTP reader has already seen is a part of the replay: it comes after the head,
-# however late the app reads.
+# The stream that a switch results in; its methods to receive stand in ReplayStream.  It
+# must not know about HTTP.
 from __future__ import annotations
 
-import operator
 from typing import TYPE_CHECKING, Any, NoReturn, Self, cast, final
 
 import trio
 
 from .._errors import HalfCloseUnsupported
 from .._util import public
+from .replay import ReplayStream
 from .resetting import reset_on_close
 from .socket_stream import DirectSocketStream
 from .tls import TLSStream
@@ -23,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @public
-class UpgradedStream(trio.abc.Stream):
+class UpgradedStream(ReplayStream):
     """A connection after its switch: any Trio stream, with the early bytes first.
 
     At run time it is a :class:`trio.abc.HalfCloseableStream` exactly when its transport
@@ -39,19 +34,7 @@ class UpgradedStream(trio.abc.Stream):
         sent: The number of bytes sent on it.
     """
 
-    __slots__ = (
-        "_broken",
-        "_ended",
-        "_head",
-        "_peer_ended",
-        "_position",
-        "_receiving",
-        "_successor",
-        "_transport",
-        "_was_reset",
-        "received",
-        "sent",
-    )
+    __slots__ = ("_eof_sent", "_successor", "_was_reset", "sent")
 
     def __new__(
         cls,
@@ -68,32 +51,12 @@ class UpgradedStream(trio.abc.Stream):
     def __init__(
         self, transport: trio.abc.Stream, head: bytes = b"", *, ended: bool = False
     ) -> None:
-        self._transport = transport
-        self._head = head
-        self._position: int | None = 0 if head or ended else None
-        self._ended = ended
-        self._receiving = False
-        self._peer_ended = False
-        self._broken = False
+        super().__init__(transport, head, ended=ended)
+        self._eof_sent = False
         self._was_reset = False
         # The stream that start_tls() has made of this one.
         self._successor: UpgradedStream | None = None
-        self.received: int = 0
         self.sent: int = 0
-
-    @property
-    def head(self) -> bytes:
-        """The bytes that had been read before the switch; often empty.
-
-        This is a snapshot to look at. The bytes are *still in the stream*, so do not
-        parse or send them as well. An empty head does not mean that the peer has sent
-        nothing: bytes that arrived a moment later are not in it.
-
-        It does not change while any of it is unread. Once all was received from this
-        stream, or the stream was closed, detached or given to :meth:`start_tls`, it is
-        ``b""``: a connection may live for days, and must not keep bytes that are used.
-        """
-        return self._head
 
     @property
     def transport(self) -> trio.abc.Stream:
@@ -140,72 +103,14 @@ class UpgradedStream(trio.abc.Stream):
         return isinstance(self, trio.abc.HalfCloseableStream) and not self.detached
 
     @property
-    def peer_ended(self) -> bool:
-        """Whether a read has met the peer's end of stream."""
-        return self._peer_ended
-
-    @property
-    def broken(self) -> bool:
-        """Whether a call has raised :exc:`trio.BrokenResourceError`."""
-        return self._broken
+    def eof_sent(self) -> bool:
+        """Whether :meth:`send_eof` has returned, or a copy has passed an end on to it."""
+        return self._eof_sent
 
     @property
     def was_reset(self) -> bool:
         """Whether :meth:`reset` was called, also on the stream that TLS made of it."""
         return self.outermost._was_reset
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        """Receive the unread part of the head, then from the transport.
-
-        A cancelled call has lost no bytes of the head; otherwise it keeps the contract
-        of the transport, and raises its errors.
-
-        Args:
-            max_bytes: The most bytes to return; None leaves the number to the stream.
-        """
-        if self._position is not None:
-            data = await self._replay(max_bytes)
-            if data is not None:
-                return data
-        try:
-            received = await self._transport.receive_some(max_bytes)
-        except trio.BrokenResourceError:
-            self._broken = True
-            raise
-        if not received:
-            self._peer_ended = True
-        self.received += len(received)
-        return received
-
-    async def _replay(self, max_bytes: int | None) -> bytes | None:
-        if max_bytes is not None:
-            max_bytes = operator.index(max_bytes)
-            if max_bytes < 1:
-                raise ValueError("max_bytes must be >= 1")
-        if self._receiving:
-            raise trio.BusyResourceError("another task is receiving from this stream")
-        self._receiving = True
-        try:
-            await trio.lowlevel.checkpoint()
-        finally:
-            self._receiving = False
-        start = self._position
-        if start is None:
-            # Closed or detached by another task during the checkpoint.
-            return None
-        if start == len(self._head):
-            # Only the end of stream is left; every further read returns it.
-            self._peer_ended = True
-            return b""
-        stop = len(self._head) if max_bytes is None else start + max_bytes
-        data = self._head[start:stop]
-        self._position = start + len(data)
-        self.received += len(data)
-        if self._position == len(self._head):
-            # Let the copy go.
-            self._head = b""
-            self._position = 0 if self._ended else None
-        return data
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Send on the transport; its contract applies."""
@@ -354,15 +259,6 @@ class UpgradedStream(trio.abc.Stream):
         if self._was_reset:
             raise trio.ClosedResourceError("this stream was reset")
 
-    @property
-    def _unread_head(self) -> bytes:
-        return b"" if self._position is None else self._head[self._position :]
-
-    def _forget(self) -> None:
-        self._head = b""
-        self._position = None
-        self._ended = False
-
     @staticmethod
     def _find_underlying(stream: Any, *, to_receive: bool) -> object:  # noqa: ANN401  see below
         # Return the object below a stack of UpgradedStreams.  For receiving, return None
@@ -405,6 +301,7 @@ class UpgradedStream(trio.abc.Stream):
         received: int = 0,
         sent: int = 0,
         ended: bool = False,
+        eof_sent: bool = False,
         broken: bool = False,
     ) -> None:
         # Tell a stack of UpgradedStreams about the bytes, ends and errors below it.
@@ -412,6 +309,7 @@ class UpgradedStream(trio.abc.Stream):
             stream.received += received
             stream.sent += sent
             stream._peer_ended |= ended
+            stream._eof_sent |= eof_sent
             stream._broken |= broken
             stream = stream._transport
 
@@ -435,6 +333,7 @@ class _HalfCloseableUpgradedStream(UpgradedStream, trio.abc.HalfCloseableStream)
         except trio.BrokenResourceError:
             self._broken = True
             raise
+        self._eof_sent = True
 
 
 _KINDS = frozenset({UpgradedStream, _HalfCloseableUpgradedStream})
