@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
+import signal
 import socket
 import ssl
 import types
@@ -20,6 +21,9 @@ from trio_upgrade import (
     Request,
     Response,
     Server,
+    Upgrade,
+    UpgradedStream,
+    drain_on_signal,
     serve_listeners,
     serve_ssl_over_tcp,
     serve_stream,
@@ -31,7 +35,8 @@ from trio_upgrade.testing import ScriptedPeer
 
 from ..apps import echo_app
 from ..recording import Recorder
-from ..wire import get, okay
+from ..servers import MemoryListener
+from ..wire import UP, get, okay
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -253,6 +258,73 @@ async def test_sync_app(app: Any, caplog: pytest.LogCaptureFixture) -> None:
 
     assert peer.sent.startswith(b"HTTP/1.1 500 ")
     assert WANTED in caplog.text
+
+
+@pytest.mark.parametrize("handler", [lambda *_: None, lambda stream: stream, two])
+async def test_handler(handler: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """A handler of another kind is told what is wanted when it is called."""
+
+    async def app(request: Request) -> Upgrade:
+        return Upgrade("echo", handler)
+
+    peer = ScriptedPeer(UP)
+    await serve_stream(app, peer)
+
+    assert "takes three arguments" in caplog.text
+
+
+async def test_other_bugs_of_handlers(caplog: pytest.LogCaptureFixture) -> None:
+    """A TypeError of the handler's own has no such note."""
+
+    async def handler(request: Request, stream: UpgradedStream, head: bytes) -> None:
+        raise TypeError("oops")
+
+    async def app(request: Request) -> Upgrade:
+        return Upgrade("echo", handler)
+
+    await serve_stream(app, ScriptedPeer(UP))
+
+    assert "oops" in caplog.text
+    assert "takes three arguments" not in caplog.text
+
+
+async def test_piece_that_is_text(caplog: pytest.LogCaptureFixture) -> None:
+    """A body that yields a str is told what is wanted."""
+
+    async def body():
+        yield "text"
+
+    async def app(request: Request) -> Response:
+        return Response(200, body())
+
+    await serve_stream(app, ScriptedPeer(get("/")))
+
+    assert "a body must yield bytes, not str" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("number", "message"), [(0, "one or more"), (2, "one was given twice")]
+)
+async def test_number_of_listeners(number: int, message: str) -> None:
+    """No listener, or the same one twice, is a ValueError."""
+    listener = MemoryListener()
+    with pytest.raises(ValueError, match=message):
+        await serve_listeners(echo_app, [listener] * number)
+
+    assert not listener.closed
+
+
+async def test_signals(nursery) -> None:
+    """drain_on_signal() says what a signal and a server are."""
+    server = await nursery.start(serve_tcp, echo_app, 0)
+    drain: Any = drain_on_signal
+    for given in ("SIGTERM", [signal.SIGTERM], None):
+        with pytest.raises(
+            TypeError, match=r"a signal must be one such as signal\.SIG"
+        ):
+            await drain(server, given, grace=1)
+    with pytest.raises(TypeError, match="server must be a Server, not "):
+        await drain(5, signal.SIGTERM, grace=1)
 
 
 async def test_other_bugs_have_no_note(caplog: pytest.LogCaptureFixture) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, cast, final
 import h11
 
 from .._errors import MalformedMessage
+from .._util import name_kind
 from .framing import check_request
 from .head_syntax import check_head, check_second_blank_line, find_line_fault
 from .headers import Field, Headers
@@ -252,7 +253,11 @@ class ServerCodec(MessageCodec):
         """
         if not isinstance(cast("object", chunk), bytes):
             # The items of a memoryview need not be bytes, and its length counts items.
-            chunk = bytes(memoryview(chunk))
+            try:
+                chunk = bytes(memoryview(chunk))
+            except TypeError:
+                kind = name_kind(chunk)
+                raise TypeError(f"a body must yield bytes, not {kind}") from None
         if self._chunked:
             return b"%x\r\n%b\r\n" % (len(chunk), chunk) if chunk else b""
         if self._content_left is not None:

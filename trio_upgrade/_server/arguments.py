@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 OBSERVED = ("request", "switched", "ended", "error")
 _HIGHEST_PORT = 65535
 _APP = "the app must be an async function that takes the request, await app(request)"
+_HANDLER = (
+    "a handler must be an async function that takes three arguments, "
+    "await handler(request, stream, head)"
+)
 # A function with one of these makes a generator, unless types.coroutine() has marked it.
 _GENERATORS = inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
 
@@ -57,11 +61,23 @@ def explain_bug(errors: BaseException) -> None:
     Args:
         errors: The exception, whose traceback begins with the two frames that call apps.
     """
+    _explain(errors, 2, _APP)
+
+
+def explain_bug_of_handler(errors: BaseException) -> None:
+    """Do the same for a handler, which one frame calls.
+
+    It is not checked when it is given: that would cost each handshake.
+    """
+    _explain(errors, 1, _HANDLER)
+
+
+def _explain(errors: BaseException, frames: int, text: str) -> None:
     below = errors.__traceback__
-    for _ in range(2):
+    for _ in range(frames):
         below = below and below.tb_next
     if isinstance(errors, TypeError) and below is None:
-        errors.add_note(_APP)
+        errors.add_note(text)
 
 
 def check_options(options: Mapping[str, object]) -> None:
@@ -196,6 +212,7 @@ def check_listeners(listeners: object) -> None:
 
     Raises:
         TypeError: They are not listeners in a sequence.
+        ValueError: There is none, or one of them twice.
     """
     wanted = "a sequence of trio.abc.Listener"
     if isinstance(listeners, str | bytes) or not isinstance(listeners, Iterable):
@@ -205,6 +222,12 @@ def check_listeners(listeners: object) -> None:
         for listener in cast("list[object]", listeners):
             if not _has(listener, "accept", "aclose"):
                 raise _refuse("listeners", wanted, listener, "of ")
+        given = cast("list[object]", listeners)
+        if not given:
+            # Such as inherit_listeners() returns for another process.
+            raise ValueError("listeners must be one or more: nothing would be served")
+        if len({id(listener) for listener in given}) < len(given):
+            raise ValueError("listeners must be different ones: one was given twice")
 
 
 def check_stream(stream: object, server: object) -> None:

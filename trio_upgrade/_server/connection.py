@@ -43,7 +43,7 @@ from .._streams.socket_stream import DirectSocketStream
 from .._streams.underlying import find_peer
 from .._streams.upgraded import UpgradedStream
 from .._util import find_leaves, split_errors
-from .arguments import explain_bug
+from .arguments import explain_bug, explain_bug_of_handler
 from .connection_records import ConnectionRecords
 from .connection_task import ConnectionTask
 from .end_reason import EndReason
@@ -146,6 +146,7 @@ class Connection(ConnectionTask):
                         await handler(request, stream, stream.head)
                         self.reason = EndReason.RETURNED
                     except BaseException as exc:
+                        explain_bug_of_handler(exc)
                         upper = stream.outermost
                         self._give_up(
                             request, exc, broken=upper.broken, was_reset=upper.was_reset
@@ -350,7 +351,11 @@ class Connection(ConnectionTask):
             self.reason = EndReason.LOST
             return False
         if exchange.protocol is None or answer is not None:
-            raise UsageError(f"the app returned {answer!r} to {exchange.request!r}")
+            raise UsageError(
+                f"the app returned {answer!r} to {exchange.request!r}: it must return a "
+                "Response, an Upgrade or a Tunnel, or None after accept_upgrade() or "
+                "accept_connect()"
+            )
         self.reason = EndReason.RETURNED
         return False
 

@@ -203,9 +203,9 @@ class Request:
 
         The client is gone when it resets the connection, and when it ends its side,
         unless the request makes an offer or is a CONNECT: then the client may mean a
-        half-close, and the stream after the switch gets its end. (Not if the end comes
-        before that of a body with a Content-Length.) An app whose client is gone may
-        return None.
+        half-close, and the stream after the switch gets its end. But an end inside a
+        body with a Content-Length always means that the client is gone. An app whose
+        client is gone may return None.
 
         Any number of tasks may wait, also while a task reads the body or accepts a
         switch. Only reading sends a 100. Bytes that the client sends meanwhile are kept,

@@ -276,6 +276,7 @@ async def serve_listeners(
 
     Raises:
         TypeError: As for :func:`serve_tcp`; the listeners stay open.
+        ValueError: There is no listener, or one is given twice; as above.
     """
     _check(serve_listeners, app, options)
     check_listeners(listeners)

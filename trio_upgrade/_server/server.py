@@ -14,7 +14,7 @@ from .._streams.readiness import (
     find_socket_listener,
     is_secure_listener,
 )
-from .._util import check_seconds, public
+from .._util import check_seconds, name_kind, public
 from .state import check_grace
 
 if TYPE_CHECKING:
@@ -188,11 +188,19 @@ async def drain_on_signal(
             to health checks can make a load balancer send its requests elsewhere.
 
     Raises:
-        TypeError: No signal is given, or the grace or the delay is no number.
+        TypeError: The server is none, no signal is given, one is no signal, or the grace
+            or the delay is no number.
         ValueError: The grace or the delay is negative; nothing was done.
     """
+    if not isinstance(cast("object", server), Server):
+        raise TypeError(f"server must be a Server, not {name_kind(server)}")
     if not signals:
         raise TypeError("at least one signal has to be named")
+    for number in signals:
+        if not isinstance(cast("object", number), int):
+            raise TypeError(
+                f"a signal must be one such as signal.SIGTERM, not {name_kind(number)}"
+            )
     check_grace(grace)
     check_seconds("a delay", delay)
     with trio.open_signal_receiver(*signals) as received:
