@@ -478,6 +478,12 @@ async def test_tls() -> None:
         await tls(echo_app, 0, "cert.pem")
     with pytest.raises(ValueError, match="ssl_context must be for a server"):
         await tls(echo_app, 0, ssl.create_default_context())
+    with pytest.raises(TypeError, match="not the class SSLContext"):
+        await tls(echo_app, 0, ssl.SSLContext)
+    with pytest.raises(TypeError, match="ssl_context is called, not awaited"):
+        await tls(echo_app, 0, echo_app)
+    with pytest.raises(TypeError, match=r"must take no arguments, not \(name\)"):
+        await tls(echo_app, 0, lambda name: CONTEXT)
 
 
 async def test_unix(tmp_path: Path) -> None:

@@ -6,21 +6,30 @@ import pytest
 import trio
 import trio.testing
 
-from trio_upgrade import UpgradedStream
+from trio_upgrade import TLSStream, UpgradedStream
 from trio_upgrade._streams import closing
 from trio_upgrade._streams.closing import (
     close_forcefully,
+    close_gracefully,
     close_in_stages,
     close_nowait,
     close_without_linger,
     end_stream,
 )
 from trio_upgrade._streams.resetting import reset_on_close
-from trio_upgrade._streams.socket_stream import adopt_stream
+from trio_upgrade._streams.socket_stream import DirectSocketStream, adopt_stream
 from trio_upgrade.testing import ScriptedPeer
 
 from ..sockets import clog, clogged_tcp_pair, direct, tcp_pair
 from ..tls import make_tls_contexts, wrap_tls
+from ..tls_streams import (
+    TRANSPORTS,
+    VERSIONS,
+    close_all,
+    handshake,
+    opened,
+    receive_all,
+)
 from ..wrapper import HalfCloseableWrapper, Wrapper
 
 
@@ -124,6 +133,171 @@ async def test_tls_sends_its_end_and_reads_on() -> None:
 
     with pytest.raises(trio.ClosedResourceError):
         await near.send_all(b"x")
+
+
+async def end_below(stream: TLSStream) -> None:
+    """End TCP, and not TLS."""
+    assert isinstance(stream.transport_stream, DirectSocketStream)
+    await stream.transport_stream.send_eof()
+
+
+class TestOurTLS:
+    """The stages of a TLSStream: close_notify, the end below, the peer's end, close."""
+
+    @pytest.mark.ids("M14", "M15")
+    @pytest.mark.parametrize("version", VERSIONS)
+    @pytest.mark.parametrize("compatible", [False, True])
+    @pytest.mark.parametrize("kind", ["tcp", "unix", "memory", "tls"])
+    async def test_stages(self, kind: str, compatible: bool, version: str) -> None:
+        """The peer gets all, then our end, and can still send until its own."""
+        near, far = await opened(version, TRANSPORTS[kind], https_compatible=compatible)
+        await near.send_all(b"last words")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(close_in_stages, UpgradedStream(near))
+            assert await receive_all(far) == b"last words"
+            # TCP has ended, too, after the close_notify.
+            await far.send_all(b"x" * 100_000)
+            await trio.testing.wait_all_tasks_blocked()
+            assert nursery.child_tasks
+            await far.send_eof()
+        with pytest.raises(trio.ClosedResourceError):
+            await near.receive_some()
+        assert await far.receive_some() == b""
+        await far.aclose()
+
+    @pytest.mark.parametrize("end", ["close_notify", "cut", "reset"])
+    async def test_peer_is_first(self, end: str) -> None:
+        """After the peer's end, in whatever way, there is no wait."""
+        near, far = await opened(https_compatible=True)
+        stream = UpgradedStream(near)
+        if end == "close_notify":
+            await far.send_eof()
+            assert await stream.receive_some() == b""
+        elif end == "cut":
+            await end_below(far)
+            assert await stream.receive_some() == b""
+        else:
+            reset_on_close(far)
+            far.close()
+        with trio.fail_after(5):
+            await close_in_stages(stream)
+            if end != "reset":
+                assert await far.receive_some() == b""
+        await close_all(near, far)
+
+    async def test_layers_below(self) -> None:
+        """In TLS in TLS each layer is ended by its close_notify."""
+        inner = await opened(transport=TRANSPORTS["tcp"], https_compatible=True)
+        client, server = make_tls_contexts()
+        outer = [
+            TLSStream(inner[0], client, server_hostname="localhost"),
+            TLSStream(inner[1], server, server_side=True),
+        ]
+        await handshake(*outer)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(close_in_stages, outer[0])
+            assert await outer[1].receive_some() == b""
+            # Not a mere end of TCP, after which nothing could be sent.
+            assert await inner[1].receive_some() == b""
+            await outer[1].send_eof()
+        await close_all(*outer)
+
+    @pytest.mark.parametrize("ours", ["outer", "inner"])
+    async def test_mixed_layers(self, ours: str) -> None:
+        """Trio's TLS above or below ours: both are ended."""
+        contexts = make_tls_contexts()
+        pair = direct(await tcp_pair())
+
+        def wrap_ours(pair):
+            return (
+                TLSStream(pair[0], contexts[0], server_hostname="localhost"),
+                TLSStream(pair[1], contexts[1], server_side=True),
+            )
+
+        def wrap_trio(pair):
+            return wrap_tls(pair, contexts, https_compatible=False)
+
+        first, second = (
+            (wrap_trio, wrap_ours) if ours == "outer" else (wrap_ours, wrap_trio)
+        )
+        inner = first(pair)
+        outer = second(inner)
+        await handshake(*outer)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(close_in_stages, outer[0])
+            assert await outer[1].receive_some() == b""
+            nursery.start_soon(close_in_stages, outer[1])
+        assert pair[0].fileno() == pair[1].fileno() == -1
+
+    async def test_failed_handshake(self) -> None:
+        """Without TLS the transport is ended, and unread input is no reset."""
+        near, far = direct(await tcp_pair())
+        await far.send_all(b"\x16\x03\x01\x00\x05hello" * 2_000)
+        tls = TLSStream(near, make_tls_contexts()[1], server_side=True)
+        with pytest.raises(trio.BrokenResourceError):
+            await tls.do_handshake()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(close_in_stages, tls)
+            assert (await far.receive_some())[:1] == b"\x15"
+            assert await far.receive_some() == b""
+            await far.aclose()
+        assert near.fileno() == -1
+
+    async def test_handshake_not_begun(self) -> None:
+        """A stream that was not used makes no handshake to be closed."""
+        near, far = direct(await tcp_pair())
+        await far.send_eof()
+        with trio.fail_after(5):
+            await close_in_stages(
+                TLSStream(near, make_tls_contexts()[1], server_side=True)
+            )
+        assert await far.receive_some() == b""
+        await far.aclose()
+
+    async def test_below_without_half_close(self) -> None:
+        """Over a stream that cannot be half-closed TLS has its end all the same."""
+        contexts = make_tls_contexts()
+        below = trio.testing.memory_stream_pair()
+        near = TLSStream(Wrapper(below[0]), contexts[0], server_hostname="localhost")
+        far = TLSStream(Wrapper(below[1]), contexts[1], server_side=True)
+        await handshake(near, far)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(close_in_stages, near)
+            assert await far.receive_some() == b""
+            await far.send_all(b"late")
+            await trio.testing.wait_all_tasks_blocked()
+            await far.send_eof()
+        await close_all(far)
+
+    @pytest.mark.parametrize("wrapped", [False, True])
+    async def test_forcefully(self, wrapped: bool) -> None:
+        """Closed without a close_notify, and without a checkpoint."""
+        near, far = await opened()
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await close_forcefully(UpgradedStream(near) if wrapped else near)
+        assert not scope.cancelled_caught
+        with pytest.raises(trio.BrokenResourceError):
+            await far.receive_some()
+        await far.aclose()
+
+    async def test_reset(self) -> None:
+        """After an error the peer gets a reset and no close_notify."""
+        near, far = await opened(https_compatible=True)
+        await end_stream(UpgradedStream(near), LookupError("oops"), None)
+        with pytest.raises(trio.BrokenResourceError):
+            await far.receive_some()
+        await close_all(far)
+
+    async def test_gracefully(self, autojump_clock) -> None:
+        """An https_compatible stream gets its close_notify, and the time is bounded."""
+        near, far = await opened(https_compatible=True)
+        started = trio.current_time()
+        await close_gracefully(near, 3)
+        assert trio.current_time() == started + 3
+        assert await far.receive_some() == b""
+        await end_below(far)
+        await close_all(near, far)
 
 
 async def test_tls_that_the_app_has_unwrapped() -> None:

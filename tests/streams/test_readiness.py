@@ -14,6 +14,7 @@ from trio_upgrade.testing import ScriptedPeer
 from ..servers import MemoryListener
 from ..sockets import direct, tcp_pair
 from ..tls import tls_pair
+from ..tls_streams import close_all, opened
 
 
 class TestInput:
@@ -58,6 +59,28 @@ class TestInput:
         assert not has_input(server)
         await transport.aclose()
         await trio.aclose_forcefully(server)
+
+    async def test_tls(self) -> None:
+        """Bytes, a record and an end that TLS has received count."""
+        near, far = await opened()
+        stream = UpgradedStream(near)
+        assert not has_input(stream)
+        await far.send_all(b"abc")
+        assert has_input(stream)
+        assert await stream.receive_some(1) == b"a"
+        assert has_input(stream)
+        assert await stream.receive_some() == b"bc"
+        assert not has_input(stream)
+        # Two records, of which the kernel holds nothing after the first was read.
+        await far.send_all(b"1" * 16384)
+        await far.send_all(b"2")
+        assert await stream.receive_some(16384) == b"1" * 16384
+        assert has_input(stream)
+        assert await stream.receive_some() == b"2"
+        await far.send_eof()
+        assert await stream.receive_some() == b""
+        assert has_input(stream)
+        await close_all(near, far)
 
     async def test_no_socket(self) -> None:
         """Nothing is known about other streams and listeners."""

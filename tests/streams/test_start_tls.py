@@ -20,12 +20,13 @@ from trio_upgrade import (
     serve_tcp,
 )
 from trio_upgrade._streams.closing import close_in_stages
+from trio_upgrade._streams.socket_stream import DirectSocketStream
 from trio_upgrade._streams.underlying import iter_layers
 from trio_upgrade.testing import ScriptedPeer
 
 from ..apps import echo
 from ..cancelling import cancel_everywhere
-from ..sockets import tcp_pair
+from ..sockets import direct, tcp_pair
 from ..tls import make_tls_contexts
 
 Contexts = tuple[ssl.SSLContext, ssl.SSLContext]
@@ -118,6 +119,40 @@ class TestHandshake:
         assert stream.head == b""
         for layer in iter_layers(server):
             assert not isinstance(layer, UpgradedStream) or layer.head == b""
+
+    @pytest.mark.ids("F35")
+    async def test_head_over_a_socket(self, contexts: Contexts) -> None:
+        """TLS uses the socket of ours directly, and has the heads of all layers."""
+        near, far = direct(await tcp_pair())
+        async with trio.open_nursery() as nursery:
+            client = UpgradedStream(near)
+            start = partial(client.start_tls, server_hostname="localhost")
+            nursery.start_soon(start, contexts[0])
+            wire = await far.receive_some()
+            below = UpgradedStream(UpgradedStream(far, wire[100:]), wire[7:100])
+            stream = UpgradedStream(below, b"xx" + wire[:7])
+            assert await stream.receive_some(2) == b"xx"
+            server = await stream.start_tls(contexts[1], server_side=True)
+            assert [type(layer) for layer in iter_layers(server)][1:] == [
+                TLSStream,
+                DirectSocketStream,
+            ]
+            await server.send_all(b"hi")
+        assert await client.outermost.receive_some() == b"hi"
+        for layer in stream, below:
+            assert layer.head == b""
+        await client.outermost.aclose()
+        await server.aclose()
+
+    async def test_alert(self, contexts: Contexts) -> None:
+        """The peer gets the alert of a failed handshake, and no reset."""
+        near, far = direct(await tcp_pair())
+        await far.send_all(b"\x16\x03\x01\x00\x05hello" * 2_000)
+        with pytest.raises(trio.BrokenResourceError):
+            await UpgradedStream(near).start_tls(contexts[1], server_side=True)
+        assert near.fileno() == -1
+        assert (await far.receive_some())[:1] == b"\x15"
+        await far.aclose()
 
     @pytest.mark.parametrize(
         ("side", "options", "error"),

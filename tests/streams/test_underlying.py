@@ -6,18 +6,20 @@ import pytest
 import trio
 import trio.testing
 
-from trio_upgrade import UpgradedStream
+from trio_upgrade import TLSStream, UpgradedStream
 from trio_upgrade._streams.resetting import reset_on_close
 from trio_upgrade._streams.socket_stream import adopt_stream
 from trio_upgrade._streams.underlying import (
     find_peer,
+    find_tls,
     find_underlying_socket,
     is_secure,
 )
 from trio_upgrade.testing import ScriptedPeer
 
-from ..sockets import tcp_pair
+from ..sockets import direct, tcp_pair
 from ..tls import make_tls_contexts, wrap_tls
+from ..wrapper import Wrapper
 
 
 async def test_find_socket() -> None:
@@ -50,6 +52,22 @@ async def test_is_secure() -> None:
     assert not is_secure(ScriptedPeer())
     await near.aclose()
     await far.aclose()
+
+
+async def test_find_tls() -> None:
+    """The outermost TLS is found, ours or Trio's."""
+    near, far = direct(await tcp_pair())
+    client = make_tls_contexts()[0]
+    ours = TLSStream(near, client, server_hostname="localhost")
+    theirs = trio.SSLStream[trio.abc.Stream](ours, client, server_hostname="localhost")
+
+    assert find_tls(UpgradedStream(ours)) is ours
+    assert find_tls(UpgradedStream(theirs)) is theirs
+    assert is_secure(Wrapper(ours))
+    assert find_tls(near) is None
+    assert find_peer(UpgradedStream(ours)) == far.socket.getsockname()
+    near.close()
+    far.close()
 
 
 class TestAbort:

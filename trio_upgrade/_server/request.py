@@ -1,7 +1,7 @@
 # The request that an app gets.  It reaches the connection only by methods of Exchange.
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Any, final
 
 import trio
 
@@ -17,7 +17,7 @@ from .._http.targets import (
     parse_authority,
     parse_target,
 )
-from .._streams.underlying import find_peer, is_secure
+from .._streams.underlying import find_peer, find_tls, is_secure
 from .._util import public
 
 if TYPE_CHECKING:
@@ -147,6 +147,18 @@ class Request:
         """
         # A system call, so it is made only when the address is read.
         return find_peer(self._transport)
+
+    @property
+    def peer_certificate(self) -> dict[str, Any] | None:
+        """The client's certificate, as :meth:`ssl.SSLSocket.getpeercert` describes it.
+
+        None without TLS, and if the client has sent no certificate. A server only asks
+        for one if its ``ssl_context.verify_mode`` is ``ssl.CERT_REQUIRED`` or
+        ``ssl.CERT_OPTIONAL``, and refuses one that its authorities have not signed. It is
+        that of the connection: it stays readable after a switch and after the end.
+        """
+        tls = find_tls(self._transport)
+        return None if tls is None else tls.getpeercert()
 
     @property
     def has_body(self) -> bool:
