@@ -507,6 +507,21 @@ class TestTLS:
         assert progress.bytes == CHUNK + 1
         await close((source, sender), (sink, receiver))
 
+    @pytest.mark.parametrize("kind", DIRECT_TLS)
+    async def test_cancelled_again_and_again(self, kind: str) -> None:
+        """However many copies are cancelled, one chunk is in memory."""
+        (source, sender), (sink, receiver) = await make("tcp", kind)
+        while await clog_any(sink):
+            pass
+        for _ in range(3):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(pipe, source, sink)
+                await sender.send_all(bytes(CHUNK // 2))
+                await trio.testing.wait_all_tasks_blocked()
+                nursery.cancel_scope.cancel()
+            assert 0 < sink.transport.unsent < CHUNK + 1024
+        await close((source, sender), (sink, receiver))
+
     @pytest.mark.parametrize("version", VERSIONS)
     @pytest.mark.parametrize("which", ["source", "sink", "both", "echo"])
     async def test_handshake_first(self, version: str, which: str) -> None:

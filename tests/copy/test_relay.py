@@ -15,6 +15,7 @@ import trio.testing
 
 from trio_upgrade import Progress, RelayResult, UpgradedStream, relay
 from trio_upgrade._streams.resetting import reset_on_close
+from trio_upgrade._streams.underlying import find_underlying_socket
 from trio_upgrade.testing import ScriptedPeer
 
 from ..cancelling import CancelAtStep
@@ -396,10 +397,13 @@ class TestTimers:
         assert trio.current_time() - began == 10
         assert results == [RelayResult(0, 0, None, "idle")]
 
-    async def test_a_part_of_a_chunk_is_a_byte(self, autojump_clock) -> None:
+    @pytest.mark.parametrize("kind", ["unix", "tls1.3-unix"])
+    async def test_a_part_of_a_chunk_is_a_byte(self, kind: str, autojump_clock) -> None:
         """Between sockets a peer that reads one chunk slowly does not count as silent."""
-        (left, client), (right, server) = await make("unix", "unix")
-        right.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        (left, client), (right, server) = await make(kind, kind)
+        below = find_underlying_socket(right)
+        assert below is not None
+        below.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         got = bytearray()
         async with trio.open_nursery() as nursery:
             results = start(nursery, left, right, idle_timeout=10)
