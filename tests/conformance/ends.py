@@ -32,8 +32,9 @@ ENDINGS = {
     "eof exception": Ending("an exception, after `send_eof()` had returned", FIN),
     "eof cancelled": Ending("`Cancelled`, after `send_eof()` had returned", FIN),
     "piped cancelled": Ending(
-        "`Cancelled`, after `pipe` or `relay` had passed an end on to it",
-        ("FIN", "FIN", "-", "-", "end"),
+        "`Cancelled`, after `pipe` or `relay` had passed an end on to it (over TLS with "
+        "`tls_ends=True`)",
+        FIN,
     ),
     "peer": Ending(
         "`BrokenResourceError`: the peer had reset the stream",

@@ -203,7 +203,7 @@ MUTANTS = {
     "F32": Mutant("Connection._run_app", "exchange.is_client_gone", "False"),
     "F33": Mutant("UpgradedStream.reset", "reset_on_close(stream._transport)"),
     "F34": Mutant("ObservedHTTP.send_response", "self.response_begun", "cause is None"),
-    "F35": Mutant("UpgradedStream._replay", 'self._head = b""'),
+    "F35": Mutant("ReplayStream._take", 'self._head = b""'),
     "F36": Mutant("Exchange._drop_body", "drained + http.framing_bytes", "drained"),
     "F37": Mutant("_WITHOUT_CONTENT", "_NOT_MODIFIED"),
     "F38": Mutant("_find_length", "isinstance(body, BodyStream)", "False"),
