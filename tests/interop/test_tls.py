@@ -259,7 +259,10 @@ async def test_reader_beside_a_waiting_sender(files: Files) -> None:
 
 @openssl
 @pytest.mark.parametrize("cancelled", [False, True])
-async def test_copying_while_renegotiating(files: Files, cancelled: bool) -> None:
+@pytest.mark.parametrize("message", [b"two\n", b"2" * 40_000 + b"\n"], ids=len)
+async def test_copying_while_renegotiating(
+    files: Files, cancelled: bool, message: bytes
+) -> None:
     """A copy waits for the renegotiation; if cancelled then, the stream is cut."""
     async with renegotiating(files, TRANSPORTS["tcp"]) as test:
         source, sender = await TRANSPORTS["tcp"]()
@@ -267,16 +270,16 @@ async def test_copying_while_renegotiating(files: Files, cancelled: bool) -> Non
         async with source, sender, trio.open_nursery() as nursery:
             run = partial(pipe, source, UpgradedStream(test.stream), progress=progress)
             nursery.start_soon(run)
-            await sender.send_all(b"two\n")
+            await sender.send_all(message)
             await trio.testing.wait_all_tasks_blocked()
             assert progress.bytes == 0
             if cancelled:
                 nursery.cancel_scope.cancel()
                 await trio.lowlevel.checkpoint_if_cancelled()
             test.open.set()
-            await test.program.read_until(b"two\n")
+            await test.program.read_until(message)
             await trio.testing.wait_all_tasks_blocked()
-            assert progress.bytes == 4
+            assert progress.bytes == len(message)
             nursery.cancel_scope.cancel()
         if cancelled:
             test.open.set()
