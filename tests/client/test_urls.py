@@ -6,7 +6,7 @@ from string import ascii_letters, digits
 from typing import Any
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import assume, given, strategies as st
 
 from trio_upgrade._client.urls import (
     Credentials,
@@ -247,6 +247,8 @@ class TestURL:
     @given(st.text() | visible)
     def test_arbitrary_zone(self, zone: str) -> None:
         """Any text as a zone raises ValueError or leaves nothing of it on the wire."""
+        # A bracket would end the zone, and the host with it.
+        assume("]" not in zone)
         for mark in "%25", "%":
             try:
                 endpoint = parse_url(f"http://[fe80::1{mark}{zone}]:81/")

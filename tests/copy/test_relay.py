@@ -640,6 +640,7 @@ class TestCancellation:
         assert left.sent == b"right"
         assert right.sent == b"left"
 
+    @pytest.mark.ids("F21")
     @pytest.mark.parametrize(("left_kind", "right_kind"), HALF_CLOSEABLE)
     async def test_gone_on_with(self, left_kind: str, right_kind: str) -> None:
         """After a cancellation of an inner scope another relay brings the rest.
@@ -700,6 +701,7 @@ class TestCancellation:
         assert step > 4
         assert relayed.cause == "eof"
 
+    @pytest.mark.ids("F21")
     async def test_together_with_a_reset(self) -> None:
         """A cancellation at the same time as a reset leaves both streams alone."""
         left, right = silent(), silent()
