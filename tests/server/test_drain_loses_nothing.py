@@ -270,12 +270,11 @@ class TestKernelBuffer:
 
     @pytest.mark.ids("F20")
     async def test_tls_backlog_after_the_grace(self, clients) -> None:
-        """Once the grace is over the rest of the backlog is not accepted."""
-        start = partial(
-            serve_ssl_over_tcp, echo_app, 0, make_tls_contexts()[1], host=ADDRESS
-        )
+        """A listener that accepts one at a time stops when the grace is over."""
+        (below,) = await trio.open_tcp_listeners(0, host=ADDRESS)
+        listener = trio.SSLListener(below, make_tls_contexts()[1])
         async with trio.open_nursery() as nursery:
-            server: Server = await nursery.start(start)
+            server: Server = await nursery.start(serve_listeners, echo_app, [listener])
             await trio.testing.wait_all_tasks_blocked()
             for _ in range(40):
                 clients.connect(server)
