@@ -56,12 +56,14 @@ class Clients:
         return client
 
     async def receive_all(self, client: socket.socket) -> bytes:
-        """Receive to the end, in a thread: the server goes on meanwhile."""
+        """Receive to the end, in a thread: the server goes on meanwhile; then close."""
 
         def receive() -> bytes:
             received = b""
             while chunk := client.recv(65536):
                 received += chunk
+            # The server waits for this.
+            client.close()
             return received
 
         with trio.fail_after(60):
