@@ -89,6 +89,13 @@ def soak(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def bench_tls(session: nox.Session) -> None:
+    """Compare our TLS with Trio's and asyncio's; Linux, about two minutes."""
+    session.install("-e", ".", "trustme")
+    session.run("python", "benchmarks/tls.py", *session.posargs)
+
+
+@nox.session(default=False)
 def bench(session: nox.Session) -> None:
     """Compare with Node and others; -- --quick, or -- --write for docs and README."""
     session.install("-e", ".")

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import trio
 
 from benchmarks.compare import compare, figures, load
 from benchmarks.compare.programs import PEERS, Calm, Cores, Program, missing
@@ -221,3 +222,16 @@ def test_readme_shows_the_table_of_the_page() -> None:
     assert table in (ROOT / compare.PAGE).read_text()
     assert f"({compare.PICTURE})" in readme
     ET.fromstring((ROOT / compare.PICTURE).read_text())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's /proc")
+async def test_tls() -> None:
+    """The comparison of TLS runs; its quickest row connects 31 times to each server."""
+    command = [sys.executable, str(ROOT / "benchmarks/tls.py"), "--rounds=1", "nagle"]
+    with trio.fail_after(60):
+        result = await trio.run_process(command, capture_stdout=True)
+
+    assert result.stdout.split()[:3] == [b"ours", b"SSLStream", b"asyncio"]
+    name, *figures = result.stdout.splitlines()[1].split()
+    assert name == b"nagle"
+    assert all(float(figure) > 0 for figure in figures)
