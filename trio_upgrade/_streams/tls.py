@@ -427,8 +427,17 @@ class TLSStream(TLSConnection, trio.abc.HalfCloseableStream):
             self.sending = False
 
     async def wait_sent_some(self) -> None:
-        """Wait until the kernel has taken a part of what is unsent."""
-        self.check_sendable()
+        """Wait until the kernel has taken a part of what is unsent, our end included.
+
+        Raises:
+            trio.BrokenResourceError: The connection is broken.
+            trio.ClosedResourceError: The stream was closed.
+            trio.BusyResourceError: Another task is sending.
+        """
+        if not self._ended:
+            self.check_sendable()
+        elif self.sending:
+            raise trio.BusyResourceError("another task is sending on this stream")
         self.sending = True
         try:
             await self._flush_some()
