@@ -11,6 +11,7 @@ from trio_upgrade import Response, open_connection, serve_stream
 
 from ..sockets import tcp_pair
 from ..tls import make_tls_contexts, wrap_tls
+from ..tls_streams import VERSIONS, close_all, opened
 from ..wire import okay
 
 if TYPE_CHECKING:
@@ -59,6 +60,29 @@ class TestEarlyAnswer:
 
                 assert response.status == 413
                 assert await response.read() == refusal
+
+    @pytest.mark.parametrize("version", VERSIONS)
+    async def test_own_tls(self, version: str, autojump_clock) -> None:
+        """TLS of ours survives a cut send, so the body can be read as it comes."""
+        near, far = await opened(version)
+        part, parts = b"y" * 50_000, 4
+
+        async def refuse() -> None:
+            await far.receive_some()
+            await far.send_all(okay(parts * part)[: -parts * len(part)])
+            for _ in range(parts):
+                await trio.sleep(3)
+                await far.send_all(part)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(refuse)
+            connection = await open_connection("http://x", stream=near)
+            began = trio.current_time()
+            response = await connection.request("POST", "/", body=bytes(20_000_000))
+            assert trio.current_time() - began < 1
+            assert await response.read() == parts * part
+            await connection.aclose()
+        await close_all(far)
 
     async def test_answer_that_does_not_end(self, autojump_clock) -> None:
         """A body that does not end is given only ``Limits.linger`` seconds."""

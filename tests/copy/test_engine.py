@@ -545,6 +545,21 @@ class TestTLS:
         assert copier._tls_pair[0] is source
         await close((source, sender), (sink, receiver))
 
+    @pytest.mark.parametrize("version", VERSIONS)
+    async def test_cancelled_in_the_handshake(self, version: str) -> None:
+        """Nothing is read before the handshakes are over, so nothing is lost."""
+        (source, sender), (sink, receiver) = await MAKERS["tcp"](), await new(version)
+        await send_and_end(sender, b"one")
+        with trio.move_on_after(0.05) as scope:
+            await pipe(source, sink)
+        assert scope.cancelled_caught
+        got = bytearray()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(receive, receiver, got)
+            assert await pipe(source, sink, tls_ends=True) == 3
+        assert got == b"one"
+        await close((source, sender), (sink, receiver))
+
     async def test_over_other_streams(self) -> None:
         """TLS over a stream that is no kernel socket is copied by its methods."""
         for way in [("tls1.3-memory", "tcp"), ("tcp", "tls1.3-memory")]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import trio
 import trio.testing
@@ -11,7 +13,7 @@ from trio_upgrade._copy.engine import takes_end
 from trio_upgrade.testing import ScriptedPeer
 
 from ..sockets import direct, tcp_pair
-from ..tls_streams import VERSIONS, close_all, opened, receive_all
+from ..tls_streams import VERSIONS, clog, close_all, opened, receive_all
 from ..wrapper import HalfCloseableWrapper, Wrapper
 
 
@@ -74,6 +76,24 @@ async def test_pipe_with_tls_ends(version: str) -> None:
     await peer.send_all(b"late")
     assert await stream.receive_some() == b"late"
     await close_all(stream, peer)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_end_that_another_copy_left(version: str) -> None:
+    """A copy can go on after one that was cancelled while it passed the end on."""
+    sink, peer = await opened(version)
+    filled = await clog(sink)
+    # What a cancelled send_eof() leaves.
+    sink._end()
+    sink._push()
+    near, far = direct(await tcp_pair())
+    await far.send_eof()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(partial(pipe, near, sink, tls_ends=True))
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(await receive_all(peer)) == filled
+    assert sink.eof_sent
+    await close_all(near, far, sink, peer)
 
 
 async def test_takes_end() -> None:

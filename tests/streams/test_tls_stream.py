@@ -25,6 +25,7 @@ from ..tls_streams import (
     TRANSPORTS,
     VERSIONS,
     clog,
+    close_all,
     contexts as make_contexts,
     handshake,
     new,
@@ -854,6 +855,28 @@ class TestKeyUpdate:
             assert ours.unsent == 0
             peer._ended = True
             nursery.cancel_scope.cancel()
+
+    async def test_cancelled_while_answering(self) -> None:
+        """The reader gets Cancelled itself, not a group of those of two tasks."""
+        near, far = await opened()
+        await clog(near)
+        # As after a key update whose answer the kernel does not take.
+        near._answer = near._output
+        caught: list[BaseException] = []
+
+        async def read() -> None:
+            try:
+                await near.receive_some()
+            except BaseException as exc:
+                caught.append(exc)
+                raise
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read)
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+        assert [type(exc) for exc in caught] == [trio.Cancelled]
+        await close_all(near, far)
 
     async def test_close_while_answering(self, tmp_path: Path) -> None:
         """aclose() wakes a reader that waits for both directions."""

@@ -23,6 +23,7 @@ from .._http.switching import expects_anything
 from .._http_stream import SMALL_BODY
 from .._streams.closing import close_forcefully, close_gracefully
 from .._streams.socket_stream import DirectSocketStream
+from .._streams.tls import TLSStream
 from .._streams.upgraded import UpgradedStream
 from .._util import public
 from .breaks import raise_break
@@ -97,9 +98,10 @@ class ClientConnection(trio.abc.AsyncResource):
                 a Trio stream. An iterable is sent as its bytes come, chunked unless
                 ``headers`` have a Content-Length, which it must keep to, and is then
                 closed. Responses are received meanwhile: a final one ends the sending,
-                and the connection cannot be used again. TLS does not survive a cut
-                send, so over TLS the beginning of that response's body is read first:
-                at most ``Limits.refusal_body`` bytes, for ``Limits.linger`` seconds.
+                and the connection cannot be used again. A stream that is neither a
+                socket nor our TLS on one may not survive a cut send, so the beginning
+                of that response's body is then read first: at most
+                ``Limits.refusal_body`` bytes, for ``Limits.linger`` seconds.
 
         Raises:
             ValueError: The request is malformed, or a field is given that the library
@@ -233,10 +235,13 @@ class ClientConnection(trio.abc.AsyncResource):
 
     async def _read_early_body(self) -> None:
         # Read the beginning of an early response's body before the sending is cut: a cut
-        # send breaks every stream but a plain socket, for example TLS.
-        body = self._body
-        if body is None or isinstance(
-            self._stream, trio.SocketStream | DirectSocketStream
+        # send breaks every stream but a socket and our TLS on one, for example TLS of
+        # Trio's.
+        body, stream = self._body, self._stream
+        if (
+            body is None
+            or isinstance(stream, trio.SocketStream | DirectSocketStream)
+            or (isinstance(stream, TLSStream) and stream.is_direct)
         ):
             return
         with trio.move_on_after(refusal_seconds(self._limits)), suppress(BodyError):

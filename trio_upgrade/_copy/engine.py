@@ -7,8 +7,8 @@
 #
 # The states, and what leads from one to the next:
 #
-#   begin ---- a head to replay, or a handshake to make
-#     |                         ----> one chunk by the methods, then begin again
+#   begin ---- a head to replay ---> one chunk by the methods, then begin again
+#     |   ---- a handshake to make -> the handshake, then begin again
 #     |   ---- other streams -------> all chunks by the methods, then ended
 #     v
 #   turn  ---- source is dry -------> wait_readable, then turn again
@@ -296,7 +296,9 @@ class Copier(Tally):
         if isinstance(source, TLSStream) or isinstance(sink, TLSStream):
             for tls in (source, sink):
                 if isinstance(tls, TLSStream) and not tls.can_do_nowait:
-                    return self._copy_chunks(once=True)
+                    # Before a chunk is read, which a cancellation would lose.
+                    self.at_sink = tls is sink
+                    return tls.do_handshake()
             self._take(source)
             self._tls_pair = source, sink
         else:

@@ -351,15 +351,20 @@ class TLSStream(TLSConnection, trio.abc.HalfCloseableStream):
             return
         # The peer may wait for our answer, or for us to read.
         closed: trio.ClosedResourceError | None = None
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._send_answer)
-            try:
-                # No other task can be reading: a sender that reads has first sent all
-                # answers.
-                await self._wait_for_bytes()
-            except trio.ClosedResourceError as exc:
-                closed = exc
-            nursery.cancel_scope.cancel()
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._send_answer)
+                try:
+                    # No other task can be reading: a sender that reads has first sent
+                    # all answers.
+                    await self._wait_for_bytes()
+                except trio.ClosedResourceError as exc:
+                    closed = exc
+                nursery.cancel_scope.cancel()
+        except BaseExceptionGroup as group:
+            # Both tasks were cancelled: the caller is to get that as from any other wait.
+            # An interrupt goes first.
+            raise min(group.exceptions, key=_is_cancelled) from None
         if closed is not None:
             raise closed
 
@@ -427,8 +432,17 @@ class TLSStream(TLSConnection, trio.abc.HalfCloseableStream):
             self.sending = False
 
     async def wait_sent_some(self) -> None:
-        """Wait until the kernel has taken a part of what is unsent."""
-        self.check_sendable()
+        """Wait until the kernel has taken a part of what is unsent, our end included.
+
+        Raises:
+            trio.BrokenResourceError: The connection is broken.
+            trio.ClosedResourceError: The stream was closed.
+            trio.BusyResourceError: Another task is sending.
+        """
+        if not self._ended:
+            self.check_sendable()
+        elif self.sending:
+            raise trio.BusyResourceError("another task is sending on this stream")
         self.sending = True
         try:
             await self._flush_some()
@@ -478,3 +492,7 @@ class TLSStream(TLSConnection, trio.abc.HalfCloseableStream):
     def _check_handshake(self) -> None:
         # Without one OpenSSL would make it, and check no name (Python issue 30141).
         self._after_handshake("receiving or sending")
+
+
+def _is_cancelled(exc: BaseException) -> bool:
+    return isinstance(exc, trio.Cancelled)
