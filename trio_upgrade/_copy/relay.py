@@ -101,8 +101,9 @@ async def relay(
     A cancellation while this waits for data loses nothing, and another relay, or the
     caller, can go on. A cancellation while it sends may lose the part of one chunk each
     way that the other stream has not accepted; our TLS over a kernel socket accepts a
-    whole chunk, unless its peer renegotiates. After such a loss the stream should be
-    reset, because its peer cannot see that bytes are missing.
+    whole chunk, unless its peer renegotiates or the chunk is the source's head. After
+    such a loss the stream should be reset, because its peer cannot see that bytes are
+    missing.
 
     This function closes streams in two cases: both streams after a reset, so that no
     graceful close can follow; and, when the relay is over, a stream that cannot be
