@@ -199,14 +199,14 @@ class Copier(Tally):
 
     def _turn(self, source: _Nowait, sink: _Nowait) -> Awaitable[object] | None:
         # A turn if one of the two is TLS.
-        if isinstance(sink, TLSStream) and sink.unsent and not sink.sending:
+        if type(sink) is TLSStream and sink.unsent and not sink.sending:
             self.at_sink = True
             return self._flush(sink)
         self.at_sink = False
         chunk = _receive(source)
         if chunk is None:
             self._turns = 0
-            if isinstance(source, TLSStream):
+            if type(source) is TLSStream:
                 return source.wait_readable()
             return trio.lowlevel.wait_readable(source.fileno())
         if not chunk:
@@ -215,7 +215,7 @@ class Copier(Tally):
         size = len(chunk)
         self.read += size
         self.at_sink = True
-        if isinstance(sink, TLSStream):
+        if type(sink) is TLSStream:
             sent = sink.send_whole_nowait(chunk)
             self.add(sent)
             if sent < size:
@@ -293,9 +293,9 @@ class Copier(Tally):
         source = _find_nowait(below)
         if source is None:
             return self._copy_chunks(once=False)
-        if isinstance(source, TLSStream) or isinstance(sink, TLSStream):
+        if type(source) is TLSStream or type(sink) is TLSStream:
             for tls in (source, sink):
-                if isinstance(tls, TLSStream) and not tls.can_do_nowait:
+                if type(tls) is TLSStream and not tls.can_do_nowait:
                     # Before a chunk is read, which a cancellation would lose.
                     self.at_sink = tls is sink
                     return tls.do_handshake()
@@ -382,13 +382,14 @@ def takes_end(
 
 
 def _find_nowait(stream: object) -> _Nowait | None:
-    if isinstance(stream, TLSStream):
+    # By exact type, here and above: isinstance() is slow for an abstract base.
+    if type(stream) is TLSStream:
         return stream if stream.is_direct else None
     return find_descriptor(stream)
 
 
 def _receive(source: _Nowait) -> bytes | None:
-    if isinstance(source, TLSStream):
+    if type(source) is TLSStream:
         return source.receive_as_owner(RECEIVE_SIZE)
     try:
         return os.read(source.fileno(), RECEIVE_SIZE)
