@@ -11,7 +11,14 @@ import trio
 import trio.testing
 import trustme
 
-from trio_upgrade import Proxy, TLSFailed, open_connection, open_tunnel, open_upgrade
+from trio_upgrade import (
+    Proxy,
+    TLSFailed,
+    TLSStream,
+    open_connection,
+    open_tunnel,
+    open_upgrade,
+)
 
 from ..sockets import tcp_pair
 from ..tls import make_tls_contexts, wrap_tls
@@ -58,6 +65,31 @@ class Refusing:
 @pytest.fixture(scope="module")
 def authority() -> trustme.CA:
     return trustme.CA()
+
+
+@pytest.mark.parametrize("version", ["TLSv1_2", "TLSv1_3"])
+async def test_refused_by_us(nursery: trio.Nursery, version: str) -> None:
+    """A server whose certificate we refuse gets the alert, not a mere end or a reset."""
+    context = make_tls_contexts()[1]
+    context.maximum_version = ssl.TLSVersion[version]
+    reasons: list[str] = []
+
+    async def handler(stream: trio.SocketStream) -> None:
+        tls = TLSStream(stream, context, server_side=True)
+        with pytest.raises(trio.BrokenResourceError) as caught:
+            await tls.do_handshake()
+            await tls.receive_some()
+        assert isinstance(caught.value.__cause__, ssl.SSLError)
+        reasons.append(caught.value.__cause__.reason)
+        await tls.aclose()
+
+    listeners = await nursery.start(partial(trio.serve_tcp, handler, 0, host=HOST))
+    url = f"https://{HOST}:{listeners[0].socket.getsockname()[1]}"
+    with pytest.raises(TLSFailed):
+        await open_upgrade(url, "echo", server_hostname="localhost")
+    await trio.testing.wait_all_tasks_blocked()
+
+    assert reasons == ["TLSV1_ALERT_UNKNOWN_CA"]
 
 
 def make_contexts(

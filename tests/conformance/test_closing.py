@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 import trio
 import trio.testing
 
+import trio_upgrade
 from trio_upgrade import (
     Request,
     Response,
@@ -20,9 +21,12 @@ from trio_upgrade import (
 from trio_upgrade.testing import ScriptedPeer, split_points
 
 from ..apps import echo, echo_app
-from ..sockets import tcp_pair
+from ..sockets import direct, tcp_pair
 from ..wire import SWITCHED, UP, closing, get, okay
 from .wires import Contexts, Serving, TLSStream, read_all
+
+# TLS of ours, and Trio's.
+both_tls = pytest.mark.parametrize("ours", [True, False])
 
 
 async def say_bye(request: Request, stream: UpgradedStream, head: bytes) -> None:
@@ -132,11 +136,12 @@ async def test_client_ends_in_stages(wire: bytes) -> None:
 
 @pytest.mark.ids("M15")
 @pytest.mark.parametrize("wire", [get("/1", "Connection: close"), UP])
+@both_tls
 async def test_server_sends_the_closure_alert(
-    wire: bytes, tls_contexts: Contexts
+    wire: bytes, ours: bool, tls_contexts: Contexts
 ) -> None:
     """Over TLS the server ends with a close_notify (RFC 9112 §9.8)."""
-    near, far = await tls_ends(tls_contexts, strict="client")
+    near, far = await tls_ends(tls_contexts, strict="client", ours=ours)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(serve_stream, bye_app if wire == UP else echo_app, far)
         async with near:
@@ -149,12 +154,15 @@ async def test_server_sends_the_closure_alert(
 
 @pytest.mark.ids("M15")
 @pytest.mark.parametrize("switch", [True, False])
+@both_tls
 async def test_client_sends_the_closure_alert(
-    switch: bool, tls_contexts: Contexts
+    switch: bool, ours: bool, tls_contexts: Contexts
 ) -> None:
     """The client ends with a close_notify, switched or not (RFC 9112 §9.8)."""
     # Without a switch the client closes the stream as it was given.
-    near, far = await tls_ends(tls_contexts, strict="server" if switch else "both")
+    near, far = await tls_ends(
+        tls_contexts, strict="server" if switch else "both", ours=ours
+    )
     got: list[bytes] = []
 
     async def serve() -> None:
@@ -175,17 +183,18 @@ async def test_client_sends_the_closure_alert(
 
 
 async def tls_ends(
-    contexts: Contexts, *, strict: Literal["client", "server", "both"]
+    contexts: Contexts, *, strict: Literal["client", "server", "both"], ours: bool
 ) -> tuple[TLSStream, TLSStream]:
     """Return TLS ends; to strict ones an end without an alert is an error."""
-    near, far = await tcp_pair()
-    client = trio.SSLStream[trio.abc.Stream](
+    near, far = direct(await tcp_pair())
+    wrap: Any = trio_upgrade.TLSStream if ours else trio.SSLStream
+    client = wrap(
         near,
         contexts[0],
         server_hostname="localhost",
         https_compatible=strict == "server",
     )
-    server = trio.SSLStream[trio.abc.Stream](
+    server = wrap(
         far, contexts[1], server_side=True, https_compatible=strict == "client"
     )
     return client, server
@@ -235,12 +244,13 @@ async def test_head_then_end_at_any_time(autojump_clock) -> None:
 
 @pytest.mark.ids("M15")
 @pytest.mark.parametrize("compatible", [True, False])
+@both_tls
 async def test_closure_alert_after_the_peers(
-    compatible: bool, tls_contexts: Contexts
+    compatible: bool, ours: bool, tls_contexts: Contexts
 ) -> None:
     """A client that ended first gets our alert, too (RFC 9112 §9.8)."""
     strict: Literal["client", "both"] = "client" if compatible else "both"
-    near, far = await tls_ends(tls_contexts, strict=strict)
+    near, far = await tls_ends(tls_contexts, strict=strict, ours=ours)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(serve_stream, echo_app, far)
         async with near:
@@ -253,9 +263,12 @@ async def test_closure_alert_after_the_peers(
 
 
 @pytest.mark.ids("M15")
-async def test_closure_alert_of_an_unswitched_client(tls_contexts: Contexts) -> None:
+@both_tls
+async def test_closure_alert_of_an_unswitched_client(
+    ours: bool, tls_contexts: Contexts
+) -> None:
     """A client that closes without a switch sends the alert (RFC 9112 §9.8)."""
-    near, far = await tls_ends(tls_contexts, strict="server")
+    near, far = await tls_ends(tls_contexts, strict="server", ours=ours)
     got: list[bytes] = []
 
     async def serve() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 from contextlib import asynccontextmanager, suppress
 from functools import partial
@@ -27,6 +28,8 @@ from trio_upgrade import (
     serve_ssl_over_tcp,
     serve_stream,
 )
+from trio_upgrade._streams.socket_listener import adopt_listener
+from trio_upgrade._streams.tls_listener import TLSListener
 from trio_upgrade.testing import ScriptedPeer
 
 from ..apps import echo_app
@@ -133,18 +136,30 @@ class TestHandshake:
 
         assert recorder.reasons == [EndReason.PEER]
 
-    async def test_backlog_of_a_drain(self) -> None:
+    @pytest.mark.parametrize("ours", [True, False])
+    async def test_backlog_of_a_drain(self, ours: bool) -> None:
         """Connections that wait in the backlog when a drain begins are served."""
-        client, server_context = make_tls_contexts()
-        limits = Limits(linger=None)
-        async with serving(echo_app, server_context, limits=limits) as server:
-            listener: Any = server.listeners[0]
-            sockets = [
-                trio.testing.open_stream_to_socket_listener(listener.transport_listener)
-                for _ in range(3)
-            ]
-            streams = [await sock for sock in sockets]
+        client, context = make_tls_contexts()
+        (tcp,) = await trio.open_tcp_listeners(0, host=HOST)
+        options: dict[str, Any] = {"https_compatible": True}
+        listener = (
+            TLSListener(adopt_listener(tcp), context, **options)
+            if ours
+            else trio.SSLListener(tcp, context, **options)
+        )
+        async with trio.open_nursery() as nursery:
+            server = await nursery.start(serve_listeners, echo_app, [listener])
+            await trio.testing.wait_all_tasks_blocked()
+            below: Any = listener.transport_listener
+            address = below.socket.getsockname()
+            # Without a checkpoint in between: it accepts none of them before.
+            sockets = [socket.create_connection(address) for _ in range(3)]
+            assert server.statistics().waiting == 3
             server.start_drain(60)
+            streams = [
+                trio.SocketStream(trio.socket.from_stdlib_socket(sock))
+                for sock in sockets
+            ]
             for stream in streams:
                 tls = TLSStream(
                     stream, client, server_hostname="localhost", https_compatible=True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 from contextlib import suppress
 from functools import partial
@@ -147,11 +148,15 @@ class TestHandshake:
     async def test_alert(self, contexts: Contexts) -> None:
         """The peer gets the alert of a failed handshake, and no reset."""
         near, far = direct(await tcp_pair())
-        await far.send_all(b"\x16\x03\x01\x00\x05hello" * 2_000)
+        # More than one receive takes, and less than the kernel does.
+        far.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 400_000)
+        far.setsockopt(socket.IPPROTO_TCP, trio.socket.TCP_NOTSENT_LOWAT, 1_000_000)
+        await far.send_all(b"\x16\x03\x01\x00\x05hello" * 10_000)
         with pytest.raises(trio.BrokenResourceError):
             await UpgradedStream(near).start_tls(contexts[1], server_side=True)
         assert near.fileno() == -1
         assert (await far.receive_some())[:1] == b"\x15"
+        assert await far.receive_some() == b""
         await far.aclose()
 
     @pytest.mark.parametrize(

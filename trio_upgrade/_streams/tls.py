@@ -14,7 +14,7 @@ from __future__ import annotations
 import operator
 import ssl
 from contextlib import suppress
-from typing import TYPE_CHECKING, cast, final
+from typing import TYPE_CHECKING, final
 
 import trio
 
@@ -265,11 +265,7 @@ class TLSStream(TLSConnection, trio.abc.HalfCloseableStream):
         await self.send_eof()
         if await self.receive_some(1):
             raise trio.BrokenResourceError("the peer sends after our close_notify")
-        self._closed = True
-        transport = self.transport_stream
-        # As SSLStream does: it is the caller's now, so no other code may find it here.
-        self.transport_stream = cast("trio.abc.Stream", None)
-        return transport, self._take_unread()
+        return self._give_away(), self._take_unread()
 
     async def aclose(self) -> None:
         """Send a close_notify and close the transport, without waiting for the peer's.

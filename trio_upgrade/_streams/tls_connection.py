@@ -163,6 +163,13 @@ class TLSConnection(TLSSession):
             self._fail(_unexpected_end())
         return True
 
+    def _give_away(self) -> trio.abc.Stream:
+        self._closed = True
+        transport = self.transport_stream
+        # As SSLStream does: it is the caller's now, so no other code may find it here.
+        self.transport_stream = cast("trio.abc.Stream", None)
+        return transport
+
     def _discard_input(self) -> None:
         # A close with unread input is a reset, in which the peer may lose what we have
         # sent.  Servers that send session tickets at once leave such input.
