@@ -306,12 +306,14 @@ def test_corrupted_101(edits: list[tuple[str, int, int]], points: set[int]) -> N
 @settings(examples, max_examples=200)
 @given(st.binary(max_size=200), cuts, st.booleans())
 def test_noise(noise: bytes, points: set[int], headed: bool) -> None:
-    """Random bytes get at most one response, and the connection closes."""
+    """Random bytes that are no request get at most one response, which closes."""
     wire = (b"GET / HTTP/1.1\r\n" if headed else b"") + noise
     sent = serve(echo_app, *cut(wire, points))
 
     assert b" 101 " not in sent
-    assert not sent or b"\r\nConnection: close\r\n" in sent or sent == okay(b"/")
+    # By chance they may be a request: any method, any target, an empty Host.
+    served = sent.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert not sent or served or b"\r\nConnection: close\r\n" in sent
 
 
 ################################################################
