@@ -31,6 +31,8 @@ from trio_upgrade._server import serve as serving
 from trio_upgrade._server.observers import Observers
 from trio_upgrade.testing import ScriptedPeer
 
+from .servers import MemoryListener
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -228,7 +230,7 @@ async def test_defaults_of_serving_act(monkeypatch: pytest.MonkeyPatch) -> None:
     shown = inspect.signature(serve_stream).parameters
     for start in (
         partial(serve_stream, app, ScriptedPeer()),
-        partial(serve_listeners, app, []),
+        partial(serve_listeners, app, [MemoryListener()]),
     ):
         with pytest.raises(RuntimeError):
             await start()

@@ -271,14 +271,15 @@ class TestKernelBuffer:
             nursery.cancel_scope.cancel()
 
     @pytest.mark.ids("F20")
-    async def test_tls_backlog_after_the_grace(self, clients) -> None:
+    @pytest.mark.parametrize("number", [1, 40])
+    async def test_tls_backlog_after_the_grace(self, number: int, clients) -> None:
         """A listener that accepts one at a time stops when the grace is over."""
         (below,) = await trio.open_tcp_listeners(0, host=ADDRESS)
         listener = trio.SSLListener(below, make_tls_contexts()[1])
         async with trio.open_nursery() as nursery:
             server: Server = await nursery.start(serve_listeners, echo_app, [listener])
             await trio.testing.wait_all_tasks_blocked()
-            for _ in range(40):
+            for _ in range(number):
                 clients.connect(server)
             await server.drain(0)
             assert server.statistics().total_connections < 20

@@ -996,6 +996,17 @@ class TestNoWait:
             with pytest.raises(trio.BrokenResourceError):
                 await far.receive_some()
 
+    async def test_unsent_end_while_another_task_sends(self) -> None:
+        """What is left of our end is sent by one task at a time."""
+        near, far = await opened()
+        await near.send_eof()
+        await near.wait_sent_some()
+        near.sending = True
+        with pytest.raises(trio.BusyResourceError):
+            await near.wait_sent_some()
+        near.sending = False
+        await close_all(near, far)
+
 
 class TestSession:
     """The attributes of trio.SSLStream, and the arguments."""
