@@ -74,6 +74,7 @@ if TYPE_CHECKING:
     )
     from ._server.server import Server as Server, drain_on_signal as drain_on_signal
     from ._server.statistics import ServerStatistics as ServerStatistics
+    from ._server.streamed_response import StreamedResponse as StreamedResponse
     from ._streams.scope import stream_scope as stream_scope
     from ._streams.tcp_listeners import inherit_listeners as inherit_listeners
     from ._streams.tls import TLSStream as TLSStream
@@ -116,6 +117,7 @@ else:
         ),
         "_server.server": "Server drain_on_signal",
         "_server.statistics": "ServerStatistics",
+        "_server.streamed_response": "StreamedResponse",
         "_streams.scope": "stream_scope",
         "_streams.tcp_listeners": "inherit_listeners",
         "_streams.tls": "TLSStream",

@@ -54,6 +54,7 @@ NAMES = [
     "Server",
     "ServerStatistics",
     "SocksRefused",
+    "StreamedResponse",
     "SwitchRecord",
     "TLSFailed",
     "TLSStream",

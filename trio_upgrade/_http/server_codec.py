@@ -178,8 +178,22 @@ class ServerCodec(MessageCodec):
     # Responses
     ################################################################
 
+    @property
+    def is_http10(self) -> bool:
+        """Whether the request is of HTTP/1.0; True until one was parsed."""
+        return self._is_http10
+
+    def write_informational(
+        self, status: int, reason: str, fields: Iterable[Field]
+    ) -> bytes:
+        """Return the bytes of a 1xx that is neither a 100 nor a 101.
+
+        A client that waits for a 100 goes on waiting.
+        """
+        return _format_head(status, reason, fields)
+
     def write_interim(self, status: int, reason: str, fields: Iterable[Field]) -> bytes:
-        """Return the bytes of a 1xx, or of the 200 to CONNECT: only a header section."""
+        """Return the bytes of a 100, a 101, or the 200 to CONNECT: a header section."""
         # After any of them the client need not wait for a 100 any more.
         self.continue_owed = self._body_awaited = False
         return _format_head(status, reason, fields)
@@ -266,19 +280,29 @@ class ServerCodec(MessageCodec):
                 raise ValueError("the body is longer than its Content-Length")
         return chunk
 
-    def write_end(self) -> bytes:
+    def write_end(self, trailers: Iterable[Field] = ()) -> bytes:
         """Return the bytes, if any, that end a response with content.
+
+        Args:
+            trailers: The trailer fields; left out of content that is not chunked.
 
         Raises:
             ValueError: Content-Length says more; the response is broken.
         """
         if self._content_left:
             raise ValueError("the body is shorter than its Content-Length")
-        return b"0\r\n\r\n" if self._chunked else b""
+        if not self._chunked:
+            return b""
+        return _format_fields(b"0\r\n", trailers) if trailers else b"0\r\n\r\n"
 
 
 def _format_head(status: int, reason: str, fields: Iterable[Field]) -> bytes:
-    parts = [b"HTTP/1.1 %d %b\r\n" % (status, reason.encode("latin-1"))]
+    first = b"HTTP/1.1 %d %b\r\n" % (status, reason.encode("latin-1"))
+    return _format_fields(first, fields)
+
+
+def _format_fields(first_line: bytes, fields: Iterable[Field]) -> bytes:
+    parts = [first_line]
     for name, value in fields:
         parts += name, b": ", value, b"\r\n"
     parts.append(b"\r\n")

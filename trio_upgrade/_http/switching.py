@@ -108,6 +108,16 @@ def tunnel_fields(headers: HeadersLike) -> tuple[Field, ...]:
     return encode_fields(headers, forbidden=_SWITCH_FORBIDDEN)
 
 
+def informational_fields(headers: HeadersLike) -> tuple[Field, ...]:
+    """Return the fields of a 1xx that is neither a 100 nor a 101.
+
+    Raises:
+        ValueError: A field is malformed, hop-by-hop or a framing field (RFC 9110 §8.6
+            and RFC 9112 §6.1 allow none in a 1xx).
+    """
+    return encode_fields(headers, forbidden=_SWITCH_FORBIDDEN)
+
+
 def connect_fields(authority: str, headers: HeadersLike) -> list[Field]:
     """Return the fields of a client's CONNECT, with the authority as Host.
 

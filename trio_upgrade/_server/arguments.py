@@ -11,6 +11,7 @@ from functools import partial
 from types import BuiltinMethodType, CodeType, FunctionType, MethodType
 from typing import TYPE_CHECKING, Any, cast
 
+from .._errors import UsageError
 from .._limits import Limits
 from .._util import name_kind
 from .server import Server
@@ -78,6 +79,15 @@ def _explain(errors: BaseException, frames: int, text: str) -> None:
         below = below and below.tb_next
     if isinstance(errors, TypeError) and below is None:
         errors.add_note(text)
+
+
+def explain_answer(answer: object, request: object) -> UsageError:
+    """Return the error for something that an app has returned and that is no answer."""
+    return UsageError(
+        f"the app returned {answer!r} to {request!r}: it must return a Response, an "
+        "Upgrade or a Tunnel, or None after respond(), accept_upgrade() or "
+        "accept_connect()"
+    )
 
 
 def check_options(options: Mapping[str, object]) -> None:

@@ -43,7 +43,7 @@ from .._streams.socket_stream import DirectSocketStream
 from .._streams.underlying import find_peer
 from .._streams.upgraded import UpgradedStream
 from .._util import find_leaves, split_errors
-from .arguments import explain_bug, explain_bug_of_handler
+from .arguments import explain_answer, explain_bug, explain_bug_of_handler
 from .connection_records import ConnectionRecords
 from .connection_task import ConnectionTask
 from .end_reason import EndReason
@@ -346,18 +346,22 @@ class Connection(ConnectionTask):
                     answer.protocol, find_fields(answer), answer.reason
                 )
             return request, stream, answer.handler
-        if exchange.protocol is None and exchange.is_client_gone and answer is None:
+        if exchange.protocol is not None and answer is None:
+            self.reason = EndReason.RETURNED
+            return False
+        http = exchange.http
+        if http is not None and http.response_begun and answer is None:
+            more = await exchange.complete_streamed()
+            if not more:
+                self.reason = (
+                    self._find_reason(http) if http.broken else EndReason.ANSWERED
+                )
+            return more
+        if http is not None and exchange.is_client_gone and answer is None:
             # No answer would reach the client.
             self.reason = EndReason.LOST
             return False
-        if exchange.protocol is None or answer is not None:
-            raise UsageError(
-                f"the app returned {answer!r} to {exchange.request!r}: it must return a "
-                "Response, an Upgrade or a Tunnel, or None after accept_upgrade() or "
-                "accept_connect()"
-            )
-        self.reason = EndReason.RETURNED
-        return False
+        raise explain_answer(answer, exchange.request)
 
     async def _respond(
         self, exchange: Exchange, answer: Response, *, close: bool = False
@@ -373,8 +377,10 @@ class Connection(ConnectionTask):
     def _may_answer(self, exchange: Exchange, answer: Answer) -> bool:
         if exchange.protocol is not None:
             raise UsageError(f"{answer!r} returned after the switch")
-        assert exchange.http is not None
-        if not exchange.http.broken:
+        http = exchange.get_http()
+        if http.response_begun:
+            raise UsageError(f"{answer!r} returned after respond()")
+        if not http.broken:
             return True
         # Sending a 101 or a 100 failed, and the app went on all the same.
         self.reason = EndReason.LOST

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, final
 
 import trio
@@ -22,25 +23,29 @@ from .._errors import (
     Unavailable,
     UsageError,
 )
+from .._http.messages import opens_tunnel
 from .._http.switching import must_close
 from .._streams.upgraded import UpgradedStream
 from .._util import find_leaves
 from .receive_turn import ReceiveTurn
 from .request import Request
-from .response import refuse
+from .response import Response, refuse
+from .streamed_response import StreamedResponse
 
 if TYPE_CHECKING:
-    from .._http.headers import Field
+    from collections.abc import Generator
+
+    from .._http.headers import Field, Headers, HeadersLike
     from .._http.messages import RequestHead
     from .connection_task import ConnectionTask
     from .http import ServerHTTP
-    from .response import Response
     from .server import Server
     from .state import ServerState
 
 _TUNNEL = "CONNECT"
 _ALREADY_SWITCHING = "another task is switching this connection"
 _ANSWERED = "the request was answered already"
+_BUSY = "another task is sending on this connection"
 
 
 @final
@@ -74,6 +79,7 @@ class Exchange:
         "_gone",
         "_last",
         "_progress",
+        "_sending",
         "_state",
         "_stream",
         "_switching",
@@ -105,6 +111,8 @@ class Exchange:
         self._gone = False
         # Whether a task is switching the protocol.
         self._switching = False
+        # Whether a task of the app is sending a 1xx or a part of a streamed response.
+        self._sending = False
         # Seconds waited and bytes received since the body last made progress.
         self._waited = 0.0
         self._progress = 0
@@ -426,6 +434,14 @@ class Exchange:
         """
         http, state = self.get_http(), self._state
         state.deadlines.response.disarm(self._connection)
+        close = self._must_close(http, close=close)
+        await http.send_response(response, state.dates.field(), close=close)
+        if not http.closes and http.turn is None and http.body_ended:
+            return http.is_reusable
+        return await self.complete(http)
+
+    def _must_close(self, http: ServerHTTP, *, close: bool) -> bool:
+        state = self._state
         close = (
             close
             or self._last
@@ -441,7 +457,17 @@ class Exchange:
             # The client may have assumed the switch: the bytes that follow may be of
             # any protocol.
             close = close or http.has_next
-        await http.send_response(response, state.dates.field(), close=close)
+        return close
+
+    async def complete(self, http: ServerHTTP) -> bool:
+        """Do what is left to do after a final response that was sent to its end.
+
+        Returns:
+            Whether there can be a next request.
+
+        Raises:
+            BodyError: The rest of the request's body cannot be skipped.
+        """
         if http.closes:
             # No other request is served, so there is no need to find its beginning.
             return False
@@ -450,6 +476,112 @@ class Exchange:
             await http.turn.wait_free()
         await self._drop_body(http)
         return http.is_reusable
+
+    async def send_informational(
+        self, status: int, reason: str, fields: tuple[Field, ...]
+    ) -> None:
+        """Send a 1xx; see :meth:`Request.send_informational`."""
+        await trio.lowlevel.checkpoint()
+        http = self._get_sendable()
+        if http.is_http10:
+            # RFC 9110 §15.2: HTTP/1.0 does not define any 1xx.
+            return
+        with self.sending():
+            await http.send_informational(status, reason, fields)
+
+    def respond(
+        self,
+        status: int,
+        headers: HeadersLike,
+        reason: str | None,
+        *,
+        cancel_on_disconnect: bool,
+    ) -> StreamedResponse:
+        """Return a response that is not begun yet; see :meth:`Request.respond`."""
+        # Checks the arguments.
+        checked = Response(status, headers=headers, reason=reason)
+        if self.request.method == _TUNNEL and opens_tunnel(status):
+            raise UsageError(f"{checked!r} to CONNECT would promise a tunnel")
+        return StreamedResponse(
+            self,
+            checked.status,
+            checked.reason,
+            checked.headers,
+            cancel_on_disconnect=cancel_on_disconnect,
+        )
+
+    async def begin_streamed(
+        self, status: int, reason: str, headers: Headers
+    ) -> tuple[ServerHTTP, bool]:
+        """Send the header section of a streamed response.
+
+        Returns:
+            The HTTP half to send the content with, and whether content follows.
+
+        Raises:
+            UsageError: The request was answered, or a task is switching.
+            trio.BrokenResourceError: The client is gone. A cancellation in the middle
+                breaks the connection, too.
+        """
+        await trio.lowlevel.checkpoint()
+        http, state = self._get_sendable(), self._state
+        state.deadlines.response.disarm(self._connection)
+        close = self._must_close(http, close=False)
+        try:
+            with self.sending():
+                has_content = await http.begin_streamed(
+                    status, reason, headers, state.dates.field(), close=close
+                )
+        except BaseException as exc:
+            http.end_streamed(exc)
+            raise
+        return http, has_content
+
+    async def complete_streamed(self) -> bool:
+        """Do what is left to do after a streamed response, once the app has returned.
+
+        Returns:
+            Whether there can be a next request.
+
+        Raises:
+            UsageError: The response was not ended; it is cut now.
+            BodyError: As from :meth:`complete`.
+        """
+        http = self.get_http()
+        if http.broken:
+            return False
+        if http.is_answered:
+            return await self.complete(http)
+        error = UsageError("the app returned before it left its respond() block")
+        http.end_streamed(error)
+        raise error
+
+    def _get_sendable(self) -> ServerHTTP:
+        http = self.get_http()
+        if http.response_begun:
+            raise UsageError(_ANSWERED)
+        if self._switching:
+            raise UsageError(_ALREADY_SWITCHING)
+        if http.broken:
+            raise trio.BrokenResourceError("the connection is broken")
+        if self._sending:
+            raise trio.BusyResourceError(_BUSY)
+        return http
+
+    @contextmanager
+    def sending(self) -> Generator[None, None, None]:
+        """Let no other task of the app send.
+
+        Raises:
+            trio.BusyResourceError: Another task is sending.
+        """
+        if self._sending:
+            raise trio.BusyResourceError(_BUSY)
+        self._sending = True
+        try:
+            yield
+        finally:
+            self._sending = False
 
     ################################################################
     # Errors of the client

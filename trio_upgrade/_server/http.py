@@ -7,15 +7,18 @@ import trio
 
 from .._http.server_codec import ServerCodec
 from .._http_stream import PIECE, RECEIVE_SIZE, SMALL_BODY, HTTPStream
+from .response import find_trailers
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, Iterable
+    from collections.abc import Iterable
 
-    from .._http.headers import Field
+    from .._http.headers import Field, Headers
     from .._http.messages import RequestHead
     from .._limits import Limits
     from .receive_turn import ReceiveTurn
     from .response import Response
+
+_RESET_CONTENT = 205
 
 
 class ServerHTTP(HTTPStream[ServerCodec]):
@@ -133,10 +136,26 @@ class ServerHTTP(HTTPStream[ServerCodec]):
     # Responses
     ################################################################
 
+    @property
+    def is_http10(self) -> bool:
+        """Whether the request is of HTTP/1.0."""
+        return self._codec.is_http10
+
+    async def send_informational(
+        self, status: int, reason: str, fields: Iterable[Field]
+    ) -> None:
+        """Send a 1xx that is neither a 100 nor a 101; the caller has made a checkpoint.
+
+        Raises:
+            trio.BrokenResourceError: The connection is broken. A cancellation in the
+                middle breaks it, too.
+        """
+        await self.send_short(self._codec.write_informational(status, reason, fields))
+
     async def send_interim(
         self, status: int, reason: str, fields: Iterable[Field]
     ) -> None:
-        """Send a 1xx, also the 101 of a switch, or the 200 that opens a tunnel.
+        """Send a 100, the 101 of a switch, or the 200 that opens a tunnel.
 
         Raises:
             trio.BrokenResourceError: The connection is broken. A cancellation in the
@@ -177,7 +196,7 @@ class ServerHTTP(HTTPStream[ServerCodec]):
             await self.send_short(head)
         elif not isinstance(body, bytes):
             await self.send_short(head)
-            await self._send_iterable(body)
+            await self._send_iterable(response)
         elif len(body) <= SMALL_BODY:
             await self.send_short(head + body)
         else:
@@ -185,15 +204,93 @@ class ServerHTTP(HTTPStream[ServerCodec]):
             await self.send(body)
         self._codec.response_ended = True
 
-    async def _send_iterable(self, body: AsyncIterable[bytes]) -> None:
+    async def _send_iterable(self, response: Response) -> None:
+        body = response.body
+        assert not isinstance(body, bytes)
         try:
             async for chunk in body:
                 await self.send(self._codec.write_body(chunk))
-            await self.send(self._codec.write_end())
+                self._note_content(chunk)
+            await self.send(self._codec.write_end(find_trailers(response)))
         except BaseException:
             # The response has begun and cannot be ended correctly any more.
             self.cut()
             raise
+
+    def _note_content(self, chunk: bytes) -> None:
+        # A chunk of an iterable body, or of a streamed response, was sent whole.
+        pass
+
+    ################################################################
+    # Responses that the app streams
+    ################################################################
+
+    async def begin_streamed(
+        self, status: int, reason: str, headers: Headers, date: Field, *, close: bool
+    ) -> bool:
+        """Send the header section of a response whose content the app will send.
+
+        Args:
+            status: The status code.
+            reason: The reason phrase.
+            headers: The fields, checked.
+            date: The Date field, for a response that has none.
+            close: Whether to end the connection after it.
+
+        Returns:
+            Whether content follows: not to HEAD, nor for a 204 or 304.
+
+        Raises:
+            trio.BrokenResourceError: The connection is broken. A cancellation in the
+                middle breaks it, too.
+        """
+        # RFC 9110 §15.3.6: a 205 has no content, and its framing says so.
+        length = 0 if status == _RESET_CONTENT else None
+        head, has_content = self._codec.write_response(
+            status, reason, headers, length, date, close=close
+        )
+        self._counts[status // 100] += 1
+        await self.send_short(head)
+        return has_content
+
+    async def send_content(self, chunk: bytes) -> None:
+        """Send a piece of the content; the caller has made a checkpoint.
+
+        Raises:
+            TypeError: It is not bytes; nothing was sent.
+            ValueError: It is more than Content-Length says; the connection is broken.
+            trio.BrokenResourceError: The connection is broken.
+        """
+        try:
+            data = self._codec.write_body(chunk)
+        except ValueError:
+            self.cut()
+            raise
+        if data:
+            await self.send_short(data)
+            self._note_content(chunk)
+
+    async def end_content(self, trailers: Iterable[Field]) -> None:
+        """Send the end of the content.
+
+        Raises:
+            ValueError: Content-Length says more; the connection is broken.
+            trio.BrokenResourceError: The connection is broken.
+        """
+        end = self._codec.write_end(trailers)
+        if end:
+            await self.send_short(end)
+
+    def end_streamed(self, cause: BaseException | None) -> None:
+        """Note that a streamed response is over; the last call for it.
+
+        Args:
+            cause: The exception that cut it; None if it is whole.
+        """
+        if cause is None:
+            self._codec.response_ended = True
+        else:
+            self.cut()
 
     async def _transmit(self, data: bytes) -> None:
         # Each piece has its own deadline. Only data that is long or has to wait comes

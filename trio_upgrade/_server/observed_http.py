@@ -2,7 +2,6 @@
 # that other servers count no bytes and note no times.
 from __future__ import annotations
 
-from contextlib import aclosing
 from typing import TYPE_CHECKING, TypeAlias, final
 
 import trio
@@ -11,9 +10,9 @@ from .._http_stream import PIECE
 from .http import ServerHTTP
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterable, Callable
+    from collections.abc import Callable
 
-    from .._http.headers import Field
+    from .._http.headers import Field, Headers
     from .._limits import Limits
     from .response import Response
 
@@ -33,7 +32,15 @@ class ObservedHTTP(ServerHTTP):
             exception that cut it.
     """
 
-    __slots__ = ("_chunks_sent", "_head_size", "_report", "_sent", "_uncounted")
+    __slots__ = (
+        "_began",
+        "_chunks_sent",
+        "_head_size",
+        "_report",
+        "_sent",
+        "_status",
+        "_uncounted",
+    )
 
     def __init__(
         self,
@@ -52,6 +59,9 @@ class ObservedHTTP(ServerHTTP):
         self._head_size: int | None = None
         # Bytes of content in the chunks of an iterable body that were sent whole.
         self._chunks_sent = 0
+        # The status of a streamed response, and when it was begun.
+        self._status = 0
+        self._began = 0.0
 
     async def send_response(
         self, response: Response, date: Field, *, close: bool
@@ -59,8 +69,7 @@ class ObservedHTTP(ServerHTTP):
         """Send a final response and report it; see :meth:`ServerHTTP.send_response`."""
         began = trio.current_time()
         cause: BaseException | None = None
-        self._sent = self._uncounted = self._chunks_sent = 0
-        self._head_size = None
+        self._start_counting()
         try:
             await super().send_response(response, date, close=close)
         except BaseException as exc:
@@ -74,6 +83,23 @@ class ObservedHTTP(ServerHTTP):
                 self._report(response.status, content, self._sent, began, cause)
             # The exception refers to this frame.
             del cause
+
+    def _start_counting(self) -> None:
+        self._sent = self._uncounted = self._chunks_sent = 0
+        self._head_size = None
+
+    async def begin_streamed(
+        self, status: int, reason: str, headers: Headers, date: Field, *, close: bool
+    ) -> bool:
+        """Do what :meth:`ServerHTTP.begin_streamed` does; the report comes at the end."""
+        self._status, self._began = status, trio.current_time()
+        self._start_counting()
+        return await super().begin_streamed(status, reason, headers, date, close=close)
+
+    def end_streamed(self, cause: BaseException | None) -> None:
+        """Report the response; see :meth:`ServerHTTP.end_streamed`."""
+        super().end_streamed(cause)
+        self._report(self._status, self._chunks_sent, self._sent, self._began, cause)
 
     async def send_short(self, data: bytes) -> None:
         """Send and count; see :meth:`ServerHTTP.send_short`."""
@@ -96,14 +122,5 @@ class ObservedHTTP(ServerHTTP):
             await super()._transmit(piece)
             self._sent += len(piece)
 
-    async def _send_iterable(self, body: AsyncIterable[bytes]) -> None:
-        async with aclosing(self._count_chunks(body)) as counted:
-            await super()._send_iterable(counted)
-
-    async def _count_chunks(
-        self, body: AsyncIterable[bytes]
-    ) -> AsyncGenerator[bytes, None]:
-        async for chunk in body:
-            yield chunk
-            # The next chunk is wanted only after this one was sent whole.
-            self._chunks_sent += memoryview(chunk).nbytes
+    def _note_content(self, chunk: bytes) -> None:
+        self._chunks_sent += memoryview(chunk).nbytes

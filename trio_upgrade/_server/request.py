@@ -8,8 +8,13 @@ import trio
 from .._body import NO_BODY
 from .._errors import BodyError, UsageError
 from .._http.headers import Headers, find_head
-from .._http.messages import SWITCHING_PROTOCOLS, check_reason
-from .._http.switching import find_offers, switch_fields, tunnel_fields
+from .._http.messages import SWITCHING_PROTOCOLS, check_reason, standard_reason
+from .._http.switching import (
+    find_offers,
+    informational_fields,
+    switch_fields,
+    tunnel_fields,
+)
 from .._http.targets import (
     Authority,
     Target,
@@ -17,8 +22,8 @@ from .._http.targets import (
     parse_authority,
     parse_target,
 )
-from .._streams.underlying import find_peer, find_tls, is_secure
-from .._util import public
+from .._streams.underlying import find_local, find_peer, find_tls, is_secure
+from .._util import name_kind, public
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -31,6 +36,10 @@ if TYPE_CHECKING:
     from .._streams.upgraded import UpgradedStream
     from .exchange import Exchange
     from .server import Server
+    from .streamed_response import StreamedResponse
+
+# Not 100 and 101, which the library sends by itself.
+_FIRST_INFORMATIONAL, _LAST_INFORMATIONAL = 102, 199
 
 
 @public
@@ -149,6 +158,14 @@ class Request:
         return find_peer(self._transport)
 
     @property
+    def local(self) -> Peer:
+        """The address of our side that the client has connected to, as :attr:`peer`.
+
+        It tells the addresses of a server with several of them apart.
+        """
+        return find_local(self._transport)
+
+    @property
     def peer_certificate(self) -> dict[str, Any] | None:
         """The client's certificate, as :meth:`ssl.SSLSocket.getpeercert` describes it.
 
@@ -237,6 +254,86 @@ class Request:
             return False
         return await self._exchange.wait_disconnect()
 
+    async def send_informational(self, status: int, headers: HeadersLike = ()) -> None:
+        """Send an informational response before the answer (RFC 9110 §15.2).
+
+        For example a 103 with Link fields (RFC 8297). To HTTP/1.0 nothing is sent, as it
+        knows no 1xx. The 100 is sent by reading the body, the 101 by a switch.
+
+        Cancelled before the first byte, nothing has happened; in the middle, the
+        connection is broken.
+
+        Args:
+            status: 102 to 199.
+            headers: Pairs or a mapping.
+
+        Raises:
+            TypeError: An argument has another type.
+            ValueError: The status is another one; a field is malformed, hop-by-hop or
+                about framing (§8.6).
+            UsageError: The answer was begun, or the connection has switched.
+            trio.BusyResourceError: Another task is sending on this connection.
+            trio.BrokenResourceError: The client is gone.
+        """
+        fields = informational_fields(headers)
+        if not _FIRST_INFORMATIONAL <= _check_status(status) <= _LAST_INFORMATIONAL:
+            raise ValueError(f"not the status of an informational response: {status}")
+        exchange = self._get_exchange()
+        await exchange.send_informational(status, standard_reason(status), fields)
+
+    def respond(
+        self,
+        status: int,
+        headers: HeadersLike = (),
+        *,
+        reason: str | None = None,
+        cancel_on_disconnect: bool = True,
+    ) -> StreamedResponse:
+        """Answer by a response whose content the app sends piece by piece.
+
+        ::
+
+            async with request.respond(200, {"Content-Type": "text/plain"}) as answer:
+                await answer.send(b"one, ")
+                await answer.send(b"two")
+
+        Entering sends the header section at once. With a Content-Length that much content
+        has to follow. Otherwise the content is chunked, and to HTTP/1.0 it ends with the
+        connection. Leaving the block ends the answer; the app then returns None. An
+        exception or a cancellation in the block cuts the answer: the connection is reset.
+
+        The body of the request may be read in the block. If a part of it is unread, it is
+        handled as for :class:`Response`: no 100 is sent for it any more.
+        ``Limits.response_timeout`` ends with the header section; ``Limits.send_timeout``
+        holds for what is sent.
+
+        Args:
+            status: 200 to 999.
+            headers: As for :class:`Response`.
+            reason: As for :class:`Response`.
+            cancel_on_disconnect: Whether the block is cancelled if the client leaves
+                while the app sends nothing: at a reset at once; after an end of the
+                client's side only when nothing was sent for ``Limits.linger`` seconds, as
+                the client may read on. The block then raises BrokenResourceError. With
+                False the block waits on, and it opens no cancel scope, so it can be
+                entered in one task and left in another.
+
+        Returns:
+            An async context manager that gives the :class:`StreamedResponse`.
+
+        Raises:
+            TypeError: As for :class:`Response`.
+            ValueError: As for :class:`Response`.
+            UsageError: The connection has switched, or this is a CONNECT and the status
+                would promise a tunnel. From entering: the answer was begun already.
+            trio.BusyResourceError: From entering: another task is sending.
+            trio.BrokenResourceError: From entering: the client is gone. A cancellation
+                in the middle of the header section breaks the connection, too.
+        """
+        return self._get_exchange().respond(
+            status, headers, reason, cancel_on_disconnect=cancel_on_disconnect
+        )
+
     async def accept_upgrade(
         self,
         protocol: str,
@@ -321,3 +418,9 @@ class Request:
 
     def __repr__(self) -> str:
         return f"<Request {self.method} {self.path or self.target}>"
+
+
+def _check_status(status: object) -> int:
+    if isinstance(status, bool) or not isinstance(status, int):
+        raise TypeError(f"a status must be an int such as 103, not {name_kind(status)}")
+    return status

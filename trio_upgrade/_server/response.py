@@ -18,6 +18,7 @@ from .._http.headers import (
 from .._http.messages import SWITCHING_PROTOCOLS, check_reason, standard_reason
 from .._http.switching import advertise, switch_fields, tunnel_fields
 from .._http.tokens import parse_protocols
+from .._http.trailers import trailer_fields
 from .._util import Frozen, name_kind, public
 
 if TYPE_CHECKING:
@@ -66,6 +67,9 @@ class Response(Frozen):
         headers: Pairs or a mapping. A Content-Length must be the body's. To a HEAD, a
             body that is left out may have one; so may a 304.
         reason: The reason phrase, sent as Latin-1; None means the standard one.
+        trailers: Fields to send after an iterable body, or a function that returns them,
+            called without arguments at the body's end. They are sent where the body is
+            chunked, so not to HTTP/1.0 nor in answer to HEAD, and proxies may drop them.
 
     Attributes:
         status: As given.
@@ -77,18 +81,24 @@ class Response(Frozen):
 
     Raises:
         TypeError: An argument has another type.
-        ValueError: The status is informational, a 426 lacks its Upgrade field (RFC 9110
-            §15.5.22), a 204, 205 or 304 has content (§6.4.1, §15.3.6), a field or the
-            reason is malformed, Content-Length is not one number or not the body's
-            length, or is given for a 204 (§8.6), or Transfer-Encoding is given.
+        ValueError: Trailers are given for a body that is no iterable, or that has a
+            Content-Length; a trailer field is malformed, or is one of framing, routing
+            or authentication (RFC 9110 §6.5.1); the status is informational, a 426 lacks
+            its Upgrade field (RFC 9110 §15.5.22), a 204, 205 or 304 has content (§6.4.1,
+            §15.3.6), a field or the reason is malformed, Content-Length is not one
+            number or not the body's length, or is given for a 204 (§8.6), or
+            Transfer-Encoding is given.
     """
 
-    __slots__ = ("body", "headers", "reason", "status")
+    __slots__ = ("_trailers", "body", "headers", "reason", "status")
 
     status: int
     body: bytes | AsyncIterable[bytes]
     headers: Headers
     reason: str
+    # Missing unless trailers were given: few responses have any, and each attribute that
+    # is set takes time.
+    _trailers: tuple[Field, ...] | Callable[[], HeadersLike]
 
     def __init__(
         self,
@@ -97,6 +107,7 @@ class Response(Frozen):
         headers: HeadersLike = (),
         *,
         reason: str | None = None,
+        trailers: HeadersLike | Callable[[], HeadersLike] = (),
     ) -> None:
         if type(status) is not int:
             status = _check_status_type(status)
@@ -123,6 +134,16 @@ class Response(Frozen):
             "reason",
             standard_reason(status) if reason is None else check_reason(reason),
         )
+        if trailers:
+            if isinstance(body, bytes | bytearray | memoryview | str):
+                raise ValueError("trailers need a body that is an async iterable")
+            if checked.lines(b"content-length"):
+                raise ValueError("trailers need a body without Content-Length")
+            _set(
+                self,
+                "_trailers",
+                trailers if callable(trailers) else trailer_fields(trailers),
+            )
 
     def with_headers(self, headers: HeadersLike) -> Response:
         """Return a response with these fields instead of all of the same names.
@@ -141,7 +162,13 @@ class Response(Frozen):
             ValueError: As for :class:`Response`.
         """
         fields = replace_fields(self.headers.raw, headers)
-        return Response(self.status, self.body, fields, reason=self.reason)
+        response = Response(self.status, self.body, fields, reason=self.reason)
+        given = getattr(self, "_trailers", None)
+        if given is not None:
+            if response.headers.lines(b"content-length"):
+                raise ValueError("trailers need a body without Content-Length")
+            _set(response, "_trailers", given)
+        return response
 
     async def aclose(self) -> None:
         """Close an iterable body that can be closed; the server does it.
@@ -304,6 +331,18 @@ def check_handler(handler: UpgradeHandler) -> UpgradeHandler:
 def find_fields(answer: Upgrade | Tunnel) -> tuple[Field, ...]:
     """Return all fields of the 101, or of the 200 to CONNECT."""
     return answer._fields  # pyright: ignore[reportPrivateUsage]
+
+
+def find_trailers(response: Response) -> tuple[Field, ...]:
+    """Return the trailer fields of a response whose body has ended.
+
+    Raises:
+        TypeError: A function of the app has returned no fields.
+        ValueError: It has returned a field that is malformed or no trailer field.
+    """
+    given: tuple[Field, ...] | Callable[[], HeadersLike]
+    given = getattr(response, "_trailers", ())
+    return trailer_fields(given()) if callable(given) else given
 
 
 def _check_status_type(status: object) -> int:

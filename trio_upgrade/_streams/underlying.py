@@ -13,7 +13,7 @@ from .socket_stream import DirectSocketStream
 from .tls import TLSStream
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 Peer: TypeAlias = tuple[str, int] | str | None
 AnyTLSStream: TypeAlias = "TLSStream | trio.SSLStream[trio.abc.Stream]"
@@ -68,12 +68,20 @@ def is_secure(stream: object) -> bool:
 def find_peer(transport: trio.abc.Stream) -> Peer:
     """Return the peer's address; None if it has none or is gone."""
     sock = find_underlying_socket(transport)
-    if sock is None:
-        return None
+    return None if sock is None else _read_address(sock.getpeername)
+
+
+def find_local(transport: trio.abc.Stream) -> Peer:
+    """Return the address of our side; None if it has none or is closed."""
+    sock = find_underlying_socket(transport)
+    return None if sock is None else _read_address(sock.getsockname)
+
+
+def _read_address(ask: Callable[[], object]) -> Peer:
     try:
-        address: object = sock.getpeername()
+        address = ask()
     except OSError:
-        # The peer is gone.
+        # The connection is gone.
         return None
     if isinstance(address, tuple):
         return cast("tuple[str, int]", cast("tuple[object, ...]", address)[:2])

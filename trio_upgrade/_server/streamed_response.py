@@ -1,0 +1,170 @@
+# An answer whose content the app sends piece by piece, request.respond().
+#
+#      made --> begun: the header section is sent --> left: whole, or cut
+#
+# The rules of HTTP are those of a Response (ServerCodec), and the connection task goes
+# on when the app returns.  Nothing here is bound to a task unless the block is cancelled
+# when the client leaves: an adapter for another interface may enter the block where that
+# interface begins the answer, and leave it elsewhere.
+from __future__ import annotations
+
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING, final
+
+import trio
+
+from .._errors import UsageError
+from .._http.headers import Headers
+from .._http.trailers import trailer_fields
+from .._util import public
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from .._http.headers import HeadersLike
+    from .exchange import Exchange
+    from .http import ServerHTTP
+
+# RFC 9110 §15.3.5, §15.3.6, §15.4.5.
+_WITHOUT_CONTENT = frozenset({204, 205, 304})
+
+
+@public
+@final
+class StreamedResponse(AbstractAsyncContextManager["StreamedResponse", None]):
+    """An answer that the app sends piece by piece; made by :meth:`Request.respond`.
+
+    Attributes:
+        status: The status.
+        headers: All its fields but those that the library adds: Date, framing,
+            ``Connection: close``.
+        reason: The reason phrase.
+    """
+
+    __slots__ = (
+        "_cancel_on_disconnect",
+        "_exchange",
+        "_has_content",
+        "_http",
+        "_trailers",
+        "headers",
+        "reason",
+        "status",
+    )
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        status: int,
+        reason: str,
+        headers: Headers,
+        *,
+        cancel_on_disconnect: bool,
+    ) -> None:
+        self._exchange = exchange
+        self.status: int = status
+        self.reason: str = reason
+        self.headers: Headers = headers
+        self._cancel_on_disconnect = cancel_on_disconnect
+        # None before the block is entered and after it was left.
+        self._http: ServerHTTP | None = None
+        self._has_content = False
+        self._trailers = Headers()
+
+    async def __aenter__(self) -> StreamedResponse:
+        self._http, self._has_content = await self._exchange.begin_streamed(
+            self.status, self.reason, self.headers
+        )
+        return self
+
+    async def send(self, chunk: bytes) -> None:
+        """Send a piece of the content; always a checkpoint.
+
+        In answer to HEAD nothing is sent. An empty piece only is a checkpoint.
+
+        Cancelled before its first byte, it has sent nothing. Cancelled in the middle, it
+        breaks the connection, and the answer can no longer be completed.
+
+        Args:
+            chunk: Bytes, or another object with a buffer.
+
+        Raises:
+            TypeError: It has no bytes; nothing was sent.
+            ValueError: A 204, 205 or 304 has no content, and nothing was sent. Or it is
+                more than Content-Length says; the connection is broken.
+            UsageError: The block is not entered yet, or was left.
+            trio.BusyResourceError: Another task is sending on this connection.
+            trio.BrokenResourceError: The client is gone, or too slow
+                (``Limits.send_timeout``), or an earlier call was cut.
+        """
+        with self._exchange.sending():
+            await trio.lowlevel.checkpoint()
+            http = self._get_http()
+            if self.status in _WITHOUT_CONTENT and memoryview(chunk).nbytes:
+                raise ValueError(f"a {self.status} has no content")
+            if http.broken:
+                raise trio.BrokenResourceError("the connection is broken")
+            if self._has_content:
+                await http.send_content(chunk)
+
+    @property
+    def trailers(self) -> Headers:
+        """The fields to send after the content; empty unless they are set.
+
+        They can be set, as pairs or a mapping, until the block is left. They are sent
+        where the content is chunked. To HTTP/1.0 and in answer to HEAD they are dropped,
+        and a proxy may drop them (RFC 9110 §6.5.1).
+
+        Raises:
+            TypeError: These are no fields.
+            ValueError: The response has a Content-Length or no content, or a field is
+                malformed, or is one of framing, routing or authentication.
+            UsageError: The block is not entered yet, or was left.
+        """
+        return self._trailers
+
+    @trailers.setter
+    def trailers(self, fields: HeadersLike) -> None:
+        self._get_http()
+        checked = Headers(trailer_fields(fields))
+        if self.status in _WITHOUT_CONTENT or self.headers.lines(b"content-length"):
+            raise ValueError("trailers need content without a Content-Length")
+        self._trailers = checked
+
+    def _get_http(self) -> ServerHTTP:
+        if self._http is None:
+            raise UsageError("the answer is not begun yet, or is over")
+        return self._http
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        http = self._get_http()
+        failure = exc_value
+        try:
+            if failure is None:
+                try:
+                    await self._end(http)
+                except BaseException as exc:
+                    failure = exc
+            self._http = None
+            http.end_streamed(failure)
+            if failure is not exc_value:
+                assert failure is not None
+                raise failure
+        finally:
+            # The exception refers to this frame.
+            del failure, exc_value
+
+    async def _end(self, http: ServerHTTP) -> None:
+        with self._exchange.sending():
+            if http.broken:
+                raise trio.BrokenResourceError("the answer was cut")
+            if self._has_content:
+                await http.end_content(self._trailers.raw)
+
+    def __repr__(self) -> str:
+        return f"<StreamedResponse {self.status} {ascii(self.reason)[1:-1]}>"
