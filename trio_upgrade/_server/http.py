@@ -359,6 +359,9 @@ class ServerHTTP(HTTPStream[ServerCodec]):
             self._codec.response_ended = True
         else:
             self.cut()
+        if self.turn is not None:
+            # Tasks that wait for the client's end or read the body need not go on.
+            self.turn.interrupt()
 
     async def _transmit(self, data: bytes) -> None:
         # Each piece has its own deadline. Only data that is long or has to wait comes
