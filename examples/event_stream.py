@@ -7,8 +7,8 @@
     python examples/event_stream.py [PORT]
 
 ``POST /`` sends its body, a line of text, to every client that listens by ``GET /``. A
-client that leaves is forgotten at once: its block is cancelled, although it waits for the
-next event. PORT is 1337 unless given. Ctrl-C or SIGTERM drains the server.
+client that leaves is forgotten at once: its block is cancelled, although it waits for an
+event. PORT is 1337 unless given. Ctrl-C or SIGTERM drains the server.
 """
 
 from __future__ import annotations
@@ -18,11 +18,13 @@ import signal
 import sys
 from contextlib import suppress
 from functools import partial
+from typing import TypeAlias
 
 import trio
 
 from trio_upgrade import Request, Response, Server, drain_on_signal, serve_tcp
 
+Channel: TypeAlias = trio.MemorySendChannel[bytes]
 # Events that wait for a client which reads slowly; it misses the others.
 WAITING = 100
 FIELDS = {"Content-Type": "text/event-stream", "Cache-Control": "no-store"}
@@ -32,7 +34,7 @@ class Events:
     """The clients that listen."""
 
     def __init__(self) -> None:
-        self._listeners: set[trio.MemorySendChannel[bytes]] = set()
+        self._listeners: set[Channel] = set()
 
     async def app(self, request: Request) -> Response | None:
         """Publish an event, or stream the events."""
@@ -42,23 +44,18 @@ class Events:
         self._listeners.add(send)
         print(f"{len(self._listeners)} listening", flush=True)
         try:
-            async with (
-                request.cancelled_on_disconnect(),
-                trio.open_nursery() as nursery,
-            ):
-                nursery.start_soon(self._end_in_drain, request.server, send)
+            async with request.cancelled_on_disconnect(), trio.open_nursery() as tasks:
+                tasks.start_soon(self._end_in_drain, request.server, send)
                 async with request.respond(200, FIELDS) as answer:
                     async for event in receive:
                         await answer.send(b"data: %b\n\n" % event)
-                nursery.cancel_scope.cancel()
+                tasks.cancel_scope.cancel()
         finally:
             self._listeners.discard(send)
             print(f"{len(self._listeners)} listening", flush=True)
         return None
 
-    async def _end_in_drain(
-        self, server: Server, send: trio.MemorySendChannel[bytes]
-    ) -> None:
+    async def _end_in_drain(self, server: Server, send: Channel) -> None:
         # A drain would wait for the end of a stream that has none.
         await server.wait_draining()
         self._listeners.discard(send)
