@@ -18,13 +18,11 @@ import signal
 import sys
 from contextlib import suppress
 from functools import partial
-from typing import TypeAlias
 
 import trio
 
 from trio_upgrade import Request, Response, Server, drain_on_signal, serve_tcp
 
-Channel: TypeAlias = trio.MemorySendChannel[bytes]
 # Events that wait for a client which reads slowly; it misses the others.
 WAITING = 100
 FIELDS = {"Content-Type": "text/event-stream", "Cache-Control": "no-store"}
@@ -34,7 +32,7 @@ class Events:
     """The clients that listen."""
 
     def __init__(self) -> None:
-        self._listeners: set[Channel] = set()
+        self._listeners: set[trio.MemorySendChannel[bytes]] = set()
 
     async def app(self, request: Request) -> Response | None:
         """Publish an event, or stream the events."""
@@ -55,15 +53,14 @@ class Events:
             print(f"{len(self._listeners)} listening", flush=True)
         return None
 
-    async def _end_in_drain(self, server: Server, send: Channel) -> None:
+    async def _end_in_drain(self, server: Server, send: trio.abc.AsyncResource) -> None:
         # A drain would wait for the end of a stream that has none.
         await server.wait_draining()
-        self._listeners.discard(send)
-        send.close()
+        await send.aclose()
 
     def _publish(self, text: bytes) -> str:
         for send in self._listeners:
-            with suppress(trio.WouldBlock):
+            with suppress(trio.WouldBlock, trio.ClosedResourceError):
                 send.send_nowait(b" ".join(text.splitlines()))
         return f"{len(self._listeners)}\n"
 
