@@ -32,6 +32,7 @@ NAMES = [
     "EndReason",
     "EndRecord",
     "ErrorRecord",
+    "Forwarded",
     "HalfCloseUnsupported",
     "Headers",
     "HeadersLike",
@@ -59,6 +60,8 @@ NAMES = [
     "TLSStream",
     "TooLong",
     "TrioUpgradeError",
+    "TrustedLike",
+    "TrustedPeers",
     "Tunnel",
     "TunnelRefused",
     "Unavailable",
@@ -69,6 +72,7 @@ NAMES = [
     "UpgradedStream",
     "UsageError",
     "drain_on_signal",
+    "forwarded",
     "inherit_listeners",
     "open_connection",
     "open_tunnel",
@@ -85,7 +89,7 @@ NAMES = [
 ]
 
 # Type aliases have no docstring at run time.
-ALIASES = {"App", "HeadersLike", "UpgradeHandler"}
+ALIASES = {"App", "HeadersLike", "TrustedLike", "UpgradeHandler"}
 
 PUBLIC = [getattr(trio_upgrade, name) for name in NAMES if name not in ALIASES] + [
     getattr(trio_upgrade.testing, name) for name in trio_upgrade.testing.__all__
