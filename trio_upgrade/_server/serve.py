@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from functools import partial
 from importlib import import_module
-from typing import TYPE_CHECKING, TypedDict, TypeVar, cast
+from typing import TYPE_CHECKING, TypedDict, cast
 
 import trio
 
@@ -37,8 +37,6 @@ if TYPE_CHECKING:
     from typing import Unpack
 
     from .response import App
-
-StreamT = TypeVar("StreamT", bound=trio.abc.Stream)
 
 
 @public
@@ -255,7 +253,7 @@ async def serve_unix(
 @_OPTIONS.declare
 async def serve_listeners(
     app: App,
-    listeners: Sequence[trio.abc.Listener[StreamT]],
+    listeners: Sequence[trio.abc.Listener[trio.abc.Stream]],
     *,
     task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
     **options: Unpack[ServeOptions],

@@ -243,6 +243,10 @@ class DirectSocketStream(trio.abc.HalfCloseableStream):
             return self._sock.getsockopt(level, option)
         return self._sock.getsockopt(level, option, buffersize)
 
+    def __repr__(self) -> str:
+        state = f"on descriptor {self.fileno()}" if self.fileno() >= 0 else "closed"
+        return f"<DirectSocketStream, {state}>"
+
 
 def set_options(sock: socket.socket | trio.socket.SocketType) -> None:
     """Set on a TCP socket the options that Trio sets on its streams.
