@@ -48,7 +48,15 @@ class DirectSocketStream(trio.abc.HalfCloseableStream):
         sending: Whether a task is sending, waiting to send, or ending our direction.
     """
 
-    __slots__ = ("_ended", "_sock", "_trio_sock", "receiving", "sending")
+    __slots__ = (
+        "_ended",
+        "_sock",
+        "_trio_sock",
+        "receiving",
+        "sending",
+        # Set by underlying.set_proxied(), and otherwise absent.
+        "trio_upgrade_proxied",
+    )
 
     def __init__(self, sock: socket.socket, *, ended: bool = False) -> None:
         self._sock = sock
