@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from .._http.headers import HeadersLike
     from .proxies import Proxy
-    from .request_head import RequestBody
+    from .request_head import OnInformational, RequestBody, TrailersLike
     from .route import Via
     from .upgraded import UpgradedConnection
     from .urls import Endpoint
@@ -179,6 +179,8 @@ async def open_upgrade(
     method: str = "GET",
     headers: HeadersLike = (),
     body: RequestBody = b"",
+    trailers: TrailersLike = (),
+    on_informational: OnInformational | None = None,
     tolerate_missing_connection: bool = False,
     **options: Unpack[DialOptions],
 ) -> UpgradedConnection:
@@ -212,6 +214,10 @@ async def open_upgrade(
         body: The request's body, sent before the switch (RFC 9110 §7.8). With an
             ``Expect: 100-continue`` it waits ``Limits.continue_timeout`` for the 100.
             Bytes, or an async iterable of them; see :meth:`ClientConnection.request`.
+        trailers: Fields to send after that body; see :meth:`ClientConnection.request`.
+        on_informational: An async function that gets the head of each informational
+            response as it comes; see :meth:`ClientConnection.request`. Proxies of
+            ``via`` are not included.
         tolerate_missing_connection: Whether the 101 may lack its Connection field, as
             that of some servers does (Proxmox; caddy#6134). A 101 that has the field
             but does not name Upgrade in it stays illegal.
@@ -244,7 +250,14 @@ async def open_upgrade(
         )
         endpoint = parse_url(url)
         request = CheckedRequest(
-            method, endpoint.target, offer.fields, body, endpoint, offer
+            method,
+            endpoint.target,
+            offer.fields,
+            body,
+            endpoint,
+            offer,
+            trailers=trailers,
+            on_informational=on_informational,
         )
         connection = await opening.connect(endpoint)
         return await opening.complete(connection.switch(request))
@@ -257,6 +270,7 @@ async def open_tunnel(
     authority: str,
     *,
     headers: HeadersLike = (),
+    on_informational: OnInformational | None = None,
     **options: Unpack[DialOptions],
 ) -> UpgradedConnection:
     """Dial an HTTP proxy and let it open a tunnel to a host (RFC 9110 §9.3.6).
@@ -280,6 +294,8 @@ async def open_tunnel(
             The port is always written (RFC 9112 §3.2.3).
         headers: Further fields. A Proxy-Authorization field replaces the URL's
             credentials.
+        on_informational: An async function that gets the head of each informational
+            response as it comes; see :meth:`ClientConnection.request`.
         options: Those of :class:`DialOptions`. They are for the connection to this proxy:
             ``via`` has the proxies before it, ``stream`` one that ends at it.
 
@@ -302,7 +318,7 @@ async def open_tunnel(
     _OPTIONS.check(open_tunnel, options)
     async with _Opening(**options) as opening:
         endpoint = parse_url(proxy_url)
-        request = ask_for_tunnel(authority, headers, endpoint)
+        request = ask_for_tunnel(authority, headers, endpoint, on_informational)
         connection = await opening.connect(endpoint)
         return await opening.complete(connection.tunnel(request))
 
