@@ -30,6 +30,7 @@ from .._streams.socket_stream import DirectSocketStream
 from .._streams.tls import TLSStream
 from .._streams.upgraded import UpgradedStream
 from .._util import public
+from .body_end import BodyReceiver
 from .breaks import raise_break
 from .http import ClientHTTP
 from .request_head import CheckedRequest, Offer, RequestBody, ask_for_tunnel
@@ -39,12 +40,12 @@ from .upgraded import UpgradedConnection
 from .wording import ANSWER, BEFORE_REQUEST, SENDING, name_exchange, name_failure
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
     from types import TracebackType
 
     from .._body import Body
     from .._http.headers import HeadersLike
     from .._limits import Limits
+    from .body_end import AtEnd
     from .request_head import OnInformational, TrailersLike
     from .urls import Endpoint
 
@@ -54,7 +55,7 @@ _IDLE_END = "the server ended the idle connection"
 # The final response, or a legal 101, and the informational responses before it.
 _Heads: TypeAlias = tuple[ResponseHead, tuple[ResponseHead, ...]]
 # Fields that request() writes itself, or that would turn the request into an offer.
-_REQUEST_FORBIDDEN = frozenset({b"transfer-encoding", b"upgrade"})
+REQUEST_FORBIDDEN = frozenset({b"transfer-encoding", b"upgrade"})
 
 
 class Loss(NamedTuple):
@@ -92,9 +93,9 @@ class ClientConnection(trio.abc.AsyncResource):
         self._sender: RequestSender | None = None
         # The body of the last final response.
         self._body: Body | None = None
-        # Called once at the end of that body, when it has been read.
-        self._at_end: Callable[[], Awaitable[None]] | None = None
-        # How far the exchange came that the peer failed; None if none was.
+        # Awaited at the end of that body; None if it is not needed.
+        self._at_end: AtEnd | None = None
+        # How far the exchange had come that failed by the peer; None if none did.
         self.loss: Loss | None = None
         # A refused CONNECT ends the connection (RFC 9931 §8), though HTTP would keep it.
         self._spent = False
@@ -175,7 +176,7 @@ class ClientConnection(trio.abc.AsyncResource):
         """
         if method == "CONNECT":
             raise ValueError("CONNECT asks for a tunnel, not for a response: connect()")
-        fields = encode_fields(headers, forbidden=_REQUEST_FORBIDDEN)
+        fields = encode_fields(headers, forbidden=REQUEST_FORBIDDEN)
         request = CheckedRequest(
             method,
             target,
@@ -190,14 +191,14 @@ class ClientConnection(trio.abc.AsyncResource):
     async def exchange(
         self,
         request: CheckedRequest,
-        at_end: Callable[[], Awaitable[None]] | None = None,
+        at_end: AtEnd | None = None,
     ) -> tuple[ResponseHead, tuple[ResponseHead, ...], Body]:
         """Do what :meth:`request` does, with a request that is already checked.
 
         Args:
             request: The request.
             at_end: Awaited once, when the end of the response's body has been read; not
-                if there is no body, and :attr:`body_ended` is already True.
+                if :attr:`body_ended` is already True when this returns.
 
         Returns:
             What a :class:`ClientResponse` is made of.
@@ -384,6 +385,7 @@ class ClientConnection(trio.abc.AsyncResource):
 
     async def _perform(self, request: CheckedRequest) -> _Heads:
         # Make an exchange; say in an error who failed, and at which stage.
+        self.loss = None
         try:
             return await self._exchange(request)
         except OpenError as exc:
@@ -542,19 +544,20 @@ class ClientConnection(trio.abc.AsyncResource):
                 await sender.inform(head)
                 continue
             else:
-                receive = self._http.receive_body
-                if self._at_end is not None:
-                    receive = self._receive_to_end
-                self._body = self._http.make_body(receive, self._limits.body_bytes)
+                self._body = self._make_body()
             return head, tuple(informational)
 
-    async def _receive_to_end(self) -> bytes:
-        piece = await self._http.receive_body()
-        at_end = self._at_end
-        if not piece and at_end is not None:
-            self._at_end = None
-            await at_end()
-        return piece
+    def _make_body(self) -> Body:
+        limit = self._limits.body_bytes
+        if self._at_end is not None:
+            return BodyReceiver(self._http, self._report_end).make_body(limit)
+        return self._http.make_body(self._http.receive_body, limit)
+
+    async def _report_end(self) -> None:
+        # Not from within the exchange, which may read an early response's body: while it
+        # goes on, no other may begin. Its caller then finds body_ended set.
+        if self._sender is None and self._at_end is not None:
+            await self._at_end()
 
     async def _abandon(self, stream: trio.abc.Stream) -> None:
         self._stream = None

@@ -16,7 +16,7 @@ from .._streams.underlying import find_underlying_socket
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .._http.headers import Field
+    from .._http.headers import Field, Headers
     from .._http.messages import ResponseHead
     from .._limits import Limits
 
@@ -140,6 +140,18 @@ class ClientHTTP(HTTPStream[ClientCodec]):
     def parse_response(self, raw: bytes) -> ResponseHead:
         """Check and parse a header section; see :meth:`ClientCodec.parse_response`."""
         return self._codec.parse_response(raw)
+
+    def reach_end(self) -> bool:
+        """Go on to the end of a body of known length, if all of its bytes were returned.
+
+        Returns:
+            Whether the end was reached.
+        """
+        return self._codec.body_left == 0 and self._codec.next_body() == b""
+
+    def get_trailers(self) -> Headers:
+        """Return the fields after the body that was read to its end."""
+        return self._codec.get_trailers()
 
     @property
     def is_reusable(self) -> bool:

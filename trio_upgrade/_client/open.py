@@ -168,11 +168,11 @@ def _refuse_type(option: str, wanted: str, given: object) -> TypeError:
     return TypeError(f"{option} must be {wanted}, not {type(given).__name__}")
 
 
-_OPTIONS = SharedOptions(DialOptions, _Opening.__init__)
+DIAL_OPTIONS = SharedOptions(DialOptions, _Opening.__init__)
 
 
 @public
-@_OPTIONS.declare
+@DIAL_OPTIONS.declare
 async def open_upgrade(
     url: str,
     *protocols: str,
@@ -243,7 +243,7 @@ async def open_upgrade(
         BadResponse: Its answer is not HTTP, or over a limit.
         PeerGone: It went away before its answer was complete.
     """
-    _OPTIONS.check(open_upgrade, options)
+    DIAL_OPTIONS.check(open_upgrade, options)
     async with _Opening(**options) as opening:
         offer = Offer(
             protocols, headers, tolerate_missing_connection=tolerate_missing_connection
@@ -264,7 +264,7 @@ async def open_upgrade(
 
 
 @public
-@_OPTIONS.declare
+@DIAL_OPTIONS.declare
 async def open_tunnel(
     proxy_url: str,
     authority: str,
@@ -315,7 +315,7 @@ async def open_tunnel(
         IllegalSwitch: It answered with a 101.
         PeerGone: It went away before its answer was complete.
     """
-    _OPTIONS.check(open_tunnel, options)
+    DIAL_OPTIONS.check(open_tunnel, options)
     async with _Opening(**options) as opening:
         endpoint = parse_url(proxy_url)
         request = ask_for_tunnel(authority, headers, endpoint, on_informational)
@@ -324,7 +324,7 @@ async def open_tunnel(
 
 
 @public
-@_OPTIONS.declare
+@DIAL_OPTIONS.declare
 async def open_connection(url: str, **options: Unpack[DialOptions]) -> ClientConnection:
     """Dial a server for requests, one after the other.
 
@@ -351,7 +351,7 @@ async def open_connection(url: str, **options: Unpack[DialOptions]) -> ClientCon
         TLSFailed: TLS could not be agreed on.
         OpenError: Something else failed on the way through a proxy.
     """
-    _OPTIONS.check(open_connection, options)
+    DIAL_OPTIONS.check(open_connection, options)
     async with _Opening(**options) as opening:
         connection = await opening.connect(parse_url(url))
         opening.keep()
