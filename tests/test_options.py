@@ -63,8 +63,11 @@ OWN = {
     serve_unix: "app path mode backlog task_status",
     serve_listeners: "app listeners task_status",
     serve_stream: "app stream server",
-    open_upgrade: "url protocols method headers body tolerate_missing_connection",
-    open_tunnel: "proxy_url authority headers",
+    open_upgrade: (
+        "url protocols method headers body trailers on_informational "
+        "tolerate_missing_connection"
+    ),
+    open_tunnel: "proxy_url authority headers on_informational",
     open_connection: "url",
 }
 every_function = pytest.mark.parametrize(
