@@ -102,7 +102,8 @@ async def echo(nursery: trio.Nursery) -> Server:
     async def app(request: Request) -> Response:
         return Response(200, request.target.encode() + b" " + await request.read())
 
-    return await nursery.start(partial(serve_tcp, app, 0, host=HOST))
+    server: Server = await nursery.start(partial(serve_tcp, app, 0, host=HOST))
+    return server
 
 
 async def scripted(nursery, make) -> Scripted:
