@@ -13,6 +13,7 @@ import pytest
 import trio
 
 from trio_upgrade import (
+    ConnectionPool,
     DialOptions,
     Limits,
     Response,
@@ -102,6 +103,23 @@ def test_signature_lists_every_option(function: Callable[..., Any], own: str) ->
     for parameter in parameters.values():
         assert parameter.annotation is not inspect.Parameter.empty
     assert signature.return_annotation == function.__annotations__["return"]
+
+
+def test_signatures_of_a_pool() -> None:
+    """Both calls of a pool that dial show the options, too."""
+    for call, own in (
+        (ConnectionPool, "connections per_origin idle_timeout"),
+        (
+            ConnectionPool().request,
+            "method url target headers body trailers on_informational",
+        ),
+    ):
+        parameters = inspect.signature(call).parameters
+
+        assert list(parameters) == [*own.split(), *DIAL]
+        for name, (annotation, default) in DIAL.items():
+            assert parameters[name].annotation == annotation
+            assert parameters[name].default == default
 
 
 def test_signature_through_partial() -> None:

@@ -31,7 +31,7 @@ from ..cancelling import CancelAtStep, cancel_everywhere
 from ..wire import SWITCHED, okay
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable
+    from collections.abc import AsyncIterator
 
 URL = "http://x"
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -52,8 +52,8 @@ async def endless() -> AsyncIterator[bytes]:
         yield b"x" * 1000
 
 
-def ask(connection, on_informational, **options: Any) -> Awaitable[object]:
-    return connection.request("GET", "/", on_informational=on_informational, **options)
+async def ask(connection, on_informational, **options: Any) -> None:
+    await connection.request("GET", "/", on_informational=on_informational, **options)
 
 
 class TestOrder:

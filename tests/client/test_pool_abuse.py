@@ -68,7 +68,7 @@ class Abuser:
                     return
                 wire += piece
             head, _, wire = wire.partition(b"\r\n\r\n")
-            # One request at a time: nobody pipelines.
+            # One request at a time: there is no pipelining.
             assert wire == b""
             mark = head.split(b" ", 2)[1]
             (deed,) = self.dice.choices([*DEEDS], [*DEEDS.values()])

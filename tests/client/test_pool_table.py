@@ -48,7 +48,7 @@ class TestTable:
         assert table.waiting == 1
 
     def test_order_among_origins(self) -> None:
-        """Whoever has waited for longest gets a free slot, whatever its origin."""
+        """The request that has waited for longest gets a free slot, if its origin may."""
         table: SlotTable[str, int] = SlotTable(2, 1)
         held = [ask(table, "a"), ask(table, "b")]
         full, third, fourth = (ask(table, origin) for origin in "acd")
@@ -218,7 +218,7 @@ async def test_end_within_the_exchange() -> None:
     async def report() -> None:
         raise AssertionError  # pragma: no cover
 
-    peer = ScriptedPeer(okay(), then="silence").hold_until_sent(b"xx"[:1])
+    peer = ScriptedPeer(okay(), then="silence").hold_until_sent(b"x")
     async with await open_connection("http://x", stream=peer) as connection:
         request = CheckedRequest("PUT", "/", [], endless(), parse_url("http://x"))
         _, _, body = await connection.exchange(request, report)

@@ -108,7 +108,7 @@ class ClientConnection(trio.abc.AsyncResource):
         connection (RFC 9112 §9.3), after bytes that no request asked for (§9.2), and
         when the connection is closed or has switched. True promises nothing: the server
         may end an idle connection at any time, and then :meth:`request` raises
-        :exc:`PeerGone` with ``request_sent`` False, at the latest after sending it.
+        :exc:`PeerGone`.
         """
         if self._stream is None or self._spent:
             return False

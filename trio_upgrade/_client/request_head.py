@@ -143,7 +143,7 @@ class CheckedRequest:
             method, target, given, body, endpoint
         )
         self.endpoint: Endpoint = endpoint
-        self._trailers: TrailersLike = (
+        self._trailers: Sequence[Field] | Callable[[], HeadersLike] = (
             trailers if callable(trailers) else trailer_fields(trailers)
         )
         if self._trailers and not field_values(self.fields, b"transfer-encoding"):
@@ -164,7 +164,7 @@ class CheckedRequest:
             ValueError: As :func:`trailer_fields` does, for the result of a function.
         """
         trailers = self._trailers
-        return trailer_fields(trailers() if callable(trailers) else trailers)
+        return trailer_fields(trailers()) if callable(trailers) else trailers
 
 
 def ask_for_tunnel(
