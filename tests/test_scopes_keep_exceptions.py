@@ -14,14 +14,17 @@ import trio.testing
 
 import trio_upgrade
 from trio_upgrade import (
+    ConnectionPool,
     Limits,
     Request,
     Response,
     Upgrade,
     UpgradedStream,
     open_connection,
+    open_server,
     open_upgrade,
     serve_stream,
+    serve_tcp,
     stream_scope,
 )
 from trio_upgrade.testing import ScriptedPeer, open_pair
@@ -110,6 +113,34 @@ async def tls_stream(enter: Enter) -> None:
         await enter(ours)
 
 
+async def server(enter: Enter) -> None:
+    async def app(request: Request) -> Response:
+        return Response(200)
+
+    await enter(open_server(serve_tcp, app, 0, host="127.0.0.1"))
+
+
+async def pool(enter: Enter) -> None:
+    async def app(request: Request) -> Response:
+        return Response(200)
+
+    async with open_server(serve_tcp, app, 0, host="127.0.0.1") as server:
+        pool = ConnectionPool()
+        async with await pool.request("GET", server.url):
+            await enter(pool)
+
+
+async def pooled_response(enter: Enter) -> None:
+    async def app(request: Request) -> Response:
+        return Response(200, b"okay")
+
+    async with (
+        open_server(serve_tcp, app, 0, host="127.0.0.1") as server,
+        ConnectionPool() as pool,
+    ):
+        await enter(await pool.request("GET", server.url))
+
+
 SCOPES: list[Row] = [
     respond,
     respond_without_a_scope,
@@ -121,10 +152,15 @@ SCOPES: list[Row] = [
     upgraded_connection,
     upgraded_stream,
     tls_stream,
+    server,
+    pool,
+    pooled_response,
 ]
 # The public classes that can be entered, each with a row that enters one.
 ENTERED: dict[str, Row] = {
     "ClientConnection": client_connection,
+    "ConnectionPool": pool,
+    "PooledResponse": pooled_response,
     "StreamedResponse": respond,
     "TLSStream": tls_stream,
     "UpgradedConnection": upgraded_connection,
