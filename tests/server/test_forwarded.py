@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 import trio
@@ -181,13 +181,32 @@ class TestForwarded:
         assert (found.scheme, found.host) == (scheme, host)
         assert isinstance(found.host, Authority)
 
-    async def test_before_the_others(self) -> None:
-        """The standard field is used if there are both; an empty one says nothing."""
+    @pytest.mark.parametrize(
+        ("field", "expected"),
+        [
+            (None, "1.1.1.1"),
+            ("X-Forwarded-For", "1.1.1.1"),
+            ("Forwarded", "192.0.2.43"),
+        ],
+    )
+    async def test_both(self, field: Any, expected: str) -> None:
+        """The field of the proxies counts; X-Forwarded-For if it is not named."""
+        trusted = TrustedPeers(["127.0.0.1"], field=field)
         others = ("X-Forwarded-For: 1.1.1.1", "X-Forwarded-Proto: https")
-        found, _ = await ask("Forwarded: for=192.0.2.43", *others)
+        found, _ = await ask("Forwarded: for=192.0.2.43", *others, trusted=trusted)
 
-        assert found == (CLIENT, "http", ("x", None))
-        assert (await ask("Forwarded:", *others))[0][:2] == (("1.1.1.1", 0), "https")
+        assert found.peer == (expected, 0)
+        assert found.scheme == ("http" if field == "Forwarded" else "https")
+
+    async def test_only_the_other(self) -> None:
+        """A field that the proxies do not write is ignored, also if it is alone."""
+        for field, other in (
+            ("Forwarded", "X-Forwarded-For: 1.1.1.1"),
+            ("X-Forwarded-For", "Forwarded: for=1.1.1.1"),
+        ):
+            trusted = TrustedPeers(["127.0.0.1"], field=cast("Any", field))
+            assert await find(other, trusted=trusted) == "proxy"
+        assert await find("Forwarded:") == "proxy"
 
     @pytest.mark.parametrize(
         "value",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import FrozenInstanceError
 from ipaddress import ip_address, ip_network
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given, strategies as st
@@ -99,6 +99,15 @@ def test_item_of_another_type(item: object) -> None:
     """A number and bytes would be packed addresses for the ipaddress module."""
     with pytest.raises(TypeError, match="must be a str or an object of ipaddress, not"):
         make([item])
+
+
+def test_field() -> None:
+    """The field that the peers write is one of two, and is shown."""
+    trusted = TrustedPeers(["::/0"], field="Forwarded")
+    assert repr(trusted) == "TrustedPeers(['::/0'], field='Forwarded')"
+    assert TrustedPeers(["::/0"]).field is None
+    with pytest.raises(ValueError, match="or None, not 'Via'"):
+        TrustedPeers(["::/0"], field=cast("Any", "Via"))
 
 
 def test_object() -> None:

@@ -76,14 +76,14 @@ def forwarded(request: Request, trusted: TrustedLike) -> Forwarded:
     client is the last one that is not, or the first of all if every one is trusted. A
     malformed entry ends the reading; the last good one counts.
 
-    ``Forwarded`` (RFC 7239) is used if the request has it, and X-Forwarded-For, -Proto
-    and -Host if not: it is the standard, and its entries keep the three together, while
-    lists in three fields can go apart. If X-Forwarded-Proto or -Host has as many entries
-    as X-Forwarded-For, that of the client counts, else the last one.
+    If a request has both ``X-Forwarded-For`` and ``Forwarded`` (RFC 7239), the former
+    counts. Most proxies write only that one and pass on a ``Forwarded`` that their client
+    has invented; from those that write ``Forwarded``, name it with
+    ``TrustedPeers(…, field="Forwarded")``, or a client could invent an X-Forwarded-For.
 
-    Note:
-        A proxy has to remove what it does not write: one that only appends to
-        X-Forwarded-For passes on a ``Forwarded`` that its client has invented.
+    If X-Forwarded-Proto or -Host has as many entries as X-Forwarded-For, that of the
+    client counts, else the last one. A proxy has to write or to remove both: the client
+    may send them, too.
 
     Args:
         request: The request.
@@ -101,7 +101,9 @@ def forwarded(request: Request, trusted: TrustedLike) -> Forwarded:
         return direct
     headers = request.headers
     lines = headers.lines(b"forwarded")
-    if any(lines):
+    if peers.field == "Forwarded" or (
+        peers.field is None and not headers.lines(b"x-forwarded-for") and any(lines)
+    ):
         return _follow_forwarded(lines, direct, peers)
     return _follow_x_forwarded(headers, direct, peers)
 

@@ -11,7 +11,7 @@ from ipaddress import (
     ip_address,
     ip_network,
 )
-from typing import TYPE_CHECKING, TypeAlias, cast, final
+from typing import TYPE_CHECKING, Literal, TypeAlias, cast, final
 
 from .._util import Frozen, name_kind, public
 from .underlying import find_peer, find_proxied, find_underlying_socket
@@ -41,19 +41,32 @@ class TrustedPeers(Frozen):
         networks: Each is a network such as ``"10.0.0.0/8"``, an address, an object of
             :mod:`ipaddress`, or ``"unix"`` for every client of a Unix socket. To trust
             every peer name ``"0.0.0.0/0"`` and ``"::/0"``.
+        field: The field in which they name the client to :func:`forwarded`,
+            ``"Forwarded"`` or ``"X-Forwarded-For"``: the other one is ignored. None means
+            whichever a request has.
+
+    Attributes:
+        field: As given.
 
     Raises:
         TypeError: It is one network and not a collection of them, or an element is
             neither str nor an object of :mod:`ipaddress`.
-        ValueError: A str is no network, or its address has bits outside its prefix.
+        ValueError: A str is no network, or its address has bits outside its prefix; or
+            the field is another one.
     """
 
-    __slots__ = ("_networks", "_unix")
+    __slots__ = ("_networks", "_unix", "field")
 
+    field: Literal["Forwarded", "X-Forwarded-For"] | None
     _networks: tuple[IPv4Network | IPv6Network, ...]
     _unix: bool
 
-    def __init__(self, networks: Collection[Network]) -> None:
+    def __init__(
+        self,
+        networks: Collection[Network],
+        *,
+        field: Literal["Forwarded", "X-Forwarded-For"] | None = None,
+    ) -> None:
         given = cast("object", networks)
         # No iterator: it is read again when it is checked before it is used.
         if isinstance(given, str | bytes) or not isinstance(given, Collection):
@@ -61,6 +74,11 @@ class TrustedPeers(Frozen):
                 "trusted peers must be a collection of networks, such as "
                 f'["10.0.0.0/8"], not {name_kind(given)}'
             )
+        if field not in (None, "Forwarded", "X-Forwarded-For"):
+            raise ValueError(
+                f'field must be "Forwarded", "X-Forwarded-For" or None, not {field!r}'
+            )
+        _set(self, "field", field)
         items = [*networks]
         named = [
             item for item in items if not (isinstance(item, str) and item == _UNIX)
@@ -105,7 +123,9 @@ class TrustedPeers(Frozen):
         return self._unix or bool(self._networks)
 
     def __repr__(self) -> str:
-        return f"TrustedPeers({[*map(str, self._networks)] + [_UNIX] * self._unix!r})"
+        networks = [*map(str, self._networks)] + [_UNIX] * self._unix
+        field = "" if self.field is None else f", field={self.field!r}"
+        return f"TrustedPeers({networks!r}{field})"
 
 
 def make_trusted(trusted: TrustedLike) -> TrustedPeers:
