@@ -358,6 +358,37 @@ async def test_short_answer_starts_no_task(autojump_clock) -> None:
     assert counts[0] == counts[1]
 
 
+async def test_end_at_the_moment_the_watch_starts(autojump_clock) -> None:
+    """A watch whose answer ends before it runs does not receive the next request."""
+
+    async def app(request: Request) -> Response | None:
+        if request.path == "/2":
+            return Response(200, b"/2")
+        # Its end needs no send, and so no checkpoint.
+        async with request.respond(200, {"Content-Length": "5"}) as answer:
+            await answer.send(b"first")
+            await trio.sleep(0.1)
+        return None
+
+    async def ask() -> None:
+        client, transport = trio.testing.memory_stream_pair()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(partial(serve_stream, app, transport, strict=True))
+            await client.send_all(get("/"))
+            await trio.sleep(1)
+            await client.send_all(get("/2"))
+            await trio.sleep(1)
+            answers.append(bytes(await client.receive_some()))
+            await client.aclose()
+
+    answers: list[bytes] = []
+    # The reaper and the app wake at the same moment, and Trio runs either of them first.
+    for _ in range(20):
+        await ask()
+
+    assert all(answer.endswith(b"/2") for answer in answers)
+
+
 async def test_gone_before_the_header_section_is_sent(autojump_clock) -> None:
     """A client that leaves while the header section waits for it ends the answer."""
     recorder = Recorder()
