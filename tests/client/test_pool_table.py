@@ -207,6 +207,27 @@ class TestLease:
         assert (slots.table.taken, slots.table.idle) == (0, 0)
 
 
+    async def test_given_back_while_the_pool_is_closed(self) -> None:
+        """A pool that is just closing others takes none back, but closes it."""
+
+        class Slow(Connection):
+            async def close_without_wait(self) -> None:
+                # As TLS within TLS: closing it lets other tasks run.
+                await second.finish()
+                await super().close_without_wait()
+
+        slots, idle, used = PoolSlots(2, None, None), Slow(True, True), Connection(True)
+        first, second = (Lease(slots, "x") for _ in range(2))  # type: ignore[arg-type]
+        for lease, connection in (first, idle), (second, used):
+            await lease.acquire()
+            lease.connection = connection  # type: ignore[assignment]
+        await first.finish()
+        await slots.close()
+
+        assert (idle.closed, used.closed) == (1, 1)
+        assert (slots.table.taken, slots.table.idle) == (0, 0)
+
+
 async def test_end_within_the_exchange() -> None:
     """The end of an early response is not reported before the exchange is over."""
 

@@ -139,8 +139,9 @@ class Lease:
         connection = self.connection
         if connection is not None and connection.reusable:
             await self._slots.close_idle()
-            # The pool may have been closed meanwhile, and the connection with it.
-            if not self._over and connection.reusable:
+            # The pool may have been closed meanwhile, or is being closed now: then
+            # nothing would close a connection that becomes idle.
+            if not (self._over or self._slots.closed) and connection.reusable:
                 self._give_back(connection)
         await self.drop()
 
