@@ -32,8 +32,9 @@ from trio_upgrade._client.pool_rules import may_retry
 from trio_upgrade._client.request_head import CheckedRequest
 from trio_upgrade._client.urls import parse_url
 
+from ..servers import run_script
 from ..tls import make_tls_contexts
-from ..wire import okay
+from ..wire import get, okay
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -205,6 +206,27 @@ class TestReuse:
                     await response.read(1)
 
             assert pool.statistics() == (0, 0, 0, 4, 4, 0)
+
+    @pytest.mark.parametrize("more", [{}, {"X": "1"}])
+    @pytest.mark.parametrize("method", ["GET", "HEAD"])
+    async def test_relayed_without_its_content(
+        self, nursery: trio.Nursery, method, more
+    ) -> None:
+        """A relayed 205 drops content that came with it, and its connection ends."""
+        reset = okay(b"junk").replace(b"200 OK", b"205 Reset")
+
+        async def app(request: Request) -> Response:
+            response = await pool.request("GET", server.url + "/")
+            return Response.relayed(response).with_headers(more)
+
+        server = await scripted(nursery, lambda server: [server.answers(reset)])
+        async with ConnectionPool() as pool:
+            peer = await run_script(app, get("/").replace(b"GET", method.encode()))
+            assert pool.statistics()[:3] == (0, 0, 0)
+
+        head, _, content = bytes(peer.sent).partition(b"\r\n\r\n")
+        assert b"\r\nContent-Length: 0" in head
+        assert content == b""
 
     async def test_body_that_breaks_off(self, nursery: trio.Nursery) -> None:
         """A body that the server cuts is an error, and is not made again."""

@@ -206,7 +206,6 @@ class TestLease:
         assert connection.closed == 1
         assert (slots.table.taken, slots.table.idle) == (0, 0)
 
-
     async def test_given_back_while_the_pool_is_closed(self) -> None:
         """A pool that is just closing others takes none back, but closes it."""
 

@@ -1,7 +1,13 @@
 # The answers that an app returns, with their checks, and the server's own refusals.
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Awaitable, Callable, Sequence
+from collections.abc import (
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Sequence,
+)
 from typing import TYPE_CHECKING, Protocol, TypeAlias, cast, final
 
 from .._body import BodyStream
@@ -191,7 +197,8 @@ class Response(Frozen):
             ValueError: As for :class:`Response`.
         """
         fields = replace_fields(self.headers.raw, headers)
-        if _is_bare_426(self.status, self.headers):
+        dropped = isinstance(self.body, _DroppedContent)
+        if dropped or _is_bare_426(self.status, self.headers):
             return _make_relayed(self.status, self.body, fields, self.reason)
         response = Response(self.status, self.body, fields, reason=self.reason)
         given = getattr(self, "_trailers", None)
@@ -225,8 +232,9 @@ class Response(Frozen):
         Args:
             response: The response, read or not.
             body: A body instead of its own, as for :class:`Response`; Content-Length is
-                then not relayed. None means its own: what :meth:`ClientResponse.read`
-                has read, or else the bytes as they come.
+                then not relayed, and a response of a pool has to be closed by you. None
+                means its own: what :meth:`ClientResponse.read` has read, or else the
+                bytes as they come.
 
         Raises:
             TypeError: It is no :class:`ClientResponse`: informational responses and those
@@ -244,6 +252,8 @@ class Response(Frozen):
             content: object = b""
             if status != _NOT_MODIFIED:
                 dropped |= {b"content-length"}
+            if status == _RESET_CONTENT:
+                content = _drop_content(response)
         elif body is not None:
             content = body
             dropped |= {b"content-length"}
@@ -451,12 +461,42 @@ def _make_relayed(
 ) -> Response:
     # An empty reason breaks clients that use llhttp.
     reason = reason or standard_reason(status)
+    if isinstance(body, _DroppedContent):
+        # Response() refuses a 205 with an iterable.  This one yields nothing, and the
+        # length says so.
+        fields = replace_fields(fields, [(b"Content-Length", b"0")])
+        made = Response(status, b"", fields, reason=reason)
+        _set(made, "body", body)
+        return made
     if not _is_bare_426(status, Headers(fields)):
         return Response(status, body, fields, reason=reason)
     # Response() refuses it, so that no app forgets the field; nothing else differs.
     made = Response(_BAD_REQUEST, body, fields, reason=reason)
     _set(made, "status", status)
     return made
+
+
+@final
+class _DroppedContent(AsyncIterator[bytes]):
+    # The body of a relayed 205: nothing is sent of what came with it.  But the server
+    # closes it, and so the connection of a pool that it came on does not stay in use.
+
+    __slots__ = ("aclose",)
+
+    def __init__(self, aclose: Callable[[], Awaitable[None]]) -> None:
+        self.aclose = aclose
+
+    async def __anext__(self) -> bytes:
+        raise StopAsyncIteration
+
+
+def _drop_content(response: Received) -> bytes | _DroppedContent:
+    # RFC 9110 §15.3.6: a 205 has no content, but a server may send some.
+    content = response.stream()
+    aclose = getattr(content, "aclose", None)
+    if aclose is None or getattr(content, "length", None) == 0:
+        return b""
+    return _DroppedContent(aclose)
 
 
 def _check_status_type(status: object) -> int:
