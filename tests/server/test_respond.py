@@ -1081,3 +1081,28 @@ async def test_record_of_a_whole_answer() -> None:
         b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
     )
     assert recorder.reasons == [EndReason.PEER]
+
+
+async def test_record_of_a_block_that_outlives_the_request() -> None:
+    """An answer that is cut as the app returns is reported once, with its request."""
+    recorder, may_leave, left = Recorder(), trio.Event(), []
+
+    async def app(request: Request) -> None:
+        async def leave_late(task_status) -> None:
+            try:
+                async with request.respond(200, cancel_on_disconnect=False):
+                    task_status.started()
+                    await may_leave.wait()
+            except trio.BrokenResourceError as exc:
+                left.append(exc)
+
+        await nursery.start(leave_late)
+
+    async with trio.open_nursery() as nursery:
+        await serve_logged(app, get("/1"), recorder=recorder)
+        may_leave.set()
+
+    (record,) = recorder.requests
+    assert record.request is not None
+    assert isinstance(record.cause, UsageError)
+    assert len(left) == 1

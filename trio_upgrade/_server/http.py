@@ -350,7 +350,7 @@ class ServerHTTP(HTTPStream[ServerCodec]):
         return error
 
     def end_streamed(self, cause: BaseException | None) -> None:
-        """Note that a streamed response is over; the last call for it.
+        """Note that a streamed response is over.
 
         Args:
             cause: The exception that cut it; None if it is whole.

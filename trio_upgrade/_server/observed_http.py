@@ -99,7 +99,10 @@ class ObservedHTTP(ServerHTTP):
     def end_streamed(self, cause: BaseException | None) -> None:
         """Report the response; see :meth:`ServerHTTP.end_streamed`."""
         super().end_streamed(cause)
-        self._report(self._status, self._chunks_sent, self._sent, self._began, cause)
+        # A task that outlives the request may leave its block after the response was cut.
+        status, self._status = self._status, 0
+        if status:
+            self._report(status, self._chunks_sent, self._sent, self._began, cause)
 
     async def send_short(self, data: bytes) -> None:
         """Send and count; see :meth:`ServerHTTP.send_short`."""
