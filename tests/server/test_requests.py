@@ -291,6 +291,34 @@ class TestDeadlines:
         assert recorder.reasons == [EndReason.SLOW_RESPONSE]
         assert peer.sent.startswith(b"HTTP/1.1 503 ")
 
+    async def test_switch_that_an_answer_has_overtaken(self, autojump_clock) -> None:
+        """A switch that fails because of the answer starts no time for another one."""
+
+        async def app(request: Request) -> Response:
+            async def switch() -> None:
+                with pytest.raises(UsageError):
+                    await request.accept_upgrade("echo")
+
+            nursery.start_soon(switch)
+            await trio.sleep(1)
+            return Response(200, b"okay")
+
+        # The switch waits for the rest of the body, the answer drops it.
+        offer = UP.replace(b"\r\n\r\n", b"\r\nContent-Length: 9\r\n\r\n")
+        client, transport = trio.testing.memory_stream_pair()
+        async with trio.open_nursery() as nursery:
+            limits = Limits(response_timeout=5, keep_alive_timeout=60)
+            nursery.start_soon(partial(serve_stream, app, transport, limits=limits))
+            await client.send_all(offer + b"12345")
+            await trio.sleep(2)
+            await client.send_all(b"6789")
+            await trio.sleep(20)
+            received = await client.receive_some()
+            await client.aclose()
+
+        assert received.count(b"HTTP/1.1 ") == 1
+        assert received.endswith(b"okay")
+
 
 class TestClosingOfABody:
     """Closing an iterable body belongs to its answer."""

@@ -393,13 +393,14 @@ class Exchange:
         self._state.check_draining()
 
     def _undo_switch(self, http: ServerHTTP, exc: BaseException) -> None:
-        # The app may still give another answer, within the time for that.
+        # The app may still give another answer, within the time for that; unless it has
+        # answered in another task meanwhile.
         if isinstance(exc, Unavailable):
             self.note_client_error(exc)
         self._state.release_upgrade()
         deadline = self._state.deadlines.response
         # Unless it was stopped for the 101 it has been running all the time.
-        if not (http.broken or deadline.is_armed(self._connection)):
+        if http.may_answer and not deadline.is_armed(self._connection):
             deadline.arm(self._connection)
 
     def _switch_to(self, protocol: str, http: ServerHTTP) -> UpgradedStream:
