@@ -1,12 +1,14 @@
 # The server's HTTP on one Trio stream: requests in, responses out.
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import trio
 
 from .._http.server_codec import ServerCodec
 from .._http_stream import PIECE, RECEIVE_SIZE, SMALL_BODY, HTTPStream
+from .._streams.closing import move_on_after
 from .response import find_trailers
 
 if TYPE_CHECKING:
@@ -287,10 +289,26 @@ class ServerHTTP(HTTPStream[ServerCodec]):
         Args:
             cause: The exception that cut it; None if it is whole.
         """
-        if cause is None:
-            self._codec.response_ended = True
-        else:
+        if cause is not None:
             self.cut()
+            return
+        self._codec.response_ended = True
+        if self.turn is not None:
+            # The app may be waiting for the tasks that wait for the client's end.
+            self.turn.interrupt()
+
+    async def end_direction(self) -> None:
+        """End our direction of the connection after its last response.
+
+        The app may go on for long, and a client of HTTP/1.0 finds the end of the content
+        only here. A failure is no error: the whole response was sent.
+        """
+        with suppress(trio.BrokenResourceError):
+            if self._direct is not None:
+                self._direct.end()
+            elif isinstance(self._stream, trio.abc.HalfCloseableStream):
+                with move_on_after(self._send_timeout):
+                    await self._stream.send_eof()
 
     async def _transmit(self, data: bytes) -> None:
         # Each piece has its own deadline. Only data that is long or has to wait comes

@@ -165,6 +165,8 @@ class StreamedResponse(AbstractAsyncContextManager["StreamedResponse", None]):
                 raise trio.BrokenResourceError("the answer was cut")
             if self._has_content:
                 await http.end_content(self._trailers.raw)
+            if http.closes:
+                await http.end_direction()
 
     def __repr__(self) -> str:
         return f"<StreamedResponse {self.status} {ascii(self.reason)[1:-1]}>"
