@@ -10,4 +10,10 @@ from ._asgi.adapter import ASGIAdapter, open_asgi
 from ._asgi.errors import ClientDisconnected, LifespanFailed
 from ._asgi.types import ASGIApp
 
-__all__ = ["ASGIAdapter", "ASGIApp", "ClientDisconnected", "LifespanFailed", "open_asgi"]
+__all__ = [
+    "ASGIAdapter",
+    "ASGIApp",
+    "ClientDisconnected",
+    "LifespanFailed",
+    "open_asgi",
+]

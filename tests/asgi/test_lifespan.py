@@ -76,7 +76,7 @@ async def test_off() -> None:
 async def test_failed_startup(error) -> None:
     """A failed startup raises; the exception that follows is its cause."""
     log: list = []
-    with pytest.raises(LifespanFailed, match="startup .* failed: no database$") as info:
+    with pytest.raises(LifespanFailed, match=r"startup .* failed: no database$") as info:
         async with open_asgi(make_app(log, on_start=NOT_STARTED, error=error)):
             raise AssertionError
 
@@ -123,7 +123,7 @@ async def test_unsupported(app, caplog) -> None:
 @pytest.mark.parametrize("app", [refuses, ignores, waits, speaks_http])
 async def test_required(app) -> None:
     """Under "on" an application without lifespan is not served."""
-    with pytest.raises(LifespanFailed, match="it (returned|raised)") as info:
+    with pytest.raises(LifespanFailed, match=r"it (returned|raised)") as info:
         async with open_asgi(app, lifespan="on"):
             raise AssertionError
 
@@ -134,7 +134,7 @@ async def test_required(app) -> None:
 async def test_failed_shutdown(error) -> None:
     """A failed shutdown raises from the end of the block."""
     app = make_app([], on_stop=NOT_STOPPED, stop_error=error)
-    with pytest.raises(LifespanFailed, match="shutdown .* failed: data lost$") as info:
+    with pytest.raises(LifespanFailed, match=r"shutdown .* failed: data lost$") as info:
         async with open_asgi(app):
             pass
 

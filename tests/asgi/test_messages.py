@@ -17,7 +17,9 @@ from .serving import START, start
 @pytest.mark.parametrize("status", [None, "200", True, 200.0])
 def test_status_of_another_type(status) -> None:
     """A status is an int."""
-    with pytest.raises(TypeError, match=r"http\.response\.start: status must be an int"):
+    with pytest.raises(
+        TypeError, match=r"http\.response\.start: status must be an int"
+    ):
         parse_start({**START, "status": status})
 
 

@@ -56,7 +56,7 @@ async def test_whole_scope() -> None:
 
 
 async def test_http10() -> None:
-    """HTTP/1.0 has neither trailers nor 1xx responses, so that there are no extensions."""
+    """HTTP/1.0 has neither trailers nor 1xx responses: there are no extensions."""
     scope = await find_scope(b"GET / HTTP/1.0\r\n\r\n")
 
     assert scope["http_version"] == "1.0"

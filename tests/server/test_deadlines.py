@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
@@ -40,7 +40,7 @@ async def deadlines(nursery, autojump_clock) -> AsyncIterator[Deadlines]:
     return deadlines  # type: ignore[return-value]
 
 
-def queues(deadlines) -> list[tuple[DeadlineQueue, float, EndReason]]:
+def queues(deadlines) -> list[tuple[DeadlineQueue[Any], float, EndReason]]:
     return [
         (deadlines.header, 10, EndReason.SLOW_HEADER),
         (deadlines.keep_alive, 5, EndReason.IDLE),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 from trio_upgrade import Request, Response
 
 from ..servers import check_every_split, run_script

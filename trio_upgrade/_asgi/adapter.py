@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, Literal, cast, final
 
@@ -15,7 +14,7 @@ from .lifespan import Lifespan
 from .scope import make_http_scope
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from types import TracebackType
 
     from .. import App, Request, Tunnel
@@ -215,7 +214,9 @@ class _OpenASGI(AbstractAsyncContextManager[ASGIAdapter, None]):
         lifespan = self._lifespan
         if lifespan is not None:
             state = lifespan.state
-            self._nursery.start_soon(lifespan.run, name="lifespan of an ASGI application")
+            self._nursery.start_soon(
+                lifespan.run, name="lifespan of an ASGI application"
+            )
             try:
                 await lifespan.startup()
             except BaseException as exc:

@@ -259,7 +259,9 @@ class HTTPCall:
                 links = parse_early_hint(message)
                 await self._request.send_informational(_EARLY_HINTS, links)
             else:
-                raise UsageError(f"{kind!r} sent while the answer is {self._state.name}")
+                raise UsageError(
+                    f"{kind!r} sent while the answer is {self._state.name}"
+                )
         except trio.BrokenResourceError as exc:
             self._gone = True
             raise ClientDisconnected("the client is gone") from exc

@@ -94,7 +94,7 @@ class Lifespan:
             self._note_error(exc)
         else:
             self._note_return()
-        # Not after a KeyboardInterrupt or Cancelled: the nursery ends the waits for these.
+        # Not after a KeyboardInterrupt or Cancelled: then the nursery ends the waits.
         self._phase = _State.ENDED
         self._started.set()
         self._ended.set()

@@ -41,7 +41,7 @@ def parse_start(message: Message) -> Start:
     status: object = message.get("status")
     if isinstance(status, bool) or not isinstance(status, int):
         raise TypeError(f"http.response.start: status must be an int, not {status!r}")
-    if not 200 <= status <= 999:  # noqa: PLR2004
+    if not 200 <= status <= 999:
         raise ValueError(f"http.response.start: {status} is no final status")
     left_out = {_CODING, _LENGTH} if status in _WITHOUT_LENGTH else {_CODING}
     fields = [
@@ -67,7 +67,7 @@ def parse_body(message: Message) -> tuple[bytes, bool]:
             kind = type(body).__name__
             raise TypeError(f"http.response.body: body must be bytes, not {kind}")
         # A copy: the application may change it while it is being sent.
-        body = bytes(body)
+        body = bytes(cast("bytes", body))
     return body, _parse_bool(message, "more_body")
 
 

@@ -37,7 +37,7 @@ def make_http_scope(
     scope = make_connection_scope(request, root_path, state, trusted)
     scope["type"] = "http"
     scope["asgi"] = {"version": "3.0", "spec_version": _HTTP_VERSION}
-    # The specification wants it in upper case, although methods have case (RFC 9110 §9.1).
+    # In upper case, as the specification says; but methods have case (RFC 9110 §9.1).
     scope["method"] = request.method.upper()
     scope["extensions"] = extensions
     return scope

@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import math
 from itertools import islice
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, final
 
 import trio
 
 from .end_reason import EndReason
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from .._limits import Limits
     from .connection_task import ConnectionTask
+
+    Watch: TypeAlias = Callable[[], Awaitable[None]]
+
+T = TypeVar("T")
 
 # Seconds that a new connection has for its first request once a drain has begun, as in
 # Go's http.Server: its client may have sent the request already.
@@ -26,29 +30,33 @@ _LAST_SECONDS = 5.0
 # Connections of one kind to expire before other tasks get their turn.  If 10,000 are due
 # in one pass, a request of another connection would otherwise wait for the end of all.
 _BATCH = 64
+# Seconds until the client of an answer that the app sends piece by piece is watched.  A
+# shorter time would cost short answers a task, a longer one delay the end of those whose
+# client is gone.
+_UNWATCHED_SECONDS = 0.1
 
 
 @final
-class DeadlineQueue:
-    """All running deadlines of one kind.
+class DeadlineQueue(Generic[T]):
+    """All running deadlines of one kind, each of a connection or of an answer.
 
     Args:
         owner: The deadlines that this queue is a part of; its reaper checks this queue.
         seconds: How long each deadline lasts; None disables it.
-        reason: Why a connection ends when its deadline has passed.
+        expire: Called with the connection whose deadline has passed.
     """
 
-    __slots__ = ("_due", "_owner", "_reason", "_seconds")
+    __slots__ = ("_due", "_expire", "_owner", "_seconds")
 
     def __init__(
-        self, owner: Deadlines, seconds: float | None, reason: EndReason
+        self, owner: Deadlines, seconds: float | None, expire: Callable[[T], None]
     ) -> None:
         self._owner = owner
         self._seconds = seconds
-        self._reason = reason
-        self._due: dict[ConnectionTask, float] = {}
+        self._expire = expire
+        self._due: dict[T, float] = {}
 
-    def arm(self, connection: ConnectionTask) -> None:
+    def arm(self, connection: T) -> None:
         """Start a connection's deadline, or start it again."""
         if self._seconds is None:
             return
@@ -59,11 +67,11 @@ class DeadlineQueue:
         if deadline < self._owner.wakes_at:
             self._owner.wake()
 
-    def is_armed(self, connection: ConnectionTask) -> bool:
+    def is_armed(self, connection: T) -> bool:
         """Tell whether a connection's deadline runs."""
         return connection in self._due
 
-    def disarm(self, connection: ConnectionTask) -> None:
+    def disarm(self, connection: T) -> None:
         """Stop a connection's deadline, if it runs."""
         self._due.pop(connection, None)
 
@@ -78,7 +86,7 @@ class DeadlineQueue:
             if deadline > now:
                 return deadline
             del self._due[connection]
-            connection.expire(self._reason)
+            self._expire(connection)
         return next(iter(self._due.values()), math.inf)
 
 
@@ -97,6 +105,8 @@ class Deadlines:
         response: From the end of a header section to the beginning of its answer.
         last: From the beginning of a drain to the first byte of the last request, for
             connections that may have one.
+        unwatched: From the beginning of an answer that the app sends piece by piece to
+            that of its watch.
         wakes_at: When the reaper will check next, by Trio's clock.
     """
 
@@ -104,11 +114,13 @@ class Deadlines:
         "_end_grace",
         "_grace_ends",
         "_grace_is_over",
+        "_watches",
         "_woken",
         "header",
         "keep_alive",
         "last",
         "response",
+        "unwatched",
         "wakes_at",
     )
 
@@ -116,16 +128,23 @@ class Deadlines:
         self._end_grace = end_grace
         self._grace_ends = math.inf
         self._grace_is_over = False
-        self.header: DeadlineQueue = DeadlineQueue(
-            self, limits.header_timeout, EndReason.SLOW_HEADER
+        # The nursery of the tasks that watch clients; None while the reaper does not run.
+        self._watches: trio.Nursery | None = None
+        self.header: DeadlineQueue[ConnectionTask] = DeadlineQueue(
+            self, limits.header_timeout, _end_by(EndReason.SLOW_HEADER)
         )
-        self.keep_alive: DeadlineQueue = DeadlineQueue(
-            self, limits.keep_alive_timeout, EndReason.IDLE
+        self.keep_alive: DeadlineQueue[ConnectionTask] = DeadlineQueue(
+            self, limits.keep_alive_timeout, _end_by(EndReason.IDLE)
         )
-        self.response: DeadlineQueue = DeadlineQueue(
-            self, limits.response_timeout, EndReason.SLOW_RESPONSE
+        self.response: DeadlineQueue[ConnectionTask] = DeadlineQueue(
+            self, limits.response_timeout, _end_by(EndReason.SLOW_RESPONSE)
         )
-        self.last: DeadlineQueue = DeadlineQueue(self, _LAST_SECONDS, EndReason.DRAINED)
+        self.last: DeadlineQueue[ConnectionTask] = DeadlineQueue(
+            self, _LAST_SECONDS, _end_by(EndReason.DRAINED)
+        )
+        self.unwatched: DeadlineQueue[Watch] = DeadlineQueue(
+            self, _UNWATCHED_SECONDS, self.start_watch
+        )
         self.wakes_at: float = math.inf
         self._woken = trio.Event()
 
@@ -140,11 +159,27 @@ class Deadlines:
 
     def disarm(self, connection: ConnectionTask) -> None:
         """Stop every deadline of a connection."""
-        for queue in self._queues():
+        for queue in (self.header, self.keep_alive, self.response, self.last):
             queue.disarm(connection)
+
+    def start_watch(self, watch: Watch) -> None:
+        """Run a task that watches a client, which must not raise an Exception.
+
+        It runs until it returns, or until the server ends: then every connection ends,
+        and nothing needs to be watched any more.
+        """
+        if self._watches is not None:
+            self._watches.start_soon(watch, name="trio_upgrade watch")
 
     async def run(self) -> None:
         """Run the reaper: expire the connections that are due, until cancelled."""
+        async with trio.open_nursery() as self._watches:
+            try:
+                await self._reap()
+            finally:
+                self._watches = None
+
+    async def _reap(self) -> None:
         while True:
             now = trio.current_time()
             self._woken = trio.Event()
@@ -161,5 +196,9 @@ class Deadlines:
             with trio.move_on_at(wakes_at):
                 await self._woken.wait()
 
-    def _queues(self) -> tuple[DeadlineQueue, ...]:
-        return self.header, self.keep_alive, self.response, self.last
+    def _queues(self) -> tuple[DeadlineQueue[Any], ...]:
+        return self.header, self.keep_alive, self.response, self.last, self.unwatched
+
+
+def _end_by(reason: EndReason) -> Callable[[ConnectionTask], None]:
+    return lambda connection: connection.expire(reason)

@@ -8,7 +8,6 @@
 from __future__ import annotations
 
 import math
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, final
 
 import trio
@@ -27,15 +26,15 @@ from .._http.messages import opens_tunnel
 from .._http.switching import must_close
 from .._streams.upgraded import UpgradedStream
 from .._util import find_leaves
+from .disconnect_scope import DisconnectScope
 from .receive_turn import ReceiveTurn
 from .request import Request
 from .response import Response, refuse
+from .silence_watch import SilenceWatch
 from .streamed_response import StreamedResponse
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
-
-    from .._http.headers import Field, Headers, HeadersLike
+    from .._http.headers import Field, HeadersLike
     from .._http.messages import RequestHead
     from .connection_task import ConnectionTask
     from .http import ServerHTTP
@@ -45,7 +44,6 @@ if TYPE_CHECKING:
 _TUNNEL = "CONNECT"
 _ALREADY_SWITCHING = "another task is switching this connection"
 _ANSWERED = "the request was answered already"
-_BUSY = "another task is sending on this connection"
 
 
 @final
@@ -79,7 +77,6 @@ class Exchange:
         "_gone",
         "_last",
         "_progress",
-        "_sending",
         "_state",
         "_stream",
         "_switching",
@@ -111,8 +108,6 @@ class Exchange:
         self._gone = False
         # Whether a task is switching the protocol.
         self._switching = False
-        # Whether a task of the app is sending a 1xx or a part of a streamed response.
-        self._sending = False
         # Seconds waited and bytes received since the body last made progress.
         self._waited = 0.0
         self._progress = 0
@@ -284,6 +279,10 @@ class Exchange:
             await http.watch(turn, self._state.limits.read_ahead)
         return self._gone
 
+    def cancelled_on_disconnect(self) -> DisconnectScope:
+        """See :meth:`Request.cancelled_on_disconnect`."""
+        return DisconnectScope(self.wait_disconnect, self._state.deadlines)
+
     def _get_turn(self, http: ServerHTTP) -> ReceiveTurn:
         turn = http.turn
         if turn is None:
@@ -433,15 +432,27 @@ class Exchange:
                 was sent.
         """
         http, state = self.get_http(), self._state
-        state.deadlines.response.disarm(self._connection)
-        close = self._must_close(http, close=close)
-        await http.send_response(response, state.dates.field(), close=close)
+        close = self.start_answer(http, close=close)
+        if isinstance(response.body, bytes):
+            await http.send_response(response, state.dates.field(), close=close)
+        else:
+            watch = self.watch_silence(http)
+            try:
+                await http.send_response(response, state.dates.field(), close=close)
+            finally:
+                watch.stop()
         if not http.closes and http.turn is None and http.body_ended:
             return http.is_reusable
         return await self.complete(http)
 
-    def _must_close(self, http: ServerHTTP, *, close: bool) -> bool:
+    def start_answer(self, http: ServerHTTP, *, close: bool = False) -> bool:
+        """Stop the deadline of the answer, which is about to be sent.
+
+        Returns:
+            Whether the connection ends with it.
+        """
         state = self._state
+        state.deadlines.response.disarm(self._connection)
         close = (
             close
             or self._last
@@ -482,11 +493,11 @@ class Exchange:
     ) -> None:
         """Send a 1xx; see :meth:`Request.send_informational`."""
         await trio.lowlevel.checkpoint()
-        http = self._get_sendable()
+        http = self.get_sendable()
         if http.is_http10:
             # RFC 9110 §15.2: HTTP/1.0 does not define any 1xx.
             return
-        with self.sending():
+        with http.sending():
             await http.send_informational(status, reason, fields)
 
     def respond(
@@ -504,38 +515,12 @@ class Exchange:
             raise UsageError(f"{checked!r} to CONNECT would promise a tunnel")
         return StreamedResponse(
             self,
+            self._state.dates,
             checked.status,
             checked.reason,
             checked.headers,
             cancel_on_disconnect=cancel_on_disconnect,
         )
-
-    async def begin_streamed(
-        self, status: int, reason: str, headers: Headers
-    ) -> tuple[ServerHTTP, bool]:
-        """Send the header section of a streamed response.
-
-        Returns:
-            The HTTP half to send the content with, and whether content follows.
-
-        Raises:
-            UsageError: The request was answered, or a task is switching.
-            trio.BrokenResourceError: The client is gone. A cancellation in the middle
-                breaks the connection, too.
-        """
-        await trio.lowlevel.checkpoint()
-        http, state = self._get_sendable(), self._state
-        state.deadlines.response.disarm(self._connection)
-        close = self._must_close(http, close=False)
-        try:
-            with self.sending():
-                has_content = await http.begin_streamed(
-                    status, reason, headers, state.dates.field(), close=close
-                )
-        except BaseException as exc:
-            http.end_streamed(exc)
-            raise
-        return http, has_content
 
     async def complete_streamed(self) -> bool:
         """Do what is left to do after a streamed response, once the app has returned.
@@ -556,7 +541,19 @@ class Exchange:
         http.end_streamed(error)
         raise error
 
-    def _get_sendable(self) -> ServerHTTP:
+    def watch_silence(self, http: ServerHTTP) -> SilenceWatch:
+        """Watch the client while the app sends content, from a moment later on."""
+        return SilenceWatch(
+            http, self._get_turn, self._state.deadlines, self._state.limits
+        )
+
+    def get_sendable(self) -> ServerHTTP:
+        """Return the HTTP half, to send something before or as the answer.
+
+        Raises:
+            UsageError: The request was answered, or a task is switching.
+            trio.BrokenResourceError: The connection is broken.
+        """
         http = self.get_http()
         if http.response_begun:
             raise UsageError(_ANSWERED)
@@ -564,24 +561,7 @@ class Exchange:
             raise UsageError(_ALREADY_SWITCHING)
         if http.broken:
             raise trio.BrokenResourceError("the connection is broken")
-        if self._sending:
-            raise trio.BusyResourceError(_BUSY)
         return http
-
-    @contextmanager
-    def sending(self) -> Generator[None, None, None]:
-        """Let no other task of the app send.
-
-        Raises:
-            trio.BusyResourceError: Another task is sending.
-        """
-        if self._sending:
-            raise trio.BusyResourceError(_BUSY)
-        self._sending = True
-        try:
-            yield
-        finally:
-            self._sending = False
 
     ################################################################
     # Errors of the client

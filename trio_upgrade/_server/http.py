@@ -1,7 +1,8 @@
 # The server's HTTP on one Trio stream: requests in, responses out.
 from __future__ import annotations
 
-from contextlib import suppress
+import math
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import trio
@@ -12,7 +13,7 @@ from .._streams.closing import move_on_after
 from .response import find_trailers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Generator, Iterable
 
     from .._http.headers import Field, Headers
     from .._http.messages import RequestHead
@@ -33,11 +34,24 @@ class ServerHTTP(HTTPStream[ServerCodec]):
             status; each is counted there.
 
     Attributes:
+        silent_since: When content was last sent, in seconds of Trio's clock, or the
+            response begun; infinite while something is sent.
         slow: Whether it is broken because the peer did not read in time.
+        streaming: The scope in which the app sends content piece by piece; it is
+            cancelled if the client is gone.
         turn: Which task of an app may receive; None until an app has tasks that wait.
     """
 
-    __slots__ = ("_counts", "_send_timeout", "slow", "turn")
+    __slots__ = (
+        "_counts",
+        "_gone",
+        "_send_timeout",
+        "_sending",
+        "silent_since",
+        "slow",
+        "streaming",
+        "turn",
+    )
 
     def __init__(
         self, stream: trio.abc.Stream, limits: Limits, counts: list[int]
@@ -47,6 +61,11 @@ class ServerHTTP(HTTPStream[ServerCodec]):
         self._send_timeout = limits.send_timeout
         self.slow: bool = False
         self.turn: ReceiveTurn | None = None
+        self.silent_since: float = math.inf
+        self.streaming: trio.CancelScope | None = None
+        self._gone: Exception | None = None
+        # Whether a task of the app is sending a 1xx or a part of a streamed response.
+        self._sending = False
 
     ################################################################
     # Requests
@@ -210,14 +229,26 @@ class ServerHTTP(HTTPStream[ServerCodec]):
         body = response.body
         assert not isinstance(body, bytes)
         try:
-            async for chunk in body:
-                await self.send(self._codec.write_body(chunk))
-                self._note_content(chunk)
-            await self.send(self._codec.write_end(find_trailers(response)))
+            with trio.CancelScope() as self.streaming:
+                self.silent_since = trio.current_time()
+                async for chunk in body:
+                    data = self._codec.write_body(chunk)
+                    if data:
+                        self.silent_since = math.inf
+                        await self.send(data)
+                        self.silent_since = trio.current_time()
+                        self._note_content(chunk)
+                end = self._codec.write_end(find_trailers(response))
+                self.silent_since = math.inf
+                await self.send(end)
+                return
+            raise self.explain_gone()
         except BaseException:
             # The response has begun and cannot be ended correctly any more.
             self.cut()
             raise
+        finally:
+            self.streaming = None
 
     def _note_content(self, chunk: bytes) -> None:
         # A chunk of an iterable body, or of a streamed response, was sent whole.
@@ -226,6 +257,21 @@ class ServerHTTP(HTTPStream[ServerCodec]):
     ################################################################
     # Responses that the app streams
     ################################################################
+
+    @contextmanager
+    def sending(self) -> Generator[None, None, None]:
+        """Let no other task of the app send: its bytes would come between.
+
+        Raises:
+            trio.BusyResourceError: Another task is sending.
+        """
+        if self._sending:
+            raise trio.BusyResourceError("another task is sending on this connection")
+        self._sending = True
+        try:
+            yield
+        finally:
+            self._sending = False
 
     async def begin_streamed(
         self, status: int, reason: str, headers: Headers, date: Field, *, close: bool
@@ -253,6 +299,7 @@ class ServerHTTP(HTTPStream[ServerCodec]):
         )
         self._counts[status // 100] += 1
         await self.send_short(head)
+        self.silent_since = trio.current_time()
         return has_content
 
     async def send_content(self, chunk: bytes) -> None:
@@ -269,7 +316,9 @@ class ServerHTTP(HTTPStream[ServerCodec]):
             self.cut()
             raise
         if data:
+            self.silent_since = math.inf
             await self.send_short(data)
+            self.silent_since = trio.current_time()
             self._note_content(chunk)
 
     async def end_content(self, trailers: Iterable[Field]) -> None:
@@ -280,8 +329,26 @@ class ServerHTTP(HTTPStream[ServerCodec]):
             trio.BrokenResourceError: The connection is broken.
         """
         end = self._codec.write_end(trailers)
+        self.silent_since = math.inf
         if end:
             await self.send_short(end)
+
+    def drop_client(self, cause: Exception | None) -> None:
+        """Note that the client is gone, and cancel the app that sends content to it.
+
+        Args:
+            cause: What a stream of the user's raised, None if it raised nothing new.
+        """
+        self.broken = self.lost = True
+        self._gone = cause
+        if self.streaming is not None:
+            self.streaming.cancel(reason="the client is gone")
+
+    def explain_gone(self) -> trio.BrokenResourceError:
+        """Return the error for an app that was cancelled by :meth:`drop_client`."""
+        error = trio.BrokenResourceError("the client is gone")
+        error.__cause__, self._gone = self._gone, None
+        return error
 
     def end_streamed(self, cause: BaseException | None) -> None:
         """Note that a streamed response is over; the last call for it.

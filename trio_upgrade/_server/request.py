@@ -24,9 +24,11 @@ from .._http.targets import (
 )
 from .._streams.underlying import find_local, find_peer, find_tls, is_secure
 from .._util import name_kind, public
+from .disconnect_scope import DisconnectScope
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from contextlib import AbstractAsyncContextManager
 
     from .._body import Body
     from .._http.headers import HeadersLike
@@ -253,6 +255,32 @@ class Request:
             await trio.lowlevel.checkpoint()
             return False
         return await self._exchange.wait_disconnect()
+
+    def cancelled_on_disconnect(
+        self,
+    ) -> AbstractAsyncContextManager[trio.CancelScope, bool | None]:
+        """Return a block that is cancelled when the client is gone.
+
+        ::
+
+            async with request.cancelled_on_disconnect():
+                return Response(200, await search(request.query))
+            return None  # The client has left.
+
+        The client is gone by the rules of :meth:`wait_disconnect`, which tell when a
+        client is watched at all: a mere end of its side counts, unless the request makes
+        an offer or is a CONNECT. The block is not cancelled once the request was
+        answered or the connection has switched.
+
+        Entering is a checkpoint. What the block raises comes out as it is.
+
+        Returns:
+            An async context manager that gives the :class:`trio.CancelScope` of the
+            block; its ``cancelled_caught`` tells afterwards whether the client was gone.
+        """
+        if self._exchange is None:
+            return DisconnectScope(self.wait_disconnect, None)
+        return self._exchange.cancelled_on_disconnect()
 
     async def send_informational(self, status: int, headers: HeadersLike = ()) -> None:
         """Send an informational response before the answer (RFC 9110 §15.2).

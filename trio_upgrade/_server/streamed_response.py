@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, cast, final
 
 import trio
 
@@ -22,8 +22,10 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from .._http.headers import HeadersLike
+    from .dates import DateClock
     from .exchange import Exchange
     from .http import ServerHTTP
+    from .silence_watch import SilenceWatch
 
 # RFC 9110 §15.3.5, §15.3.6, §15.4.5.
 _WITHOUT_CONTENT = frozenset({204, 205, 304})
@@ -43,10 +45,12 @@ class StreamedResponse(AbstractAsyncContextManager["StreamedResponse", None]):
 
     __slots__ = (
         "_cancel_on_disconnect",
+        "_dates",
         "_exchange",
         "_has_content",
         "_http",
         "_trailers",
+        "_watch",
         "headers",
         "reason",
         "status",
@@ -55,6 +59,7 @@ class StreamedResponse(AbstractAsyncContextManager["StreamedResponse", None]):
     def __init__(
         self,
         exchange: Exchange,
+        dates: DateClock,
         status: int,
         reason: str,
         headers: Headers,
@@ -62,6 +67,7 @@ class StreamedResponse(AbstractAsyncContextManager["StreamedResponse", None]):
         cancel_on_disconnect: bool,
     ) -> None:
         self._exchange = exchange
+        self._dates = dates
         self.status: int = status
         self.reason: str = reason
         self.headers: Headers = headers
@@ -70,14 +76,34 @@ class StreamedResponse(AbstractAsyncContextManager["StreamedResponse", None]):
         self._http: ServerHTTP | None = None
         self._has_content = False
         self._trailers = Headers()
+        # None if the block is not cancelled when the client leaves.
+        self._watch: SilenceWatch | None = None
 
     async def __aenter__(self) -> StreamedResponse:
-        self._http, self._has_content = await self._exchange.begin_streamed(
-            self.status, self.reason, self.headers
-        )
+        await trio.lowlevel.checkpoint()
+        exchange = self._exchange
+        http = exchange.get_sendable()
+        with http.sending():
+            close = exchange.start_answer(http)
+            try:
+                self._has_content = await http.begin_streamed(
+                    self.status,
+                    self.reason,
+                    self.headers,
+                    self._dates.field(),
+                    close=close,
+                )
+            except BaseException as exc:
+                http.end_streamed(exc)
+                raise
+        self._http = http
+        if self._cancel_on_disconnect:
+            self._watch = exchange.watch_silence(http)
+            http.streaming = trio.CancelScope()
+            http.streaming.__enter__()
         return self
 
-    async def send(self, chunk: bytes) -> None:
+    async def send(self, chunk: bytes | bytearray | memoryview) -> None:
         """Send a piece of the content; always a checkpoint.
 
         In answer to HEAD nothing is sent. An empty piece only is a checkpoint.
@@ -97,15 +123,17 @@ class StreamedResponse(AbstractAsyncContextManager["StreamedResponse", None]):
             trio.BrokenResourceError: The client is gone, or too slow
                 (``Limits.send_timeout``), or an earlier call was cut.
         """
-        with self._exchange.sending():
+        http = self._get_http()
+        with http.sending():
             await trio.lowlevel.checkpoint()
-            http = self._get_http()
+            # Meanwhile the block may have been left, or the client.
+            self._get_http()
             if self.status in _WITHOUT_CONTENT and memoryview(chunk).nbytes:
                 raise ValueError(f"a {self.status} has no content")
             if http.broken:
                 raise trio.BrokenResourceError("the connection is broken")
             if self._has_content:
-                await http.send_content(chunk)
+                await http.send_content(cast("bytes", chunk))
 
     @property
     def trailers(self) -> Headers:
@@ -151,16 +179,35 @@ class StreamedResponse(AbstractAsyncContextManager["StreamedResponse", None]):
                 except BaseException as exc:
                     failure = exc
             self._http = None
+            if self._watch is not None:
+                failure = self._stop_watch(http, self._watch, failure)
             http.end_streamed(failure)
-            if failure is not exc_value:
-                assert failure is not None
+            if failure is not None and failure is not exc_value:
                 raise failure
         finally:
             # The exception refers to this frame.
             del failure, exc_value
 
+    def _stop_watch(
+        self, http: ServerHTTP, watch: SilenceWatch, failure: BaseException | None
+    ) -> BaseException | None:
+        # Leaves the scope; returns the exception of the block after that.
+        watch.stop()
+        scope, http.streaming = http.streaming, None
+        assert scope is not None
+        if failure is None:
+            scope.__exit__(None, None, None)
+            return None
+        try:
+            if not scope.__exit__(type(failure), failure, failure.__traceback__):
+                return failure
+        except BaseException as rest:
+            # A part of a group is left.
+            return rest
+        return http.explain_gone()
+
     async def _end(self, http: ServerHTTP) -> None:
-        with self._exchange.sending():
+        with http.sending():
             if http.broken:
                 raise trio.BrokenResourceError("the answer was cut")
             if self._has_content:
