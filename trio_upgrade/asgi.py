@@ -6,8 +6,9 @@ They share a port with raw upgrades: see ``fallback`` and ``upgrades`` of
 
 from __future__ import annotations
 
-from ._asgi.adapter import ASGIAdapter, open_asgi
+from ._asgi.adapter import ASGIAdapter
 from ._asgi.errors import ClientDisconnected, LifespanFailed
+from ._asgi.open import open_asgi
 from ._asgi.types import ASGIApp
 
 __all__ = [

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from trio_upgrade import Limits, serve_stream
 from trio_upgrade.asgi import open_asgi
@@ -11,18 +11,18 @@ from trio_upgrade.testing import ScriptedPeer
 from ..recording import Recorder
 
 if TYPE_CHECKING:
-    from trio_upgrade import ErrorRecord
+    from trio_upgrade import EndReason, ErrorRecord
 
-START = {"type": "http.response.start", "status": 200}
+START: dict[str, Any] = {"type": "http.response.start", "status": 200}
 LIMITS = Limits(linger=0)
 
 
-def start(status=200, *headers, **more) -> dict:
+def start(status=200, *headers, **more) -> dict[str, Any]:
     """Return a start message."""
     return {**START, "status": status, "headers": headers, **more}
 
 
-def body(data=b"", *, more=False) -> dict:
+def body(data=b"", *, more=False) -> dict[str, Any]:
     """Return a body message."""
     return {"type": "http.response.body", "body": data, "more_body": more}
 
@@ -50,7 +50,7 @@ class Served:
     def __init__(self, *script: bytes, then="end", limits=LIMITS) -> None:
         self.peer = ScriptedPeer(*script, then=then)
         self.errors: list[ErrorRecord] = []
-        self.reason = None
+        self.reason: EndReason | None = None
         self.limits = limits
 
     @property

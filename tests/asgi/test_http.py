@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import pytest
 import trio
@@ -330,7 +331,7 @@ class TestBody:
 
     async def test_length(self) -> None:
         """With a Content-Length the last message is known to be the last one."""
-        messages = []
+        messages: list[Any] = []
 
         async def app(scope, receive, send) -> None:
             while not messages or messages[-1]["more_body"]:
@@ -568,6 +569,7 @@ class TestDisconnect:
                 await send(START)
             except ClientDisconnected as exc:
                 gone = exc
+            assert gone is not None
             raise ExceptionGroup("x", [gone, KeyError(1)])
 
         served = await self.serve(app, GET)
@@ -603,7 +605,7 @@ class TestDisconnect:
     )
     async def test_found_by_send(self, message, autojump_clock) -> None:
         """A send() that finds the connection broken raises, and receive() knows it."""
-        seen = []
+        seen: list[Any] = []
 
         async def app(scope, receive, send) -> None:
             await send(START)

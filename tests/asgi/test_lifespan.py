@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import pytest
 import trio
@@ -48,7 +49,7 @@ def make_app(log, *, on_start=STARTED, on_stop=STOPPED, error=None, stop_error=N
 @pytest.mark.parametrize("mode", ["auto", "on"])
 async def test_whole_life(mode) -> None:
     """It is started before the block and ended after it; requests get its state."""
-    log: list = []
+    log: list[Any] = []
     await serve(make_app(log), b"GET / HTTP/1.0\r\n\r\n", lifespan=mode)
 
     assert log == ["startup", {"pool": log}, "shutdown"]
@@ -56,7 +57,7 @@ async def test_whole_life(mode) -> None:
 
 async def test_state_is_copied() -> None:
     """Each request gets a shallow copy of the state."""
-    log: list = []
+    log: list[Any] = []
     wire = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
     await serve(make_app(log), wire + wire, lifespan="on")
 
@@ -66,7 +67,7 @@ async def test_state_is_copied() -> None:
 
 async def test_off() -> None:
     """Without lifespan the application is not asked, and the state is empty."""
-    log: list = []
+    log: list[Any] = []
     await serve(make_app(log), b"GET / HTTP/1.0\r\n\r\n", lifespan="off")
 
     assert log == [{}]
@@ -75,8 +76,10 @@ async def test_off() -> None:
 @pytest.mark.parametrize("error", [None, KeyError("x"), LookupError(5)])
 async def test_failed_startup(error) -> None:
     """A failed startup raises; the exception that follows is its cause."""
-    log: list = []
-    with pytest.raises(LifespanFailed, match=r"startup .* failed: no database$") as info:
+    log: list[Any] = []
+    with pytest.raises(
+        LifespanFailed, match=r"startup .* failed: no database$"
+    ) as info:
         async with open_asgi(make_app(log, on_start=NOT_STARTED, error=error)):
             raise AssertionError
 
@@ -244,7 +247,7 @@ class TestBlock:
     @pytest.mark.parametrize("mode", ["auto", "off"])
     async def test_exception(self, error, mode) -> None:
         """An exception comes out as it went in, and the shutdown was run."""
-        log: list = []
+        log: list[Any] = []
         with pytest.raises(BaseException) as info:  # noqa: PT011
             async with open_asgi(make_app(log), lifespan=mode):
                 raise error
@@ -266,7 +269,7 @@ class TestBlock:
     @pytest.mark.parametrize("mode", ["on", "off"])
     async def test_cancelled(self, mode) -> None:
         """A cancellation ends the lifespan, too, and it gets no shutdown."""
-        log: list = []
+        log: list[Any] = []
         with trio.CancelScope() as scope:
             async with open_asgi(make_app(log), lifespan=mode):
                 scope.cancel()

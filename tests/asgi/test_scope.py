@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -18,9 +19,9 @@ from .serving import START, body, sender, serve
 HOST = "127.0.0.1"
 
 
-async def find_scope(wire: bytes, **options) -> dict:
+async def find_scope(wire: bytes, **options) -> dict[str, Any]:
     """Return the scope of a request."""
-    scopes = []
+    scopes: list[dict[str, Any]] = []
 
     async def app(scope, receive, send) -> None:
         scopes.append(scope)
@@ -116,7 +117,7 @@ class Seen:
     """Serves an application that keeps its scopes."""
 
     def __init__(self) -> None:
-        self.scopes: list[dict] = []
+        self.scopes: list[dict[str, Any]] = []
 
     async def app(self, scope, receive, send) -> None:
         self.scopes.append(scope)

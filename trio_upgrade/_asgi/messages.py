@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias, cast
 
 if TYPE_CHECKING:
     from .types import Message
@@ -89,10 +89,12 @@ def parse_early_hint(message: Message) -> list[Field]:
     links: object = message.get("links", ())
     if isinstance(links, str | bytes) or not isinstance(links, Iterable):
         raise TypeError("http.response.early_hint: links must be an iterable of bytes")
-    given = list(cast("Iterable[Any]", links))
-    if not all(isinstance(link, bytes) for link in given):
-        raise TypeError("http.response.early_hint: links must be an iterable of bytes")
-    return [(b"Link", link) for link in given]
+    fields: list[Field] = []
+    for link in cast("Iterable[object]", links):
+        if not isinstance(link, bytes):
+            raise TypeError(f"http.response.early_hint: a link must be bytes: {link!r}")
+        fields.append((b"Link", link))
+    return fields
 
 
 def _parse_bool(message: Message, name: str) -> bool:
@@ -105,9 +107,9 @@ def _parse_fields(message: Message, name: str) -> list[Field]:
     pairs: object = message.get(name, ())
     if isinstance(pairs, str | bytes) or not isinstance(pairs, Iterable):
         raise TypeError(f"{message['type']}: {name} must be an iterable of pairs")
-    for pair in cast("Iterable[Any]", pairs):
+    for pair in cast("Iterable[object]", pairs):
         try:
-            key, value = pair
+            key, value = cast("tuple[object, object]", pair)
         except (TypeError, ValueError):
             # The message does not show the pair: it may have a secret.
             key = value = None
