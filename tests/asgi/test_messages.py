@@ -116,7 +116,7 @@ def test_body_missing() -> None:
 def test_early_hint_of_another_type(links) -> None:
     """Links are an iterable of bytes."""
     with pytest.raises(
-        TypeError, match=r"^http\.response\.early_hint: (links|a link) must be"
+        TypeError, match=r"links? must be"
     ):
         parse_early_hint({"type": "http.response.early_hint", "links": links})
 

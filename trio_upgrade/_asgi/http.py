@@ -270,14 +270,16 @@ class HTTPCall:
         body, more = parse_body(message)
         start = self._start
         assert start is not None
-        if self._state is _State.HELD:
-            await self._begin(start)
-        answer = self._answer
-        assert answer is not None
         if body and start.status in WITHOUT_CONTENT:
             self._log_dropped(start.status)
-        elif body or more:
-            await answer.send(body)
+            body = b""
+        if self._state is _State.HELD:
+            answer = await self._begin(start, body)
+        else:
+            assert self._answer is not None
+            answer = self._answer
+            if body or more:
+                await answer.send(body)
         if more:
             return
         if start.trailers:
@@ -285,15 +287,16 @@ class HTTPCall:
         else:
             await self._complete(answer)
 
-    async def _begin(self, start: Start) -> None:
+    async def _begin(self, start: Start, first: bytes) -> StreamedResponse:
         # In another task than the one that leaves the block, perhaps; therefore the block
         # has to be one without a cancel scope.
         answer = self._request.respond(
-            start.status, start.fields, cancel_on_disconnect=False
+            start.status, start.fields, first=first, cancel_on_disconnect=False
         )
         # If it fails now, there is no other answer any more.
         self._state = _State.STREAMING
         self._answer = await answer.__aenter__()
+        return answer
 
     async def _complete(self, answer: StreamedResponse) -> None:
         self._answer = None

@@ -275,6 +275,9 @@ class Exchange:
         while (http := self.http) is not None and not http.is_answered:
             if self.is_client_gone:
                 return True
+            if http.response_begun and http.broken:
+                # The answer was cut.
+                return False
             turn = self._get_turn(http)
             await http.watch(turn, self._state.limits.read_ahead)
         return self._gone
@@ -509,6 +512,7 @@ class Exchange:
         cancel_on_disconnect: bool,
     ) -> StreamedResponse:
         """Return a response that is not begun yet; see :meth:`Request.respond`."""
+        self.get_http()
         # Checks the arguments.
         checked = Response(status, headers=headers, reason=reason)
         if self.request.method == _TUNNEL and opens_tunnel(status):
@@ -519,6 +523,7 @@ class Exchange:
             checked.status,
             checked.reason,
             checked.headers,
+            first,
             cancel_on_disconnect=cancel_on_disconnect,
         )
 

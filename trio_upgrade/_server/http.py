@@ -274,7 +274,14 @@ class ServerHTTP(HTTPStream[ServerCodec]):
             self._sending = False
 
     async def begin_streamed(
-        self, status: int, reason: str, headers: Headers, date: Field, *, close: bool
+        self,
+        status: int,
+        reason: str,
+        headers: Headers,
+        date: Field,
+        first: bytes,
+        *,
+        close: bool,
     ) -> bool:
         """Send the header section of a response whose content the app will send.
 
@@ -283,12 +290,14 @@ class ServerHTTP(HTTPStream[ServerCodec]):
             reason: The reason phrase.
             headers: The fields, checked.
             date: The Date field, for a response that has none.
+            first: The content to send with it; may be empty.
             close: Whether to end the connection after it.
 
         Returns:
             Whether content follows: not to HEAD, nor for a 204 or 304.
 
         Raises:
+            ValueError: ``first`` is more than Content-Length says.
             trio.BrokenResourceError: The connection is broken. A cancellation in the
                 middle breaks it, too.
         """
@@ -297,8 +306,15 @@ class ServerHTTP(HTTPStream[ServerCodec]):
         head, has_content = self._codec.write_response(
             status, reason, headers, length, date, close=close
         )
+        data = self._codec.write_body(first) if first and has_content else b""
         self._counts[status // 100] += 1
-        await self.send_short(head)
+        if len(data) <= SMALL_BODY:
+            await self.send_short(head + data)
+        else:
+            await self.send_short(head)
+            await self.send(data)
+        if data:
+            self._note_content(first)
         self.silent_since = trio.current_time()
         return has_content
 
@@ -356,12 +372,12 @@ class ServerHTTP(HTTPStream[ServerCodec]):
         Args:
             cause: The exception that cut it; None if it is whole.
         """
-        if cause is not None:
+        if cause is None:
+            self._codec.response_ended = True
+        else:
             self.cut()
-            return
-        self._codec.response_ended = True
         if self.turn is not None:
-            # The app may be waiting for the tasks that wait for the client's end.
+            # Tasks that wait for the client's end or read the body need not go on.
             self.turn.interrupt()
 
     async def end_direction(self) -> None:
