@@ -115,9 +115,7 @@ def test_body_missing() -> None:
 @pytest.mark.parametrize("links", [b"</a>", "</a>", 5, ["</a>"], [None]])
 def test_early_hint_of_another_type(links) -> None:
     """Links are an iterable of bytes."""
-    with pytest.raises(
-        TypeError, match=r"links? must be"
-    ):
+    with pytest.raises(TypeError, match=r"links? must be"):
         parse_early_hint({"type": "http.response.early_hint", "links": links})
 
 

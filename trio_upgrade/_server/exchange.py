@@ -508,6 +508,7 @@ class Exchange:
         status: int,
         headers: HeadersLike,
         reason: str | None,
+        first: bytes,
         *,
         cancel_on_disconnect: bool,
     ) -> StreamedResponse:
