@@ -529,7 +529,7 @@ class TestDisconnect:
         assert not served.errors
 
     @pytest.mark.parametrize(
-        "kind", ["bare", "cause", "group", "nested", "circle"], ids=str
+        "kind", ["bare", "cause", "group", "nested", "of group", "of both", "circle"]
     )
     async def test_exception(self, kind) -> None:
         """The exception of send() is an ordinary end: alone, as a cause, in a group."""
@@ -549,6 +549,10 @@ class TestDisconnect:
                 wrapped = ValueError()
                 wrapped.__cause__ = error
                 raise ExceptionGroup("x", [ExceptionGroup("y", [wrapped]), error])
+            if kind == "of group":
+                raise ValueError from ExceptionGroup("x", [error, error])
+            if kind == "of both":
+                raise ValueError from ExceptionGroup("x", [error, KeyError()])
             if kind == "circle":
                 first, second = KeyError(), ValueError()
                 first.__cause__, second.__cause__ = second, first
@@ -556,7 +560,7 @@ class TestDisconnect:
             raise error
 
         served = await self.serve(app, GET)
-        assert len(served.errors) == (kind == "circle")
+        assert len(served.errors) == (kind in ("circle", "of both"))
 
     async def test_other_exceptions(self) -> None:
         """What is raised beside it is an error, and logged without it."""

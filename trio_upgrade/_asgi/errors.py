@@ -64,6 +64,10 @@ def _comes_of_disconnect(exc: BaseException) -> bool:
     while cause is not None and cause not in seen:
         if isinstance(cause, ClientDisconnected):
             return True
+        if isinstance(cause, BaseExceptionGroup):
+            # Litestar raises its own error from the group of its nursery.
+            group = cast("BaseExceptionGroup[BaseException]", cause)
+            return remove_disconnects(group) is None
         seen.append(cause)
         cause = cause.__cause__
     return False
