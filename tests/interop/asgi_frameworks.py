@@ -243,7 +243,7 @@ def make_litestar() -> litestar.Litestar:
         return litestar.Response({}, background=task)
 
     @litestar.post("/upload", status_code=200)
-    async def post_upload(data: upload) -> dict[str, Any]:  # type: ignore[valid-type]
+    async def post_upload(data: upload) -> dict[str, Any]:
         file: Any = data
         return {"name": file.filename, "size": len(await file.read())}
 

@@ -69,7 +69,9 @@ class Serving:
 
     async def connect(self, path: str) -> trio.SocketStream:
         """Send a GET on a new connection."""
-        stream = await trio.open_tcp_stream(HOST, urlsplit(self.server.url).port)
+        port = urlsplit(self.server.url).port
+        assert port is not None
+        stream = await trio.open_tcp_stream(HOST, port)
         await stream.send_all(get(path))
         return stream
 
