@@ -97,10 +97,11 @@ class Limits(_CheckedLimits):
         informational: The largest number of 1xx responses that a client accepts before
             the final response. Cannot be None. RFC 9110 §15.2 sets no number; a server
             that sends more than 16 will not stop by itself.
-        read_ahead: How many bytes ``Request.wait_disconnect`` reads and keeps while it
-            waits for the client to disconnect. Cannot be None. 64 KiB is one receive;
-            if a client sends more than that ahead of its turn, its disconnect is not
-            noticed until the app reads.
+        read_ahead: How many bytes are read and kept while a client is watched:
+            ``Request.wait_disconnect``, ``Request.cancelled_on_disconnect``, and an
+            answer that the app sends piece by piece. Cannot be None. 64 KiB is one
+            receive; if a client sends more than that ahead of its turn, its disconnect
+            is not noticed until the app reads.
         connections: The largest number of connections served at the same time. Further
             connections wait in the kernel's backlog and are not refused, with
             ``reuse_port`` even if another process has room; a warning in the log says
@@ -148,8 +149,10 @@ class Limits(_CheckedLimits):
             ever (RFC 9110 §10.1.1). curl waits 1 second, too.
         linger: Seconds that a closing connection still reads, so that the peer gets our
             last bytes and not a reset (RFC 9112 §9.6). 0 does not wait; None disables
-            the limit, so that the close waits until the peer has closed as well.
-            Apache's SECONDS_TO_LINGER is 2, too.
+            the limit, so that the close waits until the peer has closed as well. It
+            is also how long an app may be silent that sends its answer piece by piece to
+            a client which has ended its side; then the answer is cut. None disables
+            that, too. Apache's SECONDS_TO_LINGER is 2, too.
 
     Raises:
         ValueError: A value is negative.

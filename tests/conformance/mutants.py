@@ -11,7 +11,7 @@ MUTANTS = {
         "map(check_protocol, protocols)",
         "map(check_protocol, sorted(protocols))",
     ),
-    "U02": Mutant("Exchange.answer", "self._last", "bool(self.request.upgrades)"),
+    "U02": Mutant("Exchange.start_answer", "self._last", "bool(self.request.upgrades)"),
     "U03": Mutant(
         "fold_protocol", "name.lower() + slash + version", "name + slash + version"
     ),
@@ -77,7 +77,7 @@ MUTANTS = {
         'codings[-1:] != ["chunked"] or codings.count("chunked") > 1',
         "not codings",
     ),
-    "M10": Mutant("Exchange.answer", "await self._drop_body(http)"),
+    "M10": Mutant("Exchange.complete", "await self._drop_body(http)"),
     # CONNECT
     "C01": Mutant("parse_connect_authority", "not authority.port"),
     "C02": Mutant("_MAX_PORT", "65535", "99999"),
@@ -98,7 +98,7 @@ MUTANTS = {
         'if method == "CONNECT": return False',
     ),
     "O03": Mutant(
-        "Exchange.answer",
+        "Exchange.start_answer",
         "self.request.method",
         '"user-agent" in self.request.headers or self.request.method',
     ),
@@ -141,7 +141,7 @@ MUTANTS = {
     # Ends
     "M09": Mutant("ServerHTTP.send_response", "await self.send_short(head + body)"),
     "M13": Mutant(
-        "Exchange.answer",
+        "Exchange.complete",
         "if http.closes: return False",
         "if http.closes: return True",
     ),
@@ -199,7 +199,7 @@ MUTANTS = {
         'cast("Any", stream).transport_stream',
         "stream.transport_stream if isinstance(stream, trio.SSLStream) else None",
     ),
-    "F31": Mutant("Exchange.answer", "await http.turn.wait_free()"),
+    "F31": Mutant("Exchange.complete", "await http.turn.wait_free()"),
     "F32": Mutant("Connection._run_app", "exchange.is_client_gone", "False"),
     "F33": Mutant("UpgradedStream.reset", "reset_on_close(stream._transport)"),
     "F34": Mutant("ObservedHTTP.send_response", "self.response_begun", "cause is None"),

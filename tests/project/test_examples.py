@@ -166,6 +166,45 @@ async def test_echo_client_prints_a_refusal() -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs signals: not on Windows")
+async def test_event_stream() -> None:
+    """Clients get the events; one that leaves is forgotten; a drain ends the others."""
+    with trio.fail_after(BOUND):
+        command = example("event_stream.py", 0)
+        async with await start(*command, stderr=subprocess.PIPE) as server:
+            url = await read_url(server)
+            port = urlsplit(url).port
+            assert port is not None
+            async with (
+                await open_connection(url) as staying,
+                await trio.open_tcp_stream(HOST, port) as leaving,
+                await open_connection(url) as publishing,
+            ):
+                response = await staying.request("GET", "/")
+                events = response.stream()
+                assert await server.read_line() == "1 listening"
+                await leaving.send_all(get("/"))
+                assert await server.read_line() == "2 listening"
+                posted = await publishing.request("POST", "/", body=b"one\nevent")
+                assert await posted.read() == b"2\n"
+                assert await anext(events) == b"data: one event\n\n"
+                await leaving.aclose()
+                assert await server.read_line() == "1 listening"
+                posted = await publishing.request("POST", "/", body=b"two")
+                assert await posted.read() == b"1\n"
+                assert await anext(events) == b"data: two\n\n"
+                server.process.send_signal(signal.SIGTERM)
+                assert [chunk async for chunk in events] == []
+                assert await server.read_line() == "0 listening"
+            status = await server.process.wait()
+            assert server.process.stderr is not None
+            errors = await server.process.stderr.receive_some()
+
+    assert response.headers["content-type"] == "text/event-stream"
+    assert status == 0
+    assert errors == b""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs signals: not on Windows")
 @pytest.mark.usefixtures("sigint_works")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("first", ["client", "second signal", "grace"])

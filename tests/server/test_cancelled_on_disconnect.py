@@ -182,7 +182,7 @@ async def test_cancelled_at_every_step(wire: bytes, autojump_clock) -> None:
         return Response(200)
 
     for then in ("end", "silence"):
-        await cancel_everywhere(partial(serve_stream, app), wire, then=then)  # type: ignore[arg-type]
+        await cancel_everywhere(partial(serve_stream, app), wire, then=then)
 
 
 class FailingStream(trio.abc.HalfCloseableStream):

@@ -457,7 +457,7 @@ class TestSecondAnswer:
         """After a switch there is nothing to answer."""
 
         async def app(request: Request) -> None:
-            stream, _ = await request.accept_upgrade("echo")
+            await request.accept_upgrade("echo")
             with pytest.raises(UsageError, match="switched"):
                 request.respond(200)
             with pytest.raises(UsageError, match="switched"):
@@ -878,9 +878,9 @@ class TestClientGone:
     """A client that has left or does not read."""
 
     async def test_reset(self, caplog) -> None:
-        """send() and the end raise BrokenResourceError, which is no bug out of the app."""
+        """send() and the end raise BrokenResourceError, which is no bug of the app."""
         recorder = Recorder()
-        raised = []
+        raised: list[BaseException] = []
 
         async def app(request: Request) -> None:
             async with request.respond(200) as answer:

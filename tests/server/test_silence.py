@@ -11,6 +11,7 @@ import trio
 import trio.testing
 
 from trio_upgrade import EndReason, Limits, Request, Response, serve_stream
+from trio_upgrade._server.deadlines import Deadlines
 from trio_upgrade.testing import ScriptedPeer
 
 from ..recording import Recorder
@@ -355,3 +356,58 @@ async def test_short_answer_starts_no_task(autojump_clock) -> None:
     await run_script(app, get("/"))
 
     assert counts[0] == counts[1]
+
+
+async def test_gone_before_the_header_section_is_sent(autojump_clock) -> None:
+    """A client that leaves while the header section waits for it ends the answer."""
+    recorder = Recorder()
+    ticker = Ticker()
+    near, far = trio.testing.lockstep_stream_pair()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(
+            partial(
+                serve_stream,
+                ticker.returned,
+                far,
+                observer=recorder,
+                limits=Limits(linger=0.5, send_timeout=None),
+            )
+        )
+        await near.send_all(get("/"))
+        await near.send_eof()
+        await trio.sleep(10)
+        await near.aclose()
+
+    assert recorder.reasons == [EndReason.LOST]
+    assert isinstance(recorder.requests[0].cause, trio.BrokenResourceError)
+
+
+class BreakingStream(FailingStream):
+    """A stream whose second receive breaks and whose send waits for ever."""
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        if self.fails:
+            await trio.lowlevel.checkpoint()
+            raise trio.BrokenResourceError
+        return await super().receive_some(max_bytes)
+
+    async def send_all(self, data) -> None:
+        await trio.sleep(1)
+        raise trio.BrokenResourceError
+
+
+async def test_reset_before_the_header_section_is_sent(autojump_clock) -> None:
+    """A reset that is seen before that ends the answer by its failed send."""
+    recorder = Recorder()
+    stream = BreakingStream(ScriptedPeer(get("/")))
+
+    await serve_stream(Ticker().returned, stream, observer=recorder)
+
+    assert recorder.reasons == [EndReason.LOST]
+
+
+async def test_watch_without_a_reaper() -> None:
+    """Once the server has ended, nothing is watched any more."""
+    deadlines = Deadlines(Limits(), lambda: None)
+
+    deadlines.start_watch(trio.sleep_forever)

@@ -377,11 +377,12 @@ class Connection(ConnectionTask):
     def _may_answer(self, exchange: Exchange, answer: Answer) -> bool:
         if exchange.protocol is not None:
             raise UsageError(f"{answer!r} returned after the switch")
-        http = exchange.get_http()
+        http = exchange.http
+        assert http is not None
+        if http.may_answer:
+            return True
         if http.response_begun:
             raise UsageError(f"{answer!r} returned after respond()")
-        if not http.broken:
-            return True
         # Sending a 101 or a 100 failed, and the app went on all the same.
         self.reason = EndReason.LOST
         message = "%r dropped, the connection is broken: %r"

@@ -89,7 +89,9 @@ class Response(Frozen):
     Args:
         status: 200 to 999.
         body: Bytes, str or an async iterable of bytes, which are sent as it yields them;
-            it is closed afterwards. A str is sent as UTF-8, as ``Content-Type:
+            it is closed afterwards, also if the client leaves while it waits: at a reset
+            at once, after an end of the client's side when it has yielded nothing for
+            ``Limits.linger`` seconds. A str is sent as UTF-8, as ``Content-Type:
             text/plain; charset=utf-8`` unless the headers have a Content-Type.
         headers: Pairs or a mapping. A Content-Length must be the body's. To a HEAD, a
             body that is left out may have one; so may a 304.
@@ -400,7 +402,7 @@ class Tunnel(Frozen):
 
 Answer: TypeAlias = Response | Upgrade | Tunnel | None
 App: TypeAlias = Callable[["Request"], Awaitable[Answer]]
-"""Called for each request; returns the answer, or None if it has switched itself."""
+"""Called for each request; returns the answer, or None if it has answered itself."""
 
 
 def check_handler(handler: UpgradeHandler) -> UpgradeHandler:

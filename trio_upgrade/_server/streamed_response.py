@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from .silence_watch import SilenceWatch
 
 # RFC 9110 §15.3.5, §15.3.6, §15.4.5.
-_WITHOUT_CONTENT = frozenset({204, 205, 304})
+_EMPTY = frozenset({204, 205, 304})
 
 
 @public
@@ -136,7 +136,7 @@ class StreamedResponse(AbstractAsyncContextManager["StreamedResponse", None]):
             await trio.lowlevel.checkpoint()
             # Meanwhile the block may have been left, or the client.
             self._get_http()
-            if self.status in _WITHOUT_CONTENT and memoryview(chunk).nbytes:
+            if self.status in _EMPTY and memoryview(chunk).nbytes:
                 raise ValueError(f"a {self.status} has no content")
             if http.broken:
                 raise trio.BrokenResourceError("the connection is broken")
@@ -163,7 +163,7 @@ class StreamedResponse(AbstractAsyncContextManager["StreamedResponse", None]):
     def trailers(self, fields: HeadersLike) -> None:
         self._get_http()
         checked = Headers(trailer_fields(fields))
-        if self.status in _WITHOUT_CONTENT or self.headers.lines(b"content-length"):
+        if self.status in _EMPTY or self.headers.lines(b"content-length"):
             raise ValueError("trailers need content without a Content-Length")
         self._trailers = checked
 
