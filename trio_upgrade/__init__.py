@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from ._limits import Limits as Limits
     from ._server.end_reason import EndReason as EndReason
     from ._server.forwarded import Forwarded as Forwarded, forwarded as forwarded
+    from ._server.open_server import open_server as open_server
     from ._server.records import (
         EndRecord as EndRecord,
         ErrorRecord as ErrorRecord,
@@ -114,6 +115,7 @@ else:
         "_limits": "Limits",
         "_server.end_reason": "EndReason",
         "_server.forwarded": "Forwarded forwarded",
+        "_server.open_server": "open_server",
         "_server.records": "EndRecord ErrorRecord RequestRecord SwitchRecord",
         "_server.request": "Request",
         "_server.response": "App Response Tunnel Upgrade UpgradeHandler",

@@ -77,6 +77,7 @@ NAMES = [
     "forwarded",
     "inherit_listeners",
     "open_connection",
+    "open_server",
     "open_tunnel",
     "open_upgrade",
     "pipe",

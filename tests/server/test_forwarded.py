@@ -331,7 +331,7 @@ class TestTrusted:
         async def app(request: Request) -> Response:
             with pytest.raises(ValueError, match="neither a network"):
                 forwarded(request, ["10.0.0.0/8", "nonsense"])
-            with pytest.raises(TypeError, match="must be a collection"):
+            with pytest.raises(TypeError, match="peers must be a collection"):
                 forwarded(request, "10.0.0.0/8")
             return Response(200)
 

@@ -85,11 +85,12 @@ def test_no_network(network: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "trusted", ["10.0.0.0/8", b"10.0.0.0", ip_network("10.0.0.0/8"), 5, None]
+    "trusted",
+    ["10.0.0.0/8", b"10.0.0.0", ip_network("10.0.0.0/8"), 5, None, iter(["::/0"])],
 )
 def test_one_network(trusted: object) -> None:
-    """One network, which may be iterable as well, is no collection of them."""
-    with pytest.raises(TypeError, match="trusted"):
+    """One network, which may be iterable, and an iterator are no collection of them."""
+    with pytest.raises(TypeError, match="trusted peers must be a collection"):
         make(trusted)
 
 
@@ -109,7 +110,7 @@ def test_object() -> None:
     assert eval(repr(ALL)) is not ALL
     assert repr(TrustedPeers(())) == "TrustedPeers([])"
     assert make_trusted(ALL) is ALL
-    assert repr(make_trusted(iter(["::/0"]))) == "TrustedPeers(['::/0'])"
+    assert repr(make_trusted({"::/0": 1})) == "TrustedPeers(['::/0'])"
     assert bool(TrustedPeers(["unix"]))
     assert bool(TrustedPeers(["::/0"]))
     assert not TrustedPeers([])

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from .._http.targets import HTTP_SCHEMES, Authority, parse_authority
 from .._http.tokens import split_list
+from .._streams.proxy_protocol import format_address
 from .._streams.trusted_peers import make_trusted
 from .._util import public
 
@@ -186,9 +187,9 @@ def _parse_node(node: str) -> Peer:
     if port > _MAX_PORT:
         raise ValueError("a port above 65535")
     if ipv6 is not None:
-        return _format(IPv6Address(ipv6)), port
+        return format_address(IPv6Address(ipv6)), port
     if ipv4 is not None:
-        return _format(IPv4Address(ipv4)), port
+        return format_address(IPv4Address(ipv4)), port
     # Lower and upper case are kept: the name is only of use to compare it.
     return obfuscated
 
@@ -200,13 +201,7 @@ def _parse_client(client: str) -> Peer:
     except ValueError:
         if "%" in client:
             raise  # A zone means nothing on another machine.
-        return _format(ip_address(client)), 0
-
-
-def _format(address: IPv4Address | IPv6Address) -> str:
-    # A proxy whose socket is for both versions writes IPv4 as a mapped address.
-    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
-    return str(mapped or address)
+        return format_address(ip_address(client)), 0
 
 
 def _parse_scheme(text: str | None, default: str) -> str:

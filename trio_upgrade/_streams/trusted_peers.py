@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterable
+from collections.abc import Collection
 from ipaddress import (
     IPv4Address,
     IPv4Network,
@@ -14,13 +14,13 @@ from ipaddress import (
 from typing import TYPE_CHECKING, TypeAlias, cast, final
 
 from .._util import Frozen, name_kind, public
-from .underlying import find_peer, find_underlying_socket
+from .underlying import find_peer, find_proxied, find_underlying_socket
 
 if TYPE_CHECKING:
     import trio
 
 Network: TypeAlias = str | IPv4Network | IPv6Network | IPv4Address | IPv6Address
-TrustedLike: TypeAlias = "TrustedPeers | Iterable[Network]"
+TrustedLike: TypeAlias = "TrustedPeers | Collection[Network]"
 
 _UNIX = "unix"
 _set = object.__setattr__
@@ -53,14 +53,13 @@ class TrustedPeers(Frozen):
     _networks: tuple[IPv4Network | IPv6Network, ...]
     _unix: bool
 
-    def __init__(self, networks: Iterable[Network]) -> None:
+    def __init__(self, networks: Collection[Network]) -> None:
         given = cast("object", networks)
-        if isinstance(given, str | IPv4Network | IPv6Network) or not isinstance(
-            given, Iterable
-        ):
+        # No iterator: it is read again when it is checked before it is used.
+        if isinstance(given, str | bytes) or not isinstance(given, Collection):
             raise TypeError(
-                'trusted must be a collection of networks, such as ["10.0.0.0/8"], not '
-                f"{name_kind(given)}"
+                "trusted peers must be a collection of networks, such as "
+                f'["10.0.0.0/8"], not {name_kind(given)}'
             )
         items = [*networks]
         named = [
@@ -90,8 +89,12 @@ class TrustedPeers(Frozen):
     def trusts(self, transport: trio.abc.Stream) -> bool:
         """Tell whether the peer of a stream is one of them.
 
-        A stream without a kernel socket below, or whose peer is gone, is not trusted.
+        A stream without a kernel socket below, or whose peer is gone, is not trusted. If
+        a PROXY protocol header has named the client, that is the peer.
         """
+        header = find_proxied(transport)
+        if header is not None and header.names_peer:
+            return header.peer in self
         sock = find_underlying_socket(transport)
         if sock is not None and sock.family == getattr(socket, "AF_UNIX", None):
             # Its clients have no address, or one of their own choice.
