@@ -14,7 +14,7 @@ takes any free port. Ctrl-C or SIGTERM drains the server and ends the app's life
 
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 
@@ -36,7 +36,7 @@ from trio_upgrade.asgi import open_asgi
 
 
 @asynccontextmanager
-async def lifespan(_app: Starlette) -> AsyncIterator[dict[str, str]]:
+async def lifespan(_app: Starlette) -> AsyncGenerator[dict[str, str], None]:
     yield {"greeting": "hello"}
     print("goodbye", flush=True)
 

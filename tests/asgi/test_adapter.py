@@ -129,7 +129,7 @@ async def test_several_connections() -> None:
         ({"root_path": "/"}, ValueError, "root_path must be"),
         ({"root_path": "api"}, ValueError, "root_path must be"),
         ({"root_path": "/api/"}, ValueError, "root_path must be"),
-        ({"trusted": "10.0.0.0/8"}, TypeError, "trusted must be"),
+        ({"trusted": "10.0.0.0/8"}, TypeError, "trusted peers must be"),
         ({"trusted": ["x"]}, ValueError, "'x' is neither a network"),
     ],
 )

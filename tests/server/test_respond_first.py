@@ -7,12 +7,13 @@ from urllib.parse import urlsplit
 
 import pytest
 import trio
+import trio.testing
 
 from trio_upgrade import Request, serve_ssl_over_tcp, serve_stream, serve_tcp
 from trio_upgrade.testing import ScriptedPeer
 
 from ..recording import Recorder
-from ..tls import make_tls_contexts
+from ..tls import make_tls_contexts, wrap_tls
 from ..wire import DATE, get, okay
 
 HOST = "127.0.0.1"
@@ -112,3 +113,22 @@ async def test_last_answer_ends_our_direction(nursery, secure: bool) -> None:
         assert received.endswith(b"\r\n\r\nokay")
         go_on.set()
     await server.drain(grace=1)
+
+
+async def test_last_answer_on_a_stream_without_half_close() -> None:
+    """A stream that cannot end one direction is only closed, when the app has returned."""
+    client, served = wrap_tls(
+        trio.testing.memory_stream_pair(), make_tls_contexts(), https_compatible=True
+    )
+
+    async def app(request: Request) -> None:
+        async with request.respond(200, first=b"okay"):
+            pass
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(partial(serve_stream, app, served, strict=True))
+        await client.send_all(b"GET / HTTP/1.0\r\n\r\n")
+        received = b"".join([bytes(chunk) async for chunk in client])
+        await client.aclose()
+
+    assert received.endswith(b"\r\n\r\nokay")

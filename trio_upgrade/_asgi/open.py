@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from types import TracebackType
 
-    from .. import App
+    from .. import App, TrustedLike
     from .types import ASGIApp
 
 _LOGGER = logging.getLogger("trio_upgrade.asgi")
@@ -30,7 +30,7 @@ def open_asgi(
     fallback: App | None = None,
     upgrades: Iterable[str] = (),
     lifespan: Literal["auto", "on", "off"] = "auto",
-    trusted: TrustedPeers | Iterable[Any] = (),
+    trusted: TrustedLike = (),
 ) -> AbstractAsyncContextManager[ASGIAdapter, None]:
     """Serve an ASGI application, such as one of Starlette, FastAPI or Litestar.
 

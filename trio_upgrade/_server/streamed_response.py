@@ -75,7 +75,7 @@ class StreamedResponse(AbstractAsyncContextManager["StreamedResponse", None]):
         self.headers: Headers = headers
         if not isinstance(cast("object", first), bytes):
             raise TypeError(f"first must be bytes, not {name_kind(first)}")
-        if first and status in _WITHOUT_CONTENT:
+        if first and status in _EMPTY:
             raise ValueError(f"a {status} has no content")
         self._first = first
         self._cancel_on_disconnect = cancel_on_disconnect
