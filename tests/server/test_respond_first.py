@@ -116,7 +116,7 @@ async def test_last_answer_ends_our_direction(nursery, secure: bool) -> None:
 
 
 async def test_last_answer_on_a_stream_without_half_close() -> None:
-    """A stream that cannot end one direction is only closed, when the app has returned."""
+    """A stream that cannot end one direction is closed, when the app has returned."""
     client, served = wrap_tls(
         trio.testing.memory_stream_pair(), make_tls_contexts(), https_compatible=True
     )
