@@ -509,6 +509,7 @@ class Exchange:
         status: int,
         headers: HeadersLike,
         reason: str | None,
+        first: bytes,
         *,
         cancel_on_disconnect: bool,
     ) -> StreamedResponse:
@@ -524,6 +525,7 @@ class Exchange:
             checked.status,
             checked.reason,
             checked.headers,
+            first,
             cancel_on_disconnect=cancel_on_disconnect,
         )
 

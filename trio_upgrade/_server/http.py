@@ -2,17 +2,18 @@
 from __future__ import annotations
 
 import math
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from typing import TYPE_CHECKING, final
 
 import trio
 
 from .._http.server_codec import ServerCodec
 from .._http_stream import PIECE, RECEIVE_SIZE, SMALL_BODY, HTTPStream
+from .._streams.closing import move_on_after
 from .response import find_trailers
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable
+    from collections.abc import Iterable
 
     from .._http.headers import Field, Headers
     from .._http.messages import RequestHead
@@ -257,9 +258,15 @@ class ServerHTTP(HTTPStream[ServerCodec]):
     # Responses that the app streams
     ################################################################
 
-    @contextmanager
-    def sending(self) -> Generator[None, None, None]:
-        """Let no other task of the app send: its bytes would come between.
+    def sending(self) -> _Sending:
+        """Let no other task of the app send, in a ``with``: its bytes would come between.
+
+        Entering raises :exc:`trio.BusyResourceError` if another task is sending.
+        """
+        return _Sending(self)
+
+    def claim_sending(self) -> None:
+        """Begin what :meth:`release_sending` ends; for :meth:`sending`.
 
         Raises:
             trio.BusyResourceError: Another task is sending.
@@ -267,13 +274,20 @@ class ServerHTTP(HTTPStream[ServerCodec]):
         if self._sending:
             raise trio.BusyResourceError("another task is sending on this connection")
         self._sending = True
-        try:
-            yield
-        finally:
-            self._sending = False
+
+    def release_sending(self) -> None:
+        """Let other tasks send again."""
+        self._sending = False
 
     async def begin_streamed(
-        self, status: int, reason: str, headers: Headers, date: Field, *, close: bool
+        self,
+        status: int,
+        reason: str,
+        headers: Headers,
+        date: Field,
+        first: bytes,
+        *,
+        close: bool,
     ) -> bool:
         """Send the header section of a response whose content the app will send.
 
@@ -282,12 +296,14 @@ class ServerHTTP(HTTPStream[ServerCodec]):
             reason: The reason phrase.
             headers: The fields, checked.
             date: The Date field, for a response that has none.
+            first: The content to send with it; may be empty.
             close: Whether to end the connection after it.
 
         Returns:
             Whether content follows: not to HEAD, nor for a 204 or 304.
 
         Raises:
+            ValueError: ``first`` is more than Content-Length says.
             trio.BrokenResourceError: The connection is broken. A cancellation in the
                 middle breaks it, too.
         """
@@ -296,8 +312,15 @@ class ServerHTTP(HTTPStream[ServerCodec]):
         head, has_content = self._codec.write_response(
             status, reason, headers, length, date, close=close
         )
+        data = self._codec.write_body(first) if first and has_content else b""
         self._counts[status // 100] += 1
-        await self.send_short(head)
+        if len(data) <= SMALL_BODY:
+            await self.send_short(head + data)
+        else:
+            await self.send_short(head)
+            await self.send(data)
+        if data:
+            self._note_content(first)
         self.silent_since = trio.current_time()
         return has_content
 
@@ -363,6 +386,19 @@ class ServerHTTP(HTTPStream[ServerCodec]):
             # Tasks that wait for the client's end or read the body need not go on.
             self.turn.interrupt()
 
+    async def end_direction(self) -> None:
+        """End our direction of the connection after its last response.
+
+        The app may go on for long, and a client of HTTP/1.0 finds the end of the content
+        only here. A failure is no error: the whole response was sent.
+        """
+        with suppress(trio.BrokenResourceError):
+            if self._direct is not None:
+                self._direct.end()
+            elif isinstance(self._stream, trio.abc.HalfCloseableStream):
+                with move_on_after(self._send_timeout):
+                    await self._stream.send_eof()
+
     async def _transmit(self, data: bytes) -> None:
         # Each piece has its own deadline. Only data that is long or has to wait comes
         # here. It gets a scope of its own, because the connection's may be that of all
@@ -407,3 +443,18 @@ class ServerHTTP(HTTPStream[ServerCodec]):
             and not codec.closes
             and codec.body_ended
         )
+
+
+@final
+class _Sending:
+    # Not a generator: that would take three times as long, twice for each answer.
+    __slots__ = ("_http",)
+
+    def __init__(self, http: ServerHTTP) -> None:
+        self._http = http
+
+    def __enter__(self) -> None:
+        self._http.claim_sending()
+
+    def __exit__(self, *exc: object) -> None:
+        self._http.release_sending()
