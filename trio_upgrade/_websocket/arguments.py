@@ -29,6 +29,22 @@ class Timing(TypedDict):
     max_queue: Bounds
 
 
+def check_seconds(name: str, seconds: float | None) -> None:
+    """Check a time in seconds, which None disables.
+
+    Raises:
+        TypeError: It is neither a number nor None.
+        ValueError: It is negative.
+    """
+    given = cast("object", seconds)
+    if given is None:
+        return
+    if isinstance(given, bool) or not isinstance(given, int | float):
+        raise TypeError(f"{name} must be seconds or None, not {type(given).__name__}")
+    if not given >= 0:
+        raise ValueError(f"{name} must not be negative, not {given!r}")
+
+
 def check_timing(timing: Timing) -> Timing:
     """Check times in seconds, and return all.
 
@@ -36,16 +52,9 @@ def check_timing(timing: Timing) -> Timing:
         TypeError: One is neither a number nor None.
         ValueError: One is negative, or the interval is 0.
     """
-    for name in ("ping_interval", "ping_timeout", "close_timeout"):
-        seconds = cast("object", timing[name])
-        if seconds is None:
-            continue
-        if isinstance(seconds, bool) or not isinstance(seconds, int | float):
-            raise TypeError(
-                f"{name} must be seconds or None, not {type(seconds).__name__}"
-            )
-        if not seconds >= 0:
-            raise ValueError(f"{name} must not be negative, not {seconds!r}")
+    check_seconds("ping_interval", timing["ping_interval"])
+    check_seconds("ping_timeout", timing["ping_timeout"])
+    check_seconds("close_timeout", timing["close_timeout"])
     if timing["ping_interval"] == 0:
         raise ValueError("ping_interval must not be 0: None sends no pings")
     return timing
