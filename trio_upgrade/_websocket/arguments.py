@@ -45,13 +45,38 @@ def check_seconds(name: str, seconds: float | None) -> None:
         raise ValueError(f"{name} must not be negative, not {given!r}")
 
 
-def check_timing(timing: Timing) -> Timing:
-    """Check times in seconds, and return all.
+def check_bounds(name: str, bounds: Bounds) -> Bounds:
+    """Check a bound, or a pair of them, and return it.
 
     Raises:
-        TypeError: One is neither a number nor None.
+        TypeError: It is neither.
+        ValueError: A bound is negative, or the second one is higher.
+    """
+    pair = cast("object", bounds)
+    if not isinstance(pair, tuple):
+        pair = (pair, None)
+    given = cast("tuple[object, ...]", pair)
+    numbers = [bound for bound in given if bound is not None]
+    if len(given) != 2 or not all(type(bound) is int for bound in numbers):  # noqa: PLR2004  a pair
+        raise TypeError(
+            f"{name} must be an int, a pair of them or None, not {bounds!r}"
+        )
+    ordered = cast("list[int]", numbers)
+    if any(bound < 0 for bound in ordered):
+        raise ValueError(f"{name} must not be negative, not {bounds!r}")
+    if ordered != sorted(ordered, reverse=True):
+        raise ValueError(f"{name}: the second bound is over the first: {bounds!r}")
+    return bounds
+
+
+def check_timing(timing: Timing) -> Timing:
+    """Check times in seconds and the bounds of the queue, and return all.
+
+    Raises:
+        TypeError: One has another type.
         ValueError: One is negative, or the interval is 0.
     """
+    check_bounds("max_queue", timing["max_queue"])
     check_seconds("ping_interval", timing["ping_interval"])
     check_seconds("ping_timeout", timing["ping_timeout"])
     check_seconds("close_timeout", timing["close_timeout"])

@@ -83,13 +83,13 @@ class _Messages(AsyncIterator["Data"]):
 def _find_address(stream: object, method: str) -> Address:
     layer: Any = stream
     for _ in range(_MOST_LAYERS):
-        # By these names, which the streams of Trio have, too.
-        sock = getattr(layer, "socket", None)
+        try:
+            # By these names, which the streams of Trio have, too.
+            sock = getattr(layer, "socket", None)
+            address: object = None if sock is None else getattr(sock, method)()
+        except OSError:
+            return None  # The socket is closed, or the peer gone.
         if sock is not None:
-            try:
-                address: object = getattr(sock, method)()
-            except OSError:
-                return None  # The peer is gone.
             if isinstance(address, tuple):
                 return cast("tuple[str, int]", cast("tuple[object, ...]", address)[:2])
             return os.fsdecode(cast("str | bytes", address)) or None

@@ -13,6 +13,7 @@ from websockets.uri import WebSocketURI
 
 from .. import IllegalSwitch, open_upgrade
 from .arguments import (
+    check_bounds,
     check_compression,
     check_headers,
     check_subprotocols,
@@ -81,7 +82,7 @@ class WebSocketDialler:
         self._origin = origin
         self._subprotocols = check_subprotocols(subprotocols)
         self._deflate = check_compression(compression)
-        self._max_size = max_size
+        self._max_size = check_bounds("max_size", max_size)
         self._timing = check_timing(timing)
         self._headers = check_headers(headers)
         self._options = options
