@@ -347,7 +347,7 @@ class TestArguments:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"subprotocols": ["a b"]}, "not a subprotocol: "),
+            ({"subprotocols": ["a b"]}, "invalid subprotocol: a b"),
             ({"compression": "gzip"}, "compression must be 'deflate' or None"),
             ({"close_timeout": -1}, "close_timeout must not be negative, not -1"),
             ({"ping_interval": 0}, "ping_interval must not be 0"),

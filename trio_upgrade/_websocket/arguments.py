@@ -4,12 +4,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict, cast
 
+from websockets.datastructures import Headers as WebSocketHeaders
+from websockets.exceptions import InvalidHeaderValue
 from websockets.headers import validate_subprotocols
 
 from .. import Headers
 
 if TYPE_CHECKING:
-    from websockets.typing import Subprotocol
+    from websockets.typing import Origin, Subprotocol
 
     from .. import HeadersLike
 
@@ -105,11 +107,26 @@ def check_subprotocols(
         if not isinstance(name, str):
             raise TypeError(f"a subprotocol must be a str, not {type(name).__name__}")
     checked = cast("Sequence[Subprotocol]", given)
-    try:
-        validate_subprotocols(checked)
-    except Exception as exc:
-        raise ValueError(f"not a subprotocol: {exc}") from exc
+    validate_subprotocols(checked)
     return checked
+
+
+def check_origin(origin: str | None) -> Origin | None:
+    """Check the origin that a client sends, and return it.
+
+    Raises:
+        TypeError: It is neither a str nor None.
+        ValueError: It is no value of a field.
+    """
+    if origin is None:
+        return None
+    if not isinstance(cast("object", origin), str):
+        raise TypeError(f"origin must be a str, not {type(origin).__name__}")
+    try:
+        WebSocketHeaders(Origin=origin)
+    except InvalidHeaderValue as exc:
+        raise ValueError(f"not an origin: {origin!r}") from exc
+    return cast("Origin", origin)
 
 
 def check_compression(compression: str | None) -> bool:

@@ -224,7 +224,7 @@ class _Connections(AsyncIterator["ClientConnection"]):
         await self._end_current(None)
         while True:
             await self._delays.wait()
-            reason = "too slow"
+            reason = f"not open after {self._open_timeout:g} s"
             try:
                 with trio.move_on_after(self._open_timeout):
                     return await self._start(await self._dialler.dial())
