@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import AsyncExitStack
 from functools import partial
+from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -25,10 +26,10 @@ from ..tls import make_tls_contexts
 from .wires import HOST, app_for, echo
 
 # Messages over one packet, and over the buffers of a connection.
-MESSAGES = ["Hello", b"x" * 100_000, b"y" * 900_000]
+MESSAGES: list[str | bytes] = ["Hello", b"x" * 100_000, b"y" * 900_000]
 
 
-async def talk(url: str, **options) -> None:
+async def talk(url: str, **options: Any) -> None:
     """Echo messages, ping, and close from this side."""
     async with open_websocket(url, compression=None, **options) as websocket:
         for message in MESSAGES:
@@ -130,7 +131,9 @@ async def test_tls_in_tls(url_and_context, nursery) -> None:
     """Through a proxy that is spoken to by TLS; with wss that is TLS in TLS."""
     url, context = url_and_context
     client, server_side = make_tls_contexts()
-    serving = partial(serve_ssl_over_tcp, tunnel, 0, server_side, host=HOST, strict=True)
+    serving = partial(
+        serve_ssl_over_tcp, tunnel, 0, server_side, host=HOST, strict=True
+    )
     server = await nursery.start(serving)
     proxy = Proxy(f"https://localhost:{port_of(server)}", ssl_context=client)
 

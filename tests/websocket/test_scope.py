@@ -18,6 +18,7 @@ from websockets.trio.server import ServerConnection
 
 from trio_upgrade import UpgradedStream
 from trio_upgrade._websocket.connections import _find_address
+from trio_upgrade._websocket.dialling import _UNUSED_URI
 from trio_upgrade._websocket.scope import find_failure
 from trio_upgrade._websocket.transport import WebSocketTransport
 from trio_upgrade.websocket import open_websocket
@@ -26,7 +27,7 @@ from .test_opening import Peer
 
 
 def test_start_keepalive() -> None:
-    """websockets still has start_keepalive, which it does not document.
+    """Websockets still has start_keepalive, which it does not document.
 
     Without it no ping would be sent, and a peer that is gone would never be noticed.
     """
@@ -125,7 +126,7 @@ class TestTransport:
         """aclose() does not raise Cancelled, and the stream is closed."""
         for ended in True, False:
             near, far = trio.testing.memory_stream_pair()
-            protocol = ClientProtocol(None, state=State.OPEN)
+            protocol = ClientProtocol(_UNUSED_URI, state=State.OPEN)
             stream = WebSocketTransport(UpgradedStream(near), protocol, 10)
             with trio.CancelScope() as scope:
                 if ended:
