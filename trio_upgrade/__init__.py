@@ -49,6 +49,11 @@ if TYPE_CHECKING:
     from ._http.targets import Authority as Authority
     from ._http.tokens import Offers as Offers
     from ._limits import Limits as Limits
+    from ._room.room import (
+        Room as Room,
+        RoomMember as RoomMember,
+        open_room as open_room,
+    )
     from ._server.end_reason import EndReason as EndReason
     from ._server.records import (
         EndRecord as EndRecord,
@@ -106,6 +111,7 @@ else:
         "_http.targets": "Authority",
         "_http.tokens": "Offers",
         "_limits": "Limits",
+        "_room.room": "Room RoomMember open_room",
         "_server.end_reason": "EndReason",
         "_server.records": "EndRecord ErrorRecord RequestRecord SwitchRecord",
         "_server.request": "Request",
