@@ -149,10 +149,15 @@ class WebSocketOutlet:
     do not count as context for later ones.
     """
 
-    __slots__ = ("_websocket",)
+    __slots__ = ("_stream", "_websocket")
 
     def __init__(self, websocket: WebSocket) -> None:
         self._websocket = websocket
+        stream: Any = websocket.stream
+        # Below the layer of trio_upgrade.websocket, which passes bytes on as they are.
+        if getattr(stream, "sends_unchanged", False):
+            stream = stream.transport_stream
+        self._stream: trio.abc.Stream = stream
 
     @staticmethod
     def encode(message: str | bytes) -> bytes:
@@ -182,10 +187,10 @@ class WebSocketOutlet:
             protocol.writes
             or websocket.send_lock.locked()
             or websocket.send_in_progress is not None
-            or (below := _find_direct(websocket.stream)) is None
+            or (below := _find_direct(self._stream)) is None
         ):
             return data
-        rest = _offer(websocket.stream, below, data)
+        rest = _offer(self._stream, below, data)
         if rest is None:
             return None
         # The library sends this before anything else, whichever task comes first.
@@ -206,7 +211,7 @@ class WebSocketOutlet:
 
     async def cut(self) -> None:
         """Reset the stream below; see :meth:`Outlet.cut`."""
-        await _reset(self._websocket.stream)
+        await _reset(self._stream)
 
 
 def _find_direct(stream: object) -> Direct | None:

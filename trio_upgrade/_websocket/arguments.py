@@ -1,0 +1,114 @@
+# The arguments that servers and clients share, checked before anything is opened.
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict, cast
+
+from websockets.headers import validate_subprotocols
+
+from .. import Headers
+
+if TYPE_CHECKING:
+    from websockets.typing import Subprotocol
+
+    from .. import HeadersLike
+
+Pair: TypeAlias = tuple["str | bytes", "str | bytes"]
+Bounds: TypeAlias = int | tuple[int | None, int | None] | None
+"""One bound, or two; None, also for one of them, disables it."""
+
+_WRITTEN = "sec-websocket-"
+
+
+class Timing(TypedDict):
+    """What a connection of websockets is told about time and its queue."""
+
+    ping_interval: float | None
+    ping_timeout: float | None
+    close_timeout: float | None
+    max_queue: Bounds
+
+
+def check_timing(timing: Timing) -> Timing:
+    """Check times in seconds, and return all.
+
+    Raises:
+        TypeError: One is neither a number nor None.
+        ValueError: One is negative, or the interval is 0.
+    """
+    for name in ("ping_interval", "ping_timeout", "close_timeout"):
+        seconds = cast("object", timing[name])
+        if seconds is None:
+            continue
+        if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+            raise TypeError(
+                f"{name} must be seconds or None, not {type(seconds).__name__}"
+            )
+        if not seconds >= 0:
+            raise ValueError(f"{name} must not be negative, not {seconds!r}")
+    if timing["ping_interval"] == 0:
+        raise ValueError("ping_interval must not be 0: None sends no pings")
+    return timing
+
+
+def check_subprotocols(
+    subprotocols: Sequence[str] | None,
+) -> Sequence[Subprotocol] | None:
+    """Check subprotocols and return them.
+
+    Raises:
+        TypeError: They are a str, or one is no str.
+        ValueError: One is no token.
+    """
+    if subprotocols is None:
+        return None
+    given = cast("object", subprotocols)
+    if isinstance(given, str | bytes) or not isinstance(given, Sequence):
+        raise TypeError(
+            f"subprotocols must be a sequence of str, not {type(subprotocols).__name__}"
+        )
+    for name in cast("Sequence[object]", given):
+        if not isinstance(name, str):
+            raise TypeError(f"a subprotocol must be a str, not {type(name).__name__}")
+    checked = cast("Sequence[Subprotocol]", given)
+    try:
+        validate_subprotocols(checked)
+    except Exception as exc:
+        raise ValueError(f"not a subprotocol: {exc}") from exc
+    return checked
+
+
+def check_compression(compression: str | None) -> bool:
+    """Return whether to compress.
+
+    Raises:
+        ValueError: It is neither ``"deflate"`` nor None.
+    """
+    if compression not in {"deflate", None}:
+        raise ValueError(f"compression must be 'deflate' or None, not {compression!r}")
+    return compression is not None
+
+
+def check_headers(headers: HeadersLike) -> list[Pair]:
+    """Return the fields of a user as pairs; the core checks the rest of them.
+
+    Raises:
+        TypeError: They are no fields.
+        ValueError: The library writes one of them.
+    """
+    pairs: Any = headers
+    if isinstance(headers, Headers):
+        pairs = headers.raw  # Not items(), which would join repeated fields.
+    elif isinstance(headers, Mapping):
+        pairs = cast("Mapping[Any, Any]", headers).items()
+    elif isinstance(cast("object", headers), str | bytes):
+        raise TypeError(f"headers must be pairs, not {type(headers).__name__}")
+    given: list[Pair] = [*pairs]
+    for pair in given:
+        name = (
+            cast("object", pair[0]) if isinstance(cast("object", pair), tuple) else ""
+        )
+        text = name.decode("latin-1") if isinstance(name, bytes) else name
+        if isinstance(text, str) and text.lower().startswith(_WRITTEN):
+            raise ValueError(f"{text} is written by the library and cannot be given")
+    return given
