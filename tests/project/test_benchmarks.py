@@ -14,6 +14,7 @@ import trio
 from benchmarks.compare import compare, figures, load
 from benchmarks.compare.programs import PEERS, Calm, Cores, Program, missing
 from benchmarks.compare.report import Result, Row, full, picture, summary
+from benchmarks.room import room as room_benchmark
 
 ROOT = Path(__file__).parents[2]
 # Seconds that the load runs: just long enough for some operations.
@@ -235,3 +236,12 @@ async def test_tls() -> None:
     name, *figures = result.stdout.splitlines()[1].split()
     assert name == b"nagle"
     assert all(float(figure) > 0 for figure in figures)
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
+def test_room(capsys: pytest.CaptureFixture[str]) -> None:
+    """The measurement of a room runs, with few members; every member gets all."""
+    room_benchmark.main(["--members", "10", "--rounds", "2"])
+    lines = capsys.readouterr().out.splitlines()
+
+    assert [line.split()[0] for line in lines[1:]] == ["raw", "WebSocket"]

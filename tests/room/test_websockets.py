@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,16 +19,30 @@ from websockets.trio.client import ClientConnection
 from websockets.trio.server import ServerConnection
 from websockets.uri import parse_uri
 
-from trio_upgrade import UpgradedStream, open_room
+from trio_upgrade import (
+    EndReason,
+    UpgradedStream,
+    open_room,
+    open_upgrade,
+    serve_tcp,
+)
 from trio_upgrade._room import outlets
+from trio_upgrade.websocket import accept_websocket, open_websocket
 
 from ..copying import ALL, close
+from ..recording import Recorder
 from ..sockets import clog, direct, tcp_pair
 from .joining import join
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from trio_upgrade import Request
+
+HANDSHAKE = {
+    "Sec-WebSocket-Version": "13",
+    "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+}
 settle = trio.testing.wait_all_tasks_blocked
 
 
@@ -64,7 +79,8 @@ async def connect(
 
 
 def make_websocket(nursery: trio.Nursery, stream) -> ServerConnection:
-    return ServerConnection(nursery, stream, ServerProtocol(state=OPEN), None)
+    server: Any = None
+    return ServerConnection(nursery, stream, ServerProtocol(state=OPEN), server)
 
 
 async def leave(nursery: trio.Nursery, *peers: Peer) -> None:
@@ -287,3 +303,49 @@ async def test_client(nursery) -> None:
         with pytest.raises(TypeError, match="must be a server's, not a client's"):
             room.join(websocket)
     await close((ours, peer))
+
+
+async def test_in_a_server(nursery, caplog) -> None:
+    """Clients of a server chat in a room; one that does not read ends, the other not."""
+    dropped: list[str | None] = []
+
+    async def talk(websocket: ServerConnection) -> None:
+        async with room.join(websocket) as member:
+            async for message in websocket:
+                room.send_nowait(message, skip=member)
+        dropped.append(member.dropped)
+
+    async def app(request: Request) -> Any:
+        return accept_websocket(request, talk)
+
+    recorder = Recorder()
+    async with open_room(pending=1) as room:
+        server = await nursery.start(
+            partial(serve_tcp, app, 0, host="127.0.0.1", strict=True, observer=recorder)
+        )
+        url = server.url.replace("http", "ws")
+        async with (
+            open_websocket(url) as one,
+            open_websocket(url) as two,
+            # It never reads.
+            await open_upgrade(url, "websocket", headers=HANDSHAKE) as (_, _stream, _),
+        ):
+            while len(room) < 3:
+                await settle(0.001)
+            await one.send("hello")
+            assert await two.recv() == "hello"
+            large = b"x" * 1_000_000
+            while not dropped:
+                await one.send(large)
+                assert await two.recv() == large
+            await two.send("still here")
+            assert await one.recv() == "still here"
+        await server.drain(grace=5)
+
+    assert sorted(map(str, dropped)) == [
+        "None",
+        "None",
+        "it reads too slowly: 1 messages wait",
+    ]
+    assert recorder.reasons.count(EndReason.RESET) == 1
+    assert [record for record in caplog.records if record.levelname != "DEBUG"] == []
