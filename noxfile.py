@@ -11,6 +11,7 @@ lists all sessions.
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from contextlib import suppress
 from pathlib import Path
@@ -126,6 +127,10 @@ def bench(session: nox.Session) -> None:
     peers = nox.project.dependency_groups(PYPROJECT, "bench")
     # If they cannot be installed, Node and the programs of this machine remain.
     session.install(*peers, success_codes=[0, 1, 2])
+    if shutil.which("npm"):
+        folder = str(Path(session.cache_dir) / "node")
+        packages = ("install", "--silent", "--prefix", folder, "ws@8")
+        session.run("npm", *packages, external=True, success_codes=[*range(256)])
     session.run("python", "-m", "benchmarks.compare", *session.posargs)
 
 

@@ -20,7 +20,7 @@ class Handler:
 
     async def run(self, room: Room, stream, *, task_status) -> None:
         async with room.join(stream) as self.member:
-            task_status.started(self)
+            task_status.started()
             await self._go.wait()
             self.body_went_on = True
         self.left.set()
@@ -31,7 +31,9 @@ class Handler:
 
 async def join(nursery: trio.Nursery, room: Room, stream) -> Handler:
     """Let a task join the room; return its handler."""
-    return await nursery.start(Handler().run, room, stream)
+    handler = Handler()
+    await nursery.start(handler.run, room, stream)
+    return handler
 
 
 class Held(trio.abc.Stream):

@@ -9,7 +9,8 @@ import asyncio
 import sys
 from http import HTTPStatus
 
-from websockets.asyncio.server import Request, Response, ServerConnection, serve
+from websockets.asyncio.server import ServerConnection, serve
+from websockets.http11 import Request, Response
 
 
 async def echo(socket: ServerConnection) -> None:
