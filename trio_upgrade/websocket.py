@@ -10,10 +10,12 @@ comes after the switch, and its connections are what programs hold:
 from __future__ import annotations
 
 from ._websocket.opening import open_websocket
+from ._websocket.reconnecting import reconnecting_websocket
 from ._websocket.serving import WebSocketHandler, accept_websocket
 
 __all__ = [
     "WebSocketHandler",
     "accept_websocket",
     "open_websocket",
+    "reconnecting_websocket",
 ]

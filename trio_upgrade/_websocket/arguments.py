@@ -4,12 +4,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict, cast
 
+from websockets.datastructures import Headers as WebSocketHeaders
+from websockets.exceptions import InvalidHeaderValue
 from websockets.headers import validate_subprotocols
 
 from .. import Headers
 
 if TYPE_CHECKING:
-    from websockets.typing import Subprotocol
+    from websockets.typing import Origin, Subprotocol
 
     from .. import HeadersLike
 
@@ -29,23 +31,57 @@ class Timing(TypedDict):
     max_queue: Bounds
 
 
-def check_timing(timing: Timing) -> Timing:
-    """Check times in seconds, and return all.
+def check_seconds(name: str, seconds: float | None) -> None:
+    """Check a time in seconds, which None disables.
 
     Raises:
-        TypeError: One is neither a number nor None.
+        TypeError: It is neither a number nor None.
+        ValueError: It is negative.
+    """
+    given = cast("object", seconds)
+    if given is None:
+        return
+    if isinstance(given, bool) or not isinstance(given, int | float):
+        raise TypeError(f"{name} must be seconds or None, not {type(given).__name__}")
+    if not given >= 0:
+        raise ValueError(f"{name} must not be negative, not {given!r}")
+
+
+def check_bounds(name: str, bounds: Bounds) -> Bounds:
+    """Check a bound, or a pair of them, and return it.
+
+    Raises:
+        TypeError: It is neither.
+        ValueError: A bound is negative, or the second one is higher.
+    """
+    pair = cast("object", bounds)
+    if not isinstance(pair, tuple):
+        pair = (pair, None)
+    given = cast("tuple[object, ...]", pair)
+    numbers = [bound for bound in given if bound is not None]
+    if len(given) != 2 or not all(type(bound) is int for bound in numbers):  # noqa: PLR2004  a pair
+        raise TypeError(
+            f"{name} must be an int, a pair of them or None, not {bounds!r}"
+        )
+    ordered = cast("list[int]", numbers)
+    if any(bound < 0 for bound in ordered):
+        raise ValueError(f"{name} must not be negative, not {bounds!r}")
+    if ordered != sorted(ordered, reverse=True):
+        raise ValueError(f"{name}: the second bound is over the first: {bounds!r}")
+    return bounds
+
+
+def check_timing(timing: Timing) -> Timing:
+    """Check times in seconds and the bounds of the queue, and return all.
+
+    Raises:
+        TypeError: One has another type.
         ValueError: One is negative, or the interval is 0.
     """
-    for name in ("ping_interval", "ping_timeout", "close_timeout"):
-        seconds = cast("object", timing[name])
-        if seconds is None:
-            continue
-        if isinstance(seconds, bool) or not isinstance(seconds, int | float):
-            raise TypeError(
-                f"{name} must be seconds or None, not {type(seconds).__name__}"
-            )
-        if not seconds >= 0:
-            raise ValueError(f"{name} must not be negative, not {seconds!r}")
+    check_bounds("max_queue", timing["max_queue"])
+    check_seconds("ping_interval", timing["ping_interval"])
+    check_seconds("ping_timeout", timing["ping_timeout"])
+    check_seconds("close_timeout", timing["close_timeout"])
     if timing["ping_interval"] == 0:
         raise ValueError("ping_interval must not be 0: None sends no pings")
     return timing
@@ -71,11 +107,26 @@ def check_subprotocols(
         if not isinstance(name, str):
             raise TypeError(f"a subprotocol must be a str, not {type(name).__name__}")
     checked = cast("Sequence[Subprotocol]", given)
-    try:
-        validate_subprotocols(checked)
-    except Exception as exc:
-        raise ValueError(f"not a subprotocol: {exc}") from exc
+    validate_subprotocols(checked)
     return checked
+
+
+def check_origin(origin: str | None) -> Origin | None:
+    """Check the origin that a client sends, and return it.
+
+    Raises:
+        TypeError: It is neither a str nor None.
+        ValueError: It is no value of a field.
+    """
+    if origin is None:
+        return None
+    if not isinstance(cast("object", origin), str):
+        raise TypeError(f"origin must be a str, not {type(origin).__name__}")
+    try:
+        WebSocketHeaders(Origin=origin)
+    except InvalidHeaderValue as exc:
+        raise ValueError(f"not an origin: {origin!r}") from exc
+    return cast("Origin", origin)
 
 
 def check_compression(compression: str | None) -> bool:

@@ -13,8 +13,10 @@ from websockets.uri import WebSocketURI
 
 from .. import IllegalSwitch, open_upgrade
 from .arguments import (
+    check_bounds,
     check_compression,
     check_headers,
+    check_origin,
     check_subprotocols,
     check_timing,
 )
@@ -26,7 +28,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import trio
-    from websockets.typing import Origin
 
     from .. import DialOptions, HeadersLike, ResponseHead, UpgradedConnection
     from .arguments import Bounds, Timing
@@ -75,13 +76,11 @@ class WebSocketDialler:
     ) -> None:
         if not isinstance(cast("object", url), str):
             raise TypeError(f"a URL must be a str, not {type(url).__name__}")
-        if not isinstance(cast("object", origin), str | None):
-            raise TypeError(f"origin must be a str, not {type(origin).__name__}")
         self._url = url
-        self._origin = origin
+        self._origin = check_origin(origin)
         self._subprotocols = check_subprotocols(subprotocols)
         self._deflate = check_compression(compression)
-        self._max_size = max_size
+        self._max_size = check_bounds("max_size", max_size)
         self._timing = check_timing(timing)
         self._headers = check_headers(headers)
         self._options = options
@@ -98,7 +97,7 @@ class WebSocketDialler:
         """
         protocol = ClientProtocol(
             _UNUSED_URI,
-            origin=cast("Origin | None", self._origin),
+            origin=self._origin,
             extensions=enable_client_permessage_deflate(None)
             if self._deflate
             else None,

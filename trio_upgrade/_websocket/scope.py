@@ -21,7 +21,7 @@ from websockets.protocol import State
 from websockets.trio.connection import Connection
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
     from types import TracebackType
 
 ConnectionT = TypeVar("ConnectionT", bound=Connection)
@@ -84,17 +84,36 @@ class WebSocketScope(
         traceback: TracebackType | None,
     ) -> None:
         self.state_left = self.websocket.state
-        try:
-            async with AsyncExitStack() as stack:
-                stack.push_async_exit(self._manager)
-                await end_websocket(
-                    self.websocket, self.nursery, exc, self._close_code()
-                )
-        except BaseException as failure:
-            kept = find_failure(failure)
-            if exc is None or not isinstance(kept, trio.Cancelled):
-                raise kept from kept.__cause__
-            # The block was cancelled while its exception ended the WebSocket.
+
+        async def end() -> None:
+            await end_websocket(self.websocket, self.nursery, exc, self._close_code())
+
+        await leave_nursery(self._manager, exc, end)
+
+
+async def leave_nursery(
+    manager: AbstractAsyncContextManager[trio.Nursery, bool | None],
+    exc: BaseException | None,
+    end: Callable[[], Awaitable[None]],
+) -> None:
+    """Leave a nursery whose tasks the user does not know, after a last function.
+
+    Args:
+        manager: What :func:`trio.open_nursery` returned.
+        exc: The exception that left the block; it goes on as it is.
+        end: Ends the block, and cancels the tasks.
+
+    Raises:
+        trio.Cancelled: The end was cancelled, and nothing else goes on.
+    """
+    try:
+        async with AsyncExitStack() as stack:
+            stack.push_async_exit(manager)
+            await end()
+    except BaseException as failure:
+        kept = find_failure(failure)
+        if exc is None or not isinstance(kept, trio.Cancelled):
+            raise kept from kept.__cause__
 
 
 async def end_websocket(
@@ -155,5 +174,5 @@ def find_failure(exc: BaseException) -> BaseException:
         inner = cast("BaseExceptionGroup[BaseException]", found).exceptions
         if failures is not None and len(inner) > 1:
             break
-        found = inner[0]
+        found = next(iter(inner))
     return cast("BaseException", found)

@@ -9,9 +9,9 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeAlias, cast, final
 
 from websockets.datastructures import Headers as WebSocketHeaders
-from websockets.exceptions import ConnectionClosed, NegotiationError
+from websockets.exceptions import ConnectionClosed, NegotiationError, ProtocolError
 from websockets.extensions.permessage_deflate import enable_server_permessage_deflate
-from websockets.frames import CloseCode
+from websockets.frames import Close, CloseCode
 from websockets.http11 import Request as Handshake, Response as HandshakeResponse
 from websockets.protocol import State
 from websockets.server import ServerProtocol
@@ -19,6 +19,7 @@ from websockets.server import ServerProtocol
 from .. import Response, Upgrade
 from .arguments import (
     Timing,
+    check_bounds,
     check_compression,
     check_headers,
     check_subprotocols,
@@ -66,7 +67,7 @@ def accept_websocket(
     ping_timeout: float | None = 20,
     close_timeout: float | None = 10,
     headers: HeadersLike = (),
-    drain_code: int = CloseCode.GOING_AWAY,
+    drain_code: int | None = CloseCode.GOING_AWAY,
 ) -> Upgrade | Response:
     """Return the answer that makes a request a WebSocket, or refuses it (RFC 6455 §4.2).
 
@@ -98,8 +99,8 @@ def accept_websocket(
       Then the error is the server's, as from any handler: one log record, and a reset
       unless the peer has answered.
     - It is cancelled, at the end of a grace for example: no Close, but a reset.
-    - The server drains: a Close with ``drain_code``. The handler learns it as from any
-      other close; to do something before, it waits for :meth:`Server.wait_draining`.
+    - The server drains: a Close with ``drain_code`` at once. The handler learns it as
+      from any close of the peer. It never lasts longer than the grace.
 
     Args:
         request: The request. Its fields and its target are ``websocket.request``.
@@ -127,7 +128,8 @@ def accept_websocket(
             None disables the limit.
         headers: Further fields for the 101.
         drain_code: The code of the Close when the server drains: 1001, going away, or
-            for example 1012, service restart.
+            for example 1012, service restart. None leaves it to the handler, which
+            waits for :meth:`Server.wait_draining` to say its last words.
 
     Returns:
         The :class:`Upgrade` or the refusal, both to be returned by the app. To switch
@@ -156,16 +158,28 @@ def accept_websocket(
             "the handler cannot be called: it must be an async function, await "
             f"handler(websocket), not {type(handler).__name__}"
         )
+    if select_subprotocol is not None and not callable(select_subprotocol):
+        kind = type(select_subprotocol).__name__
+        raise TypeError(f"select_subprotocol cannot be called: {kind}")
+    if drain_code is not None:
+        try:
+            Close(drain_code, "").check()
+        except ProtocolError as exc:
+            raise ValueError(f"drain_code cannot be sent: {drain_code}") from exc
+    check_bounds("max_size", max_size)
     given = check_headers(headers)
     refusal = _refuse(request)
     if refusal is not None:
         return refusal
-    choice = _Choice(request, select_subprotocol)
+    choice = None
+    if select_subprotocol is not None:
+        choice = _Choice(request, select_subprotocol)
     protocol = ServerProtocol(
         origins=cast("Sequence[Origin | re.Pattern[str] | None] | None", origins),
         extensions=enable_server_permessage_deflate(None) if deflate else None,
         subprotocols=offered,
-        select_subprotocol=None if select_subprotocol is None else choice.choose,
+        # A plain function: the protocol binds it, which a method does not take part in.
+        select_subprotocol=choice and (lambda _protocol, names: choice.choose(names)),
         # accept() negotiates in any state, and no HTTP is to be parsed.
         state=State.OPEN,
         max_size=max_size,
@@ -173,7 +187,7 @@ def accept_websocket(
     )
     handshake = _describe(request)
     response = protocol.accept(handshake)
-    if choice.failure is not None:
+    if choice is not None and choice.failure is not None:
         raise choice.failure
     fields = [
         (name, value)
@@ -215,19 +229,16 @@ def _describe(request: Request) -> Handshake:
 
 @final
 class _Choice:
-    # Calls the function that chooses a subprotocol.  The protocol would log what it
+    # Chooses a subprotocol by a function of the app.  The protocol would log what it
     # raises and make a 500 of it; but it is the app's, as anything that the app raises.
     __slots__ = ("_request", "_select", "failure")
 
-    def __init__(self, request: Request, select: SelectSubprotocol | None) -> None:
+    def __init__(self, request: Request, select: SelectSubprotocol) -> None:
         self._request = request
         self._select = select
         self.failure: Exception | None = None
 
-    def choose(
-        self, _protocol: ServerProtocol, offered: Sequence[Subprotocol]
-    ) -> Subprotocol | None:
-        assert self._select is not None
+    def choose(self, offered: Sequence[Subprotocol]) -> Subprotocol | None:
         try:
             chosen = self._select(self._request, offered)
             if chosen is not None and chosen not in offered:
@@ -246,7 +257,7 @@ async def _run(
     handshake: Handshake,
     response: HandshakeResponse,
     timing: Timing,
-    drain_code: int,
+    drain_code: int | None,
     request: Request,
     stream: UpgradedStream,
     _head: bytes,
@@ -267,16 +278,19 @@ async def _run(
         return websocket
 
     def find_code() -> int:
-        return drain_code if server.is_draining else CloseCode.NORMAL_CLOSURE
+        if server.is_draining:
+            return CloseCode.GOING_AWAY if drain_code is None else drain_code
+        return CloseCode.NORMAL_CLOSURE
 
-    async def close_on_drain() -> None:
+    async def close_on_drain(code: int) -> None:
         await server.wait_draining()
-        await scope.websocket.aclose(drain_code)
+        await scope.websocket.aclose(code)
 
     scope = WebSocketScope(make, find_code)
     try:
         async with scope as websocket:
-            scope.nursery.start_soon(close_on_drain)
+            if drain_code is not None:
+                scope.nursery.start_soon(close_on_drain, drain_code)
             await handler(websocket)
     except Exception as exc:
         # Of another connection, while this one is open, it is an error.

@@ -71,6 +71,8 @@ class WebSocketTransport(trio.abc.HalfCloseableStream):
             self._ends_at = trio.current_time() + timeout
         with trio.move_on_at(self._ends_at):
             return await self.transport_stream.receive_some(max_bytes)
+        if not self._eof_sent:
+            await self._cut()
         return b""
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
@@ -100,10 +102,14 @@ class WebSocketTransport(trio.abc.HalfCloseableStream):
                 scope.cancel()
                 await self.transport_stream.aclose()
         else:
-            with suppress(_Cut):
-                async with stream_scope(self.transport_stream):
-                    raise _Cut
+            await self._cut()
         await trio.lowlevel.cancel_shielded_checkpoint()
+
+    async def _cut(self) -> None:
+        # Without a checkpoint, as nothing is waited for.
+        with suppress(_Cut):
+            async with stream_scope(self.transport_stream):
+                raise _Cut
 
 
 class _Cut(Exception):
