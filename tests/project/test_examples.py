@@ -217,9 +217,10 @@ def test_example_has_metadata(path: Path) -> None:
     (block,) = SCRIPT_BLOCK.findall(path.read_text())
     metadata = tomllib.loads(re.sub(r"^# ?", "", block, flags=re.MULTILINE))
 
+    extra = "[websocket]" if "trio_upgrade.websocket" in path.read_text() else ""
     assert metadata == {
         "requires-python": PROJECT["requires-python"],
-        "dependencies": [PROJECT["name"]],
+        "dependencies": [f"{PROJECT['name']}{extra}"],
     }
 
 
