@@ -87,6 +87,8 @@ async def test_request_and_response_of_the_websocket() -> None:
 
     async def handler(websocket) -> None:
         assert isinstance(websocket, ServerConnection)
+        assert websocket.request is not None
+        assert websocket.response is not None
         assert websocket.request.path == "/chat?x=1"
         assert websocket.request.headers["Cookie"] == "a=b\xe9"
         assert websocket.request.headers.get_all("X") == ["1", "2"]
@@ -328,8 +330,14 @@ class TestArguments:
         [
             ({"origins": "https://a"}, "origins must be a sequence, not str"),
             ({"origins": re.compile("a")}, "origins must be a sequence, not Pattern"),
-            ({"subprotocols": "chat"}, "subprotocols must be a sequence of str, not str"),
-            ({"subprotocols": {"a"}}, "subprotocols must be a sequence of str, not set"),
+            (
+                {"subprotocols": "chat"},
+                "subprotocols must be a sequence of str, not str",
+            ),
+            (
+                {"subprotocols": {"a"}},
+                "subprotocols must be a sequence of str, not set",
+            ),
             ({"subprotocols": [b"a"]}, "a subprotocol must be a str, not bytes"),
             ({"select_subprotocol": "a"}, "select_subprotocol cannot be called: str"),
             ({"ping_interval": "1"}, "ping_interval must be seconds or None, not str"),
@@ -337,7 +345,10 @@ class TestArguments:
             ({"headers": "a: b"}, "headers must be pairs, not str"),
             ({"headers": [1]}, "a field must be a pair"),
             ({"max_size": "1"}, "max_size must be an int, a pair of them or None"),
-            ({"max_queue": (1, 2, 3)}, "max_queue must be an int, a pair of them or None"),
+            (
+                {"max_queue": (1, 2, 3)},
+                "max_queue must be an int, a pair of them or None",
+            ),
         ],
     )
     async def test_type(self, options, message) -> None:

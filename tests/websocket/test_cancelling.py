@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 import pytest
 import trio
@@ -11,12 +12,14 @@ from websockets.protocol import State
 
 from trio_upgrade import Limits, open_upgrade, serve_stream
 from trio_upgrade._websocket import dialling
-from trio_upgrade.testing import ScriptedPeer
 from trio_upgrade.websocket import open_websocket, reconnecting_websocket
 
 from ..cancelling import CancelAtStep, cancel_everywhere
 from .test_opening import Peer
 from .wires import OFFER, app_for, echo, masked, masked_close, plain, plain_close
+
+if TYPE_CHECKING:
+    from trio_upgrade.testing import ScriptedPeer
 
 LIMITS = Limits(linger=0)
 

@@ -11,7 +11,7 @@ from trio_upgrade.testing import ScriptedPeer
 from trio_upgrade.websocket import open_websocket
 
 from ..servers import TimedCase
-from .wires import OFFER, SWITCHED, app_for, echo, plain_close, serve
+from .wires import OFFER, SWITCHED, app_for, echo, plain_close, serve, wait
 
 LIMITS = Limits(linger=0)
 
@@ -43,7 +43,7 @@ async def test_close(code, nursery) -> None:
 
 async def test_deaf_handler(nursery) -> None:
     """The peer gets its Close although the handler does not receive."""
-    server, url = await serve(nursery, lambda websocket: trio.sleep_forever())
+    server, url = await serve(nursery, wait)
     async with open_websocket(url) as websocket:
         server.start_drain(60)
         with pytest.raises(ConnectionClosedOK, match="1001"):
@@ -56,6 +56,7 @@ async def test_deaf_handler(nursery) -> None:
 )
 async def test_silent_peer(grace, close_timeout, seconds, autojump_clock) -> None:
     """A peer that does not answer has the grace, or close_timeout if that is less."""
+
     async def handler(websocket) -> None:
         websocket.http_request.server.start_drain(grace)
         await echo(websocket)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from contextlib import suppress
 from functools import partial
+from itertools import pairwise
+from typing import Any
 
 import pytest
 import trio
@@ -24,6 +26,7 @@ from trio_upgrade import (
     serve_tcp,
 )
 from trio_upgrade._websocket import reconnecting
+from trio_upgrade._websocket.dialling import WebSocketDialler
 from trio_upgrade.testing import ScriptedPeer
 from trio_upgrade.websocket import accept_websocket, reconnecting_websocket
 
@@ -31,15 +34,15 @@ from ..wire import okay
 from .wires import HOST, echo, serve
 
 # No test waits for a delay by the real clock.
-AT_ONCE = {"first_delay": 0, "longest_delay": 0}
+AT_ONCE: dict[str, Any] = {"first_delay": 0, "longest_delay": 0}
 
 
-async def receive_all(websocket) -> list:
+async def receive_all(websocket) -> list[str]:
     """Receive until the peer closes, in whatever way."""
-    messages = []
+    messages: list[str] = []
     with suppress(ConnectionClosed):
-        async for message in websocket:
-            messages.append(message)
+        while True:
+            messages.append(await websocket.recv())
     return messages
 
 
@@ -99,7 +102,7 @@ async def test_continue(nursery) -> None:
     """A turn that ends while its connection is open closes it with 1000."""
     handler = Numbering()
     server, url = await serve(nursery, handler)
-    websockets = []
+    websockets: list[Any] = []
     async with reconnecting_websocket(url, **AT_ONCE) as connections:
         async for websocket in connections:
             assert not [old for old in websockets if old.state is not State.CLOSED]
@@ -107,7 +110,7 @@ async def test_continue(nursery) -> None:
             if len(websockets) < 3:
                 continue
             break
-        assert websocket.state is State.OPEN
+        assert websockets[-1].state is State.OPEN
     assert websocket.state is State.CLOSED
     await server.drain(5)
 
@@ -192,7 +195,7 @@ class TestDelays:
                 raise ValueError("enough")
             raise PeerGone
 
-        monkeypatch.setattr(reconnecting.WebSocketDialler, "dial", dial)
+        monkeypatch.setattr(WebSocketDialler, "dial", dial)
         with pytest.raises(ValueError, match="enough"):
             async with reconnecting_websocket("ws://a", **options) as connections:
                 await anext(connections)
@@ -207,7 +210,7 @@ class TestDelays:
         """The bound doubles up to the longest, and the delays are random."""
         monkeypatch.setattr("random.uniform", lambda low, high: high)
         times = await self.attempts(monkeypatch, 7, first_delay=2, longest_delay=10)
-        pauses = [after - before for before, after in zip(times, times[1:], strict=False)]
+        pauses = [after - before for before, after in pairwise(times)]
 
         assert pauses == pytest.approx([2, 4, 8, 10, 10, 10])
 
@@ -260,7 +263,9 @@ class TestDelays:
         ]
 
         assert trio.current_time() - began == pytest.approx(3)
-        assert lines == [("INFO", f"no WebSocket to {server.url}/a: not open after 3 s")]
+        assert lines == [
+            ("INFO", f"no WebSocket to {server.url}/a: not open after 3 s")
+        ]
 
     async def test_no_timeout(self, nursery) -> None:
         """None disables the limit of an attempt."""
@@ -323,7 +328,7 @@ class TestFailures:
             attempts.append(failure)
             raise failure if len(attempts) == 1 else KeyError
 
-        monkeypatch.setattr(reconnecting.WebSocketDialler, "dial", dial)
+        monkeypatch.setattr(WebSocketDialler, "dial", dial)
         with pytest.raises(KeyError if passes else type(failure)):
             async with reconnecting_websocket("ws://a", **AT_ONCE) as connections:
                 await anext(connections)

@@ -30,6 +30,7 @@ from .wires import (
     plain,
     plain_close,
     serve,
+    wait,
 )
 
 CLOSING = masked_close(1000)
@@ -39,11 +40,6 @@ LIMITS = Limits(linger=0)
 
 async def returns(websocket) -> None:
     """A handler that has nothing to say."""
-
-
-async def waits(websocket) -> None:
-    """A handler that does not look at its WebSocket."""
-    await trio.sleep_forever()
 
 
 async def fails(websocket) -> None:
@@ -80,9 +76,7 @@ class TestReturn:
             with trio.fail_after(5), pytest.raises(ConnectionClosedOK):
                 await websocket.recv()
 
-    @pytest.mark.parametrize(
-        ("close_timeout", "seconds"), [(10, 10), (3, 3), (0, 0)]
-    )
+    @pytest.mark.parametrize(("close_timeout", "seconds"), [(10, 10), (3, 3), (0, 0)])
     async def test_silent_peer(self, close_timeout, seconds, autojump_clock) -> None:
         """The peer has close_timeout for its Close; then the connection is cut."""
         case = TimedCase(LIMITS)
@@ -201,9 +195,7 @@ class TestError:
     async def test_one_record(self, nursery, caplog) -> None:
         """It is logged once, by the server, which goes on."""
         recorder = Recorder()
-        serving = partial(
-            serve_tcp, app_for(fails), 0, host=HOST, observer=recorder
-        )
+        serving = partial(serve_tcp, app_for(fails), 0, host=HOST, observer=recorder)
         server = await nursery.start(serving)
         async with open_websocket(server.url) as websocket:
             with pytest.raises(ConnectionClosedError, match="1011"):
@@ -215,7 +207,9 @@ class TestError:
         assert recorder.reasons == [EndReason.ERROR]
         assert [str(error.error) for error in recorder.errors] == ["a bug"]
 
-    @pytest.mark.parametrize(("close_timeout", "seconds"), [(10, 1), (None, 1), (0.5, 0.5)])
+    @pytest.mark.parametrize(
+        ("close_timeout", "seconds"), [(10, 1), (None, 1), (0.5, 0.5)]
+    )
     async def test_silent_peer(self, close_timeout, seconds, autojump_clock) -> None:
         """The error waits a second for the peer's Close, or close_timeout."""
         peer = ScriptedPeer(OFFER, then="silence")
@@ -244,7 +238,7 @@ class TestCancelled:
 
     async def test_no_closing_handshake(self, nursery) -> None:
         """The peer gets no Close, but a reset, at the end of the grace."""
-        server, _ = await serve(nursery, waits, drain_code=None)
+        server, _ = await serve(nursery, wait, drain_code=None)
         async with await trio.open_tcp_stream(HOST, port_of(server)) as stream:
             await stream.send_all(OFFER)
             received = await receive_exactly(stream, len(SWITCHED))
@@ -285,7 +279,7 @@ class TestKeepalive:
 
     async def test_pong_while_the_handler_is_busy(self, nursery) -> None:
         """A ping is answered although the handler does not receive (RFC 6455 §5.5.2)."""
-        _, url = await serve(nursery, waits)
+        _, url = await serve(nursery, wait)
         with trio.CancelScope() as scope:
             async with open_websocket(url) as websocket:
                 await (await websocket.ping()).wait()

@@ -4,6 +4,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+import trio
 from websockets.frames import Frame, Opcode
 
 from trio_upgrade import serve_tcp
@@ -12,8 +13,6 @@ from trio_upgrade.websocket import accept_websocket
 from ..wire import get
 
 if TYPE_CHECKING:
-    import trio
-
     from trio_upgrade import Server
     from trio_upgrade.websocket import WebSocketHandler
 
@@ -66,6 +65,21 @@ async def echo(websocket) -> None:
     """Send back each message."""
     async for message in websocket:
         await websocket.send(message)
+
+
+async def wait(websocket) -> None:
+    """Do not look at the WebSocket."""
+    await trio.sleep_forever()
+
+
+async def echo_or_burst(websocket) -> None:
+    """Echo on the path /echo; on others send 50 messages at once and close."""
+    if websocket.request.path == "/echo":
+        await echo(websocket)
+        return
+    for number in range(50):
+        await websocket.send(str(number))
+    await websocket.aclose(4001, "theirs")
 
 
 def app_for(handler: WebSocketHandler, **options):

@@ -59,7 +59,7 @@ def check_bounds(name: str, bounds: Bounds) -> Bounds:
         pair = (pair, None)
     given = cast("tuple[object, ...]", pair)
     numbers = [bound for bound in given if bound is not None]
-    if len(given) != 2 or not all(type(bound) is int for bound in numbers):  # noqa: PLR2004  a pair
+    if len(given) != 2 or not all(type(bound) is int for bound in numbers):
         raise TypeError(
             f"{name} must be an int, a pair of them or None, not {bounds!r}"
         )
