@@ -143,6 +143,22 @@ async def test_too_many_bytes(nursery) -> None:
     assert stream.closed
 
 
+async def test_bytes_that_were_sent_do_not_count(nursery) -> None:
+    """A member that reads, if late, is not dropped."""
+    stream = Held()
+    async with open_room(pending_bytes=10) as room:
+        handler = await join(nursery, room, stream)
+        room.send_nowait(b"x")
+        for _ in range(3):
+            room.send_nowait(b"y" * 8)
+            stream.allow(1)
+            await settle()
+        assert handler.member.dropped is None
+        stream.allow(9)
+        handler.go()
+        await handler.left.wait()
+
+
 async def test_slow_reader_is_reset(nursery) -> None:
     """The peer of a member that was dropped gets a reset: it has lost messages."""
     ours, peer = direct(await tcp_pair())
@@ -463,6 +479,20 @@ async def test_closing_by_an_exception(nursery, autojump_clock) -> None:
 
     assert caught.value is error
     assert trio.current_time() == 0
+    assert stream.closed
+    await handler.left.wait()
+
+
+async def test_closing_by_an_exception_while_cancelled(nursery) -> None:
+    """A room that is cancelled as well raises what its body raises."""
+    stream = Held()
+    with trio.CancelScope() as scope:
+        with pytest.raises(LookupError, match="oops"):
+            async with open_room() as room:
+                handler = await join(nursery, room, stream)
+                room.send_nowait(b"x")
+                scope.cancel()
+                raise LookupError("oops")
     assert stream.closed
     await handler.left.wait()
 

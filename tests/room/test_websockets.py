@@ -43,6 +43,8 @@ HANDSHAKE = {
     "Sec-WebSocket-Version": "13",
     "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
 }
+CLOSE_4000 = b"\x88\x02\x0f\xa0"
+MASKED_CLOSE_4000 = b"\x88\x82\0\0\0\0\x0f\xa0"
 settle = trio.testing.wait_all_tasks_blocked
 
 
@@ -239,36 +241,70 @@ async def test_with_compression(nursery) -> None:
     await leave(nursery, peer)
 
 
-@pytest.mark.parametrize("waits", [False, True])
-async def test_after_the_close_frame(waits: bool, nursery) -> None:
+@pytest.mark.parametrize("kind", ["upgraded", "memory"])
+async def test_after_the_close_frame(kind: str, nursery) -> None:
     """Nothing follows a close frame (RFC 6455 §5.5.1); the member is not dropped."""
-    websocket, peer = await connect(nursery, "memory" if waits else "upgraded")
+    websocket, peer = await connect(nursery, kind)
     async with open_room() as room:
         handler = await join(nursery, room, websocket)
-        if waits:
-            room.send_nowait("before")
+        room.send_nowait("before")
         nursery.start_soon(websocket.aclose, 4000)
-        room.send_nowait("with it")
-        if not waits:
-            await peer.receive(lambda frames: len(frames) == 1)
-        else:
-            await settle()
+        await settle()
         room.send_nowait("after")
         await settle()
-
         assert handler.member.dropped is None
         handler.go()
         await handler.left.wait()
-    frames = (
-        await peer.receive(
-            lambda frames: bool(frames) and frames[-1].opcode == Opcode.CLOSE
-        )
-        if waits
-        else []
-    )
-    assert b"after" not in [bytes(frame.data) for frame in frames]
+
+    received = bytearray()
+    while CLOSE_4000 not in received:
+        received += await peer.stream.receive_some()
+    await peer.stream.send_all(MASKED_CLOSE_4000)
+    while chunk := await peer.stream.receive_some():
+        received += chunk
+    assert received == b"\x81\x06before" + CLOSE_4000
     await leave(nursery, peer)
-    await websocket.wait_closed()
+
+
+async def test_waiting_when_a_close_frame_is_sent(nursery) -> None:
+    """A message that waits while the closing handshake begins is not sent."""
+    ours, peer = direct(await tcp_pair())
+    filled = await clog(ours)
+    websocket = make_websocket(nursery, UpgradedStream(ours))
+    async with open_room() as room:
+        handler = await join(nursery, room, websocket)
+        room.send_nowait("first")
+        await settle()
+        room.send_nowait("second")
+        nursery.start_soon(websocket.aclose, 4000)
+        await settle()
+        received = bytearray()
+        while CLOSE_4000 not in received:
+            received += await peer.receive_some()
+        await peer.send_all(MASKED_CLOSE_4000)
+        while chunk := await peer.receive_some():
+            received += chunk
+        handler.go()
+        await handler.left.wait()
+
+    assert received[filled:] == b"\x81\x05first" + CLOSE_4000
+    await peer.aclose()
+
+
+async def test_in_two_rooms(nursery) -> None:
+    """A WebSocket may be in several rooms: their frames are not mixed."""
+    websocket, peer = await connect(nursery)
+    large = os.urandom(10_000_000)
+    async with open_room() as one, open_room() as two:
+        handlers = [await join(nursery, room, websocket) for room in (one, two)]
+        one.send_nowait(large)
+        two.send_nowait("small")
+
+        assert await peer.receive_messages(2) == [large, b"small"]
+        for handler in handlers:
+            handler.go()
+            await handler.left.wait()
+    await leave(nursery, peer)
 
 
 async def test_slow_reader(nursery) -> None:
