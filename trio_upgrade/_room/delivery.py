@@ -58,11 +58,11 @@ class RoomState:
     )
 
     def __init__(self, pending: int, pending_bytes: int, linger: float | None) -> None:
-        self.pending = pending
-        self.pending_bytes = pending_bytes
-        self.linger = linger
+        self.pending: int = pending
+        self.pending_bytes: int = pending_bytes
+        self.linger: float | None = linger
         self.nursery: trio.Nursery
-        self.is_closed = False
+        self.is_closed: bool = False
         # A dict, because it keeps the order.
         self.deliveries: dict[Delivery, None] = {}
 
@@ -92,8 +92,8 @@ class Delivery:
 
     def __init__(self, state: RoomState, outlet: Outlet) -> None:
         self._state = state
-        self.outlet = outlet
-        self.scope = trio.CancelScope()
+        self.outlet: Outlet = outlet
+        self.scope: trio.CancelScope = trio.CancelScope()
         # Messages after the one that the writer is sending, and their bytes; None if
         # there is no writer.
         self._waiting: deque[bytes] | None = None
