@@ -14,6 +14,7 @@ import pytest
 
 import trio_upgrade
 import trio_upgrade.testing
+import trio_upgrade.websocket
 from trio_upgrade import TrioUpgradeError, _errors
 from trio_upgrade._client import response
 
@@ -93,6 +94,12 @@ ALIASES = {"App", "HeadersLike", "UpgradeHandler"}
 PUBLIC = [getattr(trio_upgrade, name) for name in NAMES if name not in ALIASES] + [
     getattr(trio_upgrade.testing, name) for name in trio_upgrade.testing.__all__
 ]
+# WebSocketHandler is an alias, which has no docstring at run time.
+PUBLIC += [
+    getattr(trio_upgrade.websocket, name)
+    for name in trio_upgrade.websocket.__all__
+    if name != "WebSocketHandler"
+]
 
 
 def test_names() -> None:
@@ -100,7 +107,8 @@ def test_names() -> None:
     shown = {name for name in dir(trio_upgrade) if not name.startswith("_")}
 
     assert sorted(vars(trio_upgrade)["__all__"]) == sorted(NAMES)
-    assert shown - {"TYPE_CHECKING", "import_module", "testing"} == set(NAMES)
+    add_ons = {"testing", "websocket"}
+    assert shown - {"TYPE_CHECKING", "import_module"} - add_ons == set(NAMES)
     for name in {*NAMES} - ALIASES:
         assert getattr(trio_upgrade, name).__name__ == name
     assert len(dir(trio_upgrade)) == len({*dir(trio_upgrade)})
@@ -158,6 +166,21 @@ def test_server_and_client_are_imported_apart() -> None:
 def test_testing_names() -> None:
     """The public names of trio_upgrade.testing are exactly these."""
     assert trio_upgrade.testing.__all__ == ["ScriptedPeer", "open_pair", "split_points"]
+
+
+def test_websocket_names() -> None:
+    """The public names of trio_upgrade.websocket are exactly these, and say so."""
+    names = [
+        "WebSocketHandler",
+        "accept_websocket",
+        "open_websocket",
+        "reconnecting_websocket",
+    ]
+
+    assert trio_upgrade.websocket.__all__ == names
+    for name in names[1:]:
+        function = getattr(trio_upgrade.websocket, name)
+        assert function.__module__ == "trio_upgrade.websocket"
 
 
 @pytest.mark.parametrize("thing", PUBLIC, ids=lambda thing: thing.__name__)
