@@ -10,6 +10,12 @@ lists all sessions.
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+from contextlib import suppress
+from pathlib import Path
+
 import nox
 
 nox.needs_version = ">=2025.2.9"
@@ -83,6 +89,25 @@ def restart(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def autobahn(session: nox.Session) -> None:
+    """Run Autobahn's suite on our WebSockets; 11 minutes, or -- --quick; Python 2.7."""
+    python2 = _find_python2()
+    if python2 is None:
+        session.error("needs Python 2.7: pyenv install 2.7.18")
+    session.install("-e", ".[websocket]")
+    wstest = _install_wstest(session, python2)
+    command = ("python", "-m", "benchmarks.autobahn", "--wstest", str(wstest))
+    session.run(*command, *session.posargs)
+
+
+@nox.session(default=False)
+def room(session: nox.Session) -> None:
+    """Send one message to 5,000 members of a room; Linux, about a minute."""
+    session.install("-e", ".[websocket]")
+    session.run("python", "-m", "benchmarks.room", *session.posargs)
+
+
+@nox.session(default=False)
 def soak(session: nox.Session) -> None:
     """Make 20,000 handshakes of every kind and check that they leave nothing; Linux."""
     session.install("-e", ".")
@@ -110,6 +135,10 @@ def bench(session: nox.Session) -> None:
     peers = nox.project.dependency_groups(PYPROJECT, "bench")
     # If they cannot be installed, Node and the programs of this machine remain.
     session.install(*peers, success_codes=[0, 1, 2])
+    if shutil.which("npm"):
+        folder = str(Path(session.cache_dir) / "node")
+        packages = ("install", "--silent", "--prefix", folder, "ws@8")
+        session.run("npm", *packages, external=True, success_codes=[*range(256)])
     session.run("python", "-m", "benchmarks.compare", *session.posargs)
 
 
@@ -162,6 +191,34 @@ def _run_tests(session: nox.Session, *args: str) -> None:
     session.install("-e", ".", *nox.project.dependency_groups(PYPROJECT, "test"))
     # -X dev makes a forgotten socket or generator a failure.
     session.run("python", "-X", "dev", "-m", "pytest", *args)
+
+
+def _find_python2() -> str | None:
+    # Not every program that is found runs: pyenv has one for each version that it knows.
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
+    found = [str(path) for path in pyenv.glob("versions/2.7*/bin/python2.7")]
+    for program in ("python2.7", *found):
+        with suppress(OSError, subprocess.CalledProcessError):
+            subprocess.run([program, "-V"], capture_output=True, check=True)  # noqa: S603
+            return program
+    return None
+
+
+def _install_wstest(session: nox.Session, python2: str) -> Path:
+    # In an environment of its own, which is made once.
+    folder = Path(session.cache_dir).resolve() / "autobahn"
+    wstest = folder / "bin" / "wstest"
+    if not wstest.exists():
+        maker = folder.with_name("virtualenv-2.7")
+        # The last releases that run on Python 2.7; the suite pins what it needs.
+        package = ("--quiet", "--target", str(maker), "virtualenv==20.15.1")
+        session.run(python2, "-m", "pip", "install", *package, external=True)
+        path = {"PYTHONPATH": str(maker)}
+        command = (python2, "-m", "virtualenv", "--quiet", str(folder))
+        session.run(*command, env=path, external=True)
+        suite = ("install", "--quiet", "autobahntestsuite==25.10.1")
+        session.run(str(folder / "bin" / "pip"), *suite, external=True)
+    return wstest
 
 
 if __name__ == "__main__":

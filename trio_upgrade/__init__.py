@@ -52,6 +52,11 @@ if TYPE_CHECKING:
     from ._http.targets import Authority as Authority
     from ._http.tokens import Offers as Offers
     from ._limits import Limits as Limits
+    from ._room.room import (
+        Room as Room,
+        RoomMember as RoomMember,
+        open_room as open_room,
+    )
     from ._server.end_reason import EndReason as EndReason
     from ._server.forwarded import Forwarded as Forwarded, forwarded as forwarded
     from ._server.open_server import open_server as open_server
@@ -119,6 +124,7 @@ else:
         "_http.targets": "Authority",
         "_http.tokens": "Offers",
         "_limits": "Limits",
+        "_room.room": "Room RoomMember open_room",
         "_server.end_reason": "EndReason",
         "_server.forwarded": "Forwarded forwarded",
         "_server.open_server": "open_server",

@@ -65,8 +65,23 @@ SOCKETS = [
     ),
     Peer("uvicorn", python_peer("uvicorn_echo.py"), "module:uvicorn", WEBSOCKET),
 ]
-# These two switch to any protocol that is offered, and do not implement WebSocket.
-SWITCHERS = [peer._replace(offer=WEBSOCKET) for peer in SERVERS[:2]]
+WEBSOCKETS = [
+    Peer(OURS, python_peer("websocket_echo.py"), "module:websockets", WEBSOCKET),
+    Peer(NODE, node_peer("ws_echo.js"), "node:ws", WEBSOCKET),
+    *SOCKETS,
+    Peer(
+        "websockets on Trio",
+        python_peer("websockets_trio_echo.py"),
+        "module:websockets",
+        WEBSOCKET,
+    ),
+    Peer(
+        "trio-websocket",
+        python_peer("trio_websocket_echo.py"),
+        "module:trio_websocket",
+        WEBSOCKET,
+    ),
+]
 RELAYS = [
     Peer(OURS, python_peer("relay.py")),
     Peer(NODE, node_peer("node_relay.js"), "program:node"),
@@ -303,12 +318,20 @@ def figures(idle: int) -> list[Figure]:
         ),
         Figure(
             "WebSocket switches/s",
-            [*SWITCHERS, *SOCKETS],
+            WEBSOCKETS,
             partial(by_load, partial(load.handshakes, offer=WEBSOCKET)),
             start_server,
             warm=True,
-            note="16 at a time: connect, upgrade, end. The first two only switch; the "
-            "WebSocket libraries also check a key and prepare for frames.",
+            note="16 at a time: connect, upgrade, end. Node with ws; the row websockets "
+            "is its server for asyncio.",
+        ),
+        Figure(
+            "WebSocket messages/s",
+            WEBSOCKETS,
+            partial(by_load, load.messages),
+            start_server,
+            warm=True,
+            note="64 bytes, echoed one at a time on each of 32 connections.",
         ),
         Figure(
             "relay, MB/s",

@@ -26,6 +26,8 @@ WEBSOCKET = (
 )
 # A masked binary message of five bytes, and the echo of it, which is not masked.
 FRAME, ECHOED_FRAME = b"\x82\x85\0\0\0\0hello", b"\x82\x05hello"
+# The same with 64 bytes.
+FRAME_64, ECHOED_FRAME_64 = b"\x82\xc0\0\0\0\0" + b"m" * 64, b"\x82\x40" + b"m" * 64
 SIXTEEN = b"sixteen bytes it"
 MESSAGE = b"m" * 64
 CHUNK = memoryview(b"c" * 65536)
@@ -181,24 +183,36 @@ def handshakes(
     )
 
 
-def round_trips(port: int, seconds: float, connections: int) -> Tally:
+def round_trips(
+    port: int,
+    seconds: float,
+    connections: int,
+    offer: bytes = ECHO,
+    sent: bytes = MESSAGE,
+    echoed: bytes = MESSAGE,
+) -> Tally:
     """Have 64 bytes at a time echoed on each connection."""
 
     def talk(sock: socket.socket, end: float, counter: list[int]) -> Task:
         sock.setblocking(False)
         while time.perf_counter() < end:
-            sock.send(MESSAGE)
+            sock.send(sent)
             got = 0
-            while got < len(MESSAGE):
+            while got < len(echoed):
                 yield sock
                 got += len(receive(sock))
             counter[0] += 1
 
     with ExitStack() as stack:
-        socks = [stack.enter_context(switch(port, ECHO)) for _ in range(connections)]
+        socks = [stack.enter_context(switch(port, offer)) for _ in range(connections)]
         return tally(
             lambda end, counter: [talk(s, end, counter) for s in socks], seconds
         )
+
+
+def messages(port: int, seconds: float, connections: int = 32) -> Tally:
+    """Have WebSocket messages of 64 bytes echoed, one at a time on each connection."""
+    return round_trips(port, seconds, connections, WEBSOCKET, FRAME_64, ECHOED_FRAME_64)
 
 
 def requests(port: int, seconds: float, connections: int = 16) -> Tally:

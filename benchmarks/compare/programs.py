@@ -22,6 +22,12 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 PEERS = Path(__file__).with_name("peers")
+# Where Node's packages may be: `nox -s bench` installs them in the first of these, Debian
+# in the second.
+NODE_PATH = (
+    str(ROOT / ".nox" / ".cache" / "node" / "node_modules"),
+    "/usr/share/nodejs",
+)
 # Seconds until a program listens, or ends.
 BOUND = 15
 
@@ -128,7 +134,8 @@ class Calm:
 def environment() -> dict[str, str]:
     """Return the environment of programs: the clone's library, and .pyc files kept."""
     kept = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
-    return kept | {"PYTHONPATH": str(ROOT)}
+    node = [*NODE_PATH, *filter(None, [os.environ.get("NODE_PATH")])]
+    return kept | {"PYTHONPATH": str(ROOT), "NODE_PATH": os.pathsep.join(node)}
 
 
 class Program:
@@ -234,17 +241,29 @@ def find(name: str) -> str:
     return shutil.which(name) or shutil.which(name, path="/usr/sbin:/sbin") or name
 
 
+def find_node_package(name: str) -> bool:
+    """Return whether Node, if it is found, finds a package."""
+    command = [find("node"), "-e", "require.resolve(process.argv[1])", name]
+    with suppress(OSError):
+        done = subprocess.run(command, env=environment(), capture_output=True)
+        return not done.returncode
+    return False
+
+
 def missing(needed: str) -> str:
     """Return why a peer cannot be compared, "" if it can.
 
     Args:
-        needed: ``program:NAME``, ``module:NAME`` for a Python module, or "".
+        needed: ``program:NAME``, ``module:NAME`` for a Python module, ``node:NAME`` for
+            a package of Node, or "".
     """
     if not needed:
         return ""
     kind, _, name = needed.partition(":")
     if kind == "module":
         return "" if importlib.util.find_spec(name) else f"no Python module {name}"
+    if kind == "node":
+        return "" if find_node_package(name) else f"no Node package {name}"
     path = find(name)
     if not shutil.which(path):
         return f"no program {name}"

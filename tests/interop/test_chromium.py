@@ -10,6 +10,7 @@ import trio
 
 from trio_upgrade import Response, serve_tcp
 
+from .chromium import COMMAND
 from .programs import BOUND, HOST, run
 
 if TYPE_CHECKING:
@@ -19,12 +20,6 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.peer("chromium")
 
-# --no-sandbox, since CI runs as root.  The others keep it from asking anybody else.
-CHROMIUM = [
-    *("chromium", "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update"),
-    *("--disable-dev-shm-usage", "--no-proxy-server", "--dump-dom"),
-]
 SCRIPT = "<script>document.write('it ' + 'ran')</script>"
 
 
@@ -49,7 +44,7 @@ async def test_script_in_a_str(
     server = await nursery.start(partial(serve_tcp, app, 0, host=HOST, strict=True))
     with trio.fail_after(BOUND):
         profile = f"--user-data-dir={tmp_path}"
-        result = await run(*CHROMIUM, profile, f"{server.url}/")
+        result = await run(*COMMAND, "--dump-dom", profile, f"{server.url}/")
     page = result.stdout.decode()
 
     assert ("it ran" in page) == runs, page

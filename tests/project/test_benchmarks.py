@@ -14,6 +14,7 @@ import trio
 from benchmarks.compare import compare, figures, load
 from benchmarks.compare.programs import PEERS, Calm, Cores, Program, missing
 from benchmarks.compare.report import Result, Row, full, picture, summary
+from benchmarks.room import room as room_benchmark
 
 ROOT = Path(__file__).parents[2]
 # Seconds that the load runs: just long enough for some operations.
@@ -124,6 +125,18 @@ def test_program_is_measured() -> None:
     assert memory > 2**20
 
 
+def test_messages_are_echoed() -> None:
+    """The load of WebSocket messages runs on our echo server for WebSockets."""
+    ours = figures.WEBSOCKETS[0]
+    with ExitStack() as stack:
+        server = figures.start_server(stack, ours, NO_CORES)
+        tally = load.messages(server.port, MOMENT, connections=3)
+        switches = load.handshakes(server.port, MOMENT, offer=load.WEBSOCKET)
+
+    assert tally.operations > 0
+    assert switches.operations > 0
+
+
 def test_missing_peers_are_left_out(capsys: pytest.CaptureFixture[str]) -> None:
     """Peers that are missing or broken are named, and the others are compared."""
     (ours, *_) = figures.SERVERS
@@ -131,6 +144,7 @@ def test_missing_peers_are_left_out(capsys: pytest.CaptureFixture[str]) -> None:
         ours,
         figures.Peer("absent", ("x",), "program:no-such-program"),
         figures.Peer("uninstalled", ("x",), "module:no_such_module"),
+        figures.Peer("without it", ("x",), "node:no_such_package"),
         figures.Peer("broken", (sys.executable, "-c", "exit('broken indeed')")),
     ]
     figure = figures.Figure(
@@ -148,6 +162,7 @@ def test_missing_peers_are_left_out(capsys: pytest.CaptureFixture[str]) -> None:
     assert [row.peer for row in result.rows] == ["trio_upgrade"]
     assert "absent is left out: no program no-such-program" in told
     assert "uninstalled is left out: no Python module no_such_module" in told
+    assert "without it is left out: no Node package no_such_package" in told
     assert "broken indeed" in told
     assert missing("") == ""
 
@@ -235,3 +250,12 @@ async def test_tls() -> None:
     name, *figures = result.stdout.splitlines()[1].split()
     assert name == b"nagle"
     assert all(float(figure) > 0 for figure in figures)
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
+def test_room(capsys: pytest.CaptureFixture[str]) -> None:
+    """The measurement of a room runs, with few members; every member gets all."""
+    room_benchmark.main(["--members", "10", "--rounds", "2"])
+    lines = capsys.readouterr().out.splitlines()
+
+    assert [line.split()[0] for line in lines[1:]] == ["raw", "WebSocket"]

@@ -36,7 +36,11 @@ class WebSocketTransport(trio.abc.HalfCloseableStream):
 
     Attributes:
         transport_stream: The stream.
+        sends_unchanged: Whether a sender may use that stream instead of this one: rooms
+            send to thousands of them.
     """
+
+    sends_unchanged = True
 
     __slots__ = (
         "_close_timeout",

@@ -1,0 +1,1 @@
+"""Autobahn's testsuite against our WebSockets: ``nox -s autobahn``."""

@@ -1,0 +1,42 @@
+"""The client that the suite tests: it echoes what the suite's server sends."""
+
+from __future__ import annotations
+
+import trio
+from websockets.exceptions import ConnectionClosed
+
+from trio_upgrade.websocket import open_websocket
+
+from .echo_server import MOST
+
+# Seconds for one case.  The longest takes about ten, and many times that on a machine that
+# is busy.
+BOUND = 900
+
+
+async def run_cases(url: str, agent: str) -> int:
+    """Run all cases, let the server write its report, and return their number.
+
+    Args:
+        url: The URL of ``wstest -m fuzzingserver``.
+        agent: The name in the report.
+    """
+    async with open_websocket(f"{url}/getCaseCount") as websocket:
+        count = int(await websocket.recv())
+    for case in range(1, count + 1):
+        with trio.fail_after(BOUND):
+            await run_case(f"{url}/runCase?case={case}&agent={agent}")
+    async with open_websocket(f"{url}/updateReports?agent={agent}") as websocket:
+        with trio.fail_after(BOUND):
+            await websocket.wait_closed()
+    return count
+
+
+async def run_case(url: str) -> None:
+    """Echo until the server, or one of our checks, ends the connection."""
+    async with open_websocket(url, max_size=MOST, ping_interval=None) as websocket:
+        try:
+            while True:
+                await websocket.send(await websocket.recv())
+        except ConnectionClosed:
+            pass

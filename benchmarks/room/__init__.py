@@ -1,0 +1,1 @@
+"""One message to 5,000 members of a room: ``nox -s room``."""
