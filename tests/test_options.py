@@ -43,6 +43,7 @@ SERVE: dict[str, tuple[str, object]] = {
     "close_on_optimistic_data": ("bool", False),
     "strict": ("bool", False),
     "observer": ("object | None", None),
+    "proxy_protocol": ("TrustedLike | None", None),
 }
 DIAL: dict[str, tuple[str, object]] = {
     "ssl_context": ("ssl.SSLContext | None", None),

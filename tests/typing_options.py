@@ -20,6 +20,7 @@ from trio_upgrade import (
     ServeOptions,
     UpgradedConnection,
     open_connection,
+    open_server,
     open_tunnel,
     open_upgrade,
     serve_listeners,
@@ -68,6 +69,47 @@ async def serve_wrongly(nursery: trio.Nursery, stream: trio.abc.Stream) -> None:
     await nursery.start(partial(serve_tcp, app, 0, stric=True))  # type: ignore[call-arg]
     options: ServeOptions = {"stric": True}  # type: ignore[typeddict-unknown-key]
     await serve_tcp(app, 0, **options)
+
+
+async def open_servers(
+    context: ssl.SSLContext,
+    listeners: list[trio.SocketListener],
+    secure: list[trio.SSLListener[trio.SocketStream]],
+) -> None:
+    async with open_server(serve_tcp, app, 0) as server:
+        await server.drain(server.port)
+    async with open_server(serve_tcp, app, 0, host="127.0.0.1", limits=Limits()):
+        pass
+    async with open_server(serve_ssl_over_tcp, app, 0, context, strict=True):
+        pass
+    async with open_server(serve_ssl_over_tcp, app, 0, lambda: context):
+        pass
+    async with open_server(serve_unix, app, "socket", mode=0o600):
+        pass
+    async with open_server(serve_listeners, app, listeners, observer=None):
+        pass
+    options: ServeOptions = {"strict": True}
+    async with open_server(serve_listeners, app, secure, **options):
+        pass
+
+
+async def open_servers_wrongly(
+    context: ssl.SSLContext, listeners: list[trio.SocketListener]
+) -> None:
+    async with open_server(serve_tcp, app, 0) as server:
+        await server.drain("5")  # type: ignore[arg-type]
+    open_server(serve_tcp, app)  # type: ignore[call-arg]
+    open_server(serve_tcp, app, "1337")  # type: ignore[arg-type]
+    open_server(serve_tcp, print, 0)  # type: ignore[arg-type]
+    open_server(serve_tcp, app, 0, stric=True)  # type: ignore[call-arg]
+    open_server(serve_tcp, app, 0, strict=1)  # type: ignore[arg-type]
+    open_server(serve_ssl_over_tcp, app, 0)  # type: ignore[call-arg]
+    open_server(serve_ssl_over_tcp, app, context, 0)  # type: ignore[arg-type]
+    open_server(serve_unix, app, 5)  # type: ignore[arg-type]
+    open_server(serve_unix, app, "socket", port=5)  # type: ignore[call-arg]
+    open_server(serve_listeners, app, [5])  # type: ignore[list-item]
+    open_server(serve_listeners, app, listeners, mode=1)  # type: ignore[call-arg]
+    open_server("serve_tcp", app, 0)  # type: ignore[arg-type]
 
 
 async def dial(context: ssl.SSLContext, stream: trio.abc.Stream) -> None:

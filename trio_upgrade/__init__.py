@@ -50,6 +50,8 @@ if TYPE_CHECKING:
     from ._http.tokens import Offers as Offers
     from ._limits import Limits as Limits
     from ._server.end_reason import EndReason as EndReason
+    from ._server.forwarded import Forwarded as Forwarded, forwarded as forwarded
+    from ._server.open_server import open_server as open_server
     from ._server.records import (
         EndRecord as EndRecord,
         ErrorRecord as ErrorRecord,
@@ -78,6 +80,10 @@ if TYPE_CHECKING:
     from ._streams.scope import stream_scope as stream_scope
     from ._streams.tcp_listeners import inherit_listeners as inherit_listeners
     from ._streams.tls import TLSStream as TLSStream
+    from ._streams.trusted_peers import (
+        TrustedLike as TrustedLike,
+        TrustedPeers as TrustedPeers,
+    )
     from ._streams.upgraded import UpgradedStream as UpgradedStream
 
     __version__: str
@@ -108,6 +114,8 @@ else:
         "_http.tokens": "Offers",
         "_limits": "Limits",
         "_server.end_reason": "EndReason",
+        "_server.forwarded": "Forwarded forwarded",
+        "_server.open_server": "open_server",
         "_server.records": "EndRecord ErrorRecord RequestRecord SwitchRecord",
         "_server.request": "Request",
         "_server.response": "App Response Tunnel Upgrade UpgradeHandler",
@@ -121,6 +129,7 @@ else:
         "_streams.scope": "stream_scope",
         "_streams.tcp_listeners": "inherit_listeners",
         "_streams.tls": "TLSStream",
+        "_streams.trusted_peers": "TrustedLike TrustedPeers",
         "_streams.upgraded": "UpgradedStream",
     }
     _HOMES = {

@@ -192,6 +192,49 @@ class TestFieldValues:
         assert field_values((), b"host") == []
 
 
+class TestOthers:
+    """Headers made of others; the first ones stay."""
+
+    def test_without(self) -> None:
+        """Fields of these names are left out, in any case; the order stays."""
+        headers = Headers(RAW)
+
+        assert headers.without("SET-cookie", b"X-twice", "no", "\u20ac").raw == (
+            (b"Host", b"x"),
+            (b"Obs", b"caf\xe9\xff"),
+        )
+        assert headers.without().raw == headers.raw == RAW
+
+    @pytest.mark.parametrize("name", [None, 5, ["a"]])
+    def test_without_another_type(self, name: object) -> None:
+        """A name is str or bytes."""
+        with pytest.raises(TypeError, match="a field name must be str or bytes, not"):
+            Headers(RAW).without(name)  # type: ignore[arg-type]
+
+    def test_replaced(self) -> None:
+        """One line takes the place of the first, and the others of its name go."""
+        headers = Headers(RAW)
+
+        assert headers.replaced("SET-COOKIE", " d=3").raw == (
+            (b"Host", b"x"),
+            (b"SET-COOKIE", b"d=3"),
+            (b"X-Twice", b"1"),
+            (b"x-TWICE", b""),
+            (b"Obs", b"caf\xe9\xff"),
+        )
+        assert headers.replaced(b"New", b"1").raw == (*RAW, (b"New", b"1"))
+        assert headers.raw == RAW
+
+    def test_replaced_is_checked(self) -> None:
+        """Nothing can be injected (RFC 9110 §5.5)."""
+        with pytest.raises(ValueError, match="X: control characters"):
+            Headers(RAW).replaced("X", "a\r\nb")
+        with pytest.raises(ValueError, match="not a token"):
+            Headers(RAW).replaced("X\r\n", "a")
+        with pytest.raises(TypeError, match="X: neither str nor bytes"):
+            Headers(RAW).replaced("X", None)  # type: ignore[arg-type]
+
+
 class TestEncodeFields:
     """The check of all fields to send."""
 

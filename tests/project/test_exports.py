@@ -32,6 +32,7 @@ NAMES = [
     "EndReason",
     "EndRecord",
     "ErrorRecord",
+    "Forwarded",
     "HalfCloseUnsupported",
     "Headers",
     "HeadersLike",
@@ -60,6 +61,8 @@ NAMES = [
     "TLSStream",
     "TooLong",
     "TrioUpgradeError",
+    "TrustedLike",
+    "TrustedPeers",
     "Tunnel",
     "TunnelRefused",
     "Unavailable",
@@ -70,8 +73,10 @@ NAMES = [
     "UpgradedStream",
     "UsageError",
     "drain_on_signal",
+    "forwarded",
     "inherit_listeners",
     "open_connection",
+    "open_server",
     "open_tunnel",
     "open_upgrade",
     "pipe",
@@ -86,7 +91,7 @@ NAMES = [
 ]
 
 # Type aliases have no docstring at run time.
-ALIASES = {"App", "HeadersLike", "UpgradeHandler"}
+ALIASES = {"App", "HeadersLike", "TrustedLike", "UpgradeHandler"}
 
 PUBLIC = [getattr(trio_upgrade, name) for name in NAMES if name not in ALIASES] + [
     getattr(trio_upgrade.testing, name) for name in trio_upgrade.testing.__all__

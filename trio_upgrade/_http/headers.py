@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias, cast, final
 
-from .._util import public
+from .._util import name_kind, public
 from .tokens import check_token, connection_options
 
 Field: TypeAlias = tuple[bytes, bytes]
@@ -129,6 +129,40 @@ class Headers(Mapping[str, str]):
         dropped = HOP_BY_HOP_FIELDS.union(named)
         return [pair for pair in self.raw if pair[0].lower() not in dropped]
 
+    def without(self, *names: str | bytes) -> Headers:
+        """Return the same fields but those of these names; the order stays.
+
+        Args:
+            names: Names in any case; one that no field has changes nothing.
+
+        Raises:
+            TypeError: A name is neither str nor bytes.
+        """
+        dropped = {_fold_name(name) for name in names}
+        return Headers([pair for pair in self.raw if pair[0].lower() not in dropped])
+
+    def replaced(self, name: str | bytes, value: str | bytes) -> Headers:
+        """Return these fields with one line of a name instead of all that it had.
+
+        The line stands where the first one stood, or at the end if there was none.
+
+        Args:
+            name: The name, in the spelling for the wire.
+            value: The value.
+
+        Raises:
+            TypeError: The name or the value is neither str nor bytes.
+            ValueError: The name is no token, or the value has a control character.
+        """
+        (line,) = encode_fields([(name, value)])
+        key = line[0].lower()
+        raw = self.raw
+        first = next(
+            (at for at, pair in enumerate(raw) if pair[0].lower() == key), len(raw)
+        )
+        kept = [pair for pair in raw[first:] if pair[0].lower() != key]
+        return Headers([*raw[:first], line, *kept])
+
     def __getitem__(self, name: str) -> str:
         values = self.get_list(name)
         if not values:
@@ -148,6 +182,15 @@ class Headers(Mapping[str, str]):
 
     def __repr__(self) -> str:
         return f"Headers({list(self.raw)!r})"
+
+
+def _fold_name(name: object) -> bytes:
+    if isinstance(name, bytes):
+        return name.lower()
+    if not isinstance(name, str):
+        raise TypeError(f"a field name must be str or bytes, not {name_kind(name)}")
+    # A name with other characters is no token, and so no field has it.
+    return name.lower().encode("latin-1", "replace")
 
 
 def find_head(headers: Headers) -> bytes | None:

@@ -21,7 +21,7 @@ _NAME_CHARACTERS = frozenset(
 # Enough for most names.  No percent sign, because escapes need a closer check.
 _PLAIN_CHARACTERS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-."
 # A WebSocket client that asks a proxy writes http for ws, https for wss (RFC 6455 §4.1).
-_HTTP_SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
+HTTP_SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
 _MAX_PORT = 65535
 _PORT_DIGITS = 5
 
@@ -145,9 +145,9 @@ def check_scheme(scheme: str, *, secure: bool) -> None:
         MalformedMessage: We do not serve such URIs, 400; or the scheme asks for TLS, and
             a request in clear text proves no right to it (RFC 9110 §7.4), 421.
     """
-    if scheme not in _HTTP_SCHEMES:
+    if scheme not in HTTP_SCHEMES:
         raise MalformedMessage("the target's scheme must be http, https, ws or wss")
-    if _HTTP_SCHEMES[scheme] == "https" and not secure:
+    if HTTP_SCHEMES[scheme] == "https" and not secure:
         raise MalformedMessage(
             f"the target's scheme is {scheme}, which needs TLS, and this connection is "
             "in clear text",
@@ -160,7 +160,7 @@ def write_target(target: str) -> str:
     scheme, separator, rest = target.partition("://")
     if not separator or scheme.lower() not in ("ws", "wss"):
         return target
-    return f"{_HTTP_SCHEMES[scheme.lower()]}://{rest}"
+    return f"{HTTP_SCHEMES[scheme.lower()]}://{rest}"
 
 
 def _is_escaped(name: str) -> bool:

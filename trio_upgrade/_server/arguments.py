@@ -13,11 +13,14 @@ from typing import TYPE_CHECKING, Any, cast
 
 from .._errors import UsageError
 from .._limits import Limits
+from .._streams.trusted_peers import make_trusted
 from .._util import name_kind
 from .server import Server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+    from .._streams.trusted_peers import TrustedLike
 
 OBSERVED = ("request", "switched", "ended", "error")
 _HIGHEST_PORT = 65535
@@ -95,11 +98,15 @@ def check_options(options: Mapping[str, object]) -> None:
 
     Raises:
         TypeError: The limits are no Limits, or the observer would never be called, or
-            not with a record alone.
+            not with a record alone, or the trusted peers are of another type.
+        ValueError: A trusted network is none.
     """
     limits = options.get("limits")
     if "limits" in options and not isinstance(limits, Limits):
         raise _refuse("limits", "a Limits", limits)
+    trusted = options.get("proxy_protocol")
+    if trusted is not None:
+        make_trusted(cast("TrustedLike", trusted))
     observer = options.get("observer")
     if observer is not None:
         _check_observer(observer)

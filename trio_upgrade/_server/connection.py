@@ -23,7 +23,7 @@
 from __future__ import annotations
 
 from contextlib import aclosing, suppress
-from typing import TYPE_CHECKING, TypeAlias, final
+from typing import TYPE_CHECKING, TypeAlias
 
 import trio
 
@@ -74,7 +74,6 @@ _LATE_RESPONSES = {
 }
 
 
-@final
 class Connection(ConnectionTask):
     """One connection of a server.
 

@@ -25,13 +25,15 @@ class EndReason(Enum):
     """In the handshake, or later while no request was under way. A client that has only
     hung up in the handshake is PEER or LOST."""
     MALFORMED = "the request was not HTTP"
-    """It was refused with a 4xx or 5xx."""
+    """It was refused with a 4xx or 5xx. Or no PROXY protocol header came, or a malformed
+    one, from a peer that has to send it: nothing was sent."""
     ERROR = "the app or the handler raised"
     """After a switch the connection was reset, unless ``send_eof`` had returned."""
     IDLE = "no request came"
     """``Limits.keep_alive_timeout``; nothing was sent."""
     SLOW_HEADER = "a message head took too long"
-    """``Limits.header_timeout``; 408 if a part of it had come."""
+    """``Limits.header_timeout``; 408 if a part of it had come. A PROXY protocol header
+    has the same time, and gets no answer."""
     SLOW_RESPONSE = "the app took too long"
     """``Limits.response_timeout``; 503."""
     SLOW_READER = "the peer did not read"

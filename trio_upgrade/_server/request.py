@@ -22,7 +22,13 @@ from .._http.targets import (
     parse_authority,
     parse_target,
 )
-from .._streams.underlying import find_local, find_peer, find_tls, is_secure
+from .._streams.underlying import (
+    find_local,
+    find_peer,
+    find_tls,
+    find_transport_peer,
+    is_secure,
+)
 from .._util import name_kind, public
 from .disconnect_scope import DisconnectScope
 
@@ -155,6 +161,9 @@ class Request:
 
         A client that binds a Unix socket chooses its path or abstract name: any bytes,
         decoded as :func:`os.fsdecode` does. In a log write it by :func:`ascii`.
+
+        With ``proxy_protocol=`` it is what the load balancer says. :func:`forwarded`
+        finds the client behind proxies that speak HTTP.
         """
         # A system call, so it is made only when the address is read.
         return find_peer(self._transport)
@@ -166,6 +175,15 @@ class Request:
         It tells the addresses of a server with several of them apart.
         """
         return find_local(self._transport)
+
+    @property
+    def transport_peer(self) -> Peer:
+        """The address that the connection comes from, as :attr:`peer` has it.
+
+        It differs from :attr:`peer` only with ``proxy_protocol=``: it is the load
+        balancer's.
+        """
+        return find_transport_peer(self._transport)
 
     @property
     def peer_certificate(self) -> dict[str, Any] | None:
@@ -258,7 +276,7 @@ class Request:
 
     def cancelled_on_disconnect(
         self,
-    ) -> AbstractAsyncContextManager[trio.CancelScope, bool | None]:
+    ) -> AbstractAsyncContextManager[trio.CancelScope, bool]:
         """Return a block that is cancelled when the client is gone.
 
         ::

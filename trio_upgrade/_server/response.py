@@ -1,8 +1,8 @@
 # The answers that an app returns, with their checks, and the server's own refusals.
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Awaitable, Callable
-from typing import TYPE_CHECKING, TypeAlias, cast, final
+from collections.abc import AsyncIterable, Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Protocol, TypeAlias, cast, final
 
 from .._body import BodyStream
 from .._errors import BodyError, MalformedMessage, NotOffered, Unavailable
@@ -15,7 +15,12 @@ from .._http.headers import (
     encode_fields,
     replace_fields,
 )
-from .._http.messages import SWITCHING_PROTOCOLS, check_reason, standard_reason
+from .._http.messages import (
+    SWITCHING_PROTOCOLS,
+    ResponseHead,
+    check_reason,
+    standard_reason,
+)
 from .._http.switching import advertise, switch_fields, tunnel_fields
 from .._http.tokens import parse_protocols
 from .._http.trailers import trailer_fields
@@ -25,6 +30,7 @@ if TYPE_CHECKING:
     from .._streams.upgraded import UpgradedStream
     from .request import Request
 
+_BAD_REQUEST = 400
 _UPGRADE_REQUIRED = 426
 # RFC 9110 §15.3.5, §15.3.6, §15.4.5: these responses have no content.
 _NO_CONTENT, _RESET_CONTENT, _NOT_MODIFIED = 204, 205, 304
@@ -32,6 +38,12 @@ _WITHOUT_CONTENT = frozenset({_NO_CONTENT, _RESET_CONTENT, _NOT_MODIFIED})
 _LAST_INFORMATIONAL = 199
 _LAST_STATUS = 999
 _RESPONSE_FORBIDDEN = frozenset({b"transfer-encoding"})
+# Fields that are not relayed, although they are not hop-by-hop by their definition: the
+# first two are between us and the next proxy (RFC 9110 §11.7), and the third announces
+# trailers that are not relayed.
+_NOT_RELAYED = frozenset(
+    {b"proxy-authenticate", b"proxy-authentication-info", b"trailer"}
+)
 # Without a type a browser guesses, and would run a script in a text that repeats input.
 _TEXT_TYPE = (b"Content-Type", b"text/plain; charset=utf-8")
 # Shared by all responses without fields of the app; it never changes.
@@ -46,6 +58,21 @@ UpgradeHandler: TypeAlias = Callable[
 ]
 """Called after a switch with the request, the stream, and a snapshot of the bytes that
 are first in it; a handler that runs for long should ``del`` the snapshot."""
+
+
+class Received(Protocol):
+    """What :meth:`Response.relayed` uses of a ``ClientResponse``.
+
+    The server half does not import the client half.
+    """
+
+    head: ResponseHead
+    body: bytes
+    truncated: bool
+
+    def stream(self) -> AsyncIterable[bytes]:
+        """Iterate over the body as it comes."""
+        ...
 
 
 @public
@@ -164,6 +191,8 @@ class Response(Frozen):
             ValueError: As for :class:`Response`.
         """
         fields = replace_fields(self.headers.raw, headers)
+        if _is_bare_426(self.status, self.headers):
+            return _make_relayed(self.status, self.body, fields, self.reason)
         response = Response(self.status, self.body, fields, reason=self.reason)
         given = getattr(self, "_trailers", None)
         if given is not None:
@@ -171,6 +200,68 @@ class Response(Frozen):
                 raise ValueError("trailers need a body without Content-Length")
             _set(response, "_trailers", given)
         return response
+
+    @classmethod
+    def relayed(
+        cls,
+        response: Received,
+        *,
+        body: bytes | bytearray | memoryview | str | AsyncIterable[bytes] | None = None,
+    ) -> Response:
+        """Return the answer that passes on a response which our client received.
+
+        For proxies and gateways; every :class:`ClientResponse` can be passed on::
+
+            response = await upstream.request("GET", request.target)
+            return Response.relayed(response)
+
+        Its connection has to stay open until the answer was sent, unless the whole body
+        has been read. Hop-by-hop fields and those that Connection names are left out
+        (RFC 9110 §7.6.1), as are Proxy-Authenticate, Proxy-Authentication-Info and
+        Trailer. A 426 keeps its Upgrade; one that came without is passed on without. A
+        204, 205 or 304 has no content, whatever came with it, a 204 no Content-Length,
+        and a 205 says 0. The reason is the one that came, a standard one if it was empty.
+
+        Args:
+            response: The response, read or not.
+            body: A body instead of its own, as for :class:`Response`; Content-Length is
+                then not relayed. None means its own: what :meth:`ClientResponse.read`
+                has read, or else the bytes as they come.
+
+        Raises:
+            TypeError: It is no :class:`ClientResponse`: informational responses and those
+                that switch have only a head, and are no answers.
+            ValueError: The body was cut (:attr:`ClientResponse.truncated`).
+        """
+        head = getattr(response, "head", None)
+        if not isinstance(head, ResponseHead):
+            raise TypeError(
+                "only a final response can be relayed, a ClientResponse, not "
+                f"{name_kind(response)}"
+            )
+        status, dropped = head.status, _NOT_RELAYED
+        if status in _WITHOUT_CONTENT:
+            content: object = b""
+            if status != _NOT_MODIFIED:
+                dropped |= {b"content-length"}
+        elif body is not None:
+            content = body
+            dropped |= {b"content-length"}
+        elif response.truncated:
+            raise ValueError(
+                "the body of this refusal was cut: open_connection() and its upgrade() "
+                "leave it unread, to be relayed whole; or give body="
+            )
+        else:
+            content = response.body or response.stream()
+        fields = [
+            pair for pair in head.headers.end_to_end() if pair[0].lower() not in dropped
+        ]
+        if status == _UPGRADE_REQUIRED:
+            protocols = head.headers.lines(b"upgrade")
+            if parse_protocols(protocols):
+                fields += [(b"Upgrade", line) for line in protocols]
+        return _make_relayed(status, cast("bytes", content), fields, head.reason)
 
     async def aclose(self) -> None:
         """Close an iterable body that can be closed; the server does it.
@@ -345,6 +436,27 @@ def find_trailers(response: Response) -> tuple[Field, ...]:
     given: tuple[Field, ...] | Callable[[], HeadersLike]
     given = getattr(response, "_trailers", ())
     return trailer_fields(given()) if callable(given) else given
+
+
+def _is_bare_426(status: int, headers: Headers) -> bool:
+    # Only a server that breaks RFC 9110 §15.5.22 sends one, which is then relayed.
+    return status == _UPGRADE_REQUIRED and not headers.lines(b"upgrade")
+
+
+def _make_relayed(
+    status: int,
+    body: bytes | AsyncIterable[bytes],
+    fields: Sequence[Field],
+    reason: str,
+) -> Response:
+    # An empty reason breaks clients that use llhttp.
+    reason = reason or standard_reason(status)
+    if not _is_bare_426(status, Headers(fields)):
+        return Response(status, body, fields, reason=reason)
+    # Response() refuses it, so that no app forgets the field; nothing else differs.
+    made = Response(_BAD_REQUEST, body, fields, reason=reason)
+    _set(made, "status", status)
+    return made
 
 
 def _check_status_type(status: object) -> int:

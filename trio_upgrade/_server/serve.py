@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from functools import partial
 from importlib import import_module
-from typing import TYPE_CHECKING, TypedDict, TypeVar, cast
+from typing import TYPE_CHECKING, TypedDict, cast
 
 import trio
 
@@ -11,6 +11,7 @@ from .._limits import Limits
 from .._options import SharedOptions
 from .._streams.tcp_listeners import open_tcp_listeners
 from .._streams.tls_listener import TLSListener
+from .._streams.trusted_peers import make_trusted
 from .._streams.unix_listener import open_unix_listener
 from .._util import public
 from .accept_loop import AcceptLoop
@@ -27,6 +28,7 @@ from .arguments import (
 )
 from .connection import Connection
 from .observers import Observers
+from .proxied_connection import ProxiedConnection
 from .server import Server, find_state
 from .state import ServerState
 
@@ -36,9 +38,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import Unpack
 
+    from .._streams.trusted_peers import TrustedLike
     from .response import App
-
-StreamT = TypeVar("StreamT", bound=trio.abc.Stream)
 
 
 @public
@@ -65,12 +66,24 @@ class ServeOptions(TypedDict, total=False):
             happens. Every answer on the wire has one record of the first two. They run
             in the connection's task and should return soon; an exception that they raise
             is logged. None, the default, observes nothing and costs nothing.
+        proxy_protocol: The load balancers that begin each connection with a PROXY
+            protocol header, version 1 or 2, before TLS: a :class:`TrustedPeers`, or
+            networks and ``"unix"`` for one. Then :attr:`Request.peer`, records and logs
+            have the client's address, and :attr:`Request.transport_peer` the balancer's;
+            if the header names no client, both have the balancer's. From these peers the
+            header is required: a connection without one, or with a malformed one or more
+            than 107 bytes (536 for version 2), is closed with one line in the log at
+            level DEBUG, as is one whose header takes longer than
+            ``Limits.header_timeout``. From any other peer nothing is looked for, and a
+            header is a malformed request. The addresses of the header are believed, and
+            the rest of it is skipped. None, the default, trusts no peer.
     """
 
     limits: Limits
     close_on_optimistic_data: bool
     strict: bool
     observer: object | None
+    proxy_protocol: TrustedLike | None
 
 
 def _make_state(
@@ -79,6 +92,7 @@ def _make_state(
     close_on_optimistic_data: bool = False,
     strict: bool = False,
     observer: object | None = None,
+    proxy_protocol: TrustedLike | None = None,
 ) -> ServerState:
     # These defaults are the only ones of ServeOptions.
     #
@@ -91,10 +105,15 @@ def _make_state(
         close_on_optimistic_data=close_on_optimistic_data,
         strict=strict,
         observers=Observers(observer, strict=strict),
+        proxy_protocol=make_trusted(proxy_protocol or ()) or None,
     )
 
 
 _OPTIONS = SharedOptions(ServeOptions, _make_state)
+
+
+def _find_kind(state: ServerState) -> type[Connection]:
+    return Connection if state.proxy_protocol is None else ProxiedConnection
 
 
 def _check(function: Callable[..., object], app: App, options: ServeOptions) -> None:
@@ -255,7 +274,7 @@ async def serve_unix(
 @_OPTIONS.declare
 async def serve_listeners(
     app: App,
-    listeners: Sequence[trio.abc.Listener[StreamT]],
+    listeners: Sequence[trio.abc.Listener[trio.abc.Stream]],
     *,
     task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
     **options: Unpack[ServeOptions],
@@ -285,7 +304,7 @@ async def serve_listeners(
     try:
         async with trio.open_nursery() as nursery:
             make_connection = partial(
-                Connection, app, server, state, scope=nursery.cancel_scope
+                _find_kind(state), app, server, state, scope=nursery.cancel_scope
             )
             for listener in server.listeners:
                 accepting = AcceptLoop(listener, state, make_connection, nursery)
@@ -332,12 +351,13 @@ async def serve_stream(
     check_stream(stream, server)
     if server is not None:
         with trio.CancelScope() as scope:
-            await Connection(app, server, find_state(server), stream, scope).serve()
+            state = find_state(server)
+            await _find_kind(state)(app, server, state, stream, scope).serve()
         return
     state = _make_state(**options)
     failure: BaseException | None = None
     scope = trio.CancelScope()
-    connection = Connection(app, Server((), state), state, stream, scope)
+    connection = _find_kind(state)(app, Server((), state), state, stream, scope)
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(state.deadlines.run, name="trio_upgrade deadlines")

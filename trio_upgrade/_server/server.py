@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING, cast, final
 from urllib.parse import quote
 
@@ -63,19 +64,35 @@ class Server:
                 has ended.
         """
         for listener in self.listeners:
-            below = find_socket_listener(listener)
-            if below is not None:
-                try:
-                    name: object = below.socket.getsockname()
-                except OSError:
-                    continue  # Closed: the server has ended.
+            name = _find_name(listener)
+            if name is not None:
                 scheme = "https" if is_secure_listener(listener) else "http"
                 if isinstance(name, tuple):
-                    host, port = cast("tuple[str, int]", name[:2])
+                    host, port = name[:2]
                     authority = Authority(_ANY_HOST.get(host, host), port)
                     return f"{scheme}://{authority}"
-                return f"{scheme}+unix://{_quote_path(cast('str | bytes', name))}"
+                return f"{scheme}+unix://{_quote_path(name)}"
         raise ValueError("this server has no listener that a URL could name")
+
+    @property
+    def port(self) -> int:
+        """The TCP port that it listens on; for ``serve_tcp(app, 0)`` the one it got.
+
+        Raises:
+            ValueError: It listens on several ports or on none, as on a Unix socket, or it
+                has ended.
+        """
+        ports: set[int] = set()
+        for listener in self.listeners:
+            name = _find_name(listener)
+            if isinstance(name, tuple):
+                ports.add(name[1])
+        if len(ports) == 1:
+            return ports.pop()
+        if ports:
+            shown = ", ".join(map(str, sorted(ports)))
+            raise ValueError(f"this server listens on several ports: {shown}")
+        raise ValueError("this server listens on no TCP port, or has ended")
 
     def statistics(self) -> ServerStatistics:
         """Return the current counts; they do not change later."""
@@ -146,6 +163,28 @@ class Server:
     async def wait_ended(self) -> None:
         """Wait until it has ended, drained or cancelled, and every socket is closed."""
         await self._state.ended.wait()
+
+    def __repr__(self) -> str:
+        state = self._state
+        if state.ended.is_set():
+            return "<Server, ended>"
+        try:
+            shown = f" at {self.url}"
+        except ValueError:
+            # Its listeners have no address, or are closed, as during a drain.
+            shown = ""
+        return f"<Server{shown}{', draining' if state.draining.is_set() else ''}>"
+
+
+def _find_name(
+    listener: trio.abc.Listener[trio.abc.Stream],
+) -> tuple[str, int] | str | bytes | None:
+    # None: it has no socket, or that is closed, because the server has ended.
+    below = find_socket_listener(listener)
+    with suppress(OSError):
+        if below is not None:
+            return cast("tuple[str, int] | str | bytes", below.socket.getsockname())
+    return None
 
 
 def _quote_path(name: str | bytes) -> str:

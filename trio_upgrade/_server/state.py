@@ -19,6 +19,7 @@ from .statistics import ServerStatistics
 
 if TYPE_CHECKING:
     from .._limits import Limits
+    from .._streams.trusted_peers import TrustedPeers
     from .connection_task import ConnectionTask
     from .observers import Observers
 
@@ -44,6 +45,8 @@ class ServerState:
         close_on_optimistic_data: Whether a refused offer ends its connection if bytes
             after the request have already come.
         observers: The user's observer and the log.
+        proxy_protocol: The peers whose connections begin with a PROXY protocol header;
+            None if there are none.
 
     Attributes:
         dates: The Date field of responses.
@@ -67,11 +70,13 @@ class ServerState:
         strict: bool,
         close_on_optimistic_data: bool,
         observers: Observers,
+        proxy_protocol: TrustedPeers | None = None,
     ) -> None:
         self.limits: Limits = limits
         self.strict: bool = strict
         self.close_on_optimistic_data: bool = close_on_optimistic_data
         self.observers: Observers = observers
+        self.proxy_protocol: TrustedPeers | None = proxy_protocol
         self.dates: DateClock = DateClock()
         self.deadlines: Deadlines = Deadlines(limits, self._end_grace)
         self.leaving: bool = False

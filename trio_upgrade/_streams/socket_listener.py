@@ -129,6 +129,11 @@ class DirectSocketListener(trio.abc.Listener[DirectSocketStream]):
         self.socket.close()
         await trio.lowlevel.checkpoint()
 
+    def __repr__(self) -> str:
+        if self._sock.fileno() < 0:
+            return "<DirectSocketListener, closed>"
+        return f"<DirectSocketListener at {self._sock.getsockname()!r}>"
+
 
 def adopt_listener(listener: trio.SocketListener) -> DirectSocketListener:
     """Make a direct listener from one of Trio's, which counts as closed from now on.

@@ -48,7 +48,15 @@ class DirectSocketStream(trio.abc.HalfCloseableStream):
         sending: Whether a task is sending, waiting to send, or ending our direction.
     """
 
-    __slots__ = ("_ended", "_sock", "_trio_sock", "receiving", "sending")
+    __slots__ = (
+        "_ended",
+        "_sock",
+        "_trio_sock",
+        "receiving",
+        "sending",
+        # Set by underlying.set_proxied(), and otherwise absent.
+        "trio_upgrade_proxied",
+    )
 
     def __init__(self, sock: socket.socket, *, ended: bool = False) -> None:
         self._sock = sock
@@ -242,6 +250,10 @@ class DirectSocketStream(trio.abc.HalfCloseableStream):
         if buffersize == 0:
             return self._sock.getsockopt(level, option)
         return self._sock.getsockopt(level, option, buffersize)
+
+    def __repr__(self) -> str:
+        state = f"on descriptor {self.fileno()}" if self.fileno() >= 0 else "closed"
+        return f"<DirectSocketStream, {state}>"
 
 
 def set_options(sock: socket.socket | trio.socket.SocketType) -> None:

@@ -485,6 +485,9 @@ class TLSStream(TLSConnection, trio.abc.HalfCloseableStream):
         self._closed = True
         self._transport.close()
 
+    def __repr__(self) -> str:
+        return f"<TLSStream on {self.transport_stream!r}>"
+
     def _check_handshake(self) -> None:
         # Without one OpenSSL would make it, and check no name (Python issue 30141).
         self._after_handshake("receiving or sending")

@@ -79,3 +79,6 @@ class TLSListener(trio.abc.Listener[TLSStream]):
     async def aclose(self) -> None:
         """Close the listener; waiting tasks get :exc:`trio.ClosedResourceError`."""
         await self.transport_listener.aclose()
+
+    def __repr__(self) -> str:
+        return f"<TLSListener on {self.transport_listener!r}>"

@@ -15,6 +15,8 @@ from .tls import TLSStream
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from .proxy_protocol import ProxyHeader
+
 Peer: TypeAlias = tuple[str, int] | str | None
 AnyTLSStream: TypeAlias = "TLSStream | trio.SSLStream[trio.abc.Stream]"
 
@@ -41,15 +43,22 @@ def _find_next(stream: object) -> object:
         return None
 
 
+def _find_bottom(stream: object) -> trio.SocketStream | DirectSocketStream | None:
+    for layer in iter_layers(stream):
+        if isinstance(layer, trio.SocketStream | DirectSocketStream):
+            return layer
+    return None
+
+
 def find_underlying_socket(stream: object) -> trio.socket.SocketType | None:
     """Return the kernel socket below a stack of streams; None if there is none."""
-    for layer in iter_layers(stream):
-        if isinstance(layer, trio.SocketStream):
-            return layer.socket
-        if isinstance(layer, DirectSocketStream):
-            # No Trio socket can be made from a closed socket.
-            return layer.socket if layer.fileno() >= 0 else None
-    return None
+    bottom = _find_bottom(stream)
+    if bottom is None or (
+        isinstance(bottom, DirectSocketStream) and bottom.fileno() < 0
+    ):
+        # No Trio socket can be made from a closed socket.
+        return None
+    return bottom.socket
 
 
 def find_tls(stream: object) -> AnyTLSStream | None:
@@ -65,8 +74,34 @@ def is_secure(stream: object) -> bool:
     return find_tls(stream) is not None
 
 
+def set_proxied(stream: object, header: ProxyHeader) -> None:
+    """Note the PROXY protocol header that was read from the socket below a stack."""
+    # On the stream of the socket, and not in a wrapper around it: that would cost each
+    # read.  Trio's SocketStream has room for it in its __dict__.
+    cast("Any", _find_bottom(stream)).trio_upgrade_proxied = header
+
+
+def find_proxied(stream: object) -> ProxyHeader | None:
+    """Return the header that :func:`set_proxied` has noted; None if there is none."""
+    return getattr(_find_bottom(stream), "trio_upgrade_proxied", None)
+
+
 def find_peer(transport: trio.abc.Stream) -> Peer:
-    """Return the peer's address; None if it has none or is gone."""
+    """Return the client's address; None if it has none or is gone.
+
+    A PROXY protocol header may have named it; else it is that of the transport.
+    """
+    header = find_proxied(transport)
+    if header is not None and header.names_peer:
+        return header.peer
+    return find_transport_peer(transport)
+
+
+def find_transport_peer(transport: trio.abc.Stream) -> Peer:
+    """Return the address that the connection comes from; None if it has none or is gone.
+
+    It is that of a load balancer which speaks the PROXY protocol.
+    """
     sock = find_underlying_socket(transport)
     return None if sock is None else _read_address(sock.getpeername)
 

@@ -88,6 +88,9 @@ class UnixListener(trio.abc.Listener["DirectSocketStream"]):
         self.remove_file()
         await self._listener.aclose()
 
+    def __repr__(self) -> str:
+        return f"<UnixListener on {self._listener!r}>"
+
 
 async def open_unix_listener(
     path: str | bytes | os.PathLike[str] | os.PathLike[bytes],

@@ -271,6 +271,11 @@ class UpgradedStream(ReplayStream):
             stream = stream._transport
         return stream
 
+    def __repr__(self) -> str:
+        if self.detached:
+            return "<UpgradedStream, detached>"
+        return f"<UpgradedStream on {self._transport!r}>"
+
     def _find_tls_transport(self) -> tuple[trio.abc.Stream, bytes]:
         # Return the stream that TLS is to run over, and the bytes that were read from it
         # early.  That is the socket below, if there is one of ours.
