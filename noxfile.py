@@ -47,9 +47,10 @@ def typing(session: nox.Session) -> None:
 
 @nox.session
 def examples(session: nox.Session) -> None:
-    """Run the example that ends by itself."""
+    """Run the examples that end by themselves."""
     session.install("-e", ".")
     session.run("python", "examples/echo_pair.py", "0")
+    session.run("python", "examples/api_client.py")
 
 
 @nox.session

@@ -13,6 +13,7 @@ import pytest
 import trio
 
 from trio_upgrade import (
+    ConnectionPool,
     DialOptions,
     Limits,
     Response,
@@ -63,8 +64,11 @@ OWN = {
     serve_unix: "app path mode backlog task_status",
     serve_listeners: "app listeners task_status",
     serve_stream: "app stream server",
-    open_upgrade: "url protocols method headers body tolerate_missing_connection",
-    open_tunnel: "proxy_url authority headers",
+    open_upgrade: (
+        "url protocols method headers body trailers on_informational "
+        "tolerate_missing_connection"
+    ),
+    open_tunnel: "proxy_url authority headers on_informational",
     open_connection: "url",
 }
 every_function = pytest.mark.parametrize(
@@ -99,6 +103,23 @@ def test_signature_lists_every_option(function: Callable[..., Any], own: str) ->
     for parameter in parameters.values():
         assert parameter.annotation is not inspect.Parameter.empty
     assert signature.return_annotation == function.__annotations__["return"]
+
+
+def test_signatures_of_a_pool() -> None:
+    """Both calls of a pool that dial show the options, too."""
+    for call, own in (
+        (ConnectionPool, "connections per_origin idle_timeout"),
+        (
+            ConnectionPool().request,
+            "method url target headers body trailers on_informational",
+        ),
+    ):
+        parameters = inspect.signature(call).parameters
+
+        assert list(parameters) == [*own.split(), *DIAL]
+        for name, (annotation, default) in DIAL.items():
+            assert parameters[name].annotation == annotation
+            assert parameters[name].default == default
 
 
 def test_signature_through_partial() -> None:

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 
 from trio_upgrade import (
     ClientConnection,
+    ConnectionPool,
     DialOptions,
     Limits,
+    PooledResponse,
     Proxy,
     Request,
     Response,
@@ -130,6 +132,19 @@ async def dial(context: ssl.SSLContext, stream: trio.abc.Stream) -> None:
     )
     async with connection, upgraded:
         pass
+
+
+async def share(context: ssl.SSLContext) -> None:
+    options: DialOptions = {"via": "http://y"}
+    async with ConnectionPool(connections=5, **options) as pool:
+        response: PooledResponse = await pool.request("GET", "http://x", **options)
+        async with response as same:
+            body: bytes = await same.read()
+            await pool.request("PUT", "http://x", body=body, ssl_context=context)
+            await pool.request("PUT", "http://x", body=same.stream())
+        await pool.request("GET", "http://x", steam=None)  # type: ignore[call-arg]
+        await pool.request("GET", "http://x", via=1)  # type: ignore[arg-type]
+    ConnectionPool(limits=1)  # type: ignore[arg-type]
 
 
 async def dial_wrongly(stream: trio.abc.Stream) -> None:

@@ -10,6 +10,9 @@ if TYPE_CHECKING:
         open_tunnel as open_tunnel,
         open_upgrade as open_upgrade,
     )
+    from ._client.pool import ConnectionPool as ConnectionPool
+    from ._client.pool_response import PooledResponse as PooledResponse
+    from ._client.pool_statistics import PoolStatistics as PoolStatistics
     from ._client.proxies import Proxy as Proxy
     from ._client.proxy_environment import (
         proxy_from_environment as proxy_from_environment,
@@ -95,6 +98,9 @@ else:
     _MODULES = {
         "_client.connection": "ClientConnection",
         "_client.open": "DialOptions open_connection open_tunnel open_upgrade",
+        "_client.pool": "ConnectionPool",
+        "_client.pool_response": "PooledResponse",
+        "_client.pool_statistics": "PoolStatistics",
         "_client.proxies": "Proxy",
         "_client.proxy_environment": "proxy_from_environment",
         "_client.response": "ClientResponse Refused TunnelRefused UpgradeRefused",

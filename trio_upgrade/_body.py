@@ -130,7 +130,6 @@ class Body:
         return BodyStream(self)
 
 
-@final
 class BodyStream(AsyncIterator[bytes]):
     """The pieces of a body as they come; returned by ``stream()``.
 

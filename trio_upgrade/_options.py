@@ -49,6 +49,10 @@ class SharedOptions:
         )
         return function
 
+    def complete(self, given: Mapping[str, object]) -> dict[str, object]:
+        """Return all options: those given, and the defaults of the others."""
+        return {**self._defaults, **given}
+
     def check(
         self, function: Callable[..., object], given: Mapping[str, object]
     ) -> None:

@@ -88,7 +88,8 @@ MUTANTS = {
     "C07": Mutant("check_request", 'head.startswith(b"CONNECT ")', "False"),
     "C08": Mutant(
         "ask_for_tunnel",
-        'CheckedRequest("CONNECT", authority, fields, b"", endpoint)',
+        'CheckedRequest("CONNECT", authority, fields, b"", endpoint, '
+        "on_informational=on_informational)",
         'CheckedRequest("CONNECT", "//" + authority, fields, b"", endpoint)',
     ),
     "O01": Mutant("connection._LAST_INFORMATIONAL", "199", "99"),
@@ -129,8 +130,8 @@ MUTANTS = {
     ),
     "M02": Mutant(
         "ClientHTTP.send_end",
-        "head + self._codec.write_end()",
-        r'head + self._codec.write_end() + b"\r\n"',
+        "head + self._codec.write_end(trailers)",
+        r'head + self._codec.write_end(trailers) + b"\r\n"',
     ),
     "M08": Mutant("ClientConnection._claim", "await http.has_unasked_input()", "False"),
     "M12": Mutant(

@@ -133,6 +133,49 @@ async def test_echo_client_ends_with_the_server() -> None:
     assert errors == b"got upgraded! echo\n"
 
 
+API_LINES = [
+    "7 requests on 2 connections",
+    "apple costs 3",
+    "bread costs 5",
+    "cheese costs 8",
+    "dates costs 6",
+    "eggs costs 4",
+    "figs: URL/items/figs: 404 Not Found",
+]
+
+
+async def test_api_client() -> None:
+    """By itself it shows what its own API has, over two connections."""
+    with trio.fail_after(BOUND):
+        result = await run(*example("api_client.py"))
+    output = re.sub(r"http://127\.0\.0\.1:\d+", "URL", result.stdout.decode())
+    lines = output.splitlines()
+
+    assert (result.returncode, result.stderr) == (0, b"")
+    # The tasks end in any order.
+    assert sorted(lines) == API_LINES
+    assert lines[-1] == "7 requests on 2 connections"
+
+
+async def test_api_client_of_another_server(nursery: trio.Nursery) -> None:
+    """With a URL it asks that API; one that fails is an exit with one line."""
+
+    async def app(request: Request) -> Response:
+        known = request.path == "/v1/items"
+        return Response(200, b'{"names": []}') if known else Response(404)
+
+    server = await nursery.start(partial(serve_tcp, app, 0, host=HOST))
+    result = await run(*example("api_client.py", server.url + "/v1/items"))
+    failed = await run(*example("api_client.py", server.url))
+
+    assert result.stdout.decode().splitlines() == [
+        f"figs: {server.url}/v1/items/figs: 404 Not Found",
+        "2 requests on 1 connections",
+    ]
+    assert (failed.returncode, failed.stdout) == (1, b"")
+    assert failed.stderr.decode() == f"{server.url}: 404 Not Found\n"
+
+
 async def test_echo_client_without_a_server() -> None:
     """If no server listens it fails with one line and no traceback."""
     with socket.socket() as bound:

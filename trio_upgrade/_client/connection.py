@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING, TypeAlias, final
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias, final
 
 import trio
 
@@ -21,11 +21,16 @@ from .._http.headers import encode_fields
 from .._http.messages import ResponseHead, opens_tunnel
 from .._http.switching import expects_anything
 from .._http_stream import SMALL_BODY
-from .._streams.closing import close_forcefully, close_gracefully
+from .._streams.closing import (
+    close_forcefully,
+    close_gracefully,
+    close_without_linger,
+)
 from .._streams.socket_stream import DirectSocketStream
 from .._streams.tls import TLSStream
 from .._streams.upgraded import UpgradedStream
 from .._util import public
+from .body_end import BodyReceiver
 from .breaks import raise_break
 from .http import ClientHTTP
 from .request_head import CheckedRequest, Offer, RequestBody, ask_for_tunnel
@@ -35,9 +40,13 @@ from .upgraded import UpgradedConnection
 from .wording import ANSWER, BEFORE_REQUEST, SENDING, name_exchange, name_failure
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
     from .._body import Body
     from .._http.headers import HeadersLike
     from .._limits import Limits
+    from .body_end import AtEnd
+    from .request_head import OnInformational, TrailersLike
     from .urls import Endpoint
 
 _SWITCHING_PROTOCOLS = 101
@@ -46,7 +55,20 @@ _IDLE_END = "the server ended the idle connection"
 # The final response, or a legal 101, and the informational responses before it.
 _Heads: TypeAlias = tuple[ResponseHead, tuple[ResponseHead, ...]]
 # Fields that request() writes itself, or that would turn the request into an offer.
-_REQUEST_FORBIDDEN = frozenset({b"transfer-encoding", b"upgrade"})
+REQUEST_FORBIDDEN = frozenset({b"transfer-encoding", b"upgrade"})
+
+
+class Loss(NamedTuple):
+    """How far an exchange had come when its peer failed it.
+
+    Attributes:
+        begun: Whether the request was begun: if not, nothing was sent, and an iterable
+            body was not touched.
+        answered: Whether any byte of an answer had come.
+    """
+
+    begun: bool
+    answered: bool
 
 
 @public
@@ -54,7 +76,8 @@ _REQUEST_FORBIDDEN = frozenset({b"transfer-encoding", b"upgrade"})
 class ClientConnection(trio.abc.AsyncResource):
     """A connection to a server, for one request at a time; from :func:`open_connection`.
 
-    Not for two tasks at a time.
+    Use it in ``async with``; leaving the block closes it, without a wait if an exception
+    leaves it. Not for two tasks at a time.
     """
 
     def __init__(
@@ -70,8 +93,29 @@ class ClientConnection(trio.abc.AsyncResource):
         self._sender: RequestSender | None = None
         # The body of the last final response.
         self._body: Body | None = None
+        # Awaited at the end of that body; None if it is not needed.
+        self._at_end: AtEnd | None = None
+        # How far the exchange had come that failed by the peer; None if none did.
+        self.loss: Loss | None = None
         # A refused CONNECT ends the connection (RFC 9931 §8), though HTTP would keep it.
         self._spent = False
+
+    @property
+    def reusable(self) -> bool:
+        """Whether another request can be made, as far as is known without asking.
+
+        False while a response is not read to its end, after a response that ends the
+        connection (RFC 9112 §9.3), after bytes that no request asked for (§9.2), and
+        when the connection is closed or has switched. True promises nothing: the server
+        may end an idle connection at any time, and then :meth:`request` raises
+        :exc:`PeerGone`.
+        """
+        if self._stream is None or self._spent:
+            return False
+        http = self._http
+        if http.ended or http.broken or http.has_buffered:
+            return False
+        return not self._used or (http.body_ended and http.is_reusable)
 
     async def request(
         self,
@@ -80,6 +124,8 @@ class ClientConnection(trio.abc.AsyncResource):
         *,
         headers: HeadersLike = (),
         body: RequestBody = b"",
+        trailers: TrailersLike = (),
+        on_informational: OnInformational | None = None,
     ) -> ClientResponse:
         """Make a request and receive the head of the final response.
 
@@ -102,11 +148,22 @@ class ClientConnection(trio.abc.AsyncResource):
                 socket nor our TLS on one may not survive a cut send, so the beginning
                 of that response's body is then read first: at most
                 ``Limits.refusal_body`` bytes, for ``Limits.linger`` seconds.
+            trailers: Fields to send after the body, which must be chunked; or a function
+                that returns them, called when the body is sent, for a checksum or for
+                fields that are received after a body passed on. Fields of framing,
+                routing, authentication, request modifiers and content format are refused
+                (RFC 9110 §6.5.1).
+            on_informational: An async function that gets the head of each informational
+                response as it comes, but of 100 and 101; the final response has all of
+                them in any case. The response is not received on while it runs. What it
+                raises is raised here unchanged, and the connection is closed.
+                ``Limits.informational`` bounds the number of calls.
 
         Raises:
             ValueError: The request is malformed, or a field is given that the library
-                writes; or the body has another length than its Content-Length, and the
-                connection is closed.
+                writes, or ``trailers`` for a body that is not chunked; nothing was sent.
+                Or the body has another length than its Content-Length, or the function
+                returned trailer fields that cannot be sent; the connection is closed.
             TypeError: The body has a type that cannot be sent.
             UsageError: The last response's body is not read to its end.
             IllegalSwitch: A 101 came, although the request did not ask for a switch.
@@ -119,10 +176,42 @@ class ClientConnection(trio.abc.AsyncResource):
         """
         if method == "CONNECT":
             raise ValueError("CONNECT asks for a tunnel, not for a response: connect()")
-        fields = encode_fields(headers, forbidden=_REQUEST_FORBIDDEN)
-        request = CheckedRequest(method, target, fields, body, self._endpoint)
+        fields = encode_fields(headers, forbidden=REQUEST_FORBIDDEN)
+        request = CheckedRequest(
+            method,
+            target,
+            fields,
+            body,
+            self._endpoint,
+            trailers=trailers,
+            on_informational=on_informational,
+        )
+        return ClientResponse(*await self.exchange(request))
+
+    async def exchange(
+        self,
+        request: CheckedRequest,
+        at_end: AtEnd | None = None,
+    ) -> tuple[ResponseHead, tuple[ResponseHead, ...], Body]:
+        """Do what :meth:`request` does, with a request that is already checked.
+
+        Args:
+            request: The request.
+            at_end: Awaited once, when the end of the response's body has been read; not
+                if :attr:`body_ended` is already True when this returns.
+
+        Returns:
+            What a :class:`ClientResponse` is made of.
+        """
+        self._at_end = at_end
         head, informational = await self._perform(request)
-        return self._respond(head, informational)
+        assert self._body is not None
+        return head, informational, self._body
+
+    @property
+    def body_ended(self) -> bool:
+        """Whether the last response was read to its end."""
+        return self._http.body_ended
 
     async def upgrade(
         self,
@@ -131,6 +220,8 @@ class ClientConnection(trio.abc.AsyncResource):
         method: str = "GET",
         headers: HeadersLike = (),
         body: RequestBody = b"",
+        trailers: TrailersLike = (),
+        on_informational: OnInformational | None = None,
         tolerate_missing_connection: bool = False,
     ) -> UpgradedConnection:
         """Offer to switch this connection to one of these protocols.
@@ -147,6 +238,8 @@ class ClientConnection(trio.abc.AsyncResource):
             headers: Further fields; see :func:`open_upgrade`.
             body: The request's body, sent before anything is switched; see
                 :meth:`request`.
+            trailers: Fields to send after that body; see :meth:`request`.
+            on_informational: See :meth:`request`.
             tolerate_missing_connection: Whether a 101 may lack its Connection field.
 
         Raises:
@@ -159,7 +252,16 @@ class ClientConnection(trio.abc.AsyncResource):
             protocols, headers, tolerate_missing_connection=tolerate_missing_connection
         )
         return await self.switch(
-            CheckedRequest(method, target, offer.fields, body, self._endpoint, offer)
+            CheckedRequest(
+                method,
+                target,
+                offer.fields,
+                body,
+                self._endpoint,
+                offer,
+                trailers=trailers,
+                on_informational=on_informational,
+            )
         )
 
     async def switch(self, request: CheckedRequest) -> UpgradedConnection:
@@ -171,7 +273,11 @@ class ClientConnection(trio.abc.AsyncResource):
         return self._hand_over(head, informational)
 
     async def connect(
-        self, authority: str, *, headers: HeadersLike = ()
+        self,
+        authority: str,
+        *,
+        headers: HeadersLike = (),
+        on_informational: OnInformational | None = None,
     ) -> UpgradedConnection:
         """Ask the proxy at the other end for a tunnel (RFC 9110 §9.3.6).
 
@@ -185,13 +291,16 @@ class ClientConnection(trio.abc.AsyncResource):
             authority: ``host:port``, an IPv6 address in brackets.
             headers: Further fields. A Proxy-Authorization field replaces the
                 credentials of the URL that the connection was opened with.
+            on_informational: See :meth:`request`.
 
         Raises:
             ValueError: The authority is not of that form, or a field is malformed or
                 not allowed in a CONNECT.
             TunnelRefused: The proxy answered with something other than a 2xx.
         """
-        return await self.tunnel(ask_for_tunnel(authority, headers, self._endpoint))
+        return await self.tunnel(
+            ask_for_tunnel(authority, headers, self._endpoint, on_informational)
+        )
 
     async def tunnel(self, request: CheckedRequest) -> UpgradedConnection:
         """Do what :meth:`connect` does, with a request that is already checked."""
@@ -226,12 +335,39 @@ class ClientConnection(trio.abc.AsyncResource):
         else:
             await close_gracefully(stream, self._limits.linger)
 
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if exc_value is None:
+            await self.aclose()
+        else:
+            # aclose() would raise Cancelled in a cancelled scope, in place of an
+            # exception that is no Cancelled.
+            await self.close_without_wait()
+
+    async def close_without_wait(self) -> None:
+        """Close the connection, also in a cancelled scope; TLS by a close_notify.
+
+        Not a checkpoint for a kernel socket of ours.
+        """
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            await close_without_linger(stream)
+
+    async def cut(self) -> None:
+        """Close the connection while another task uses it; that one gets Closed."""
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            await close_forcefully(stream)
+
     def _respond(
         self, head: ResponseHead, informational: tuple[ResponseHead, ...]
     ) -> ClientResponse:
-        body = self._body
-        assert body is not None
-        return ClientResponse(head, informational, body)
+        assert self._body is not None
+        return ClientResponse(head, informational, self._body)
 
     async def _read_early_body(self) -> None:
         # Read the beginning of an early response's body before the sending is cut: a cut
@@ -249,22 +385,26 @@ class ClientConnection(trio.abc.AsyncResource):
 
     async def _perform(self, request: CheckedRequest) -> _Heads:
         # Make an exchange; say in an error who failed, and at which stage.
+        self.loss = None
         try:
             return await self._exchange(request)
         except OpenError as exc:
-            if self._sender is not None and exc is self._sender.source_failure:
+            sender = self._sender
+            if sender is not None and exc is sender.foreign:
                 # Of another peer: the request's body comes from there.
                 raise
             stage = BEFORE_REQUEST
-            if self._sender is not None:
-                stage = ANSWER if self._sender.done else SENDING
+            if sender is not None:
+                stage = ANSWER if sender.done else SENDING
+            self.loss = Loss(sender is not None, self._http.answer_begun)
             name_failure(exc, self._name(request), stage)
             raise
         finally:
             self._sender = None
 
     def _name(self, request: CheckedRequest) -> str:
-        return name_exchange(self._endpoint, request.method, request.target)
+        # Not the connection's own endpoint, whose URL may have had other credentials.
+        return name_exchange(request.endpoint, request.method, request.target)
 
     async def _exchange(self, request: CheckedRequest) -> _Heads:
         # Send a request; return the head of the final response, or of a legal 101.
@@ -272,7 +412,7 @@ class ClientConnection(trio.abc.AsyncResource):
         stream = await self._claim()
         head = self._http.write_request(request.method, request.target, fields)
         self._used = True
-        self._sender = sender = RequestSender(self._http, head, body)
+        self._sender = sender = RequestSender(self._http, head, request)
         try:
             if body and expects_anything(fields):
                 sender.wait_for_continue(self._limits.continue_timeout)
@@ -284,13 +424,13 @@ class ClientConnection(trio.abc.AsyncResource):
             return await self._send_and_receive(sender, offer)
         except MalformedMessage as exc:
             await self._abandon(stream)
-            if exc is sender.source_failure:
+            if exc is sender.foreign:
                 raise
             raise BadResponse(str(exc)) from exc
         except trio.BrokenResourceError as exc:
             await self._abandon(stream)
-            if not self._http.lost:
-                # The source of the body broke, not this connection.
+            if exc is sender.foreign or not self._http.lost:
+                # The caller's code broke something, or the source of the body did.
                 raise
             raise_break(
                 exc,
@@ -308,7 +448,7 @@ class ClientConnection(trio.abc.AsyncResource):
     ) -> _Heads:
         # Receive the response while a second task sends the request.
         answer: _Heads | None = None
-        failure: Exception | None = None
+        failure: BaseException | None = None
 
         async def send() -> None:
             # Kept, as is an exception of the receiving: the nursery would put a single
@@ -316,23 +456,32 @@ class ClientConnection(trio.abc.AsyncResource):
             nonlocal failure
             try:
                 await sender.run()
-            except Exception as exc:
+            except trio.Cancelled:
+                raise
+            except BaseException as exc:
                 failure = exc
                 nursery.cancel_scope.cancel(reason="the request cannot be sent")
 
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(send, name="trio_upgrade request body")
-            try:
-                answer = await self._receive_final(offer, sender)
-                if not sender.done:
-                    await self._read_early_body()
-            except Exception as exc:
-                failure = exc
-            # After a final response the rest of the body is of no use; if any of it is
-            # missing, the connection cannot be used again (RFC 9112 §9.3).
-            nursery.cancel_scope.cancel(
-                reason="the answer came before the body was sent"
-            )
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(send, name="trio_upgrade request body")
+                try:
+                    answer = await self._receive_final(offer, sender)
+                    if not sender.done:
+                        await self._read_early_body()
+                except trio.Cancelled:
+                    raise
+                except BaseException as exc:
+                    failure = exc
+                # After a final response the rest of the body is of no use; if any of it
+                # is missing, the connection cannot be used again (RFC 9112 §9.3).
+                nursery.cancel_scope.cancel(
+                    reason="the answer came before the body was sent"
+                )
+        except BaseException:
+            # Cancelled, or a group of it. A failure that was there before comes first.
+            if failure is None or answer is not None:
+                raise
         if answer is None:
             assert failure is not None
             raise failure
@@ -392,12 +541,23 @@ class ClientConnection(trio.abc.AsyncResource):
                 if len(informational) == self._limits.informational:
                     raise MalformedMessage("too many informational responses")
                 informational.append(head)
+                await sender.inform(head)
                 continue
             else:
-                self._body = self._http.make_body(
-                    self._http.receive_body, self._limits.body_bytes
-                )
+                self._body = self._make_body()
             return head, tuple(informational)
+
+    def _make_body(self) -> Body:
+        limit = self._limits.body_bytes
+        if self._at_end is not None:
+            return BodyReceiver(self._http, self._report_end).make_body(limit)
+        return self._http.make_body(self._http.receive_body, limit)
+
+    async def _report_end(self) -> None:
+        # Not from within the exchange, which may read an early response's body: while it
+        # goes on, no other may begin. Its caller then finds body_ended set.
+        if self._sender is None and self._at_end is not None:
+            await self._at_end()
 
     async def _abandon(self, stream: trio.abc.Stream) -> None:
         self._stream = None

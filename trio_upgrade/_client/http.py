@@ -14,7 +14,9 @@ from .._streams.tls import TLSStream
 from .._streams.underlying import find_underlying_socket
 
 if TYPE_CHECKING:
-    from .._http.headers import Field
+    from collections.abc import Sequence
+
+    from .._http.headers import Field, Headers
     from .._http.messages import ResponseHead
     from .._limits import Limits
 
@@ -38,14 +40,16 @@ class ClientHTTP(HTTPStream[ClientCodec]):
 
     Attributes:
         request_sent: Whether any byte of the request was given to the transport.
+        answer_begun: Whether any byte has come since the request was begun.
         send_failure: The break that a send met first; None if there was none.
     """
 
-    __slots__ = ("request_sent", "send_failure")
+    __slots__ = ("answer_begun", "request_sent", "send_failure")
 
     def __init__(self, stream: trio.abc.Stream, limits: Limits) -> None:
         super().__init__(stream, ClientCodec(limits))
         self.request_sent: bool = False
+        self.answer_begun: bool = False
         self.send_failure: trio.BrokenResourceError | None = None
 
     ################################################################
@@ -55,7 +59,7 @@ class ClientHTTP(HTTPStream[ClientCodec]):
     def write_request(self, method: str, target: str, fields: list[Field]) -> bytes:
         """Begin an exchange; see :meth:`ClientCodec.write_request`."""
         head = self._codec.write_request(method, target, fields)
-        self.request_sent = False
+        self.request_sent = self.answer_begun = False
         return head
 
     async def send_head(self, head: bytes) -> None:
@@ -88,14 +92,18 @@ class ClientHTTP(HTTPStream[ClientCodec]):
             await self.send(head)
             await self.send(data)
 
-    async def send_end(self, head: bytes) -> None:
+    async def send_end(self, head: bytes, trailers: Sequence[Field] = ()) -> None:
         """Send the end of the request, after any part of its head that was not sent yet.
+
+        Args:
+            head: That part.
+            trailers: Fields to send after the content, which must be chunked.
 
         Raises:
             ValueError: Content-Length says more.
             trio.BrokenResourceError: As :meth:`send_head` does.
         """
-        await self.send_head(head + self._codec.write_end())
+        await self.send_head(head + self._codec.write_end(trailers))
 
     def _note_failure(self, exc: BaseException) -> None:
         super()._note_failure(exc)
@@ -126,11 +134,24 @@ class ClientHTTP(HTTPStream[ClientCodec]):
                     f"the server ended the connection {stage} its answer",
                     request_sent=self.request_sent,
                 )
+            self.answer_begun = True
         return head
 
     def parse_response(self, raw: bytes) -> ResponseHead:
         """Check and parse a header section; see :meth:`ClientCodec.parse_response`."""
         return self._codec.parse_response(raw)
+
+    def reach_end(self) -> bool:
+        """Go on to the end of a body of known length, if all of its bytes were returned.
+
+        Returns:
+            Whether the end was reached.
+        """
+        return self._codec.body_left == 0 and self._codec.next_body() == b""
+
+    def get_trailers(self) -> Headers:
+        """Return the fields after the body that was read to its end."""
+        return self._codec.get_trailers()
 
     @property
     def is_reusable(self) -> bool:

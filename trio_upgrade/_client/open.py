@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from .._http.headers import HeadersLike
     from .proxies import Proxy
-    from .request_head import RequestBody
+    from .request_head import OnInformational, RequestBody, TrailersLike
     from .route import Via
     from .upgraded import UpgradedConnection
     from .urls import Endpoint
@@ -168,17 +168,19 @@ def _refuse_type(option: str, wanted: str, given: object) -> TypeError:
     return TypeError(f"{option} must be {wanted}, not {type(given).__name__}")
 
 
-_OPTIONS = SharedOptions(DialOptions, _Opening.__init__)
+DIAL_OPTIONS = SharedOptions(DialOptions, _Opening.__init__)
 
 
 @public
-@_OPTIONS.declare
+@DIAL_OPTIONS.declare
 async def open_upgrade(
     url: str,
     *protocols: str,
     method: str = "GET",
     headers: HeadersLike = (),
     body: RequestBody = b"",
+    trailers: TrailersLike = (),
+    on_informational: OnInformational | None = None,
     tolerate_missing_connection: bool = False,
     **options: Unpack[DialOptions],
 ) -> UpgradedConnection:
@@ -212,6 +214,10 @@ async def open_upgrade(
         body: The request's body, sent before the switch (RFC 9110 §7.8). With an
             ``Expect: 100-continue`` it waits ``Limits.continue_timeout`` for the 100.
             Bytes, or an async iterable of them; see :meth:`ClientConnection.request`.
+        trailers: Fields to send after that body; see :meth:`ClientConnection.request`.
+        on_informational: An async function that gets the head of each informational
+            response as it comes; see :meth:`ClientConnection.request`. Proxies of
+            ``via`` are not included.
         tolerate_missing_connection: Whether the 101 may lack its Connection field, as
             that of some servers does (Proxmox; caddy#6134). A 101 that has the field
             but does not name Upgrade in it stays illegal.
@@ -237,26 +243,34 @@ async def open_upgrade(
         BadResponse: Its answer is not HTTP, or over a limit.
         PeerGone: It went away before its answer was complete.
     """
-    _OPTIONS.check(open_upgrade, options)
+    DIAL_OPTIONS.check(open_upgrade, options)
     async with _Opening(**options) as opening:
         offer = Offer(
             protocols, headers, tolerate_missing_connection=tolerate_missing_connection
         )
         endpoint = parse_url(url)
         request = CheckedRequest(
-            method, endpoint.target, offer.fields, body, endpoint, offer
+            method,
+            endpoint.target,
+            offer.fields,
+            body,
+            endpoint,
+            offer,
+            trailers=trailers,
+            on_informational=on_informational,
         )
         connection = await opening.connect(endpoint)
         return await opening.complete(connection.switch(request))
 
 
 @public
-@_OPTIONS.declare
+@DIAL_OPTIONS.declare
 async def open_tunnel(
     proxy_url: str,
     authority: str,
     *,
     headers: HeadersLike = (),
+    on_informational: OnInformational | None = None,
     **options: Unpack[DialOptions],
 ) -> UpgradedConnection:
     """Dial an HTTP proxy and let it open a tunnel to a host (RFC 9110 §9.3.6).
@@ -280,6 +294,8 @@ async def open_tunnel(
             The port is always written (RFC 9112 §3.2.3).
         headers: Further fields. A Proxy-Authorization field replaces the URL's
             credentials.
+        on_informational: An async function that gets the head of each informational
+            response as it comes; see :meth:`ClientConnection.request`.
         options: Those of :class:`DialOptions`. They are for the connection to this proxy:
             ``via`` has the proxies before it, ``stream`` one that ends at it.
 
@@ -299,16 +315,16 @@ async def open_tunnel(
         IllegalSwitch: It answered with a 101.
         PeerGone: It went away before its answer was complete.
     """
-    _OPTIONS.check(open_tunnel, options)
+    DIAL_OPTIONS.check(open_tunnel, options)
     async with _Opening(**options) as opening:
         endpoint = parse_url(proxy_url)
-        request = ask_for_tunnel(authority, headers, endpoint)
+        request = ask_for_tunnel(authority, headers, endpoint, on_informational)
         connection = await opening.connect(endpoint)
         return await opening.complete(connection.tunnel(request))
 
 
 @public
-@_OPTIONS.declare
+@DIAL_OPTIONS.declare
 async def open_connection(url: str, **options: Unpack[DialOptions]) -> ClientConnection:
     """Dial a server for requests, one after the other.
 
@@ -335,7 +351,7 @@ async def open_connection(url: str, **options: Unpack[DialOptions]) -> ClientCon
         TLSFailed: TLS could not be agreed on.
         OpenError: Something else failed on the way through a proxy.
     """
-    _OPTIONS.check(open_connection, options)
+    DIAL_OPTIONS.check(open_connection, options)
     async with _Opening(**options) as opening:
         connection = await opening.connect(parse_url(url))
         opening.keep()

@@ -1,12 +1,13 @@
 # The header section of a client's request, checked before anything is sent.
 from __future__ import annotations
 
-from collections.abc import AsyncIterable
+from collections.abc import AsyncIterable, Awaitable, Callable
 from typing import TYPE_CHECKING, TypeAlias, cast, final
 
 from .._body import BodyStream
 from .._http.framing import parse_given_length
-from .._http.headers import field_values
+from .._http.headers import HeadersLike, field_values
+from .._http.messages import ResponseHead
 from .._http.switching import (
     connect_fields,
     expects_anything,
@@ -20,17 +21,22 @@ from .._http.targets import (
     write_target,
 )
 from .._http.tokens import Offers, check_token
+from .._http.trailers import trailer_fields
+from .._util import name_kind
 from .urls import is_visible_ascii
 from .wording import mask
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .._http.headers import Field, HeadersLike
-    from .._http.messages import ResponseHead
+    from .._http.headers import Field
     from .urls import Endpoint
 
 RequestBody: TypeAlias = bytes | AsyncIterable[bytes | bytearray | memoryview]
+# A function is called when the body was sent: a checksum is not known before.
+TrailersLike: TypeAlias = HeadersLike | Callable[[], HeadersLike]
+# Gets the head of each informational response but 100 and 101.
+OnInformational: TypeAlias = Callable[[ResponseHead], Awaitable[object]]
 
 _METHODS_WITH_CONTENT = frozenset({"POST", "PUT", "PATCH"})
 
@@ -89,13 +95,25 @@ class CheckedRequest:
         body: The request's body.
         endpoint: The host that the connection is opened to.
         offer: The offer that the request carries, if it carries one.
+        trailers: Fields to send after the body, which must then be chunked.
+        on_informational: Gets the head of each 1xx but 100 and 101; None if it is not
+            wanted.
 
     Raises:
         TypeError: A part has a type that cannot be sent.
         ValueError: A part is malformed, or the parts do not go together.
     """
 
-    __slots__ = ("body", "fields", "method", "offer", "target")
+    __slots__ = (
+        "_trailers",
+        "body",
+        "endpoint",
+        "fields",
+        "method",
+        "offer",
+        "on_informational",
+        "target",
+    )
 
     def __init__(
         self,
@@ -105,6 +123,9 @@ class CheckedRequest:
         body: RequestBody,
         endpoint: Endpoint,
         offer: Offer | None = None,
+        *,
+        trailers: TrailersLike = (),
+        on_informational: OnInformational | None = None,
     ) -> None:
         _check_method(method)
         if method == "CONNECT" and offer is not None:
@@ -121,10 +142,36 @@ class CheckedRequest:
         self.fields: list[Field] = complete_fields(
             method, target, given, body, endpoint
         )
+        self.endpoint: Endpoint = endpoint
+        self._trailers: Sequence[Field] | Callable[[], HeadersLike] = (
+            trailers if callable(trailers) else trailer_fields(trailers)
+        )
+        if self._trailers and not field_values(self.fields, b"transfer-encoding"):
+            raise ValueError(
+                "trailers follow only a chunked body: an async iterable without a "
+                "Content-Length"
+            )
+        if on_informational is not None and not callable(on_informational):
+            kind = name_kind(on_informational)
+            raise TypeError(f"on_informational must be an async function, not {kind}")
+        self.on_informational: OnInformational | None = on_informational
+
+    def get_trailers(self) -> Sequence[Field]:
+        """Return the trailer fields; called once, after the body was sent.
+
+        Raises:
+            TypeError: As :func:`trailer_fields` does, for the result of a function.
+            ValueError: As :func:`trailer_fields` does, for the result of a function.
+        """
+        trailers = self._trailers
+        return trailer_fields(trailers()) if callable(trailers) else trailers
 
 
 def ask_for_tunnel(
-    authority: str, headers: HeadersLike, endpoint: Endpoint
+    authority: str,
+    headers: HeadersLike,
+    endpoint: Endpoint,
+    on_informational: OnInformational | None = None,
 ) -> CheckedRequest:
     """Return the CONNECT to the proxy ``endpoint`` (RFC 9110 §9.3.6).
 
@@ -146,7 +193,9 @@ def ask_for_tunnel(
             f"not '{mask(authority)}'"
         ) from exc
     fields = connect_fields(authority, headers)
-    return CheckedRequest("CONNECT", authority, fields, b"", endpoint)
+    return CheckedRequest(
+        "CONNECT", authority, fields, b"", endpoint, on_informational=on_informational
+    )
 
 
 def _check_method(method: str) -> None:

@@ -9,33 +9,39 @@ import trio
 from .._errors import TrioUpgradeError
 
 if TYPE_CHECKING:
+    from .._http.messages import ResponseHead
     from .http import ClientHTTP
-    from .request_head import RequestBody
+    from .request_head import CheckedRequest
 
 # The last send of a body can return a little after the peer has received it and has
 # answered, because Trio's sockets pass a checkpoint after it, and TLS some more.
 _LAST_TICKS = 4
+# Not passed on: it is for the sender of the body alone.
+_CONTINUE = 100
 
 
 @final
 class RequestSender:
-    """Sends one request, head and body.
+    """Sends one request: its head, its body and its trailer fields.
 
     Args:
         http: The connection.
         head: The bytes of the header section.
-        body: The body; an iterable is closed after it was sent.
+        request: The request; a body that is an iterable is closed after it was sent.
 
     Attributes:
-        source_failure: An exception of ours that the body raised; None if it raised none.
+        foreign: An exception that the caller's code raised and that is to come out as it
+            is: one of ours, by the body, or any, by ``on_informational``. None if there
+            was none.
     """
 
-    def __init__(self, http: ClientHTTP, head: bytes, body: RequestBody) -> None:
+    def __init__(self, http: ClientHTTP, head: bytes, request: CheckedRequest) -> None:
         self._http = http
         self._head = head
-        self._body = body
+        self._body = request.body
+        self._request = request
         self._done = trio.Event()
-        self.source_failure: TrioUpgradeError | None = None
+        self.foreign: BaseException | None = None
         self._go_ahead: trio.Event | None = None
         self._patience = math.inf
 
@@ -63,7 +69,7 @@ class RequestSender:
                 raise
         except TrioUpgradeError as exc:
             # So did another connection of this library, which the body comes from.
-            self.source_failure = exc
+            self.foreign = exc
             raise
         finally:
             aclose = getattr(self._body, "aclose", None)
@@ -86,8 +92,20 @@ class RequestSender:
         elif body:
             await http.send_content(head, body)
             head = b""
-        # Only after the body was sent: from here on the codec accepts a 101.
-        await http.send_end(head)
+        # Only after the body was sent: from here on the codec accepts a 101, and a
+        # function knows the trailer fields.
+        await http.send_end(head, self._request.get_trailers())
+
+    async def inform(self, head: ResponseHead) -> None:
+        """Pass an informational response on to the caller, who may not want it."""
+        on_informational = self._request.on_informational
+        if on_informational is None or head.status == _CONTINUE:
+            return
+        try:
+            await on_informational(head)
+        except BaseException as exc:
+            self.foreign = exc
+            raise
 
     async def handle_response_head(self, head: bytes) -> None:
         """Handle a response that came before all was sent; wait where it needs that."""

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import math
 from contextlib import suppress
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 
 @public
-@final
 class ClientResponse:
     """A final response, as a client receives it.
 

@@ -20,6 +20,8 @@ from .message_codec import MessageCodec
 from .messages import ResponseHead
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from .._limits import Limits
 
 
@@ -67,13 +69,16 @@ class ClientCodec(MessageCodec):
         """
         return self._write(h11.Data(data=chunk)) if chunk else b""
 
-    def write_end(self) -> bytes:
+    def write_end(self, trailers: Sequence[Field] = ()) -> bytes:
         """Return the bytes, if any, that end the request.
+
+        Args:
+            trailers: Fields to send after the content, which must be chunked.
 
         Raises:
             ValueError: Content-Length says more; the message is broken.
         """
-        return self._write(h11.EndOfMessage())
+        return self._write(h11.EndOfMessage(headers=list(trailers)))
 
     def _write(self, event: h11.Data | h11.EndOfMessage) -> bytes:
         try:
