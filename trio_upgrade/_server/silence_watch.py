@@ -37,7 +37,7 @@ class SilenceWatch:
         limits: The limits.
     """
 
-    __slots__ = ("_deadlines", "_get_turn", "_http", "_limits", "_scope")
+    __slots__ = ("_deadlines", "_get_turn", "_http", "_limits", "_scope", "_stopped")
 
     def __init__(
         self,
@@ -52,16 +52,21 @@ class SilenceWatch:
         self._limits = limits
         # Of the task; None until it runs.
         self._scope: trio.CancelScope | None = None
+        self._stopped = False
         deadlines.unwatched.arm(self.run)
 
     def stop(self) -> None:
         """End the watch: the answer is over."""
+        # The task may have been started and not have run yet.
+        self._stopped = True
         self._deadlines.unwatched.disarm(self.run)
         if self._scope is not None:
             self._scope.cancel()
 
     async def run(self) -> None:
         """Watch until the client is gone or the watch is stopped."""
+        if self._stopped:
+            return
         self._scope = trio.CancelScope()
         try:
             with self._scope:
