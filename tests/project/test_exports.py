@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import trio_upgrade
+import trio_upgrade.proxy
 import trio_upgrade.testing
 from trio_upgrade import TrioUpgradeError, _errors
 from trio_upgrade._client import response
@@ -97,7 +98,9 @@ NAMES = [
 ALIASES = {"App", "HeadersLike", "TrustedLike", "UpgradeHandler"}
 
 PUBLIC = [getattr(trio_upgrade, name) for name in NAMES if name not in ALIASES] + [
-    getattr(trio_upgrade.testing, name) for name in trio_upgrade.testing.__all__
+    getattr(add_on, name)
+    for add_on in (trio_upgrade.proxy, trio_upgrade.testing)
+    for name in add_on.__all__
 ]
 
 
@@ -106,7 +109,7 @@ def test_names() -> None:
     shown = {name for name in dir(trio_upgrade) if not name.startswith("_")}
 
     assert sorted(vars(trio_upgrade)["__all__"]) == sorted(NAMES)
-    assert shown - {"TYPE_CHECKING", "import_module", "testing"} == set(NAMES)
+    assert shown - {"TYPE_CHECKING", "import_module", "proxy", "testing"} == set(NAMES)
     for name in {*NAMES} - ALIASES:
         assert getattr(trio_upgrade, name).__name__ == name
     assert len(dir(trio_upgrade)) == len({*dir(trio_upgrade)})
@@ -164,6 +167,19 @@ def test_server_and_client_are_imported_apart() -> None:
 def test_testing_names() -> None:
     """The public names of trio_upgrade.testing are exactly these."""
     assert trio_upgrade.testing.__all__ == ["ScriptedPeer", "open_pair", "split_points"]
+
+
+def test_proxy_names() -> None:
+    """The public names of trio_upgrade.proxy are exactly these, and say so."""
+    assert trio_upgrade.proxy.__all__ == [
+        "ForwardProxy",
+        "OutgoingRequest",
+        "ProxyStatistics",
+        "ReverseProxy",
+        "TunnelRecord",
+    ]
+    for name in trio_upgrade.proxy.__all__:
+        assert getattr(trio_upgrade.proxy, name).__module__ == "trio_upgrade.proxy"
 
 
 @pytest.mark.parametrize("thing", PUBLIC, ids=lambda thing: thing.__name__)
