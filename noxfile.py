@@ -115,6 +115,13 @@ def soak(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def proxy_soak(session: nox.Session) -> None:
+    """End 10,000 requests and tunnels through both proxies at random; Linux."""
+    session.install("-e", ".")
+    session.run("python", "benchmarks/proxy_soak.py", *session.posargs)
+
+
+@nox.session(default=False)
 def bench_tls(session: nox.Session) -> None:
     """Compare our TLS with Trio's and asyncio's; Linux, about two minutes."""
     session.install("-e", ".", "trustme")

@@ -764,3 +764,21 @@ class TestEnd:
             assert caught.value is error
             assert not connection.reusable
             assert pool.statistics()[:3] == (0, 0, 0)
+
+
+async def test_connect_timeout() -> None:
+    """TLS is a part of connecting; the slot is free again, and the time is checked."""
+
+    async def hold(stream: trio.SocketStream) -> None:
+        await trio.sleep_forever()
+
+    with pytest.raises(ValueError, match="connect_timeout must not be negative"):
+        ConnectionPool(connect_timeout=-1)
+    async with trio.open_nursery() as nursery:
+        server = await nursery.start(Scripted().serve, hold)
+        async with ConnectionPool(connections=1, connect_timeout=0.05) as pool:
+            for _ in range(2):
+                with pytest.raises(trio.TooSlowError):
+                    await pool.request("GET", server.url.replace("http", "https"))
+            assert pool.statistics().in_use == 0
+        nursery.cancel_scope.cancel()

@@ -80,7 +80,7 @@ MUTANTS = {
     "M10": Mutant("Exchange.complete", "await self._drop_body(http)"),
     # CONNECT
     "C01": Mutant("parse_connect_authority", "not authority.port"),
-    "C02": Mutant("_MAX_PORT", "65535", "99999"),
+    "C02": Mutant("targets._MAX_PORT", "65535", "99999"),
     "C03": Mutant(
         "opens_tunnel", "status < _MULTIPLE_CHOICES", "status <= _MULTIPLE_CHOICES + 2"
     ),
@@ -152,6 +152,28 @@ MUTANTS = {
         "move_on_after", "math.inf if seconds is None else seconds", "math.inf"
     ),
     "M18": Mutant("ServerCodec.write_response", "close and not closing", "False"),
+    # Proxies
+    "U20": Mutant("_inform", "await request.send_informational(..., ...)"),
+    "U22": Mutant(
+        "fields.end_to_end",
+        "({option.encode(...) for option in find_options(headers)} - _NEVER_NAMED)",
+        "frozenset()",
+    ),
+    "U23": Mutant("fields._HOP_BY_HOP", 'b"keep-alive"'),
+    "U26": Mutant(
+        "ReverseProxy._refuse", "has_passed(request.headers, self._name)", "False"
+    ),
+    "U27": Mutant("make_outgoing", "add_via(..., ..., ...)"),
+    "U33": Mutant("make_outgoing", 'request.http_version == "1.0"', "True"),
+    "C04": Mutant(
+        "run_tunnel",
+        "options.half_close_timeout",
+        "0",
+    ),
+    "C05": Mutant("TargetPolicy.allows", "is_public(address) and not local", "True"),
+    "C09": Mutant("fields._HOP_BY_HOP", 'b"proxy-authorization"'),
+    "M05": Mutant("_format_head", 'b"HTTP/1.1 %d %b\\r\\n"', 'b"HTTP/1.0 %d %b\\r\\n"'),
+    "M11": Mutant("keeps_alive", 'http_version == "1.1"', "True"),
     # Faults
     "F1": Mutant("ClientCodec.next_head", "check_status_line(self._buffer)"),
     "F2": Mutant(

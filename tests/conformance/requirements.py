@@ -14,8 +14,6 @@ ROLES = {
     "X": "sender",
     "all": "every role",
 }
-# Marks the rules for intermediaries, for a future reverse proxy.  They have no tests yet.
-PROXY = "proxy"
 
 
 class Requirement(NamedTuple):
@@ -124,15 +122,27 @@ REQUIREMENTS = {
         "MUST",
         "accepts up to `Limits.informational` 1xx and keeps them with the answer",
     ),
-    "U20": _row("9110 §15.2", "I", "MUST", PROXY),
+    "U20": _row(
+        "9110 §15.2",
+        "I",
+        "MUST",
+        "passes on each 1xx as it comes; a 100 only where the upstream sends one",
+    ),
     "U21": _row(
         "9110 §7.6.1",
         "X",
         "MUST",
         "the library sends the connection fields; the user's options are kept",
     ),
-    "U22": _row("9110 §7.6.1", "I", "MUST", PROXY),
-    "U23": _row("9110 §7.6.1", "I", "SHOULD", PROXY),
+    "U22": _row(
+        "9110 §7.6.1",
+        "I",
+        "MUST",
+        "drops the fields that Connection names, then Connection",
+    ),
+    "U23": _row(
+        "9110 §7.6.1", "I", "SHOULD", "drops the known hop-by-hop fields unnamed"
+    ),
     "U24": _row(
         "9110 §7.6.1",
         "X",
@@ -145,8 +155,18 @@ REQUIREMENTS = {
         "desc",
         "options compare without case; Upgrade without its option is ignored",
     ),
-    "U26": _row("9110 §7.6", "I", "MUST", PROXY),
-    "U27": _row("9110 §7.6.3", "I", "MUST", PROXY),
+    "U26": _row(
+        "9110 §7.6",
+        "I",
+        "MUST",
+        "obeys Connection; a request whose Via has its name gets 508",
+    ),
+    "U27": _row(
+        "9110 §7.6.3",
+        "I",
+        "MUST",
+        "adds Via: a proxy to both messages, a gateway to requests",
+    ),
     "U28": _row(
         "9110 §5.6.1",
         "X, R",
@@ -174,7 +194,12 @@ REQUIREMENTS = {
     "U32": _row(
         "9110 §10.1.1", "S", "MAY", "no 100 once the body is coming, or without one"
     ),
-    "U33": _row("9110 §10.1.1", "I", "MUST", PROXY),
+    "U33": _row(
+        "9110 §10.1.1",
+        "I",
+        "MUST",
+        "passes the expectation on, and the final status before the body",
+    ),
     "U34": _row(
         "9110 §8.6, 9112 §6.1",
         "S",
@@ -191,8 +216,18 @@ REQUIREMENTS = {
         "desc",
         "only a 2xx opens a tunnel, right after its blank line",
     ),
-    "C04": _row("9110 §9.3.6", "I", "MUST", PROXY),
-    "C05": _row("9110 §9.3.6", "I", "SHOULD", PROXY),
+    "C04": _row(
+        "9110 §9.3.6",
+        "I",
+        "MUST",
+        "delivers what the closed side has sent, then closes both",
+    ),
+    "C05": _row(
+        "9110 §9.3.6",
+        "I",
+        "SHOULD",
+        "two ports and public addresses, unless the user allows more",
+    ),
     "C06": _row(
         "9110 §9.3.6, 9112 §6.3",
         "C",
@@ -208,7 +243,12 @@ REQUIREMENTS = {
         "MUST",
         "only connect() sends a CONNECT, with host:port as target",
     ),
-    "C09": _row("9110 §15.5.8, §11.7", "I", "MUST", PROXY),
+    "C09": _row(
+        "9110 §15.5.8, §11.7",
+        "I",
+        "MUST",
+        "a 407 has its challenge; credentials for the proxy stay there",
+    ),
     "M01": _row(
         "9112 §3.2",
         "C, S",
@@ -233,7 +273,7 @@ REQUIREMENTS = {
         "MUST",
         "a bare CR or LF, a fold, a blank before the colon: 400",
     ),
-    "M05": _row("9112 §2.3", "I", "MUST", PROXY),
+    "M05": _row("9112 §2.3", "I", "MUST", "writes HTTP/1.1, whatever the peers speak"),
     "M06": _row(
         "9112 §6.1",
         "S",
@@ -264,7 +304,12 @@ REQUIREMENTS = {
         "MUST",
         "drains `Limits.drain_body` bytes at most, else closes; answers are read first",
     ),
-    "M11": _row("9112 §9.3", "I", "MUST NOT", PROXY),
+    "M11": _row(
+        "9112 §9.3",
+        "I",
+        "MUST NOT",
+        "ends the connection of an HTTP/1.0 client after one answer",
+    ),
     "M12": _row(
         "9112 §9.6", "C", "MUST (NOT)", "no request after a close, of either side"
     ),

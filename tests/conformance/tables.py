@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from .ends import ENDINGS, KINDS
 from .faults import FAULTS
 from .node import CASES
-from .requirements import PROXY, REQUIREMENTS, ROLES, WEBSOCKET, Requirement
+from .requirements import REQUIREMENTS, ROLES, WEBSOCKET, Requirement
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -35,7 +35,6 @@ that prove it. Each test runs over a scripted connection, with the bytes cut in 
 every point and byte by byte; where it makes sense, also over memory streams, TCP and TLS.
 `nox -s mutants` breaks the rules one by one and checks that the tests fail.
 
-Rows with *{proxy}* are about intermediaries and wait for a reverse proxy.
 Roles: {roles}. Levels are the RFCs' keywords; *desc* is a description without a keyword.
 This page is made by `nox -s tables`.
 
@@ -177,7 +176,6 @@ def conformance_page(marks: Iterable[Mark]) -> str:
         for row_id, row in FAULTS.items()
     ]
     return _CONFORMANCE_PAGE.format(
-        proxy=PROXY,
         roles=", ".join(f"{letter} {role}" for letter, role in ROLES.items()),
         rows="\n".join(rows),
         websocket="\n".join(websocket),

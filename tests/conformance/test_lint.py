@@ -7,7 +7,6 @@ httplint is the checker that redbot.org uses. Its notes have four levels. One of
 from __future__ import annotations
 
 import importlib.util
-from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import h11
@@ -17,6 +16,7 @@ from httplint.message import HttpResponseLinter
 from httplint.note import levels
 
 from trio_upgrade import Limits, Response, Tunnel, Upgrade, serve_stream
+from trio_upgrade.proxy import ForwardProxy
 from trio_upgrade.testing import ScriptedPeer
 
 from ..apps import echo
@@ -222,17 +222,19 @@ async def test_response_of_an_example(name: str, case: Case, autojump_clock) -> 
 
 
 @pytest.mark.parametrize(
-    ("dial_seconds", "case"),
+    ("connect_timeout", "case"),
     [
-        (10, Case([405], [get("/")])),
+        (10, Case([400], [get("/")])),
         (10, Case([403], [b"CONNECT a:22 HTTP/1.1\r\nHost: a:22\r\n\r\n"])),
+        (10, Case([403], [b"CONNECT 10.0.0.1:1 HTTP/1.0\r\n\r\n"])),
         (10, Case([502], [b"CONNECT 127.0.0.1:1 HTTP/1.0\r\n\r\n"])),
         (0, Case([504], [b"CONNECT 127.0.0.1:1 HTTP/1.0\r\n\r\n"])),
     ],
 )
-async def test_response_of_the_proxy(dial_seconds: float, case: Case) -> None:
-    """The refusals of the example that opens tunnels have no error."""
-    proxy = load("connect_proxy")
-    proxy.DIAL_SECONDS = dial_seconds
+async def test_response_of_the_proxy(connect_timeout: float, case: Case) -> None:
+    """The refusals of the proxy that opens tunnels have no error."""
+    proxy = ForwardProxy(
+        ports=(1,), networks=["127.0.0.0/8"], connect_timeout=connect_timeout
+    )
 
-    await check(partial(proxy.app, any_port=b":1 " in case.packets[0]), case)
+    await check(proxy, case)

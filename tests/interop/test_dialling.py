@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import socket
 import ssl
 import subprocess
@@ -29,11 +28,12 @@ from trio_upgrade import (
     serve_listeners,
     serve_ssl_over_tcp,
 )
+from trio_upgrade.proxy import ForwardProxy
 
 from ..apps import echo
 from ..tls import make_tls_contexts
 from ..wire import SWITCHED
-from .programs import EXAMPLES, HOST, example, read_url, start, wait_listening
+from .programs import HOST, example, read_url, start, wait_listening
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -146,7 +146,7 @@ async def open_proxy(
 ) -> str | Proxy:
     """Start a proxy; it ends with the nursery."""
     if name == "https":
-        app = partial(load_example("connect_proxy").app, any_port=True)
+        app = ForwardProxy(ports=range(1, 65536), networks=["127.0.0.0/8"])
         serve = partial(serve_ssl_over_tcp, app, 0, contexts[1], host=HOST)
         server = await nursery.start(serve)
         port = server.url.rpartition(":")[2]
@@ -160,7 +160,9 @@ async def run_proxy(
 ) -> None:
     """Run a proxy program, and report its URL when it listens."""
     if name == "example":
-        async with await start(*example("connect_proxy.py", 0, "--any-port")) as proxy:
+        async with await start(
+            *example("connect_proxy.py", 0, "--any-port", "127.0.0.0/8")
+        ) as proxy:
             task_status.started(await read_url(proxy))
             await trio.sleep_forever()
     port = find_free_port()
@@ -185,15 +187,6 @@ def find_free_port() -> int:
         sock.bind((HOST, 0))
         port: int = sock.getsockname()[1]
         return port
-
-
-def load_example(name: str) -> Any:
-    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 async def serve(nursery: trio.Nursery, app: App, way: Way) -> None:

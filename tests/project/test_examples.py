@@ -392,6 +392,34 @@ async def test_asgi_app() -> None:
     assert echoed.returncode == 0
 
 
+async def test_reverse_proxy(nursery: trio.Nursery) -> None:
+    """Requests and upgrades go on; a line says what each tunnel has carried."""
+
+    async def app(request: Request) -> Response | Upgrade:
+        if request.upgrades:
+            return Upgrade("websocket", echo)
+        return Response(200, request.path)
+
+    server = await nursery.start(partial(serve_tcp, app, 0, host=HOST))
+    with trio.fail_after(BOUND):
+        async with await start(*example("reverse_proxy.py", server.url, 0)) as proxy:
+            url = await read_url(proxy)
+            async with await open_connection(url) as connection:
+                response = await connection.request("GET", "/a")
+                assert await response.read() == b"/a"
+                response = await connection.request("GET", "/healthy")
+                assert await response.read() == b"0 tunnels\n"
+            async with await open_upgrade(url + "/chat", "websocket") as (_, stream, _):
+                await stream.send_all(b"hello")
+                assert await stream.receive_exactly(5) == b"hello"
+            line = await proxy.read_line()
+    nursery.cancel_scope.cancel()
+
+    assert re.fullmatch(r"/chat: 5 bytes up, 5 down, \d+\.\d s, eof by client", line), (
+        line
+    )
+
+
 @pytest.mark.parametrize(
     "path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name
 )

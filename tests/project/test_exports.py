@@ -14,6 +14,7 @@ import pytest
 
 import trio_upgrade
 import trio_upgrade.asgi
+import trio_upgrade.proxy
 import trio_upgrade.testing
 import trio_upgrade.websocket
 from trio_upgrade import TrioUpgradeError, _errors
@@ -113,6 +114,7 @@ PUBLIC = [
     for module, names in (
         (trio_upgrade, NAMES),
         (trio_upgrade.asgi, trio_upgrade.asgi.__all__),
+        (trio_upgrade.proxy, trio_upgrade.proxy.__all__),
         (trio_upgrade.testing, trio_upgrade.testing.__all__),
         (trio_upgrade.websocket, trio_upgrade.websocket.__all__),
     )
@@ -126,7 +128,7 @@ def test_names() -> None:
     shown = {name for name in dir(trio_upgrade) if not name.startswith("_")}
 
     assert sorted(vars(trio_upgrade)["__all__"]) == sorted(NAMES)
-    add_ons = {"asgi", "testing", "websocket"}
+    add_ons = {"asgi", "proxy", "testing", "websocket"}
     assert shown - {"TYPE_CHECKING", "import_module"} - add_ons == set(NAMES)
     for name in {*NAMES} - ALIASES:
         assert getattr(trio_upgrade, name).__name__ == name
@@ -215,6 +217,19 @@ def test_websocket_names() -> None:
     for name in names[1:]:
         function = getattr(trio_upgrade.websocket, name)
         assert function.__module__ == "trio_upgrade.websocket"
+
+
+def test_proxy_names() -> None:
+    """The public names of trio_upgrade.proxy are exactly these, and say so."""
+    assert trio_upgrade.proxy.__all__ == [
+        "ForwardProxy",
+        "OutgoingRequest",
+        "ProxyStatistics",
+        "ReverseProxy",
+        "TunnelRecord",
+    ]
+    for name in trio_upgrade.proxy.__all__:
+        assert getattr(trio_upgrade.proxy, name).__module__ == "trio_upgrade.proxy"
 
 
 @pytest.mark.parametrize("thing", PUBLIC, ids=lambda thing: thing.__name__)

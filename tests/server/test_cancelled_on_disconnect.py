@@ -65,9 +65,10 @@ async def test_client_stays(autojump_clock) -> None:
 async def test_return_inside() -> None:
     """The answer may be returned in the block."""
 
-    async def app(request: Request) -> Response:
+    async def app(request: Request) -> Response | None:
         async with request.cancelled_on_disconnect():
             return Response(200, b"okay")
+        return None
 
     peer = await run_script(
         app, get("/"), then="silence", limits=Limits(linger=0, keep_alive_timeout=0)

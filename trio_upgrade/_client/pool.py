@@ -4,6 +4,7 @@
 # idle for too long are looked for whenever one is taken or given back.
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, final
 
 import trio
@@ -75,14 +76,17 @@ class ConnectionPool(trio.abc.AsyncResource):
         idle_timeout: Seconds that a connection may be idle; None disables it. By default
             4, one less than Node's servers and ours allow, so that a request seldom meets
             a connection that the server is just closing.
+        connect_timeout: Seconds in which a connection must be opened, through TLS and
+            proxies; then the request raises :exc:`trio.TooSlowError`. A scope round the
+            request cannot bound this alone. None, the default, disables it.
         options: Those of :class:`DialOptions` but ``stream``, for all connections. A
             request may have others; connections with different options are kept apart.
 
     Raises:
         TypeError: An argument has another type, there is no such option, or ``stream``
             is given.
-        ValueError: ``connections`` or ``per_origin`` is less than 1, or ``idle_timeout``
-            is negative.
+        ValueError: ``connections`` or ``per_origin`` is less than 1, or a time is
+            negative.
     """
 
     @DIAL_OPTIONS.declare
@@ -92,13 +96,16 @@ class ConnectionPool(trio.abc.AsyncResource):
         connections: int = 100,
         per_origin: int | None = 10,
         idle_timeout: float | None = 4.0,
+        connect_timeout: float | None = None,
         **options: Unpack[DialOptions],
     ) -> None:
         DIAL_OPTIONS.check(ConnectionPool.__init__, options)
         check_slots(connections, per_origin)
         check_seconds("idle_timeout", idle_timeout)
+        check_seconds("connect_timeout", connect_timeout)
         self._options = DIAL_OPTIONS.complete(options)
         self._settings = find_settings(self._options)
+        self._connect_timeout = math.inf if connect_timeout is None else connect_timeout
         self._slots = PoolSlots(connections, per_origin, idle_timeout)
         # Made when TLS is first spoken without settings of the caller.
         self._context: ssl.SSLContext | None = None
@@ -160,6 +167,7 @@ class ConnectionPool(trio.abc.AsyncResource):
             BadResponse: The response is not HTTP, or over a limit.
             IllegalSwitch: A 101 came.
             PeerGone: The server went away before its answer was complete.
+            trio.TooSlowError: No connection was opened within ``connect_timeout``.
             trio.ClosedResourceError: The pool is closed.
         """
         DIAL_OPTIONS.check(self.request, options)
@@ -262,13 +270,15 @@ class ConnectionPool(trio.abc.AsyncResource):
         settings = lease.origin.settings
         route = make_route(endpoint, settings)
         self._slots.check_open()
-        with trio.CancelScope() as lease.dialling:
+        deadline = trio.current_time() + self._connect_timeout
+        with trio.CancelScope(deadline=deadline) as lease.dialling:
             stream = await route.open(settings.limits)
             lease.connection = ClientConnection(stream, endpoint, settings.limits)
             self._total_connections += 1
-        # The pool may have been closed meanwhile, and only then the scope is cancelled.
+        # The scope is also cancelled if the pool has been closed meanwhile.
         self._slots.check_open()
-        assert lease.connection is not None
+        if lease.connection is None:
+            raise trio.TooSlowError("no connection was opened in time")
         return lease.connection
 
     def __repr__(self) -> str:

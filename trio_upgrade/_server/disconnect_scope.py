@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @final
-class DisconnectScope(AbstractAsyncContextManager[trio.CancelScope, bool | None]):
+class DisconnectScope(AbstractAsyncContextManager[trio.CancelScope, bool]):
     """The block; made by :meth:`Request.cancelled_on_disconnect`.
 
     Args:
@@ -58,7 +58,7 @@ class DisconnectScope(AbstractAsyncContextManager[trio.CancelScope, bool | None]
         exc_type: type[BaseException] | None,
         exc_value: BaseException | None,
         traceback: TracebackType | None,
-    ) -> bool | None:
+    ) -> bool:
         # The task that watches may hold the turn to receive until it runs again; who
         # takes the turn next waits for that.
         self._watching.cancel()

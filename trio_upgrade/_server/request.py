@@ -276,7 +276,7 @@ class Request:
 
     def cancelled_on_disconnect(
         self,
-    ) -> AbstractAsyncContextManager[trio.CancelScope, bool | None]:
+    ) -> AbstractAsyncContextManager[trio.CancelScope, bool]:
         """Return a block that is cancelled when the client is gone.
 
         ::
