@@ -3,7 +3,7 @@
 #
 # No "from __future__ import annotations" here: FastAPI and Litestar read the annotations.
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
@@ -21,6 +21,8 @@ import starlette.responses
 import starlette.routing
 import trio
 from starlette.applications import Starlette
+
+from trio_upgrade.asgi import ASGIApp
 
 CHUNK = bytes(64 * 1024)
 BIG = 100 * 1024 * 1024
@@ -285,7 +287,7 @@ def make_litestar() -> litestar.Litestar:
     )
 
 
-MAKERS = {
+MAKERS: dict[str, Callable[[], ASGIApp]] = {
     "starlette": make_starlette,
     "fastapi": make_fastapi,
     "litestar": make_litestar,

@@ -78,7 +78,10 @@ class ClientCodec(MessageCodec):
         Raises:
             ValueError: Content-Length says more; the message is broken.
         """
-        return self._write(h11.EndOfMessage(headers=list(trailers)))
+        # h11 would check an empty list as well, for every request.
+        return self._write(
+            h11.EndOfMessage(headers=list(trailers)) if trailers else h11.EndOfMessage()
+        )
 
     def _write(self, event: h11.Data | h11.EndOfMessage) -> bytes:
         try:
