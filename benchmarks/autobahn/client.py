@@ -9,7 +9,8 @@ from trio_upgrade.websocket import open_websocket
 
 from .echo_server import MOST
 
-# Seconds for one case.  The longest takes about ten, and many times that on a busy machine.
+# Seconds for one case.  The longest takes about ten, and many times that on a busy
+# machine.
 BOUND = 900
 
 
