@@ -80,7 +80,7 @@ MUTANTS = {
     "M10": Mutant("Exchange.complete", "await self._drop_body(http)"),
     # CONNECT
     "C01": Mutant("parse_connect_authority", "not authority.port"),
-    "C02": Mutant("_MAX_PORT", "65535", "99999"),
+    "C02": Mutant("targets._MAX_PORT", "65535", "99999"),
     "C03": Mutant(
         "opens_tunnel", "status < _MULTIPLE_CHOICES", "status <= _MULTIPLE_CHOICES + 2"
     ),
