@@ -21,13 +21,21 @@ from trio_upgrade import (
     Upgrade,
     UpgradedStream,
     open_connection,
+    open_room,
     open_server,
     open_upgrade,
     serve_stream,
     serve_tcp,
     stream_scope,
 )
+from trio_upgrade.asgi import open_asgi
+from trio_upgrade.proxy import ForwardProxy, ReverseProxy
 from trio_upgrade.testing import ScriptedPeer, open_pair
+from trio_upgrade.websocket import (
+    accept_websocket,
+    open_websocket,
+    reconnecting_websocket,
+)
 
 from .apps import echo
 from .tls import tls_pair
@@ -141,6 +149,69 @@ async def pooled_response(enter: Enter) -> None:
         await enter(await pool.request("GET", server.url))
 
 
+async def adapter(enter: Enter) -> None:
+    async def app(scope, receive, send) -> None:
+        while (message := await receive())["type"] != "lifespan.shutdown":
+            await send({"type": message["type"] + ".complete"})
+        await send({"type": "lifespan.shutdown.complete"})
+
+    await enter(open_asgi(app, lifespan="on"))
+
+
+async def adapter_without_a_lifespan(enter: Enter) -> None:
+    async def app(scope, receive, send) -> None:
+        raise AssertionError
+
+    await enter(open_asgi(app, lifespan="off"))
+
+
+async def room(enter: Enter) -> None:
+    await enter(open_room())
+
+
+async def member(enter: Enter) -> None:
+    peer = ScriptedPeer(SWITCHED)
+    async with (
+        open_room() as room,
+        await open_upgrade("http://x", "echo", stream=peer) as (_, stream, _),
+    ):
+        await enter(room.join(stream))
+
+
+async def reverse_proxy(enter: Enter) -> None:
+    await enter(ReverseProxy("http://127.0.0.1:1"))
+
+
+async def forward_proxy(enter: Enter) -> None:
+    await enter(ForwardProxy())
+
+
+async def serve_websocket(use: Callable[[str], Awaitable[None]]) -> None:
+    async def wait(websocket) -> None:
+        async for _ in websocket:
+            raise AssertionError
+
+    async def app(request: Request) -> Upgrade | Response:
+        return accept_websocket(request, wait)
+
+    async with open_server(serve_tcp, app, 0, host="127.0.0.1") as server:
+        await use(server.url)
+
+
+async def websocket(enter: Enter) -> None:
+    async def use(url: str) -> None:
+        await enter(open_websocket(url))
+
+    await serve_websocket(use)
+
+
+async def reconnecting(enter: Enter) -> None:
+    async def use(url: str) -> None:
+        await enter(reconnecting_websocket(url))
+
+    await serve_websocket(use)
+
+
 SCOPES: list[Row] = [
     respond,
     respond_without_a_scope,
@@ -155,6 +226,14 @@ SCOPES: list[Row] = [
     server,
     pool,
     pooled_response,
+    adapter,
+    adapter_without_a_lifespan,
+    room,
+    member,
+    reverse_proxy,
+    forward_proxy,
+    websocket,
+    reconnecting,
 ]
 # The public classes that can be entered, each with a row that enters one.
 ENTERED: dict[str, Row] = {
