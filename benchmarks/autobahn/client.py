@@ -47,4 +47,4 @@ async def run_case(url: str) -> None:
 
 
 if __name__ == "__main__":
-    trio.run(run_cases, *sys.argv[1:])
+    trio.run(run_cases, sys.argv[1], sys.argv[2])
