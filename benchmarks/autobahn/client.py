@@ -1,6 +1,11 @@
-"""The client that the suite tests: it echoes what the suite's server sends."""
+"""The client that the suite tests: it echoes what the suite's server sends.
+
+python -m benchmarks.autobahn.client URL AGENT
+"""
 
 from __future__ import annotations
+
+import sys
 
 import trio
 from websockets.exceptions import ConnectionClosed
@@ -14,8 +19,8 @@ from .echo_server import MOST
 BOUND = 900
 
 
-async def run_cases(url: str, agent: str) -> int:
-    """Run all cases, let the server write its report, and return their number.
+async def run_cases(url: str, agent: str) -> None:
+    """Run all cases, and let the server write its report.
 
     Args:
         url: The URL of ``wstest -m fuzzingserver``.
@@ -29,7 +34,6 @@ async def run_cases(url: str, agent: str) -> int:
     async with open_websocket(f"{url}/updateReports?agent={agent}") as websocket:
         with trio.fail_after(BOUND):
             await websocket.wait_closed()
-    return count
 
 
 async def run_case(url: str) -> None:
@@ -40,3 +44,7 @@ async def run_case(url: str) -> None:
                 await websocket.send(await websocket.recv())
         except ConnectionClosed:
             pass
+
+
+if __name__ == "__main__":
+    trio.run(run_cases, sys.argv[1], sys.argv[2])
