@@ -97,6 +97,13 @@ def bench_tls(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def bench_asgi(session: nox.Session) -> None:
+    """Compare ASGI applications on ours with plain apps, and with hypercorn; Linux."""
+    session.install("-e", ".", "hypercorn[trio]>=0.17")
+    session.run("python", "benchmarks/asgi.py", *session.posargs)
+
+
+@nox.session(default=False)
 def bench(session: nox.Session) -> None:
     """Compare with Node and others; -- --quick, or -- --write for docs and README."""
     session.install("-e", ".")

@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 # PEP 723: a comment line for each line of TOML.
 SCRIPT_BLOCK = re.compile(r"^# /// script\n((?:#(?: .*)?\n)+)# ///$", re.MULTILINE)
 ROOT = EXAMPLES.parent
+# What an example needs beside this package.
+OTHER_PACKAGES = {"asgi_app.py": ["starlette"]}
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
@@ -291,6 +293,27 @@ async def test_echo_server_drains(number: signal.Signals, first: str) -> None:
     assert (taken > 1) == (first == "grace")
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="needs signals: not on Windows")
+async def test_asgi_app() -> None:
+    """Starlette answers, and an offer of echo switches on the same port."""
+    pytest.importorskip("starlette", reason="needs starlette: pip install --group asgi")
+    with trio.fail_after(BOUND):
+        async with await start(*example("asgi_app.py", 0)) as server:
+            url = await read_url(server)
+            async with await open_connection(url) as connection:
+                home = await connection.request("GET", "/")
+                assert await home.read() == b'{"greeting":"hello"}'
+                ticks = await connection.request("GET", "/ticks")
+                assert await ticks.read() == b"tick 0\ntick 1\ntick 2\n"
+            echoed = await run(*example("echo_client.py", url), stdin=b"raw")
+            server.process.send_signal(signal.SIGTERM)
+            assert await server.read_line() == "goodbye"
+            assert await server.process.wait() == 0
+
+    assert echoed.stdout == b"raw"
+    assert echoed.returncode == 0
+
+
 @pytest.mark.parametrize(
     "path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name
 )
@@ -301,7 +324,7 @@ def test_example_has_metadata(path: Path) -> None:
 
     assert metadata == {
         "requires-python": PROJECT["requires-python"],
-        "dependencies": [PROJECT["name"]],
+        "dependencies": [PROJECT["name"], *OTHER_PACKAGES.get(path.name, [])],
     }
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import trio_upgrade
+import trio_upgrade.asgi
 import trio_upgrade.testing
 from trio_upgrade import TrioUpgradeError, _errors
 from trio_upgrade._client import response
@@ -94,10 +95,17 @@ NAMES = [
 ]
 
 # Type aliases have no docstring at run time.
-ALIASES = {"App", "HeadersLike", "TrustedLike", "UpgradeHandler"}
+ALIASES = {"ASGIApp", "App", "HeadersLike", "TrustedLike", "UpgradeHandler"}
 
-PUBLIC = [getattr(trio_upgrade, name) for name in NAMES if name not in ALIASES] + [
-    getattr(trio_upgrade.testing, name) for name in trio_upgrade.testing.__all__
+PUBLIC = [
+    getattr(module, name)
+    for module, names in (
+        (trio_upgrade, NAMES),
+        (trio_upgrade.asgi, trio_upgrade.asgi.__all__),
+        (trio_upgrade.testing, trio_upgrade.testing.__all__),
+    )
+    for name in names
+    if name not in ALIASES
 ]
 
 
@@ -106,7 +114,7 @@ def test_names() -> None:
     shown = {name for name in dir(trio_upgrade) if not name.startswith("_")}
 
     assert sorted(vars(trio_upgrade)["__all__"]) == sorted(NAMES)
-    assert shown - {"TYPE_CHECKING", "import_module", "testing"} == set(NAMES)
+    assert shown - {"TYPE_CHECKING", "import_module", "asgi", "testing"} == set(NAMES)
     for name in {*NAMES} - ALIASES:
         assert getattr(trio_upgrade, name).__name__ == name
     assert len(dir(trio_upgrade)) == len({*dir(trio_upgrade)})
@@ -159,6 +167,21 @@ def test_server_and_client_are_imported_apart() -> None:
     for name, other in ("serve_tcp", "_client"), ("open_upgrade", "_server"):
         modules = imported_modules(name)
         assert not [module for module in modules if other in module.split(".")]
+
+
+def test_asgi_names() -> None:
+    """The public names of trio_upgrade.asgi are exactly these, and say so."""
+    names = trio_upgrade.asgi.__all__
+
+    assert names == [
+        "ASGIAdapter",
+        "ASGIApp",
+        "ClientDisconnected",
+        "LifespanFailed",
+        "open_asgi",
+    ]
+    for name in {*names} - ALIASES:
+        assert getattr(trio_upgrade.asgi, name).__module__ == "trio_upgrade.asgi"
 
 
 def test_testing_names() -> None:

@@ -508,6 +508,7 @@ class Exchange:
         status: int,
         headers: HeadersLike,
         reason: str | None,
+        first: bytes,
         *,
         cancel_on_disconnect: bool,
     ) -> StreamedResponse:
@@ -523,6 +524,7 @@ class Exchange:
             checked.status,
             checked.reason,
             checked.headers,
+            first,
             cancel_on_disconnect=cancel_on_disconnect,
         )
 

@@ -2,13 +2,14 @@
 from __future__ import annotations
 
 import math
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import trio
 
 from .._http.server_codec import ServerCodec
 from .._http_stream import PIECE, RECEIVE_SIZE, SMALL_BODY, HTTPStream
+from .._streams.closing import move_on_after
 from .response import find_trailers
 
 if TYPE_CHECKING:
@@ -273,7 +274,14 @@ class ServerHTTP(HTTPStream[ServerCodec]):
             self._sending = False
 
     async def begin_streamed(
-        self, status: int, reason: str, headers: Headers, date: Field, *, close: bool
+        self,
+        status: int,
+        reason: str,
+        headers: Headers,
+        date: Field,
+        first: bytes,
+        *,
+        close: bool,
     ) -> bool:
         """Send the header section of a response whose content the app will send.
 
@@ -282,12 +290,14 @@ class ServerHTTP(HTTPStream[ServerCodec]):
             reason: The reason phrase.
             headers: The fields, checked.
             date: The Date field, for a response that has none.
+            first: The content to send with it; may be empty.
             close: Whether to end the connection after it.
 
         Returns:
             Whether content follows: not to HEAD, nor for a 204 or 304.
 
         Raises:
+            ValueError: ``first`` is more than Content-Length says.
             trio.BrokenResourceError: The connection is broken. A cancellation in the
                 middle breaks it, too.
         """
@@ -296,8 +306,15 @@ class ServerHTTP(HTTPStream[ServerCodec]):
         head, has_content = self._codec.write_response(
             status, reason, headers, length, date, close=close
         )
+        data = self._codec.write_body(first) if first and has_content else b""
         self._counts[status // 100] += 1
-        await self.send_short(head)
+        if len(data) <= SMALL_BODY:
+            await self.send_short(head + data)
+        else:
+            await self.send_short(head)
+            await self.send(data)
+        if data:
+            self._note_content(first)
         self.silent_since = trio.current_time()
         return has_content
 
@@ -362,6 +379,19 @@ class ServerHTTP(HTTPStream[ServerCodec]):
         if self.turn is not None:
             # Tasks that wait for the client's end or read the body need not go on.
             self.turn.interrupt()
+
+    async def end_direction(self) -> None:
+        """End our direction of the connection after its last response.
+
+        The app may go on for long, and a client of HTTP/1.0 finds the end of the content
+        only here. A failure is no error: the whole response was sent.
+        """
+        with suppress(trio.BrokenResourceError):
+            if self._direct is not None:
+                self._direct.end()
+            elif isinstance(self._stream, trio.abc.HalfCloseableStream):
+                with move_on_after(self._send_timeout):
+                    await self._stream.send_eof()
 
     async def _transmit(self, data: bytes) -> None:
         # Each piece has its own deadline. Only data that is long or has to wait comes

@@ -89,12 +89,21 @@ class ObservedHTTP(ServerHTTP):
         self._head_size = None
 
     async def begin_streamed(
-        self, status: int, reason: str, headers: Headers, date: Field, *, close: bool
+        self,
+        status: int,
+        reason: str,
+        headers: Headers,
+        date: Field,
+        first: bytes,
+        *,
+        close: bool,
     ) -> bool:
         """Do what :meth:`ServerHTTP.begin_streamed` does; the report comes at the end."""
         self._status, self._began = status, trio.current_time()
         self._start_counting()
-        return await super().begin_streamed(status, reason, headers, date, close=close)
+        return await super().begin_streamed(
+            status, reason, headers, date, first, close=close
+        )
 
     def end_streamed(self, cause: BaseException | None) -> None:
         """Report the response; see :meth:`ServerHTTP.end_streamed`."""

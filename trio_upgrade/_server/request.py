@@ -333,6 +333,7 @@ class Request:
         headers: HeadersLike = (),
         *,
         reason: str | None = None,
+        first: bytes = b"",
         cancel_on_disconnect: bool = True,
     ) -> StreamedResponse:
         """Answer by a response whose content the app sends piece by piece.
@@ -357,6 +358,8 @@ class Request:
             status: 200 to 999.
             headers: As for :class:`Response`.
             reason: As for :class:`Response`.
+            first: Content to send together with the header section, for an answer that
+                begins with some: one packet less.
             cancel_on_disconnect: Whether the block is cancelled if the client leaves
                 while the app sends nothing: at a reset at once; after an end of the
                 client's side only when nothing was sent for ``Limits.linger`` seconds, as
@@ -377,7 +380,7 @@ class Request:
                 in the middle of the header section breaks the connection, too.
         """
         return self._get_exchange().respond(
-            status, headers, reason, cancel_on_disconnect=cancel_on_disconnect
+            status, headers, reason, first, cancel_on_disconnect=cancel_on_disconnect
         )
 
     async def accept_upgrade(

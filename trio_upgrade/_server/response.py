@@ -192,8 +192,9 @@ class Response(Frozen):
         """
         fields = replace_fields(self.headers.raw, headers)
         if _is_bare_426(self.status, self.headers):
-            return _make_relayed(self.status, self.body, fields, self.reason)
-        response = Response(self.status, self.body, fields, reason=self.reason)
+            response = _make_relayed(self.status, self.body, fields, self.reason)
+        else:
+            response = Response(self.status, self.body, fields, reason=self.reason)
         given = getattr(self, "_trailers", None)
         if given is not None:
             if response.headers.lines(b"content-length"):

@@ -16,7 +16,7 @@ import trio
 from .._errors import UsageError
 from .._http.headers import Headers
 from .._http.trailers import trailer_fields
-from .._util import public
+from .._util import name_kind, public
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -47,6 +47,7 @@ class StreamedResponse(AbstractAsyncContextManager["StreamedResponse", None]):
         "_cancel_on_disconnect",
         "_dates",
         "_exchange",
+        "_first",
         "_has_content",
         "_http",
         "_trailers",
@@ -63,6 +64,7 @@ class StreamedResponse(AbstractAsyncContextManager["StreamedResponse", None]):
         status: int,
         reason: str,
         headers: Headers,
+        first: bytes,
         *,
         cancel_on_disconnect: bool,
     ) -> None:
@@ -71,6 +73,11 @@ class StreamedResponse(AbstractAsyncContextManager["StreamedResponse", None]):
         self.status: int = status
         self.reason: str = reason
         self.headers: Headers = headers
+        if not isinstance(cast("object", first), bytes):
+            raise TypeError(f"first must be bytes, not {name_kind(first)}")
+        if first and status in _EMPTY:
+            raise ValueError(f"a {status} has no content")
+        self._first = first
         self._cancel_on_disconnect = cancel_on_disconnect
         # None before the block is entered and after it was left.
         self._http: ServerHTTP | None = None
@@ -91,12 +98,13 @@ class StreamedResponse(AbstractAsyncContextManager["StreamedResponse", None]):
                     self.reason,
                     self.headers,
                     self._dates.field(),
+                    self._first,
                     close=close,
                 )
             except BaseException as exc:
                 http.end_streamed(exc)
                 raise
-        self._http = http
+        self._http, self._first = http, b""
         if self._cancel_on_disconnect:
             self._watch = exchange.watch_silence(http)
             http.streaming = trio.CancelScope()
@@ -212,6 +220,8 @@ class StreamedResponse(AbstractAsyncContextManager["StreamedResponse", None]):
                 raise trio.BrokenResourceError("the answer was cut")
             if self._has_content:
                 await http.end_content(self._trailers.raw)
+            if http.closes:
+                await http.end_direction()
 
     def __repr__(self) -> str:
         return f"<StreamedResponse {self.status} {ascii(self.reason)[1:-1]}>"

@@ -1,0 +1,1 @@
+# Serves ASGI applications; trio_upgrade.asgi has the public names.
