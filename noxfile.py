@@ -137,6 +137,15 @@ def newest(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def websockets(session: nox.Session) -> None:
+    """Run the tests of WebSocket with the oldest and the newest websockets allowed."""
+    session.install("-e", ".", *nox.project.dependency_groups(PYPROJECT, "test"))
+    for wanted in "websockets==17.0.1", "websockets>=17.0.1,<18":
+        session.install("--upgrade", wanted)
+        session.run("python", "-X", "dev", "-m", "pytest", "tests/websocket")
+
+
+@nox.session(default=False)
 def tables(session: nox.Session) -> None:
     """Write docs/conformance.md, docs/node.md and docs/ends.md from the tests."""
     session.run("python", "-m", "tests.conformance.tables")

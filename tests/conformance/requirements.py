@@ -305,3 +305,52 @@ REQUIREMENTS = {
     "O03": _row("9931 §8", "S", "MAY", "not used: all clients are treated alike"),
     "O05": _row("9931 §5", "S", "desc", "a refused offer keeps the connection"),
 }
+
+# Of RFC 6455, for trio_upgrade.websocket.  They have no mutants: most of the code that
+# keeps them is that of the websockets library.
+WEBSOCKET = {
+    "W01": _row(
+        "6455 §4.1",
+        "C",
+        "MUST",
+        "offers by GET, HTTP/1.1, Host, both fields, a fresh key and version 13",
+    ),
+    "W02": _row(
+        "6455 §4.1", "C", "MUST", "sends nothing more before the answer; TLS with SNI"
+    ),
+    "W03": _row(
+        "6455 §4.1",
+        "C",
+        "MUST",
+        "refuses a 101 with another Upgrade, Connection or Accept, or with an extension "
+        "or a subprotocol that was not offered; another status is HTTP",
+    ),
+    "W04": _row(
+        "6455 §4.2.1",
+        "S",
+        "MUST",
+        "a handshake that breaks the grammar gets 400 or 426",
+    ),
+    "W05": _row(
+        "6455 §4.2.2, §4.4",
+        "S",
+        "MUST",
+        "another version gets 426 with Sec-WebSocket-Version, an unwanted Origin 403",
+    ),
+    "W06": _row(
+        "6455 §4.2.2",
+        "S",
+        "MUST",
+        "the 101 has Upgrade, Connection and Accept; subprotocol and extensions come "
+        "from the offer",
+    ),
+    "W07": _row(
+        "6455 §5.1",
+        "S, C",
+        "MUST",
+        "frames of a client have masks, those of a server none; else 1002",
+    ),
+    "W08": _row(
+        "6455 §10.2", "S", "SHOULD", "`origins` checks Origin: 403 for all others"
+    ),
+}

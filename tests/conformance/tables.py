@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from .ends import ENDINGS, KINDS
 from .faults import FAULTS
 from .node import CASES
-from .requirements import PROXY, REQUIREMENTS, ROLES
+from .requirements import PROXY, REQUIREMENTS, ROLES, WEBSOCKET, Requirement
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -42,6 +42,15 @@ This page is made by `nox -s tables`.
 | id | where | role | level | what we do | tests |
 | --- | --- | --- | --- | --- | --- |
 {rows}
+
+## WebSocket
+
+What RFC 6455 requires of the handshake, and of masks, for `trio_upgrade.websocket`. The
+rest of its rules are tried by Autobahn's testsuite.
+
+| id | where | role | level | what we do | tests |
+| --- | --- | --- | --- | --- | --- |
+{websocket}
 
 ## Faults
 
@@ -150,14 +159,13 @@ def conformance_page(marks: Iterable[Mark]) -> str:
     ours = [mark for mark in marks if mark.path.parent == Path(__file__).parent]
     rows = [
         _row(
-            row_id,
-            row.where,
-            row.role,
-            row.level,
-            row.clause,
-            _code(mark.name for mark in ours if mark.id == row_id),
+            *_cells(row_id, row), _code(mark.name for mark in ours if mark.id == row_id)
         )
         for row_id, row in REQUIREMENTS.items()
+    ]
+    websocket = [
+        _row(*_cells(row_id, row), _code(map(str, _of_row(row_id, marks))))
+        for row_id, row in WEBSOCKET.items()
     ]
     faults = [
         _row(
@@ -172,6 +180,7 @@ def conformance_page(marks: Iterable[Mark]) -> str:
         proxy=PROXY,
         roles=", ".join(f"{letter} {role}" for letter, role in ROLES.items()),
         rows="\n".join(rows),
+        websocket="\n".join(websocket),
         faults="\n".join(faults),
     )
 
@@ -200,6 +209,14 @@ def ends_page() -> str:
         line=" | ".join("---" for _ in KINDS),
         rows="\n".join(_row(row.text, *row.seen) for row in ENDINGS.values()),
     )
+
+
+def _cells(row_id: str, row: Requirement) -> tuple[str, ...]:
+    return row_id, row.where, row.role, row.level, row.clause
+
+
+def _of_row(row_id: str, marks: Iterable[Mark]) -> Iterator[Mark]:
+    return (mark for mark in marks if mark.id == row_id)
 
 
 def _code(names: Iterable[str]) -> str:

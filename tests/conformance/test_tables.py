@@ -10,7 +10,7 @@ import pytest
 
 from .faults import FAULTS
 from .node import BETTER_THAN_NODE, CASES
-from .requirements import PROXY, REQUIREMENTS, ROLES
+from .requirements import PROXY, REQUIREMENTS, ROLES, WEBSOCKET
 from .tables import (
     CONFORMANCE,
     ENDS,
@@ -72,6 +72,7 @@ def test_page_without_a_test_is_stale(page) -> None:
 def test_every_row_is_there() -> None:
     """No row is missing, and there is no other row."""
     assert list(REQUIREMENTS) == LISTED
+    assert list(WEBSOCKET) == [f"W{number:02}" for number in range(1, 9)]
     assert list(CASES) == [
         *(f"S{number}" for number in range(1, 44)),
         *(f"C{number}" for number in range(1, 28)),
@@ -87,6 +88,12 @@ def test_every_requirement_is_proved(row_id: str) -> None:
     assert bool(tests) == (row_id not in INTERMEDIARIES)
     assert (row.clause == PROXY) == (row_id in INTERMEDIARIES)
     assert {*row.role.split(", ")} <= {*ROLES}
+
+
+@pytest.mark.parametrize("row_id", WEBSOCKET)
+def test_every_rule_of_websocket_is_proved(row_id: str) -> None:
+    """Each row of RFC 6455 has a test that bears its id."""
+    assert any(mark.id == row_id for mark in MARKS)
 
 
 @pytest.mark.parametrize("row_id", FAULTS)
@@ -113,8 +120,8 @@ def test_case_that_node_fails_has_a_test(row_id: str) -> None:
 def test_every_mark_is_known() -> None:
     """Each id is that of a row, or a reference to something outside."""
     for mark in MARKS:
-        tables = mark.id in REQUIREMENTS or mark.id in CASES or mark.id in FAULTS
-        assert tables or is_reference(mark.id), mark
+        tables = {*REQUIREMENTS, *WEBSOCKET, *CASES, *FAULTS}
+        assert mark.id in tables or is_reference(mark.id), mark
 
 
 def test_no_mark_twice() -> None:

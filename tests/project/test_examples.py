@@ -30,6 +30,7 @@ from trio_upgrade import (
     open_upgrade,
     serve_tcp,
 )
+from trio_upgrade.websocket import accept_websocket
 
 from ..apps import echo
 from ..interop.programs import BOUND, EXAMPLES, HOST, example, read_url, run, start
@@ -38,6 +39,8 @@ from ..wire import SWITCHED, UP, get
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from trio_upgrade import Server
 
 # PEP 723: a comment line for each line of TOML.
 SCRIPT_BLOCK = re.compile(r"^# /// script\n((?:#(?: .*)?\n)+)# ///$", re.MULTILINE)
@@ -105,6 +108,81 @@ async def test_echo_client_prints_its_input(content: bytes) -> None:
     assert result.stderr == b"got upgraded! echo\n"
     assert result.returncode == 0
     assert result.stdout == content
+
+
+async def echo_websocket(websocket) -> None:
+    """Echo, and close after the text "bye" or "away"."""
+    async for message in websocket:
+        await websocket.send(message)
+        if message in {"bye", "away"}:
+            await websocket.aclose(1000 if message == "bye" else 1012, "said so")
+
+
+async def serve_websocket(nursery: trio.Nursery) -> str:
+    """Serve such an echo; return its URL."""
+
+    async def app(request: Request) -> Response | Upgrade:
+        return accept_websocket(request, echo_websocket, subprotocols=["a"])
+
+    serve = partial(serve_tcp, app, 0, host=HOST, strict=True)
+    server: Server = await nursery.start(serve)
+    return server.url.replace("http", "ws", 1)
+
+
+async def test_websocket_client_prints_the_echo(nursery) -> None:
+    """Each line comes back, also the last one, and the client closes with 1000."""
+    command = example("websocket_client.py", await serve_websocket(nursery), "b", "a")
+    with trio.fail_after(BOUND):
+        result = await run(*command, stdin=b"one\ntwo\nthree")
+
+    assert result.stdout == b"one\ntwo\nthree\n"
+    assert result.stderr == b"open, subprotocol a\nclosed: 1000 \n"
+    assert result.returncode == 0
+
+
+async def test_websocket_client_ends_with_the_server(nursery) -> None:
+    """The client ends when the server closes, although it waits for more input."""
+    command = example("websocket_client.py", await serve_websocket(nursery), "a")
+    with trio.fail_after(BOUND):
+        async with await start(*command, stderr=subprocess.PIPE) as client:
+            assert client.process.stdin is not None
+            assert client.process.stderr is not None
+            await client.process.stdin.send_all(b"bye\n")
+            assert await client.read_line() == "bye"
+            said = b"".join([chunk async for chunk in client.process.stderr])
+            assert await client.process.wait() == 0
+
+    assert said == b"open, subprotocol a\nclosed: 1000 said so\n"
+
+
+async def test_websocket_client_connects_again(nursery) -> None:
+    """With --reconnect a close with another code than 1000 is not the end."""
+    url = await serve_websocket(nursery)
+    command = example("websocket_client.py", url, "a", "--reconnect")
+    with trio.fail_after(BOUND):
+        async with await start(*command, stderr=subprocess.PIPE) as client:
+            assert client.process.stdin is not None
+            assert client.process.stderr is not None
+            await client.process.stdin.send_all(b"away\n")
+            assert await client.read_line() == "away"
+            said = b""
+            while b"closed: 1012 said so\n" not in said:
+                said += await client.process.stderr.receive_some()
+            await client.process.stdin.send_all(b"bye\n")
+            assert await client.read_line() == "bye"
+            assert await client.process.wait() == 0
+
+
+async def test_websocket_client_is_refused(nursery) -> None:
+    """A refusal ends the client with one line that says why."""
+    url = await serve_websocket(nursery)
+    with trio.fail_after(BOUND):
+        result = await run(*example("websocket_client.py", url, "c"))
+
+    assert result.returncode == 1
+    assert result.stderr.startswith(b"cannot open ws://")
+    assert b"400 Bad Request" in result.stderr
+    assert result.stderr.count(b"\n") == 1
 
 
 async def test_echo_client_ends_with_the_server() -> None:
@@ -320,11 +398,12 @@ async def test_asgi_app() -> None:
 def test_example_has_metadata(path: Path) -> None:
     """PEP 723 metadata names this package and the Pythons that it supports."""
     (block,) = SCRIPT_BLOCK.findall(path.read_text())
+    extra = "[websocket]" if "trio_upgrade.websocket" in path.read_text() else ""
     metadata = tomllib.loads(re.sub(r"^# ?", "", block, flags=re.MULTILINE))
 
     assert metadata == {
         "requires-python": PROJECT["requires-python"],
-        "dependencies": [PROJECT["name"], *OTHER_PACKAGES.get(path.name, [])],
+        "dependencies": [PROJECT["name"] + extra, *OTHER_PACKAGES.get(path.name, [])],
     }
 
 

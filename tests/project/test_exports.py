@@ -15,6 +15,7 @@ import pytest
 import trio_upgrade
 import trio_upgrade.asgi
 import trio_upgrade.testing
+import trio_upgrade.websocket
 from trio_upgrade import TrioUpgradeError, _errors
 from trio_upgrade._client import response
 
@@ -95,7 +96,14 @@ NAMES = [
 ]
 
 # Type aliases have no docstring at run time.
-ALIASES = {"ASGIApp", "App", "HeadersLike", "TrustedLike", "UpgradeHandler"}
+ALIASES = {
+    "ASGIApp",
+    "App",
+    "HeadersLike",
+    "TrustedLike",
+    "UpgradeHandler",
+    "WebSocketHandler",
+}
 
 PUBLIC = [
     getattr(module, name)
@@ -103,6 +111,7 @@ PUBLIC = [
         (trio_upgrade, NAMES),
         (trio_upgrade.asgi, trio_upgrade.asgi.__all__),
         (trio_upgrade.testing, trio_upgrade.testing.__all__),
+        (trio_upgrade.websocket, trio_upgrade.websocket.__all__),
     )
     for name in names
     if name not in ALIASES
@@ -114,7 +123,8 @@ def test_names() -> None:
     shown = {name for name in dir(trio_upgrade) if not name.startswith("_")}
 
     assert sorted(vars(trio_upgrade)["__all__"]) == sorted(NAMES)
-    assert shown - {"TYPE_CHECKING", "import_module", "asgi", "testing"} == set(NAMES)
+    add_ons = {"asgi", "testing", "websocket"}
+    assert shown - {"TYPE_CHECKING", "import_module"} - add_ons == set(NAMES)
     for name in {*NAMES} - ALIASES:
         assert getattr(trio_upgrade, name).__name__ == name
     assert len(dir(trio_upgrade)) == len({*dir(trio_upgrade)})
@@ -187,6 +197,21 @@ def test_asgi_names() -> None:
 def test_testing_names() -> None:
     """The public names of trio_upgrade.testing are exactly these."""
     assert trio_upgrade.testing.__all__ == ["ScriptedPeer", "open_pair", "split_points"]
+
+
+def test_websocket_names() -> None:
+    """The public names of trio_upgrade.websocket are exactly these, and say so."""
+    names = [
+        "WebSocketHandler",
+        "accept_websocket",
+        "open_websocket",
+        "reconnecting_websocket",
+    ]
+
+    assert trio_upgrade.websocket.__all__ == names
+    for name in names[1:]:
+        function = getattr(trio_upgrade.websocket, name)
+        assert function.__module__ == "trio_upgrade.websocket"
 
 
 @pytest.mark.parametrize("thing", PUBLIC, ids=lambda thing: thing.__name__)

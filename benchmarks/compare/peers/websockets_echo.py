@@ -8,8 +8,12 @@ from __future__ import annotations
 import asyncio
 import sys
 from http import HTTPStatus
+from typing import TYPE_CHECKING
 
-from websockets.asyncio.server import Request, Response, ServerConnection, serve
+from websockets.asyncio.server import ServerConnection, serve
+
+if TYPE_CHECKING:
+    from websockets.http11 import Request, Response
 
 
 async def echo(socket: ServerConnection) -> None:

@@ -1,0 +1,21 @@
+"""WebSockets by the ``websockets`` library, on connections of this one (RFC 6455).
+
+It needs the extra ``trio-upgrade[websocket]``. This library does what is HTTP: requests
+and refusals, proxies, TLS, Unix sockets, and the ends of connections. The other does what
+comes after the switch, and its connections are what programs hold:
+:class:`websockets.trio.server.ServerConnection` and
+:class:`websockets.trio.client.ClientConnection`.
+"""
+
+from __future__ import annotations
+
+from ._websocket.opening import open_websocket
+from ._websocket.reconnecting import reconnecting_websocket
+from ._websocket.serving import WebSocketHandler, accept_websocket
+
+__all__ = [
+    "WebSocketHandler",
+    "accept_websocket",
+    "open_websocket",
+    "reconnecting_websocket",
+]
