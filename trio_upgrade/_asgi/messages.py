@@ -46,7 +46,7 @@ def parse_start(message: Message) -> Start:
     left_out = {_CODING, _LENGTH} if status in _WITHOUT_LENGTH else {_CODING}
     fields = [
         field
-        for field in _parse_fields(message, "headers")
+        for field in parse_fields(message, "headers")
         if field[0].lower() not in left_out
     ]
     trailers = _parse_bool(message, "trailers")
@@ -77,7 +77,7 @@ def parse_trailers(message: Message) -> tuple[list[Field], bool]:
     Raises:
         TypeError: A value has another type.
     """
-    return _parse_fields(message, "headers"), _parse_bool(message, "more_trailers")
+    return parse_fields(message, "headers"), _parse_bool(message, "more_trailers")
 
 
 def parse_early_hint(message: Message) -> list[Field]:
@@ -102,7 +102,7 @@ def _parse_bool(message: Message, name: str) -> bool:
     return bool(message.get(name, False))
 
 
-def _parse_fields(message: Message, name: str) -> list[Field]:
+def parse_fields(message: Message, name: str) -> list[Field]:
     fields: list[Field] = []
     pairs: object = message.get(name, ())
     if isinstance(pairs, str | bytes) or not isinstance(pairs, Iterable):
