@@ -120,7 +120,8 @@ class Limits(_CheckedLimits):
         header_timeout: Seconds to receive a whole request head. The time of the first
             one starts at accept and includes the TLS handshake; the time of a later one
             starts at its first byte. Then a 408 is sent if a part has come, and the
-            connection is closed. None disables it. A request head is usually one
+            connection is closed. A PROXY protocol header before all that has the same
+            time. None disables it. A request head is usually one
             packet; nginx allows 60 seconds, and the values in guides for Go are within
             a factor of six, too.
         keep_alive_timeout: Seconds that a connection may be idle between two requests;

@@ -279,6 +279,7 @@ class TestOlderFields:
             # Otherwise the nearest proxy's.
             ("192.0.2.43, 10.0.0.1", ["https"], "https"),
             ("192.0.2.43", ["http, https"], "https"),
+            ("192.0.2.43, 10.0.0.1", ["http, https, http"], "http"),
             ("192.0.2.43, bad", ["http, https"], "https"),
             ("", ["http, https"], "https"),
         ],

@@ -616,6 +616,26 @@ class TestAfterwards:
 
         assert found.decode() == repr(peer)
 
+    @pytest.mark.parametrize(
+        ("header", "peer"),
+        [(V1, CLIENT), (V2_UNIX, "/run/client"), (LOCAL, ("1.1.1.1", 0))],
+    )
+    async def test_forwarded_on_a_unix_socket(self, header: bytes, peer: Any) -> None:
+        """Trust in the balancer on a Unix socket is no trust in its clients."""
+
+        async def proxied(request: Request) -> Response:
+            return Response(200, repr(forwarded(request, ["unix"]).peer))
+
+        near, far = await unix_pair()
+        fields = ("X-Forwarded-For: 1.1.1.1", "Connection: close")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(
+                partial(serve_stream, proxied, far, proxy_protocol=["unix"])
+            )
+            found = await ask(near, header + get("/", *fields))
+
+        assert found.decode() == repr(peer)
+
 
 async def test_transport_peer_without_it() -> None:
     """Without the option both addresses are the same, and None where there is none."""

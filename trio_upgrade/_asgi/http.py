@@ -52,9 +52,10 @@ class _State(Enum):
     COMPLETE = auto()
 
 
-_BODY_STATES = frozenset({_State.HELD, _State.STREAMING})
+# Tuples: a set would call the hash function of Enum, which is slow.
+_BODY_STATES = (_State.HELD, _State.STREAMING)
 # Until then nothing of the answer was sent.
-_EARLY_STATES = frozenset({_State.WAITING, _State.HELD})
+_EARLY_STATES = (_State.WAITING, _State.HELD)
 
 
 @final
@@ -73,6 +74,7 @@ class HTTPCall:
         "_gone",
         "_has_dropped",
         "_has_left",
+        "_is_given",
         "_left",
         "_reading",
         "_request",
@@ -94,11 +96,14 @@ class HTTPCall:
         self._has_dropped = False
         self._trailers: list[Field] = []
         # The rest of the request's body; None once its last message was given away.
-        self._body: AsyncIterator[bytes] | None = request.stream()
+        self._body: AsyncIterator[bytes] | None = None
         self._left: int | None = None
         # For one task at a time; None if the request has no body.
         self._reading: trio.Lock | None = None
+        # Whether the only message of a request without a body was given away.
+        self._is_given = False
         if request.has_body:
+            self._body = request.stream()
             self._left = _find_length(request)
             self._reading = trio.Lock()
         # Whether the application was told that the client is gone, and the error of the
@@ -170,8 +175,8 @@ class HTTPCall:
             return await self._poll()
         if self._reading is not None:
             return await self._read_in_turn(self._reading)
-        if self._body is not None:
-            self._body = None
+        if not self._is_given:
+            self._is_given = True
             return _NO_BODY.copy()
         return await self._wait_disconnect()
 
@@ -184,7 +189,7 @@ class HTTPCall:
         if not self._watched:
             self._watched = True
             self._start_soon(self._watch)
-        if self._reading is None and self._body is not None and not self._was_polled:
+        if self._reading is None and not (self._is_given or self._was_polled):
             self._was_polled = True
             return _NO_BODY.copy()
         return await self._wait_disconnect()

@@ -1,5 +1,6 @@
 # The messages that an application sends for one HTTP request: each is checked here, and
-# only here.  The order of the messages is the duty of HTTPCall.
+# only here; any truth value is taken for a bool, as other servers do.  The order of the
+# messages is the duty of HTTPCall.
 from __future__ import annotations
 
 from collections.abc import Iterable
@@ -16,7 +17,9 @@ WITHOUT_CONTENT = frozenset({204, 205, 304})
 # a 205 is written by the library.
 _WITHOUT_LENGTH = frozenset({204, 205})
 _LENGTH = b"content-length"
-_CODING = b"transfer-encoding"
+# Left out of every answer, and of those without content.
+_NEVER = frozenset({b"transfer-encoding"})
+_NEVER_EMPTY = _NEVER | {_LENGTH}
 
 
 class Start(NamedTuple):
@@ -43,13 +46,9 @@ def parse_start(message: Message) -> Start:
         raise TypeError(f"http.response.start: status must be an int, not {status!r}")
     if not 200 <= status <= 999:
         raise ValueError(f"http.response.start: {status} is no final status")
-    left_out = {_CODING, _LENGTH} if status in _WITHOUT_LENGTH else {_CODING}
-    fields = [
-        field
-        for field in parse_fields(message, "headers")
-        if field[0].lower() not in left_out
-    ]
-    trailers = _parse_bool(message, "trailers")
+    left_out = _NEVER if status not in _WITHOUT_LENGTH else _NEVER_EMPTY
+    fields = parse_fields(message, "headers", left_out)
+    trailers = bool(message.get("trailers"))
     if trailers and any(name.lower() == _LENGTH for name, _ in fields):
         raise ValueError("http.response.start: trailers need a chunked body")
     return Start(status, fields, trailers)
@@ -68,7 +67,7 @@ def parse_body(message: Message) -> tuple[bytes, bool]:
             raise TypeError(f"http.response.body: body must be bytes, not {kind}")
         # A copy: the application may change it while it is being sent.
         body = bytes(cast("bytes", body))
-    return body, _parse_bool(message, "more_body")
+    return body, bool(message.get("more_body"))
 
 
 def parse_trailers(message: Message) -> tuple[list[Field], bool]:
@@ -77,7 +76,8 @@ def parse_trailers(message: Message) -> tuple[list[Field], bool]:
     Raises:
         TypeError: A value has another type.
     """
-    return parse_fields(message, "headers"), _parse_bool(message, "more_trailers")
+    fields = parse_fields(message, "headers", frozenset())
+    return fields, bool(message.get("more_trailers"))
 
 
 def parse_early_hint(message: Message) -> list[Field]:
@@ -97,15 +97,15 @@ def parse_early_hint(message: Message) -> list[Field]:
     return fields
 
 
-def _parse_bool(message: Message, name: str) -> bool:
-    # Any truth value is taken, as other servers do.
-    return bool(message.get(name, False))
-
-
-def parse_fields(message: Message, name: str) -> list[Field]:
+def parse_fields(
+    message: Message, name: str, left_out: frozenset[bytes]
+) -> list[Field]:
     fields: list[Field] = []
     pairs: object = message.get(name, ())
-    if isinstance(pairs, str | bytes) or not isinstance(pairs, Iterable):
+    # The usual case first: the check of an abstract class is slow.
+    if type(pairs) is not list and (
+        isinstance(pairs, str | bytes) or not isinstance(pairs, Iterable)
+    ):
         raise TypeError(f"{message['type']}: {name} must be an iterable of pairs")
     for pair in cast("Iterable[object]", pairs):
         try:
@@ -115,5 +115,6 @@ def parse_fields(message: Message, name: str) -> list[Field]:
             key = value = None
         if not (isinstance(key, bytes) and isinstance(value, bytes)):
             raise TypeError(f"{message['type']}: {name} must be pairs of bytes")
-        fields.append((key, value))
+        if key.lower() not in left_out:
+            fields.append((key, value))
     return fields

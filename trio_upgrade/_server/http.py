@@ -2,8 +2,8 @@
 from __future__ import annotations
 
 import math
-from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from typing import TYPE_CHECKING, final
 
 import trio
 
@@ -13,7 +13,7 @@ from .._streams.closing import move_on_after
 from .response import find_trailers
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable
+    from collections.abc import Iterable
 
     from .._http.headers import Field, Headers
     from .._http.messages import RequestHead
@@ -258,9 +258,15 @@ class ServerHTTP(HTTPStream[ServerCodec]):
     # Responses that the app streams
     ################################################################
 
-    @contextmanager
-    def sending(self) -> Generator[None, None, None]:
-        """Let no other task of the app send: its bytes would come between.
+    def sending(self) -> _Sending:
+        """Let no other task of the app send, in a ``with``: its bytes would come between.
+
+        Entering raises :exc:`trio.BusyResourceError` if another task is sending.
+        """
+        return _Sending(self)
+
+    def claim_sending(self) -> None:
+        """Begin what :meth:`release_sending` ends; for :meth:`sending`.
 
         Raises:
             trio.BusyResourceError: Another task is sending.
@@ -268,10 +274,10 @@ class ServerHTTP(HTTPStream[ServerCodec]):
         if self._sending:
             raise trio.BusyResourceError("another task is sending on this connection")
         self._sending = True
-        try:
-            yield
-        finally:
-            self._sending = False
+
+    def release_sending(self) -> None:
+        """Let other tasks send again."""
+        self._sending = False
 
     async def begin_streamed(
         self,
@@ -437,3 +443,18 @@ class ServerHTTP(HTTPStream[ServerCodec]):
             and not codec.closes
             and codec.body_ended
         )
+
+
+@final
+class _Sending:
+    # Not a generator: that would take three times as long, twice for each answer.
+    __slots__ = ("_http",)
+
+    def __init__(self, http: ServerHTTP) -> None:
+        self._http = http
+
+    def __enter__(self) -> None:
+        self._http.claim_sending()
+
+    def __exit__(self, *exc: object) -> None:
+        self._http.release_sending()

@@ -73,6 +73,8 @@ class ProxiedConnection(Connection):
             self.reason = EndReason.LOST
             self._note_cause(exc)
         finally:
+            # Not idle any more, so that no drain arms a deadline which would cancel the
+            # scope of all connections.
             self.idle, self.scope = False, outer
             deadlines.disarm(self)
         self.reason = self.expired or self.reason
