@@ -100,6 +100,16 @@ def parse_early_hint(message: Message) -> list[Field]:
 def parse_fields(
     message: Message, name: str, left_out: frozenset[bytes]
 ) -> list[Field]:
+    """Check the fields of a message, and return them but for those that are left out.
+
+    Args:
+        message: The message.
+        name: The key of the fields.
+        left_out: Names in lower case.
+
+    Raises:
+        TypeError: They are no pairs of bytes.
+    """
     fields: list[Field] = []
     pairs: object = message.get(name, ())
     # The usual case first: the check of an abstract class is slow.

@@ -189,8 +189,11 @@ class WebSocketCall:
     async def _run_websocket(
         self, handler: UpgradeHandler, stream: UpgradedStream, head: bytes
     ) -> None:
-        with suppress(_ApplicationFailed):
-            await handler(self._request, stream, head)
+        try:
+            with suppress(_ApplicationFailed):
+                await handler(self._request, stream, head)
+        finally:
+            self._opened.set()
 
     async def _hold(self, websocket: ServerConnection) -> None:
         self._websocket = websocket
@@ -355,7 +358,7 @@ class WebSocketCall:
     async def _wait_opened(self) -> ServerConnection:
         await self._opened.wait()
         if self._websocket is None:
-            # It was cancelled before it began.
+            # It has failed before it began.
             raise ClientDisconnected("the client is gone")
         return self._websocket
 

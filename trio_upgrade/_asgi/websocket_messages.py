@@ -29,7 +29,7 @@ def parse_accept(message: Message) -> tuple[str | None, list[Field]]:
     if not isinstance(subprotocol, str | None):
         kind = type(subprotocol).__name__
         raise TypeError(f"websocket.accept: subprotocol must be a str, not {kind}")
-    fields = parse_fields(message, "headers")
+    fields = parse_fields(message, "headers", frozenset())
     for name, _ in fields:
         if name.lower().startswith(_WRITTEN):
             text = name.decode("latin-1")
