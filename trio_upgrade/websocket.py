@@ -11,11 +11,14 @@ from __future__ import annotations
 
 from ._websocket.opening import open_websocket
 from ._websocket.reconnecting import reconnecting_websocket
+from ._websocket.server_options import WebSocketOptions, check_websocket_options
 from ._websocket.serving import WebSocketHandler, accept_websocket
 
 __all__ = [
     "WebSocketHandler",
+    "WebSocketOptions",
     "accept_websocket",
+    "check_websocket_options",
     "open_websocket",
     "reconnecting_websocket",
 ]

@@ -59,17 +59,8 @@ async def test_other_offers(wire: bytes, given: bool) -> None:
     assert sent.count(b"from ASGI") == 2
 
 
-async def test_websocket() -> None:
-    """An offer of websocket is answered with a 501, and the connection goes on."""
-    refusal = okay(b"no WebSocket here\n", TEXT, status="501 Not Implemented")
-    sent = await serve(app, WEBSOCKET + get("/"), fallback=fallback, upgrades=["x"])
-
-    assert sent.startswith(refusal)
-    assert b"from ASGI" in sent
-
-
 async def test_websocket_to_fallback() -> None:
-    """Unless `upgrades` names it, or another protocol that is offered beside it."""
+    """A WebSocket is the fallback's if `upgrades` names it, or a protocol beside it."""
     for protocol in ("websocket", "echo"):
         served = await Served(BOTH).serve(app, fallback=fallback, upgrades=[protocol])
         assert served.sent == SWITCHED

@@ -33,6 +33,7 @@ COMMANDS = {
     "uvicorn": "uvicorn --http h11 --loop asyncio --lifespan off --fd {fd} {app}",
     "hypercorn": "hypercorn -k trio --bind fd://{fd} {app}",
 }
+APP = "tests.interop.asgi_cases:app"
 # Fields that no two servers have in common.
 IGNORED = {"date", "server"}
 
@@ -124,11 +125,11 @@ async def ask(port: int, wire: bytes) -> bytes:
 
 
 @asynccontextmanager
-async def run_other(name: str) -> AsyncIterator[int]:
+async def run_other(command: str, app: str) -> AsyncIterator[int]:
     """Run another server on a socket that listens already; give its port."""
     (listener,) = await trio.open_tcp_listeners(0, host=HOST)
     descriptor = listener.socket.fileno()
-    command = COMMANDS[name].format(fd=descriptor, app="tests.interop.asgi_cases:app")
+    command = command.format(fd=descriptor, app=app)
     process = await trio.lowlevel.open_process(
         [sys.executable, "-m", *command.split()],
         cwd=ROOT,
@@ -166,7 +167,8 @@ async def test_differences() -> None:
     answers: dict[str, dict[str, Answer]] = {}
     async with AsyncExitStack() as stack:
         ports = {
-            name: await stack.enter_async_context(run_other(name)) for name in COMMANDS
+            name: await stack.enter_async_context(run_other(command, APP))
+            for name, command in COMMANDS.items()
         }
         ports["ours"] = await stack.enter_async_context(run_ours())
         for name, port in ports.items():

@@ -1,18 +1,28 @@
 # The adapter: an app of ours that calls an ASGI application for each request.
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any, final
 
 from .. import Response, UsageError
 from .http import HTTPCall
-from .scope import make_http_scope
+from .scope import make_http_scope, make_websocket_scope
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TypeAlias
+
     import trio
 
     from .. import App, Request, TrustedPeers, Tunnel, Upgrade
     from .types import ASGIApp
+    from .websocket import WebSocketCall
 
+    MakeWebSocketCall: TypeAlias = Callable[
+        [Request, Callable[..., object]], WebSocketCall
+    ]
+
+_LOGGER = logging.getLogger("trio_upgrade.asgi")
 _WEBSOCKET = "websocket"
 _NOT_IMPLEMENTED = 501
 
@@ -31,6 +41,7 @@ class ASGIAdapter:
         fallback: App | None,
         upgrades: tuple[str, ...],
         trusted: TrustedPeers,
+        make_websocket_call: MakeWebSocketCall | None,
         state: dict[str, Any],
         nursery: trio.Nursery,
     ) -> None:
@@ -39,6 +50,9 @@ class ASGIAdapter:
         self._fallback = fallback
         self._upgrades = upgrades
         self._trusted = trusted
+        # None if the package for WebSocket is not installed.
+        self._make_websocket_call = make_websocket_call
+        self._has_logged = False
         self._state = state
         # For tasks that end with a request; cancelled when the block is left.
         self._nursery = nursery
@@ -69,7 +83,25 @@ class ASGIAdapter:
         if any(protocol in offers for protocol in self._upgrades):
             return self._fallback
         if _WEBSOCKET in offers:
-            return _refuse_websocket
+            return self._serve_websocket
+        return None
+
+    async def _serve_websocket(self, request: Request) -> Response | None:
+        if self._make_websocket_call is None:
+            if not self._has_logged:
+                self._has_logged = True
+                _LOGGER.warning(
+                    "WebSockets are refused; to serve them: "
+                    'pip install "trio-upgrade[websocket]"'
+                )
+            return Response(_NOT_IMPLEMENTED, "no WebSocket here\n")
+        call = self._make_websocket_call(request, self._nursery.start_soon)
+        if call.refusal is not None:
+            return call.refusal
+        scope = make_websocket_scope(
+            request, self._root_path, self._state, self._trusted
+        )
+        await call.run(self._app, scope)
         return None
 
     def __repr__(self) -> str:
@@ -78,7 +110,3 @@ class ASGIAdapter:
 
 async def _refuse_connect(_request: Request) -> Response:
     return Response(_NOT_IMPLEMENTED, "no tunnels here\n")
-
-
-async def _refuse_websocket(_request: Request) -> Response:
-    return Response(_NOT_IMPLEMENTED, "no WebSocket here\n")

@@ -133,7 +133,7 @@ class HTTPCall:
                     "the ASGI application returned before its response was complete"
                 )
         except BaseException as exc:
-            await self._cut_answer(exc)
+            await self.cut_answer(exc)
             rest = remove_disconnects(exc) if self._gone else exc
             try:
                 if rest is exc:
@@ -145,12 +145,17 @@ class HTTPCall:
                 del exc, rest
         else:
             if self._state is not _State.COMPLETE:
-                await self._cut_answer(ClientDisconnected("the client is gone"))
+                await self.cut_answer(ClientDisconnected("the client is gone"))
         if self._error is not None and self._state in _EARLY_STATES:
             raise self._error
 
-    async def _cut_answer(self, exc: BaseException) -> None:
-        # Resets an answer that has begun.
+    @property
+    def is_complete(self) -> bool:
+        """Whether the whole answer was sent."""
+        return self._state is _State.COMPLETE
+
+    async def cut_answer(self, exc: BaseException) -> None:
+        """Reset an answer that has begun; the exception says why."""
         answer, self._answer = self._answer, None
         if answer is not None:
             await answer.__aexit__(type(exc), exc, exc.__traceback__)

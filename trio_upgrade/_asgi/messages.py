@@ -47,7 +47,7 @@ def parse_start(message: Message) -> Start:
     if not 200 <= status <= 999:
         raise ValueError(f"http.response.start: {status} is no final status")
     left_out = _NEVER if status not in _WITHOUT_LENGTH else _NEVER_EMPTY
-    fields = _parse_fields(message, "headers", left_out)
+    fields = parse_fields(message, "headers", left_out)
     trailers = bool(message.get("trailers"))
     if trailers and any(name.lower() == _LENGTH for name, _ in fields):
         raise ValueError("http.response.start: trailers need a chunked body")
@@ -76,7 +76,7 @@ def parse_trailers(message: Message) -> tuple[list[Field], bool]:
     Raises:
         TypeError: A value has another type.
     """
-    fields = _parse_fields(message, "headers", frozenset())
+    fields = parse_fields(message, "headers", frozenset())
     return fields, bool(message.get("more_trailers"))
 
 
@@ -97,9 +97,19 @@ def parse_early_hint(message: Message) -> list[Field]:
     return fields
 
 
-def _parse_fields(
+def parse_fields(
     message: Message, name: str, left_out: frozenset[bytes]
 ) -> list[Field]:
+    """Check the fields of a message, and return them but for those that are left out.
+
+    Args:
+        message: The message.
+        name: The key of the fields.
+        left_out: Names in lower case.
+
+    Raises:
+        TypeError: They are no pairs of bytes.
+    """
     fields: list[Field] = []
     pairs: object = message.get(name, ())
     # The usual case first: the check of an abstract class is slow.

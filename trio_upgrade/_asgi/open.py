@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from .. import App, TrustedLike
+    from ..websocket import WebSocketOptions
+    from .adapter import MakeWebSocketCall
     from .types import ASGIApp
 
 _LOGGER = logging.getLogger("trio_upgrade.asgi")
@@ -31,6 +33,7 @@ def open_asgi(
     upgrades: Iterable[str] = (),
     lifespan: Literal["auto", "on", "off"] = "auto",
     trusted: TrustedLike = (),
+    websocket: WebSocketOptions | None = None,
 ) -> AbstractAsyncContextManager[ASGIAdapter, None]:
     """Serve an ASGI application, such as one of Starlette, FastAPI or Litestar.
 
@@ -60,6 +63,15 @@ def open_asgi(
     ``Content-Length`` of a 204. The scope has the extensions ``http.response.trailers``
     and ``http.response.early_hint``, but not for HTTP/1.0.
 
+    A WebSocket is one call as well, by :mod:`trio_upgrade.websocket`, whose extra it
+    needs: without it an offer is answered with a 501. A malformed offer is refused and
+    the application not called. When the application returns, the peer gets a Close with
+    1000, after an error 1011, and in a drain 1012 at once, of which the application
+    hears by ``websocket.disconnect``: its code is the peer's, 1005 if it gave none,
+    1006 without a Close. A ``websocket.close`` before the accept is a 403, an error
+    before it a 500; the extension ``websocket.http.response`` gives other answers. After
+    a refusal of any kind the connection serves the next request.
+
     Args:
         app: The ASGI 3 application.
         root_path: The path below which a proxy that cuts it shows the application. It is
@@ -68,23 +80,27 @@ def open_asgi(
             offer a protocol of ``upgrades``, and every CONNECT.
         upgrades: The protocols, as ``name`` or ``name/version``, that ``fallback``
             handles. Requests with other offers, for example of h2c, go to the
-            application as the ordinary requests that they are. But an offer of
-            ``websocket`` that is not named here is answered with a 501.
+            application as the ordinary requests that they are, or, if they offer a
+            WebSocket, as that.
         lifespan: ``"on"``: the application must have the lifespan protocol. ``"auto"``:
             one that returns or raises before it is started is served without it.
             ``"off"``: it is not asked for.
         trusted: The proxies that may say who the client is and what it asked for, as for
             :func:`trio_upgrade.forwarded`: ``client``, ``scheme`` and the Host field of
             the scope are then those of their client.
+        websocket: The options of all WebSockets, for example
+            ``{"max_size": 2**16, "compression": None}``. None: the defaults of
+            :func:`trio_upgrade.websocket.accept_websocket`.
 
     Returns:
         An async context manager that gives the :class:`ASGIAdapter`.
 
     Raises:
+        ModuleNotFoundError: ``websocket`` is given, and the extra is not installed.
         TypeError: An argument has another type.
         ValueError: ``lifespan`` is another word, a protocol is malformed, ``upgrades``
-            are given without a fallback, or ``root_path`` does not begin with a slash or
-            ends with one.
+            are given without a fallback, ``root_path`` does not begin with a slash or
+            ends with one, or an option of ``websocket`` has no such value.
         LifespanFailed: From entering, the startup failed; nothing is left running. From
             leaving, the shutdown failed; if the block raised, too, this is only logged.
     """
@@ -106,10 +122,34 @@ def open_asgi(
         raise ValueError('root_path must be "" or like "/api"')
     if not isinstance(trusted, TrustedPeers):
         trusted = TrustedPeers(trusted)
-    make_adapter = partial(ASGIAdapter, app, root_path, fallback, protocols, trusted)
+    make_adapter = partial(
+        ASGIAdapter,
+        app,
+        root_path,
+        fallback,
+        protocols,
+        trusted,
+        _prepare_websockets(websocket),
+    )
     return _OpenASGI(
         make_adapter, None if lifespan == "off" else Lifespan(app, lifespan)
     )
+
+
+def _prepare_websockets(options: WebSocketOptions | None) -> MakeWebSocketCall | None:
+    # Here, as the import takes many times as long as a request.
+    try:
+        from ..websocket import check_websocket_options
+        from .websocket import WebSocketCall
+    except ModuleNotFoundError as exc:
+        if options is None:
+            return None
+        raise ModuleNotFoundError(
+            'WebSockets need the extra: pip install "trio-upgrade[websocket]"'
+        ) from exc
+    given: WebSocketOptions = {} if options is None else options
+    check_websocket_options(given)
+    return partial(WebSocketCall, options=given.copy())
 
 
 def _check_app(app: object) -> None:

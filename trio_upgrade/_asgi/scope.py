@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 # listen for http.disconnect, so that a stream which is silent would go on after its
 # client has left.
 _HTTP_VERSION = "2.3"
+# From this one on, an application may expect that send() raises an OSError when the
+# client is gone.  The reason against it for HTTP does not hold: Starlette asks for the
+# version only in streams of HTTP.
+_WEBSOCKET_VERSION = "2.4"
 
 
 def make_http_scope(
@@ -40,6 +44,24 @@ def make_http_scope(
     # In upper case, as the specification says; but methods have case (RFC 9110 §9.1).
     scope["method"] = request.method.upper()
     scope["extensions"] = extensions
+    return scope
+
+
+def make_websocket_scope(
+    request: Request, root_path: str, state: dict[str, Any], trusted: TrustedPeers
+) -> Scope:
+    """Return the scope of a WebSocket; its arguments are those of an HTTP request's."""
+    scope = make_connection_scope(request, root_path, state, trusted)
+    scope["type"] = "websocket"
+    scope["asgi"] = {"version": "3.0", "spec_version": _WEBSOCKET_VERSION}
+    scope["scheme"] = "wss" if scope["scheme"] == "https" else "ws"
+    scope["subprotocols"] = [
+        name.strip()
+        for value in request.headers.get_list("sec-websocket-protocol")
+        for name in value.split(",")
+        if name.strip()
+    ]
+    scope["extensions"] = {"websocket.http.response": {}}
     return scope
 
 

@@ -1,6 +1,7 @@
 # The arguments that servers and clients share, checked before anything is opened.
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict, cast
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 Pair: TypeAlias = tuple["str | bytes", "str | bytes"]
 Bounds: TypeAlias = int | tuple[int | None, int | None] | None
 """One bound, or two; None, also for one of them, disables it."""
+Origins: TypeAlias = Sequence["str | re.Pattern[str] | None"]
 
 _WRITTEN = "sec-websocket-"
 
@@ -140,6 +142,23 @@ def check_compression(compression: str | None) -> bool:
     if compression not in {"deflate", None}:
         raise ValueError(f"compression must be 'deflate' or None, not {compression!r}")
     return compression is not None
+
+
+def check_server_arguments(
+    origins: Origins | None, compression: str | None, max_size: Bounds, timing: Timing
+) -> bool:
+    """Check the arguments of a server that fit each request; return whether to compress.
+
+    Raises:
+        TypeError: One has another type.
+        ValueError: One has no such value.
+    """
+    deflate = check_compression(compression)
+    check_timing(timing)
+    if isinstance(cast("object", origins), str | bytes | re.Pattern):
+        raise TypeError(f"origins must be a sequence, not {type(origins).__name__}")
+    check_bounds("max_size", max_size)
+    return deflate
 
 
 def check_headers(headers: HeadersLike) -> list[Pair]:

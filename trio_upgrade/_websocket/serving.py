@@ -3,7 +3,6 @@
 # due (RFC 6455 §4.2.2).
 from __future__ import annotations
 
-import re
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias, cast, final
@@ -18,12 +17,11 @@ from websockets.server import ServerProtocol
 
 from .. import Response, Upgrade
 from .arguments import (
+    Origins,
     Timing,
-    check_bounds,
-    check_compression,
     check_headers,
+    check_server_arguments,
     check_subprotocols,
-    check_timing,
 )
 from .connections import AddressedServerConnection
 from .logger import LOGGER, QuietLogger
@@ -32,6 +30,8 @@ from .scope import WebSocketScope
 from .transport import WebSocketTransport
 
 if TYPE_CHECKING:
+    import re
+
     import trio
     from websockets.trio.server import Server, ServerConnection
     from websockets.typing import Origin, Subprotocol
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 
 WebSocketHandler: TypeAlias = Callable[["ServerConnection"], Awaitable[object]]
 """Called with each WebSocket that a server accepts; its return closes it."""
-Origins: TypeAlias = Sequence["str | re.Pattern[str] | None"]
 SelectSubprotocol: TypeAlias = Callable[["Request", Sequence[str]], str | None]
 
 _NAME = "websocket"
@@ -142,17 +141,13 @@ def accept_websocket(
             not offered, or a field is one that the library writes.
     """
     offered = check_subprotocols(subprotocols)
-    deflate = check_compression(compression)
-    timing = check_timing(
-        {
-            "ping_interval": ping_interval,
-            "ping_timeout": ping_timeout,
-            "close_timeout": close_timeout,
-            "max_queue": max_queue,
-        }
-    )
-    if isinstance(cast("object", origins), str | bytes | re.Pattern):
-        raise TypeError(f"origins must be a sequence, not {type(origins).__name__}")
+    timing: Timing = {
+        "ping_interval": ping_interval,
+        "ping_timeout": ping_timeout,
+        "close_timeout": close_timeout,
+        "max_queue": max_queue,
+    }
+    deflate = check_server_arguments(origins, compression, max_size, timing)
     if not callable(handler):
         raise TypeError(
             "the handler cannot be called: it must be an async function, await "
@@ -166,7 +161,6 @@ def accept_websocket(
             Close(drain_code, "").check()
         except ProtocolError as exc:
             raise ValueError(f"drain_code cannot be sent: {drain_code}") from exc
-    check_bounds("max_size", max_size)
     given = check_headers(headers)
     refusal = _refuse(request)
     if refusal is not None:
