@@ -78,6 +78,8 @@ if TYPE_CHECKING:
     from ._streams.tcp_listeners import inherit_listeners as inherit_listeners
     from ._streams.tls import TLSStream as TLSStream
     from ._streams.upgraded import UpgradedStream as UpgradedStream
+    from ._workers.run import run_workers as run_workers
+    from ._workers.worker import Worker as Worker
 
     __version__: str
 else:
@@ -120,6 +122,8 @@ else:
         "_streams.tcp_listeners": "inherit_listeners",
         "_streams.tls": "TLSStream",
         "_streams.upgraded": "UpgradedStream",
+        "_workers.run": "run_workers",
+        "_workers.worker": "Worker",
     }
     _HOMES = {
         name: module for module, names in _MODULES.items() for name in names.split()

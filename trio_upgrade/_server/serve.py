@@ -94,19 +94,19 @@ def _make_state(
     )
 
 
-_OPTIONS = SharedOptions(ServeOptions, _make_state)
+SERVE_OPTIONS = SharedOptions(ServeOptions, _make_state)
 
 
 def _check(function: Callable[..., object], app: App, options: ServeOptions) -> None:
     # Call it first, so that a mistake leaves everything as it was.
     given = cast("Mapping[str, object]", options)
-    _OPTIONS.check(function, given)
+    SERVE_OPTIONS.check(function, given)
     check_app(app)
     check_options(given)
 
 
 @public
-@_OPTIONS.declare
+@SERVE_OPTIONS.declare
 async def serve_tcp(
     app: App,
     port: int,
@@ -149,7 +149,7 @@ async def serve_tcp(
 
 
 @public
-@_OPTIONS.declare
+@SERVE_OPTIONS.declare
 async def serve_ssl_over_tcp(
     app: App,
     port: int,
@@ -208,7 +208,7 @@ async def serve_ssl_over_tcp(
 
 
 @public
-@_OPTIONS.declare
+@SERVE_OPTIONS.declare
 async def serve_unix(
     app: App,
     path: str | bytes | os.PathLike[str] | os.PathLike[bytes],
@@ -252,7 +252,7 @@ async def serve_unix(
 
 
 @public
-@_OPTIONS.declare
+@SERVE_OPTIONS.declare
 async def serve_listeners(
     app: App,
     listeners: Sequence[trio.abc.Listener[StreamT]],
@@ -302,7 +302,7 @@ async def serve_listeners(
 
 
 @public
-@_OPTIONS.declare
+@SERVE_OPTIONS.declare
 async def serve_stream(
     app: App,
     stream: trio.abc.Stream,
