@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 pytestmark = pytest.mark.skipif(
-    sys.platform != "linux", reason="needs SO_REUSEPORT that spreads: only on Linux"
+    sys.platform != "linux", reason="needs fork(2), and looks into /proc: only on Linux"
 )
 
 
@@ -100,17 +101,39 @@ async def test_second_signal_ends_the_grace(number: signal.Signals) -> None:
     assert (status, errors) == (0, "")
 
 
-async def test_crash_is_noticed() -> None:
-    """If a worker dies, the others drain and end, and the status is 1."""
+async def test_killed_worker_is_replaced() -> None:
+    """A worker that is killed is replaced within a second, and the others go on."""
     with trio.fail_after(BOUND):
         async with running() as (program, url):
-            victim = await ask(url)
-            os.kill(victim, signal.SIGKILL)
+            workers = await find_workers(url)
+            async with await open_connection(url) as connection:
+                owner = int(await (await connection.request("GET", "/")).read())
+                victim = min(workers - {owner})
+                os.kill(victim, signal.SIGKILL)
+                with trio.fail_after(1):
+                    while await ask(url) in workers:
+                        pass
+                again = await connection.request("GET", "/")
+                assert int(await again.read()) == owner
+            program.process.terminate()
             status = await program.process.wait()
             errors = await read_errors(program)
 
-    assert status == 1
-    assert errors == f"worker {victim} ended, status -9\n"
+    assert status == 0
+    assert errors == (
+        f"ERROR:trio_upgrade.workers:worker {victim} ended by itself, "
+        "killed by SIGKILL\n"
+    )
+
+
+async def test_workers_share_memory() -> None:
+    """Each worker has at most 10 MB for itself: it has imported nothing."""
+    with trio.fail_after(BOUND):
+        async with running() as (_, url):
+            for worker in await find_workers(url):
+                rollup = await trio.Path(f"/proc/{worker}/smaps_rollup").read_text()
+                sizes = re.findall(r"^Private_\w+: +(\d+) kB$", rollup, re.MULTILINE)
+                assert sum(map(int, sizes)) <= 10 * 1024
 
 
 async def test_no_orphan() -> None:

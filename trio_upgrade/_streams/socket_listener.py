@@ -129,6 +129,10 @@ class DirectSocketListener(trio.abc.Listener[DirectSocketStream]):
         self.socket.close()
         await trio.lowlevel.checkpoint()
 
+    def close_outside_trio(self) -> None:
+        """Close the listener where no Trio runs, and so no task can wait for it."""
+        self._sock.close()
+
 
 def adopt_listener(listener: trio.SocketListener) -> DirectSocketListener:
     """Make a direct listener from one of Trio's, which counts as closed from now on.

@@ -281,6 +281,12 @@ class Fleet:
                 late = "to drain" if member.stage is Stage.LEAVING else "to be ready"
                 LOGGER.error("worker %d takes too long %s: it is killed", pid, late)
                 steps.append(Kill(pid))
+        if not (self._announced or self.stopping or self._vacant):
+            stages = [member.stage for member in self._members.values()]
+            if Stage.STARTING not in stages:
+                self._announced = True
+                # The last one: the user's function may raise.
+                steps.append(Announce())
         return steps
 
     def _fill(self, now: float) -> list[Step]:
@@ -291,15 +297,10 @@ class Fleet:
     def _hand_over(self, now: float) -> list[Step]:
         # Drain the workers whose successors are ready.
         steps: list[Step] = []
-        serving = True
         for member in self._members.values():
-            serving &= member.stage is not Stage.STARTING
             if member.stage is Stage.READY and member.replaces is not None:
                 steps.append(self._drain(member.replaces, now, last=False))
                 member.replaces = None
-        if serving and not self._vacant and not self._announced:
-            self._announced = True
-            steps.append(Announce())
         return steps
 
     def _roll(self) -> list[Step]:

@@ -75,4 +75,4 @@ class Places:
 
 def _close(listeners: list[DirectSocketListener]) -> None:
     for listener in listeners:
-        listener.socket.close()
+        listener.close_outside_trio()

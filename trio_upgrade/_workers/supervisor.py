@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, final
 from .child import become_worker, do_nothing, flush_output, leave
 from .fleet import (
     LOGGER,
-    Announce,
     Drain,
     EndGrace,
     Fleet,
@@ -113,9 +112,12 @@ class Supervisor:
             signal.set_wakeup_fd(before)
 
     def _run(self) -> None:
-        while not self._fleet.is_over:
+        while True:
             for step in self._fleet.decide(time.monotonic()):
                 self._take(step)
+            # Only now: a step that fails can be the end.
+            if self._fleet.is_over:
+                return
             self._wait()
             self._receive_signals()
             for pid in [*self._channels]:
@@ -145,7 +147,7 @@ class Supervisor:
                 os.kill(pid, signal.SIGKILL)
             case Vacate(place):
                 self._places.vacate(place)
-            case Announce():
+            case _:  # Announce, the only other one
                 LOGGER.info("all workers are ready: %s", self._url)
                 if self._on_ready is not None:
                     self._on_ready(self._url)
@@ -220,7 +222,7 @@ class Supervisor:
         for line in self._channels[pid].receive_lines():
             if line == REPLACE:
                 self._fleet.replace(pid)
-            elif line.startswith(READY):
+            else:
                 self._url = self._url or line.removeprefix(READY).decode()
                 self._fleet.ready(pid)
 
