@@ -3,18 +3,25 @@
     python benchmarks/restart/forking.py one|share GRACE
 
 All workers accept from one socket, or each has its own (``reuse_port``). SIGHUP replaces
-them. SIGUSR1 to a worker blocks it, as in worker.py.
+them. SIGUSR1 to a worker blocks it for BLOCK_SECONDS.
 """
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import time
 
-from worker import BLOCK_SECONDS, HOST, app
+from trio_upgrade import Request, Response, Worker, run_workers
 
-from trio_upgrade import Worker, run_workers
+HOST = "127.0.0.1"
+BLOCK_SECONDS = 0.2
+
+
+async def app(_request: Request) -> Response:
+    """Answer with the id of this process."""
+    return Response(200, b"%d\n" % os.getpid(), {"Content-Type": "text/plain"})
 
 
 async def main(worker: Worker) -> None:

@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 pytestmark = [
-    pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork(2): not on Windows"),
+    pytest.mark.skipif(
+        sys.platform != "linux", reason="needs fork(2), and looks into /proc: on Linux"
+    ),
     # Trio's idle threads of earlier tests; they hold no lock.
     pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning"),
 ]
