@@ -32,7 +32,7 @@ async def test_nothing_is_lost_on_an_inherited_socket() -> None:
 @pytest.mark.parametrize("kind", ["one", "share"])
 @pytest.mark.ids("F20")
 async def test_nothing_is_lost_by_run_workers(kind: str) -> None:
-    """Workers are replaced twice under load, one with a blocked loop: all are answered."""
+    """Workers are replaced twice under load, one while blocked: all are answered."""
     tally = await rolling(2, kind=kind)
 
     assert not tally.lost
