@@ -26,10 +26,10 @@ pytestmark = pytest.mark.skipif(
 
 
 @asynccontextmanager
-async def running() -> AsyncIterator[tuple[Program, str]]:
+async def running(*before: str) -> AsyncIterator[tuple[Program, str]]:
     """Run the example with three workers; give the program and its URL."""
     command = example("workers.py", 0, 3)
-    async with await start(*command, stderr=subprocess.PIPE) as program:
+    async with await start(*before, *command, stderr=subprocess.PIPE) as program:
         yield program, await read_url(program)
 
 
@@ -97,6 +97,26 @@ async def test_second_signal_ends_the_grace(number: signal.Signals) -> None:
                     await stream.receive_some()
                 status = await program.process.wait()
                 errors = await read_errors(program)
+
+    assert (status, errors) == (0, "")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+async def test_signal_to_all_processes(number: signal.Signals) -> None:
+    """A signal that reaches the workers, too, as Ctrl-C does, costs no connection."""
+    with trio.fail_after(BOUND):
+        async with running("setsid") as (program, url):
+            async with await open_upgrade(url, "echo") as (_, stream, _):
+                os.killpg(program.process.pid, number)
+                if number is not signal.SIGHUP:
+                    await wait_refused(url)
+                for _ in range(10):
+                    await stream.send_all(b"still here")
+                    assert await stream.receive_some() == b"still here"
+                    await trio.sleep(0.01)
+            program.process.terminate()
+            status = await program.process.wait()
+            errors = await read_errors(program)
 
     assert (status, errors) == (0, "")
 

@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -222,6 +223,31 @@ def test_second_signal() -> None:
     assert serve(main=main, grace=None, on_ready=on_ready) == 0
     with clients[0]:
         assert clients[0].recv(1000) == b""
+
+
+def test_backlog_is_answered_at_the_end() -> None:
+    """No worker goes on, so the last one answers what is in the backlog by then."""
+
+    async def app(request: Request) -> Response:
+        time.sleep(0.2)  # noqa: ASYNC251  so that the others stay in the backlog
+        return Response(200, f"{os.getpid()}\n")
+
+    async def main(worker: Worker) -> None:
+        await worker.serve(app)
+
+    clients: list[socket.socket] = []
+
+    def on_ready(url: str) -> None:
+        for _ in range(4):
+            client = socket.create_connection(address_of(url), timeout=10)
+            client.sendall(GET)
+            clients.append(client)
+        stop()
+
+    assert serve(main=main, workers=1, on_ready=on_ready) == 0
+    for client in clients:
+        with client:
+            assert client.recv(1000).startswith(b"HTTP/1.1 200 ")
 
 
 def test_restart() -> None:
