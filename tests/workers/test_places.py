@@ -49,6 +49,15 @@ def test_shared() -> None:
     places.close()
 
 
+def test_no_worker_takes_all() -> None:
+    """From a socket that others share, few connections are accepted at a time."""
+    for number, shared, few in ((1, True, False), (2, True, True), (2, False, False)):
+        opened = open_one(reuse_port=True)
+        places = Places(opened, number, shared=shared, backlog=None)
+        assert (opened[0].batch < 10) == few
+        places.close()
+
+
 def test_apart() -> None:
     """Each place has its own socket on the same address."""
     places = Places(open_one(reuse_port=True), 3, shared=False, backlog=7)
