@@ -93,6 +93,8 @@ if TYPE_CHECKING:
         TrustedPeers as TrustedPeers,
     )
     from ._streams.upgraded import UpgradedStream as UpgradedStream
+    from ._workers.run import run_workers as run_workers
+    from ._workers.worker import Worker as Worker
 
     __version__: str
 else:
@@ -143,6 +145,8 @@ else:
         "_streams.tls": "TLSStream",
         "_streams.trusted_peers": "TrustedLike TrustedPeers",
         "_streams.upgraded": "UpgradedStream",
+        "_workers.run": "run_workers",
+        "_workers.worker": "Worker",
     }
     _HOMES = {
         name: module for module, names in _MODULES.items() for name in names.split()

@@ -13,7 +13,9 @@ no server can help. The exit status is 1 if a row fell.
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
+import signal
 import tempfile
 from functools import partial
 from itertools import cycle
@@ -25,7 +27,14 @@ import trio.lowlevel
 
 from .load import Tally, connect, loading
 from .proxies import CONFIGS, open_proxy
-from .workers import SLACK, open_places, start_worker
+from .workers import (
+    GRACE,
+    SLACK,
+    find_children,
+    open_places,
+    start_forking,
+    start_worker,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -72,6 +81,26 @@ async def shared(times: int) -> Tally:
 async def shared_blocked(times: int) -> Tally:
     """The same, with a blocked event loop when SIGTERM comes."""
     return await replace(2, times, inherit=False, blocked=True)
+
+
+async def rolling(times: int, *, kind: str = "one") -> Tally:
+    """run_workers() replaces both workers, the first one with a blocked event loop."""
+    async with await start_forking(kind) as worker:
+        async with loading(worker.port) as tally:
+            for _ in range(times):
+                old = find_children(worker.process)
+                os.kill(old[0], signal.SIGUSR1)
+                worker.process.send_signal(signal.SIGHUP)
+                with trio.fail_after(2 * (GRACE + SLACK)):
+                    while {*old} & {*find_children(worker.process)}:
+                        await trio.sleep(0.01)
+        await worker.drain()
+    return tally
+
+
+async def rolling_shared(times: int) -> Tally:
+    """The same, each with a socket of its own."""
+    return await rolling(times, kind="share")
 
 
 async def behind(times: int, *, proxy: str, settings: str) -> Tally:
@@ -149,6 +178,8 @@ ROWS = {
         may_lose=True,
         program="nginx",
     ),
+    "rolling": Row(rolling),
+    "rolling_shared": Row(rolling_shared),
     "shared": Row(shared, may_lose=True),
     "shared_blocked": Row(shared_blocked, may_lose=True),
 }

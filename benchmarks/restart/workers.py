@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
 
 WORKER = str(Path(__file__).with_name("worker.py"))
+FORKING = str(Path(__file__).with_name("forking.py"))
 GRACE = 5.0
 # Seconds that a process may need to end, besides its grace.
 SLACK = 5.0
@@ -62,10 +63,17 @@ async def start_worker(
     kind: str, number: int, grace: float = GRACE, pass_fds: Iterable[int] = ()
 ) -> Worker:
     """Start a worker and wait until it accepts connections; see worker.py."""
+    return await _start([WORKER, kind, str(number), str(grace)], pass_fds)
+
+
+async def start_forking(kind: str) -> Worker:
+    """Start two workers by run_workers(); the process is their supervisor's."""
+    return await _start([FORKING, kind, str(GRACE)])
+
+
+async def _start(words: list[str], pass_fds: Iterable[int] = ()) -> Worker:
     process = await trio.lowlevel.open_process(
-        [sys.executable, WORKER, kind, str(number), str(grace)],
-        stdout=subprocess.PIPE,
-        pass_fds=[*pass_fds],
+        [sys.executable, *words], stdout=subprocess.PIPE, pass_fds=[*pass_fds]
     )
     assert process.stdout is not None
     line = bytes(await process.stdout.receive_some())
@@ -74,6 +82,12 @@ async def start_worker(
         await worker.aclose()
         raise RuntimeError("a worker did not start")
     return worker
+
+
+def find_children(process: trio.Process) -> list[int]:
+    """Return the process ids of a supervisor's workers, the oldest first; Linux."""
+    path = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    return sorted(map(int, path.read_text().split()))
 
 
 @final

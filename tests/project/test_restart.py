@@ -10,7 +10,7 @@ import trio
 import trio.lowlevel
 
 from benchmarks.restart.load import Tally, get, loading
-from benchmarks.restart.restart import endless, inherited
+from benchmarks.restart.restart import endless, inherited, rolling
 
 from ..interop.programs import HOST
 
@@ -26,6 +26,17 @@ async def test_nothing_is_lost_on_an_inherited_socket() -> None:
 
     assert not tally.lost
     assert tally.answered == tally.connections > 100
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc: only on Linux")
+@pytest.mark.parametrize("kind", ["one", "share"])
+@pytest.mark.ids("F20")
+async def test_nothing_is_lost_by_run_workers(kind: str) -> None:
+    """Workers are replaced twice under load, one while blocked: all are answered."""
+    tally = await rolling(2, kind=kind)
+
+    assert not tally.lost
+    assert tally.answered == tally.connections > 50
 
 
 @pytest.mark.ids("F20")

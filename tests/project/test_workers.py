@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -20,15 +21,15 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 pytestmark = pytest.mark.skipif(
-    sys.platform != "linux", reason="needs SO_REUSEPORT that spreads: only on Linux"
+    sys.platform != "linux", reason="needs fork(2), and looks into /proc: only on Linux"
 )
 
 
 @asynccontextmanager
-async def running() -> AsyncIterator[tuple[Program, str]]:
+async def running(*before: str) -> AsyncIterator[tuple[Program, str]]:
     """Run the example with three workers; give the program and its URL."""
     command = example("workers.py", 0, 3)
-    async with await start(*command, stderr=subprocess.PIPE) as program:
+    async with await start(*before, *command, stderr=subprocess.PIPE) as program:
         yield program, await read_url(program)
 
 
@@ -100,17 +101,59 @@ async def test_second_signal_ends_the_grace(number: signal.Signals) -> None:
     assert (status, errors) == (0, "")
 
 
-async def test_crash_is_noticed() -> None:
-    """If a worker dies, the others drain and end, and the status is 1."""
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+async def test_signal_to_all_processes(number: signal.Signals) -> None:
+    """A signal that reaches the workers, too, as Ctrl-C does, costs no connection."""
     with trio.fail_after(BOUND):
-        async with running() as (program, url):
-            victim = await ask(url)
-            os.kill(victim, signal.SIGKILL)
+        async with running("setsid") as (program, url):
+            async with await open_upgrade(url, "echo") as (_, stream, _):
+                os.killpg(program.process.pid, number)
+                if number is not signal.SIGHUP:
+                    await wait_refused(url)
+                for _ in range(10):
+                    await stream.send_all(b"still here")
+                    assert await stream.receive_some() == b"still here"
+                    await trio.sleep(0.01)
+            program.process.terminate()
             status = await program.process.wait()
             errors = await read_errors(program)
 
-    assert status == 1
-    assert errors == f"worker {victim} ended, status -9\n"
+    assert (status, errors) == (0, "")
+
+
+async def test_killed_worker_is_replaced() -> None:
+    """A worker that is killed is replaced within a second, and the others go on."""
+    with trio.fail_after(BOUND):
+        async with running() as (program, url):
+            workers = await find_workers(url)
+            async with await open_connection(url) as connection:
+                owner = int(await (await connection.request("GET", "/")).read())
+                victim = min(workers - {owner})
+                os.kill(victim, signal.SIGKILL)
+                with trio.fail_after(1):
+                    while await ask(url) in workers:
+                        pass
+                again = await connection.request("GET", "/")
+                assert int(await again.read()) == owner
+            program.process.terminate()
+            status = await program.process.wait()
+            errors = await read_errors(program)
+
+    assert status == 0
+    assert errors == (
+        f"ERROR:trio_upgrade.workers:worker {victim} ended by itself, "
+        "killed by SIGKILL\n"
+    )
+
+
+async def test_workers_share_memory() -> None:
+    """Each worker has at most 10 MB for itself: it has imported nothing."""
+    with trio.fail_after(BOUND):
+        async with running() as (_, url):
+            for worker in await find_workers(url):
+                rollup = await trio.Path(f"/proc/{worker}/smaps_rollup").read_text()
+                sizes = re.findall(r"^Private_\w+: +(\d+) kB$", rollup, re.MULTILINE)
+                assert sum(map(int, sizes)) <= 10 * 1024
 
 
 async def test_no_orphan() -> None:

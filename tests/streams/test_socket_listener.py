@@ -64,6 +64,20 @@ async def test_batches() -> None:
     await close(listener, *first, *second, *dialled)
 
 
+async def test_small_batches() -> None:
+    """A listener that other processes share takes fewer, whatever the limit allows."""
+    listener = await listen()
+    dialled = await dial(listener, 5)
+    listener.batch = 2
+
+    first = await listener.accept_some(3)
+    second = listener.accept_some_nowait(3)
+
+    # At the end of a drain all are taken.
+    assert [len(first), len(second)] == [2, 3]
+    await close(listener, *first, *second, *dialled)
+
+
 async def test_accept_waits_for_one() -> None:
     """accept() keeps Trio's contract: it waits for one connection and returns it."""
     listener = await listen()

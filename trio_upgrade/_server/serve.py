@@ -109,7 +109,7 @@ def _make_state(
     )
 
 
-_OPTIONS = SharedOptions(ServeOptions, _make_state)
+SERVE_OPTIONS = SharedOptions(ServeOptions, _make_state)
 
 
 def _find_kind(state: ServerState) -> type[Connection]:
@@ -119,13 +119,13 @@ def _find_kind(state: ServerState) -> type[Connection]:
 def _check(function: Callable[..., object], app: App, options: ServeOptions) -> None:
     # Call it first, so that a mistake leaves everything as it was.
     given = cast("Mapping[str, object]", options)
-    _OPTIONS.check(function, given)
+    SERVE_OPTIONS.check(function, given)
     check_app(app)
     check_options(given)
 
 
 @public
-@_OPTIONS.declare
+@SERVE_OPTIONS.declare
 async def serve_tcp(
     app: App,
     port: int,
@@ -168,7 +168,7 @@ async def serve_tcp(
 
 
 @public
-@_OPTIONS.declare
+@SERVE_OPTIONS.declare
 async def serve_ssl_over_tcp(
     app: App,
     port: int,
@@ -227,7 +227,7 @@ async def serve_ssl_over_tcp(
 
 
 @public
-@_OPTIONS.declare
+@SERVE_OPTIONS.declare
 async def serve_unix(
     app: App,
     path: str | bytes | os.PathLike[str] | os.PathLike[bytes],
@@ -271,7 +271,7 @@ async def serve_unix(
 
 
 @public
-@_OPTIONS.declare
+@SERVE_OPTIONS.declare
 async def serve_listeners(
     app: App,
     listeners: Sequence[trio.abc.Listener[trio.abc.Stream]],
@@ -321,7 +321,7 @@ async def serve_listeners(
 
 
 @public
-@_OPTIONS.declare
+@SERVE_OPTIONS.declare
 async def serve_stream(
     app: App,
     stream: trio.abc.Stream,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
+import sys
 from typing import TYPE_CHECKING, Any, cast, final
 
 import trio
@@ -44,14 +45,17 @@ class DirectSocketListener(trio.abc.Listener[DirectSocketStream]):
             well, now or later.
 
     Attributes:
+        batch: The most connections that one wake-up accepts. Fewer than usual if other
+            processes accept at the same time, and should get their share.
         inherited: As given.
         socket: The Trio socket.
     """
 
-    __slots__ = ("_accept", "_kind", "_sock", "inherited", "socket")
+    __slots__ = ("_accept", "_kind", "_sock", "batch", "inherited", "socket")
 
     def __init__(self, sock: socket.socket, *, inherited: bool = False) -> None:
         set_options(sock)
+        self.batch: int = sys.maxsize
         self.inherited: bool = inherited
         self._sock = sock
         # socket.accept() calls this private method, then makes enums of family and type
@@ -84,6 +88,7 @@ class DirectSocketListener(trio.abc.Listener[DirectSocketStream]):
                 next call raises the error.
             trio.ClosedResourceError: The listener was closed.
         """
+        limit = min(limit, self.batch)
         await trio.lowlevel.checkpoint()
         while not (streams := self.accept_some_nowait(limit)):
             await trio.lowlevel.wait_readable(self._sock)
@@ -128,6 +133,10 @@ class DirectSocketListener(trio.abc.Listener[DirectSocketStream]):
         """Close the listener; waiting tasks get :exc:`trio.ClosedResourceError`."""
         self.socket.close()
         await trio.lowlevel.checkpoint()
+
+    def close_outside_trio(self) -> None:
+        """Close the listener where no Trio runs, and so no task can wait for it."""
+        self._sock.close()
 
     def __repr__(self) -> str:
         if self._sock.fileno() < 0:

@@ -7,11 +7,19 @@ import os
 import socket
 import sys
 from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import trio
 
 from .._util import public
-from .socket_listener import DirectSocketListener, adopt_listener
+from .socket_listener import DirectSocketListener
+from .socket_stream import detach_socket
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+# As getaddrinfo(3) returns it; the last item is the address for bind(2).
+BoundAddress: TypeAlias = tuple[int, int, int, str, Any]
 
 # Some systems keep the backlog in 16 bits, and larger values wrap round (golang/go#5030).
 # The kernel reduces it to its own limit.
@@ -43,19 +51,71 @@ async def open_tcp_listeners(
         OSError: The address cannot be listened on, or the platform does not support
             ``reuse_port``. Nothing is left open.
     """
+    _check_reuse_port(reuse_port=reuse_port)
+    addresses = await trio.socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )
+    return _listen(addresses, _make_socket, backlog=backlog, reuse_port=reuse_port)
+
+
+def _make_socket(family: int, kind: int, protocol: int) -> socket.socket:
+    # By Trio, which has a hook for it.
+    return detach_socket(trio.socket.socket(family, kind, protocol))
+
+
+def open_tcp_listeners_outside_trio(
+    port: int, *, host: str | bytes | None, backlog: int | None, reuse_port: bool
+) -> list[DirectSocketListener]:
+    """Listen on a TCP port as :func:`open_tcp_listeners`, for callers outside Trio.
+
+    A host that is a name is looked up without a thread, so this may take a while.
+    """
+    _check_reuse_port(reuse_port=reuse_port)
+    addresses = socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )
+    return _listen(addresses, socket.socket, backlog=backlog, reuse_port=reuse_port)
+
+
+def find_addresses(listeners: Iterable[DirectSocketListener]) -> list[BoundAddress]:
+    """Return what listeners listen on, for :func:`open_beside`."""
+    socks = [listener.socket for listener in listeners]
+    return [
+        (sock.family, sock.type, sock.proto, "", sock.getsockname()) for sock in socks
+    ]
+
+
+def open_beside(
+    addresses: Sequence[BoundAddress], *, backlog: int | None
+) -> list[DirectSocketListener]:
+    """Listen on addresses that others, with ``reuse_port``, may listen on as well.
+
+    Raises:
+        OSError: An address cannot be listened on. Nothing is left open.
+    """
+    return _listen(addresses, socket.socket, backlog=backlog, reuse_port=True)
+
+
+def _check_reuse_port(*, reuse_port: bool) -> None:
     if reuse_port and not hasattr(socket, "SO_REUSEPORT"):
         raise OSError(
             errno.EOPNOTSUPP, "reuse_port needs SO_REUSEPORT, which this platform lacks"
         )
-    addresses = await trio.socket.getaddrinfo(
-        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )
+
+
+def _listen(
+    addresses: Sequence[BoundAddress],
+    make_socket: Callable[[int, int, int], socket.socket],
+    *,
+    backlog: int | None,
+    reuse_port: bool,
+) -> list[DirectSocketListener]:
     listeners: list[DirectSocketListener] = []
     unsupported: OSError | None = None
     with ExitStack() as opened:
         for family, kind, protocol, _, address in addresses:
             try:
-                sock = trio.socket.socket(family, kind, protocol)
+                sock = make_socket(family, kind, protocol)
             except OSError as exc:
                 if exc.errno != errno.EAFNOSUPPORT:
                     raise
@@ -64,18 +124,16 @@ async def open_tcp_listeners(
                 continue
             opened.enter_context(sock)
             _set_options(sock, reuse_port=reuse_port)
-            await sock.bind(address)
+            sock.bind(address)
             sock.listen(bound_backlog(backlog))
-            listener = adopt_listener(trio.SocketListener(sock))
-            opened.callback(listener.socket.close)
-            listeners.append(listener)
+            listeners.append(DirectSocketListener(sock))
         if unsupported is not None and not listeners:
             raise unsupported
         opened.pop_all()
     return listeners
 
 
-def _set_options(sock: trio.socket.SocketType, *, reuse_port: bool) -> None:
+def _set_options(sock: socket.socket, *, reuse_port: bool) -> None:
     # On Windows SO_REUSEADDR would let another process take the port from its owner.
     if sys.platform != "win32":  # pragma: no branch  (the other one is Windows)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

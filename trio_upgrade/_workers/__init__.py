@@ -1,0 +1,1 @@
+"""Servers in many processes: a supervisor that forks workers and replaces them."""
