@@ -108,7 +108,7 @@ def test_signature_lists_every_option(function: Callable[..., Any], own: str) ->
 def test_signatures_of_a_pool() -> None:
     """Both calls of a pool that dial show the options, too."""
     for call, own in (
-        (ConnectionPool, "connections per_origin idle_timeout"),
+        (ConnectionPool, "connections per_origin idle_timeout connect_timeout"),
         (
             ConnectionPool().request,
             "method url target headers body trailers on_informational",

@@ -229,7 +229,7 @@ MUTANTS = {
     "F35": Mutant("ReplayStream._take", 'self._head = b""'),
     "F36": Mutant("Exchange._drop_body", "drained + http.framing_bytes", "drained"),
     "F37": Mutant("_WITHOUT_CONTENT", "_NOT_MODIFIED"),
-    "F38": Mutant("_find_length", "isinstance(body, BodyStream)", "False"),
+    "F38": Mutant("request_head._find_length", "isinstance(body, BodyStream)", "False"),
     "F39": Mutant("serve._check", "check_app(app)"),
     "F40": Mutant("ServerCodec.parse_request", "find_line_fault(raw)", "None"),
     "F41": Mutant("close_forcefully", "isinstance(below, DirectSocketStream)", "False"),
