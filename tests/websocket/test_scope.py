@@ -12,9 +12,7 @@ import trio.testing
 from websockets.client import ClientProtocol
 from websockets.protocol import State
 from websockets.server import ServerProtocol
-from websockets.trio.client import ClientConnection
 from websockets.trio.connection import Connection
-from websockets.trio.server import ServerConnection
 
 from trio_upgrade import UpgradedStream
 from trio_upgrade._websocket.connections import _find_address
@@ -24,16 +22,6 @@ from trio_upgrade._websocket.transport import WebSocketTransport
 from trio_upgrade.websocket import open_websocket
 
 from .test_opening import Peer
-
-
-def test_start_keepalive() -> None:
-    """Websockets still has start_keepalive, which it does not document.
-
-    Without it no ping would be sent, and a peer that is gone would never be noticed.
-    """
-    assert callable(Connection.start_keepalive)
-    assert ServerConnection.start_keepalive is Connection.start_keepalive
-    assert ClientConnection.start_keepalive is Connection.start_keepalive
 
 
 def test_negotiation_in_any_state() -> None:
@@ -175,7 +163,7 @@ async def test_fault_of_a_task(monkeypatch) -> None:
     async def fail(self) -> None:
         raise KeyError("a fault")
 
-    monkeypatch.setattr(Connection, "keepalive", fail)
+    monkeypatch.setattr(Connection, "recv_events", fail)
     peer = Peer()
     with pytest.raises(KeyError, match="a fault"):
         async with open_websocket("ws://a", stream=peer) as websocket:

@@ -3,13 +3,12 @@
 # due (RFC 6455 §4.2.2).
 from __future__ import annotations
 
-import re
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias, cast, final
 
 from websockets.datastructures import Headers as WebSocketHeaders
-from websockets.exceptions import ConnectionClosed, NegotiationError, ProtocolError
+from websockets.exceptions import NegotiationError, ProtocolError
 from websockets.extensions.permessage_deflate import enable_server_permessage_deflate
 from websockets.frames import Close, CloseCode
 from websockets.http11 import Request as Handshake, Response as HandshakeResponse
@@ -22,16 +21,20 @@ from .arguments import (
     check_bounds,
     check_compression,
     check_headers,
+    check_origins,
     check_subprotocols,
     check_timing,
 )
 from .connections import AddressedServerConnection
+from .keepalive import start_keepalive
 from .logger import LOGGER, QuietLogger
 from .options import public
-from .scope import WebSocketScope
+from .scope import WebSocketScope, says_closed
 from .transport import WebSocketTransport
 
 if TYPE_CHECKING:
+    import re
+
     import trio
     from websockets.trio.server import Server, ServerConnection
     from websockets.typing import Origin, Subprotocol
@@ -99,6 +102,8 @@ def accept_websocket(
       Then the error is the server's, as from any handler: one log record, and a reset
       unless the peer has answered.
     - It is cancelled, at the end of a grace for example: no Close, but a reset.
+    - ``send`` was cancelled, by a timeout for example: a part of the message may be on the
+      way, so the WebSocket is over, by a reset at the next use.
     - The server drains: a Close with ``drain_code`` at once. The handler learns it as
       from any close of the peer. It never lasts longer than the grace.
 
@@ -122,8 +127,9 @@ def accept_websocket(
             then no more are read. Or a pair: where reading stops, and where it goes on.
             None disables the limit.
         ping_interval: Seconds between pings. None sends none.
-        ping_timeout: Seconds for the pong, after which the WebSocket ends with 1011.
-            None disables the limit.
+        ping_timeout: Seconds for the pong, after which the WebSocket ends with 1011; by a
+            reset if the peer reads so little that the ping could not be sent. None
+            disables the limit.
         close_timeout: Seconds that the peer has for its part of the closing handshake.
             None disables the limit.
         headers: Further fields for the 101.
@@ -151,8 +157,7 @@ def accept_websocket(
             "max_queue": max_queue,
         }
     )
-    if isinstance(cast("object", origins), str | bytes | re.Pattern):
-        raise TypeError(f"origins must be a sequence, not {type(origins).__name__}")
+    check_origins(origins)
     if not callable(handler):
         raise TypeError(
             "the handler cannot be called: it must be an async function, await "
@@ -275,6 +280,10 @@ async def _run(
         websocket.http_request = request
         websocket.request = handshake
         websocket.response = response
+        if drain_code is None:
+            start_keepalive(websocket, timing)
+        else:
+            start_keepalive(websocket, timing, server.wait_draining, drain_code)
         return websocket
 
     def find_code() -> int:
@@ -282,24 +291,11 @@ async def _run(
             return CloseCode.GOING_AWAY if drain_code is None else drain_code
         return CloseCode.NORMAL_CLOSURE
 
-    async def close_on_drain(code: int) -> None:
-        await server.wait_draining()
-        await scope.websocket.aclose(code)
-
     scope = WebSocketScope(make, find_code)
     try:
         async with scope as websocket:
-            if drain_code is not None:
-                scope.nursery.start_soon(close_on_drain, drain_code)
             await handler(websocket)
     except Exception as exc:
         # Of another connection, while this one is open, it is an error.
-        if scope.state_left is not State.CLOSED or not _says_closed(exc):
+        if scope.state_left is not State.CLOSED or not says_closed(exc):
             raise
-
-
-def _says_closed(exc: BaseException) -> bool:
-    if isinstance(exc, BaseExceptionGroup):
-        group = cast("BaseExceptionGroup[BaseException]", exc)
-        return all(map(_says_closed, group.exceptions))
-    return isinstance(exc, ConnectionClosed)

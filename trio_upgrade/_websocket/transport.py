@@ -7,6 +7,9 @@
 #   reset if the closing handshake was not made, so that a task that is cancelled cannot
 #   make a cut look like an end.
 # - It half-closes only where the class of the stream says that this works.
+# - It would send on after a send that was cancelled: in the midst of a frame, or what is
+#   compressed with words that the peer has never received.  Here nothing is sent any
+#   more, and the WebSocket ends by a reset.
 from __future__ import annotations
 
 import math
@@ -43,6 +46,7 @@ class WebSocketTransport(trio.abc.HalfCloseableStream):
         "_ends_at",
         "_eof_sent",
         "_protocol",
+        "_torn",
         "transport_stream",
     )
 
@@ -57,6 +61,7 @@ class WebSocketTransport(trio.abc.HalfCloseableStream):
         self._close_timeout = close_timeout
         self._ends_at: float | None = None
         self._eof_sent = False
+        self._torn = False
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
         """Receive from the stream; after the closing handshake for a limited time."""
@@ -72,15 +77,30 @@ class WebSocketTransport(trio.abc.HalfCloseableStream):
         return b""
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """Send on the stream."""
-        await self.transport_stream.send_all(data)
+        """Send on the stream.
+
+        Raises:
+            trio.BrokenResourceError: As the stream raises it, or an earlier call was
+                cancelled.
+        """
+        self._check_whole()
+        try:
+            await self.transport_stream.send_all(data)
+        except trio.Cancelled:
+            self._torn = True
+            raise
 
     async def wait_send_all_might_not_block(self) -> None:
         """Wait on the stream."""
         await self.transport_stream.wait_send_all_might_not_block()
 
     async def send_eof(self) -> None:
-        """End our direction, or the whole stream if it has no half-close."""
+        """End our direction, or the whole stream if it has no half-close.
+
+        Raises:
+            trio.BrokenResourceError: As for :meth:`send_all`.
+        """
+        self._check_whole()
         self._eof_sent = True
         if self.transport_stream.can_send_eof:
             await self.transport_stream.send_eof()
@@ -100,6 +120,10 @@ class WebSocketTransport(trio.abc.HalfCloseableStream):
         else:
             await self._cut()
         await trio.lowlevel.cancel_shielded_checkpoint()
+
+    def _check_whole(self) -> None:
+        if self._torn:
+            raise trio.BrokenResourceError("a message was cut by a cancellation")
 
     async def _cut(self) -> None:
         # Without a checkpoint, as nothing is waited for.
