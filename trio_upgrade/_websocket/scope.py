@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 import math
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
+from contextlib import AbstractAsyncContextManager, suppress
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, final
 
 import trio
@@ -109,9 +109,15 @@ async def leave_nursery(
         trio.Cancelled: The end was cancelled, and nothing else goes on.
     """
     try:
-        async with AsyncExitStack() as stack:
-            stack.push_async_exit(manager)
+        try:
             await end()
+        except BaseException as failure:
+            if not await manager.__aexit__(
+                type(failure), failure, failure.__traceback__
+            ):
+                raise
+        else:
+            await manager.__aexit__(None, None, None)
     except BaseException as failure:
         kept = find_failure(failure)
         if isinstance(kept, trio.Cancelled):

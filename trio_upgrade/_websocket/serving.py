@@ -53,6 +53,9 @@ _SWITCHING_PROTOCOLS = 101
 # The fields of a handshake that say how HTTP goes on: our own switch, or the response,
 # writes them.
 _OURS = frozenset({"connection", "content-length", "date", "upgrade"})
+_SWITCH_FIELDS = frozenset({b"connection", b"upgrade"})
+_EXTENSIONS = enable_server_permessage_deflate(None)
+_LOGGER = QuietLogger(LOGGER)
 
 
 @public
@@ -102,8 +105,8 @@ def accept_websocket(
       Then the error is the server's, as from any handler: one log record, and a reset
       unless the peer has answered.
     - It is cancelled, at the end of a grace for example: no Close, but a reset.
-    - ``send`` was cancelled, by a timeout for example: a part of the message may be on the
-      way, so the WebSocket is over, by a reset at the next use.
+    - Its ``send`` is cancelled, by a timeout for example: a part of the message may be on
+      the way, so the WebSocket is over, by a reset at the next use.
     - The server drains: a Close with ``drain_code`` at once. The handler learns it as
       from any close of the peer. It never lasts longer than the grace.
 
@@ -173,7 +176,8 @@ def accept_websocket(
             raise ValueError(f"drain_code cannot be sent: {drain_code}") from exc
     check_bounds("max_size", max_size)
     given = check_headers(headers)
-    refusal = _refuse(request)
+    handshake = _describe(request)
+    refusal = _refuse(request, handshake.headers)
     if refusal is not None:
         return refusal
     choice = None
@@ -181,16 +185,15 @@ def accept_websocket(
         choice = _Choice(request, select_subprotocol)
     protocol = ServerProtocol(
         origins=cast("Sequence[Origin | re.Pattern[str] | None] | None", origins),
-        extensions=enable_server_permessage_deflate(None) if deflate else None,
+        extensions=_EXTENSIONS if deflate else None,
         subprotocols=offered,
         # A plain function: the protocol binds it, which a method does not take part in.
         select_subprotocol=choice and (lambda _protocol, names: choice.choose(names)),
         # accept() negotiates in any state, and no HTTP is to be parsed.
         state=State.OPEN,
         max_size=max_size,
-        logger=QuietLogger(LOGGER),
+        logger=_LOGGER,
     )
-    handshake = _describe(request)
     response = protocol.accept(handshake)
     if choice is not None and choice.failure is not None:
         raise choice.failure
@@ -205,14 +208,14 @@ def accept_websocket(
     return Upgrade(_NAME, run, [*fields, *given])
 
 
-def _refuse(request: Request) -> Response | None:
+def _refuse(request: Request, headers: WebSocketHeaders) -> Response | None:
     # The refusals that the library words differently, or with fields that ours checks.
     if request.method != "GET":
         text = f"a WebSocket is opened by GET, not by {request.method}\n"
         return Response(405, text, {"Allow": "GET"})
     if _NAME not in request.upgrades:
         return Response(426, "this is a WebSocket\n", {"Upgrade": _NAME})
-    versions = request.headers.get_list("sec-websocket-version")
+    versions = headers.get_all("Sec-WebSocket-Version")
     if len(versions) == 1 and versions[0] != _VERSION:
         # RFC 6455 §4.4.
         fields = {"Upgrade": _NAME, "Sec-WebSocket-Version": _VERSION}
@@ -225,7 +228,7 @@ def _describe(request: Request) -> Handshake:
     # is for the server to choose from (RFC 9110 §7.8).
     headers = WebSocketHeaders()
     for name, value in request.headers.raw:
-        if name.lower() not in {b"connection", b"upgrade"}:
+        if name.lower() not in _SWITCH_FIELDS:
             headers[name.decode("latin-1")] = value.decode("latin-1")
     headers["Upgrade"] = _NAME
     headers["Connection"] = "Upgrade"
