@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from functools import partial
 
 import pytest
@@ -16,8 +17,9 @@ from trio_upgrade.websocket import open_websocket, reconnecting_websocket
 
 from ..recording import Recorder
 from ..servers import TimedCase
+from ..wire import get
 from .test_opening import Peer
-from .wires import OFFER, SWITCHED, app_for, masked, plain_close, serve, wait
+from .wires import FIELDS, OFFER, SWITCHED, app_for, masked, plain_close, serve, wait
 
 LIMITS = Limits(linger=0)
 
@@ -117,6 +119,31 @@ class TestPeerThatReadsNothing:
         case = TimedCase(LIMITS)
 
         assert await case.serve(app_for(handler), Stalled(OFFER)) == pytest.approx(5)
+
+
+async def test_compressed_messages_that_nobody_receives() -> None:
+    """What one read brings is bounded: 60 messages of 1 MiB fit into 64 KiB."""
+    compressor = zlib.compressobj(wbits=-12)
+    packet = b""
+    for _ in range(60):
+        content = compressor.compress(bytes(2**20))
+        content += compressor.flush(zlib.Z_SYNC_FLUSH)
+        frame = bytearray(masked(content[:-4]))
+        frame[0] |= 0x40
+        packet += frame
+    extension = "Sec-WebSocket-Extensions: permessage-deflate"
+    peer = ScriptedPeer(get("/", *FIELDS, extension), packet, then="silence")
+    received = []
+
+    async def handler(websocket) -> None:
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        assert peer.packets_left == 1
+        received.extend([len(await websocket.recv()) for _ in range(60)])
+        peer.finish()
+
+    await serve_stream(app_for(handler), peer, limits=LIMITS, strict=True)
+
+    assert received == [2**20] * 60
 
 
 class TestPings:

@@ -7,6 +7,8 @@
 #   reset if the closing handshake was not made, so that a task that is cancelled cannot
 #   make a cut look like an end.
 # - It half-closes only where the class of the stream says that this works.
+# - It takes all that one read gives, and only then looks at `max_queue`.  64 KiB can be 60
+#   messages of 1 MiB each, compressed; here a read of compressed frames is small.
 # - It would send on after a send that was cancelled: in the midst of a frame, or what is
 #   compressed with words that the peer has never received.  Here nothing is sent any
 #   more, and the WebSocket ends by a reset.
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 
     from .. import UpgradedStream
 
+# Bytes of compressed frames to receive at once: some 4 MiB at the most, decompressed.
+_COMPRESSED_BYTES = 4096
 # Seconds for the stream to close itself once its end was announced.
 _CLOSE_SECONDS = 1.0
 
@@ -36,7 +40,7 @@ class WebSocketTransport(trio.abc.HalfCloseableStream):
 
     Args:
         stream: The stream; its owner closes it, too.
-        protocol: The state of the WebSocket.
+        protocol: The state of the WebSocket, its extensions negotiated.
         close_timeout: Seconds that the peer has to end the connection after the closing
             handshake; None disables the limit.
 
@@ -49,6 +53,7 @@ class WebSocketTransport(trio.abc.HalfCloseableStream):
         "_ends_at",
         "_eof_sent",
         "_protocol",
+        "_receive_size",
         "_torn",
         "transport_stream",
     )
@@ -61,13 +66,20 @@ class WebSocketTransport(trio.abc.HalfCloseableStream):
     ) -> None:
         self.transport_stream: UpgradedStream = stream
         self._protocol = protocol
+        self._receive_size = _COMPRESSED_BYTES if protocol.extensions else None
         self._close_timeout = close_timeout
         self._ends_at: float | None = None
         self._eof_sent = False
         self._torn = False
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        """Receive from the stream; after the closing handshake for a limited time."""
+        """Receive from the stream; after the closing handshake for a limited time.
+
+        Args:
+            max_bytes: None leaves the choice to this stream.
+        """
+        if max_bytes is None:
+            max_bytes = self._receive_size
         if not self._protocol.close_expected():
             return await self.transport_stream.receive_some(max_bytes)
         if self._ends_at is None:
