@@ -7,8 +7,8 @@
 #   reset if the closing handshake was not made, so that a task that is cancelled cannot
 #   make a cut look like an end.
 # - It half-closes only where the class of the stream says that this works.
-# - It takes all that one read gives, and only then looks at `max_queue`.  64 KiB can be 60
-#   messages of 1 MiB each, compressed; here a read of compressed frames is small.
+# - It takes all that one read gives, and only then looks at `max_queue`.  64 KiB can be
+#   60 messages of 1 MiB each, compressed; here a read of compressed frames is small.
 # - It would send on after a send that was cancelled: in the midst of a frame, or what is
 #   compressed with words that the peer has never received.  Here nothing is sent any
 #   more, and the WebSocket ends by a reset.
