@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
+from contextlib import AbstractAsyncContextManager
 
 import pytest
 import trio
@@ -17,7 +18,7 @@ from websockets.trio.connection import Connection
 from trio_upgrade import UpgradedStream
 from trio_upgrade._websocket.connections import _find_address
 from trio_upgrade._websocket.dialling import _UNUSED_URI
-from trio_upgrade._websocket.scope import find_failure
+from trio_upgrade._websocket.scope import find_failure, leave_nursery
 from trio_upgrade._websocket.transport import WebSocketTransport
 from trio_upgrade.websocket import open_websocket
 
@@ -81,6 +82,26 @@ class TestFindFailure:
 def cancelled() -> trio.Cancelled:
     """Return a Cancelled, which only Trio can make."""
     return trio.Cancelled._create(source="explicit")
+
+
+@pytest.mark.parametrize("handled", [False, True])
+async def test_end_that_fails(handled: bool) -> None:
+    """What the end raises goes on, unless the nursery has absorbed it."""
+
+    class Manager(AbstractAsyncContextManager[trio.Nursery, bool]):
+        async def __aexit__(self, *args) -> bool:
+            return handled
+
+    async def end() -> None:
+        raise KeyError
+
+    caught = []
+    try:
+        await leave_nursery(Manager(), None, end)
+    except KeyError as exc:
+        caught.append(exc)
+
+    assert len(caught) == (not handled)
 
 
 class TestTransport:
