@@ -330,6 +330,9 @@ class TestArguments:
         [
             ({"origins": "https://a"}, "origins must be a sequence, not str"),
             ({"origins": re.compile("a")}, "origins must be a sequence, not Pattern"),
+            ({"origins": iter(["a"])}, "origins must be a sequence, not list_iterator"),
+            ({"origins": [re.compile(b"a")]}, "an origin must be a str, a pattern of"),
+            ({"origins": [None, b"a"]}, "str or None, not bytes"),
             (
                 {"subprotocols": "chat"},
                 "subprotocols must be a sequence of str, not str",

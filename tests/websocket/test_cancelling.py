@@ -71,7 +71,7 @@ async def test_client() -> None:
 
     steps = await cancel_client(run, plain("Hello"), plain_close(1000), end=True)
 
-    assert steps > 8
+    assert steps > 7
     assert len(opened) > 4
     assert all(websocket.state is State.CLOSED for websocket in opened)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
+from contextlib import AbstractAsyncContextManager
 
 import pytest
 import trio
@@ -12,28 +13,16 @@ import trio.testing
 from websockets.client import ClientProtocol
 from websockets.protocol import State
 from websockets.server import ServerProtocol
-from websockets.trio.client import ClientConnection
 from websockets.trio.connection import Connection
-from websockets.trio.server import ServerConnection
 
 from trio_upgrade import UpgradedStream
 from trio_upgrade._websocket.connections import _find_address
 from trio_upgrade._websocket.dialling import _UNUSED_URI
-from trio_upgrade._websocket.scope import find_failure
+from trio_upgrade._websocket.scope import find_failure, leave_nursery
 from trio_upgrade._websocket.transport import WebSocketTransport
 from trio_upgrade.websocket import open_websocket
 
 from .test_opening import Peer
-
-
-def test_start_keepalive() -> None:
-    """Websockets still has start_keepalive, which it does not document.
-
-    Without it no ping would be sent, and a peer that is gone would never be noticed.
-    """
-    assert callable(Connection.start_keepalive)
-    assert ServerConnection.start_keepalive is Connection.start_keepalive
-    assert ClientConnection.start_keepalive is Connection.start_keepalive
 
 
 def test_negotiation_in_any_state() -> None:
@@ -93,6 +82,26 @@ class TestFindFailure:
 def cancelled() -> trio.Cancelled:
     """Return a Cancelled, which only Trio can make."""
     return trio.Cancelled._create(source="explicit")
+
+
+@pytest.mark.parametrize("handled", [False, True])
+async def test_end_that_fails(handled: bool) -> None:
+    """What the end raises goes on, unless the nursery has absorbed it."""
+
+    class Manager(AbstractAsyncContextManager[trio.Nursery, bool]):
+        async def __aexit__(self, *args) -> bool:
+            return handled
+
+    async def end() -> None:
+        raise KeyError
+
+    caught = []
+    try:
+        await leave_nursery(Manager(), None, end)
+    except KeyError as exc:
+        caught.append(exc)
+
+    assert len(caught) == (not handled)
 
 
 class TestTransport:
@@ -175,7 +184,7 @@ async def test_fault_of_a_task(monkeypatch) -> None:
     async def fail(self) -> None:
         raise KeyError("a fault")
 
-    monkeypatch.setattr(Connection, "keepalive", fail)
+    monkeypatch.setattr(Connection, "recv_events", fail)
     peer = Peer()
     with pytest.raises(KeyError, match="a fault"):
         async with open_websocket("ws://a", stream=peer) as websocket:

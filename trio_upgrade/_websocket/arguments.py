@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict, cast
 
 from websockets.datastructures import Headers as WebSocketHeaders
@@ -12,6 +12,8 @@ from websockets.headers import validate_subprotocols
 from .. import Headers
 
 if TYPE_CHECKING:
+    import re
+
     from websockets.typing import Origin, Subprotocol
 
     from .. import HeadersLike
@@ -133,6 +135,28 @@ def check_origin(origin: str | None) -> Origin | None:
     return cast("Origin", origin)
 
 
+def check_origins(origins: Origins | None) -> None:
+    """Check the origins that a server accepts.
+
+    Raises:
+        TypeError: They are no collection, or one is neither a str, a pattern of str nor
+            None.
+    """
+    if origins is None:
+        return
+    given = cast("object", origins)
+    if isinstance(given, str | bytes) or not isinstance(given, Collection):
+        # Not an iterator either: it would admit the first request only.
+        raise TypeError(f"origins must be a sequence, not {type(origins).__name__}")
+    for origin in cast("Collection[object]", given):
+        text: object = getattr(origin, "pattern", origin)
+        if text is not None and not isinstance(text, str):
+            raise TypeError(
+                "an origin must be a str, a pattern of str or None, not "
+                f"{type(origin).__name__}"
+            )
+
+
 def check_compression(compression: str | None) -> bool:
     """Return whether to compress.
 
@@ -155,8 +179,7 @@ def check_server_arguments(
     """
     deflate = check_compression(compression)
     check_timing(timing)
-    if isinstance(cast("object", origins), str | bytes | re.Pattern):
-        raise TypeError(f"origins must be a sequence, not {type(origins).__name__}")
+    check_origins(origins)
     check_bounds("max_size", max_size)
     return deflate
 

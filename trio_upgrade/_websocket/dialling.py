@@ -21,6 +21,7 @@ from .arguments import (
     check_timing,
 )
 from .connections import AddressedClientConnection
+from .keepalive import start_keepalive
 from .logger import LOGGER, QuietLogger
 from .transport import WebSocketTransport
 
@@ -163,7 +164,7 @@ class Opening:
         self._timing = timing
 
     def make(self, nursery: trio.Nursery) -> AddressedClientConnection:
-        """Make the WebSocket, whose tasks run in the nursery."""
+        """Make the WebSocket, and start its tasks in the nursery."""
         timing, protocol = self._timing, self._protocol
         stream = self.connection.stream
         websocket = AddressedClientConnection(
@@ -173,6 +174,7 @@ class Opening:
             **timing,
         )
         websocket.request, websocket.response = self._handshake, self._response
+        start_keepalive(websocket, timing)
         return websocket
 
 

@@ -23,7 +23,7 @@ from .arguments import Timing, check_seconds
 from .dialling import WebSocketDialler
 from .logger import LOGGER
 from .options import check_dial_options, declare_dial_options, public
-from .scope import end_websocket, leave_nursery
+from .scope import end_websocket, leave_nursery, says_closed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -251,7 +251,6 @@ class _Connections(AsyncIterator["ClientConnection"]):
             raise
         current.websocket = websocket
         self._current = current
-        websocket.start_keepalive()
         return websocket
 
     async def _end_current(self, exc: BaseException | None) -> None:
@@ -279,6 +278,11 @@ class _Current:
             async with trio.open_nursery() as self._tasks:
                 task_status.started(self._tasks)
                 await trio.sleep_forever()
+        except BaseException as exc:
+            # A task of the program that finds its connection closed does not end the
+            # loop, which goes on with the next one.
+            if not says_closed(exc):
+                raise
         finally:
             self._ended.set()
 

@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 import math
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
+from contextlib import AbstractAsyncContextManager, suppress
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, final
 
 import trio
@@ -28,6 +28,8 @@ ConnectionT = TypeVar("ConnectionT", bound=Connection)
 
 # Seconds that a peer has to answer a 1011: the error waits for it.
 _ERROR_CLOSE_TIMEOUT = 1.0
+# Seconds to send a Close, also if close_timeout is less.
+_SEND_SECONDS = 1.0
 
 
 @final
@@ -40,7 +42,8 @@ class WebSocketScope(
     there is a nursery.
 
     Args:
-        make: Makes the connection in the nursery for its tasks, without a checkpoint.
+        make: Makes the connection in the nursery for its tasks, and starts these, without
+            a checkpoint.
         close_code: Returns the code for a block that is left normally.
 
     Attributes:
@@ -73,8 +76,6 @@ class WebSocketScope(
     async def __aenter__(self) -> ConnectionT:
         self.nursery = await self._manager.__aenter__()
         self.websocket = self._make(self.nursery)
-        # After the connection is made, as this starts tasks: nothing before may fail.
-        self.websocket.start_keepalive()
         return self.websocket
 
     async def __aexit__(
@@ -101,18 +102,28 @@ async def leave_nursery(
     Args:
         manager: What :func:`trio.open_nursery` returned.
         exc: The exception that left the block; it goes on as it is.
-        end: Ends the block, and cancels the tasks.
+        end: Ends the block, and cancels the tasks. A task that uses the WebSocket
+            meanwhile finds it closed, and this is no failure.
 
     Raises:
         trio.Cancelled: The end was cancelled, and nothing else goes on.
     """
     try:
-        async with AsyncExitStack() as stack:
-            stack.push_async_exit(manager)
+        try:
             await end()
+        except BaseException as failure:
+            if not await manager.__aexit__(
+                type(failure), failure, failure.__traceback__
+            ):
+                raise
+        else:
+            await manager.__aexit__(None, None, None)
     except BaseException as failure:
         kept = find_failure(failure)
-        if exc is None or not isinstance(kept, trio.Cancelled):
+        if isinstance(kept, trio.Cancelled):
+            if exc is None:
+                raise kept from kept.__cause__
+        elif not says_closed(kept) or not (exc is None or isinstance(exc, Exception)):
             raise kept from kept.__cause__
 
 
@@ -132,7 +143,11 @@ async def end_websocket(
     """
     try:
         if exc is None:
-            await _close(websocket, nursery, close_code, None)
+            # aclose() counts close_timeout from when the Close is sent.  To a peer that
+            # reads nothing it may never be.
+            timeout = websocket.close_timeout
+            seconds = math.inf if timeout is None else max(timeout, _SEND_SECONDS)
+            await _close(websocket, nursery, close_code, seconds)
         elif isinstance(exc, Exception):
             # A group with a Cancelled in it is no Exception.
             await _close(
@@ -143,12 +158,12 @@ async def end_websocket(
 
 
 async def _close(
-    websocket: Connection, nursery: trio.Nursery, code: int, seconds: float | None
+    websocket: Connection, nursery: trio.Nursery, code: int, seconds: float
 ) -> None:
     if websocket.state is State.CLOSED:
         return
     nursery.start_soon(_discard, websocket)
-    with trio.move_on_after(math.inf if seconds is None else seconds):
+    with trio.move_on_after(seconds):
         await websocket.aclose(code)
 
 
@@ -176,3 +191,11 @@ def find_failure(exc: BaseException) -> BaseException:
             break
         found = next(iter(inner))
     return cast("BaseException", found)
+
+
+def says_closed(exc: BaseException) -> bool:
+    """Tell whether an exception says only that a WebSocket is closed."""
+    if isinstance(exc, BaseExceptionGroup):
+        group = cast("BaseExceptionGroup[BaseException]", exc)
+        return all(map(says_closed, group.exceptions))
+    return isinstance(exc, ConnectionClosed)

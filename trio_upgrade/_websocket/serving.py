@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeAlias, cast, final
 
 from websockets.datastructures import Headers as WebSocketHeaders
-from websockets.exceptions import ConnectionClosed, NegotiationError, ProtocolError
+from websockets.exceptions import NegotiationError, ProtocolError
 from websockets.extensions.permessage_deflate import enable_server_permessage_deflate
 from websockets.frames import Close, CloseCode
 from websockets.http11 import Request as Handshake, Response as HandshakeResponse
@@ -24,9 +24,10 @@ from .arguments import (
     check_subprotocols,
 )
 from .connections import AddressedServerConnection
+from .keepalive import start_keepalive
 from .logger import LOGGER, QuietLogger
 from .options import public
-from .scope import WebSocketScope
+from .scope import WebSocketScope, says_closed
 from .transport import WebSocketTransport
 
 if TYPE_CHECKING:
@@ -49,6 +50,9 @@ _SWITCHING_PROTOCOLS = 101
 # The fields of a handshake that say how HTTP goes on: our own switch, or the response,
 # writes them.
 _OURS = frozenset({"connection", "content-length", "date", "upgrade"})
+_SWITCH_FIELDS = frozenset({b"connection", b"upgrade"})
+_EXTENSIONS = enable_server_permessage_deflate(None)
+_LOGGER = QuietLogger(LOGGER)
 
 
 @public
@@ -98,6 +102,8 @@ def accept_websocket(
       Then the error is the server's, as from any handler: one log record, and a reset
       unless the peer has answered.
     - It is cancelled, at the end of a grace for example: no Close, but a reset.
+    - Its ``send`` is cancelled, by a timeout for example: a part of the message may be on
+      the way, so the WebSocket is over, by a reset at the next use.
     - The server drains: a Close with ``drain_code`` at once. The handler learns it as
       from any close of the peer. It never lasts longer than the grace.
 
@@ -121,8 +127,9 @@ def accept_websocket(
             then no more are read. Or a pair: where reading stops, and where it goes on.
             None disables the limit.
         ping_interval: Seconds between pings. None sends none.
-        ping_timeout: Seconds for the pong, after which the WebSocket ends with 1011.
-            None disables the limit.
+        ping_timeout: Seconds for the pong, after which the WebSocket ends with 1011; by a
+            reset if the peer reads so little that the ping could not be sent. None
+            disables the limit.
         close_timeout: Seconds that the peer has for its part of the closing handshake.
             None disables the limit.
         headers: Further fields for the 101.
@@ -162,7 +169,8 @@ def accept_websocket(
         except ProtocolError as exc:
             raise ValueError(f"drain_code cannot be sent: {drain_code}") from exc
     given = check_headers(headers)
-    refusal = _refuse(request)
+    handshake = _describe(request)
+    refusal = _refuse(request, handshake.headers)
     if refusal is not None:
         return refusal
     choice = None
@@ -170,16 +178,15 @@ def accept_websocket(
         choice = _Choice(request, select_subprotocol)
     protocol = ServerProtocol(
         origins=cast("Sequence[Origin | re.Pattern[str] | None] | None", origins),
-        extensions=enable_server_permessage_deflate(None) if deflate else None,
+        extensions=_EXTENSIONS if deflate else None,
         subprotocols=offered,
         # A plain function: the protocol binds it, which a method does not take part in.
         select_subprotocol=choice and (lambda _protocol, names: choice.choose(names)),
         # accept() negotiates in any state, and no HTTP is to be parsed.
         state=State.OPEN,
         max_size=max_size,
-        logger=QuietLogger(LOGGER),
+        logger=_LOGGER,
     )
-    handshake = _describe(request)
     response = protocol.accept(handshake)
     if choice is not None and choice.failure is not None:
         raise choice.failure
@@ -194,14 +201,14 @@ def accept_websocket(
     return Upgrade(_NAME, run, [*fields, *given])
 
 
-def _refuse(request: Request) -> Response | None:
+def _refuse(request: Request, headers: WebSocketHeaders) -> Response | None:
     # The refusals that the library words differently, or with fields that ours checks.
     if request.method != "GET":
         text = f"a WebSocket is opened by GET, not by {request.method}\n"
         return Response(405, text, {"Allow": "GET"})
     if _NAME not in request.upgrades:
         return Response(426, "this is a WebSocket\n", {"Upgrade": _NAME})
-    versions = request.headers.get_list("sec-websocket-version")
+    versions = headers.get_all("Sec-WebSocket-Version")
     if len(versions) == 1 and versions[0] != _VERSION:
         # RFC 6455 §4.4.
         fields = {"Upgrade": _NAME, "Sec-WebSocket-Version": _VERSION}
@@ -214,7 +221,7 @@ def _describe(request: Request) -> Handshake:
     # is for the server to choose from (RFC 9110 §7.8).
     headers = WebSocketHeaders()
     for name, value in request.headers.raw:
-        if name.lower() not in {b"connection", b"upgrade"}:
+        if name.lower() not in _SWITCH_FIELDS:
             headers[name.decode("latin-1")] = value.decode("latin-1")
     headers["Upgrade"] = _NAME
     headers["Connection"] = "Upgrade"
@@ -269,6 +276,10 @@ async def _run(
         websocket.http_request = request
         websocket.request = handshake
         websocket.response = response
+        if drain_code is None:
+            start_keepalive(websocket, timing)
+        else:
+            start_keepalive(websocket, timing, server.wait_draining, drain_code)
         return websocket
 
     def find_code() -> int:
@@ -276,24 +287,11 @@ async def _run(
             return CloseCode.GOING_AWAY if drain_code is None else drain_code
         return CloseCode.NORMAL_CLOSURE
 
-    async def close_on_drain(code: int) -> None:
-        await server.wait_draining()
-        await scope.websocket.aclose(code)
-
     scope = WebSocketScope(make, find_code)
     try:
         async with scope as websocket:
-            if drain_code is not None:
-                scope.nursery.start_soon(close_on_drain, drain_code)
             await handler(websocket)
     except Exception as exc:
         # Of another connection, while this one is open, it is an error.
-        if scope.state_left is not State.CLOSED or not _says_closed(exc):
+        if scope.state_left is not State.CLOSED or not says_closed(exc):
             raise
-
-
-def _says_closed(exc: BaseException) -> bool:
-    if isinstance(exc, BaseExceptionGroup):
-        group = cast("BaseExceptionGroup[BaseException]", exc)
-        return all(map(_says_closed, group.exceptions))
-    return isinstance(exc, ConnectionClosed)
