@@ -3,7 +3,7 @@
 #
 # No "from __future__ import annotations" here: FastAPI and Litestar read the annotations.
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
@@ -285,7 +285,7 @@ def make_litestar() -> litestar.Litestar:
     )
 
 
-MAKERS = {
+MAKERS: dict[str, Callable[[], Any]] = {
     "starlette": make_starlette,
     "fastapi": make_fastapi,
     "litestar": make_litestar,
