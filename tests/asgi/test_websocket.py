@@ -6,7 +6,7 @@ import logging
 import sys
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
@@ -44,6 +44,9 @@ from ..websocket.wires import (
 )
 from ..wire import BUG, DATE, TEXT, closing, get, okay
 from .serving import LIMITS, START, Served, body, sender, serve, start
+
+if TYPE_CHECKING:
+    from trio_upgrade import Server
 
 CONNECT = {"type": "websocket.connect"}
 ACCEPT: dict[str, Any] = {"type": "websocket.accept"}
@@ -107,7 +110,7 @@ async def echo(scope, receive, send) -> None:
 
 async def find_scope(wire: bytes, **options) -> dict[str, Any]:
     """Return the scope of an offer, which is then closed."""
-    scopes = []
+    scopes: list[dict[str, Any]] = []
 
     async def app(scope, receive, send) -> None:
         scopes.append(scope)
@@ -243,7 +246,7 @@ class TestAccept:
 
     async def test_other_task(self) -> None:
         """Any task of the application may accept, while others receive."""
-        received = []
+        received: list[Any] = []
 
         async def app(scope, receive, send) -> None:
             async def read() -> None:
@@ -333,29 +336,27 @@ class TestRefusal:
     async def test_draining(self) -> None:
         """While the server drains it is a 503, whatever the application does."""
         seen: list[Any] = []
+        servers: list[Server] = []
 
         async def app(scope, receive, send) -> None:
-            server.start_drain(5)
+            servers[0].start_drain(5)
             await receive()
             for message in (ACCEPT, text("x")):
                 with pytest.raises(ClientDisconnected) as caught:
                     await send(message)
-                seen.append(caught.value)
             await send(CLOSE)
             seen.append(await receive())
             raise caught.value
 
-        async def keep_server(request):
-            nonlocal server
-            server = request.server
+        async def note_server(request):
+            servers.append(request.server)
             return await adapter(request)
 
-        server: Any = None
         served = Served(OFFER)
         async with open_asgi(app, lifespan="off") as adapter:
-            await serve_stream(keep_server, served.peer, limits=LIMITS, strict=True)
+            await serve_stream(note_server, served.peer, limits=LIMITS, strict=True)
         assert served.sent.startswith(b"HTTP/1.1 503")
-        assert seen[2] == CUT
+        assert seen == [CUT]
 
     async def test_body_too_large(self) -> None:
         """A body that cannot be dropped is answered by the server."""
@@ -376,7 +377,7 @@ class TestDenial:
     @pytest.mark.parametrize("message", [CLOSE, {**CLOSE, "code": 4000, "reason": "x"}])
     async def test_close(self, message) -> None:
         """A close before the accept is a 403, and the connection goes on."""
-        seen = []
+        seen: list[Any] = []
 
         async def app(scope, receive, send) -> None:
             await receive()
@@ -405,7 +406,7 @@ class TestDenial:
 
     async def test_receive_meanwhile(self) -> None:
         """A task that receives is told when the response is complete."""
-        seen = []
+        seen: list[Any] = []
 
         async def app(scope, receive, send) -> None:
             await receive()
@@ -428,7 +429,7 @@ class TestDenial:
 
     async def test_client_leaves(self) -> None:
         """A response whose client is gone is cut, and an ordinary end."""
-        ended = []
+        ended: list[Any] = []
 
         async def app(scope, receive, send) -> None:
             await send(denial(start(404)))
@@ -580,7 +581,7 @@ class TestMessages:
 
     async def test_receivers(self) -> None:
         """Several tasks may receive; each message goes to one of them."""
-        received = []
+        received: list[Any] = []
 
         async def app(scope, receive, send) -> None:
             await receive()
@@ -604,7 +605,7 @@ class TestMessages:
     @pytest.mark.parametrize("code", [1000, 1001, 1002, 1003, 1007, 1014, 3000, 4999])
     async def test_close(self, code: int) -> None:
         """A close has the code and the reason of the application (RFC 6455 §7.4)."""
-        seen = []
+        seen: list[Any] = []
 
         async def app(scope, receive, send) -> None:
             await receive()
@@ -629,7 +630,7 @@ class TestMessages:
     async def test_close_with_unread_messages(self, autojump_clock) -> None:
         """Messages over the queue do not keep the peer's Close from being read."""
         messages = [masked(b"x") for _ in range(50)]
-        seen = []
+        seen: list[Any] = []
 
         async def app(scope, receive, send) -> None:
             await receive()
@@ -646,7 +647,7 @@ class TestMessages:
 
     async def test_close_while_another_task_receives(self) -> None:
         """A task that receives is told of the end."""
-        seen = []
+        seen: list[Any] = []
 
         async def app(scope, receive, send) -> None:
             await receive()
@@ -688,7 +689,7 @@ class TestEnds:
     @pytest.mark.parametrize("code", [1000, 1001, 1008, 1011, 4000])
     async def test_client_closes(self, code: int, caplog) -> None:
         """The application gets the client's code and reason."""
-        seen = []
+        seen: list[Any] = []
 
         async def app(scope, receive, send) -> None:
             await receive()
@@ -713,7 +714,7 @@ class TestEnds:
     )
     async def test_codes(self, wire: bytes, then, code: int) -> None:
         """A Close without a code is 1005, an end without a Close 1006 (§7.1.5)."""
-        seen = []
+        seen: list[Any] = []
 
         async def app(scope, receive, send) -> None:
             await receive()
@@ -738,7 +739,7 @@ class TestEnds:
     @pytest.mark.parametrize("kind", ["bare", "cause", "group"])
     async def test_found_by_send(self, kind: str, caplog) -> None:
         """A send() that finds the end raises; out of the application it is no error."""
-        seen = []
+        seen: list[Any] = []
 
         async def app(scope, receive, send) -> None:
             await receive()
@@ -779,7 +780,7 @@ class TestEnds:
     @pytest.mark.parametrize("asks", [True, False])
     async def test_before_the_accept(self, asks: bool) -> None:
         """A client that left before the accept is 1006, and send() raises."""
-        seen = []
+        seen: list[Any] = []
 
         async def app(scope, receive, send) -> None:
             await receive()
@@ -843,8 +844,8 @@ class TestEnds:
                     await serve_stream(adapter, peer, limits=LIMITS, strict=True)
             assert caught.value is error
             assert peer.closed
-            has_close = peer.sent.endswith(plain_close(1011))
-            assert has_close == isinstance(error, Exception)
+            closed = plain_close(1011) if isinstance(error, Exception) else b""
+            assert peer.sent == SWITCHED + closed
 
     async def test_task_that_outlives_it(self, nursery) -> None:
         """A task that the application left behind is told that it is over."""
@@ -872,7 +873,7 @@ class TestEnds:
 
 async def test_websocket_that_fails(monkeypatch) -> None:
     """An error of the WebSocket itself is logged, and ends the application."""
-    seen = []
+    seen: list[Any] = []
 
     async def fail(request, stream, head) -> None:
         raise LookupError("a bug of ours")
@@ -901,7 +902,7 @@ class TestDrain:
 
     async def test_code(self, nursery) -> None:
         """The client gets a 1012 at once, and the application hears of it."""
-        seen = []
+        seen: list[Any] = []
 
         async def app(scope, receive, send) -> None:
             await receive()
@@ -978,7 +979,7 @@ class TestCancelled:
 
     async def test_receive_loses_nothing(self) -> None:
         """A receive() that was cancelled gives the message to the next one."""
-        received = []
+        received: list[Any] = []
 
         async def app(scope, receive, send) -> None:
             await receive()
@@ -1016,6 +1017,31 @@ class TestCancelled:
         options: WebSocketOptions = {"close_timeout": 0}
         sent = await serve(app, OFFER, then="silence", websocket=options)
         assert sent == SWITCHED + plain("y") + plain_close(1000)
+
+    async def test_send_that_has_begun(self, nursery) -> None:
+        """A send() that is cancelled in the middle cuts the WebSocket."""
+        seen: list[Any] = []
+
+        async def app(scope, receive, send) -> None:
+            assert await receive() == CONNECT
+            await send(ACCEPT)
+            with trio.CancelScope() as first:
+                async with trio.open_nursery() as inner:
+                    inner.start_soon(send, text("x" * 50_000_000))
+                    await trio.testing.wait_all_tasks_blocked(0.01)
+                    first.cancel()
+            with trio.fail_after(5), pytest.raises(ClientDisconnected):
+                await send(text("y"))
+            seen.append(await receive())
+
+        async with open_asgi(app, lifespan="off") as adapter:
+            server = await nursery.start(
+                partial(serve_tcp, adapter, 0, host=HOST, strict=True)
+            )
+            async with await trio.open_tcp_stream(HOST, server.port) as stream:
+                await stream.send_all(OFFER)
+                await server.drain(10)
+        assert seen == [CUT]
 
 
 class TestWithoutThePackage:

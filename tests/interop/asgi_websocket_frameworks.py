@@ -3,6 +3,7 @@
 #
 # No "from __future__ import annotations" here: FastAPI and Litestar read the annotations.
 
+from collections.abc import Callable
 from typing import Any
 
 import fastapi
@@ -169,7 +170,7 @@ def make_litestar() -> litestar.Litestar:
     return litestar.Litestar([*routes], openapi_config=None)
 
 
-MAKERS = {
+MAKERS: dict[str, Callable[[], Any]] = {
     "starlette": make_starlette,
     "fastapi": make_fastapi,
     "litestar": make_litestar,

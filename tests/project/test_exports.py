@@ -210,7 +210,9 @@ def test_websocket_names() -> None:
     """The public names of trio_upgrade.websocket are exactly these, and say so."""
     names = [
         "WebSocketHandler",
+        "WebSocketOptions",
         "accept_websocket",
+        "check_websocket_options",
         "open_websocket",
         "reconnecting_websocket",
     ]

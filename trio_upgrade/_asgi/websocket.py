@@ -263,6 +263,9 @@ class WebSocketCall:
     async def send(self, message: Message) -> None:
         """Take a message from the application.
 
+        A ``websocket.send`` that is cancelled before its first byte sends nothing; in the
+        middle, the WebSocket is cut.
+
         Raises:
             ClientDisconnected: The client is gone.
             UsageError: The message is not expected now, or unknown.
@@ -338,13 +341,17 @@ class WebSocketCall:
     async def _send(self, message: Message) -> None:
         data, is_text = parse_send(message)
         websocket = self._websocket or await self._wait_opened()
-        # Cancelled later, a part of the message may have been sent.
         await trio.lowlevel.checkpoint_if_cancelled()
         try:
             await websocket.send(data, text=is_text)
         except ConnectionClosed as exc:
             self._gone = True
             raise ClientDisconnected("the client is gone") from exc
+        except trio.Cancelled:
+            # A part of the message may have been sent, or be lost for the compression of
+            # the next one; nothing can follow it. This reset does not wait.
+            await websocket.stream.aclose()
+            raise
 
     async def _close(self, message: Message) -> None:
         code, reason = parse_close(message)
