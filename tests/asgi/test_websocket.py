@@ -1040,6 +1040,8 @@ class TestCancelled:
             )
             async with await trio.open_tcp_stream(HOST, server.port) as stream:
                 await stream.send_all(OFFER)
+                # A server that drains already would refuse the offer.
+                assert await stream.receive_some(len(SWITCHED)) == SWITCHED
                 await server.drain(10)
         assert seen == [CUT]
 

@@ -34,7 +34,9 @@ MUTANTS = {
         "fold_protocol(protocol) in self._fold()",
         "bool(self._fold())",
     ),
-    "U10": Mutant("serve", "handler(request, ..., ...)", "handler(None, ..., ...)"),
+    "U10": Mutant(
+        "Connection.serve", "handler(request, ..., ...)", "handler(None, ..., ...)"
+    ),
     "U12": Mutant("switch_fields", '(b"Connection", b"Upgrade")'),
     "U15": Mutant(
         "Exchange._complete_request",

@@ -248,6 +248,8 @@ async def test_after_the_close_frame(kind: str, nursery) -> None:
     async with open_room() as room:
         handler = await join(nursery, room, websocket)
         room.send_nowait("before")
+        # Over memory a task sends it, and a close frame would not wait for that task.
+        await settle()
         nursery.start_soon(websocket.aclose, 4000)
         await settle()
         room.send_nowait("after")
