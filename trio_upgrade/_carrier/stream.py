@@ -56,6 +56,8 @@ class WebSocketStream(trio.abc.HalfCloseableStream):
 
     def __init__(self, websocket: Connection) -> None:
         self._websocket = websocket
+        # The tasks of the connection close its stream, too, when they are cancelled.
+        websocket.stream = _Transport(websocket.stream, self)
         # The message that is being read, and how far.
         self._message = b""
         self._position = 0
@@ -66,6 +68,11 @@ class WebSocketStream(trio.abc.HalfCloseableStream):
         self._loss: BaseException | None = None
         self._sending = False
         self._receiving = False
+
+    @property
+    def eof_sent(self) -> bool:
+        """Whether the peer was sent our empty message."""
+        return self._eof_sent
 
     @property
     def loss(self) -> ConnectionClosed | None:
@@ -102,11 +109,7 @@ class WebSocketStream(trio.abc.HalfCloseableStream):
         try:
             await trio.lowlevel.checkpoint()
             self._check_open_to_send()
-            # With the lock: a ping that met this wait would be a second sender.
-            async with self._websocket.send_lock:
-                await self._websocket.stream.wait_send_all_might_not_block()
-        except _LOSSES as exc:
-            self._refuse(exc)
+            await self._wait_sendable()
         finally:
             self._sending = False
 
@@ -177,26 +180,8 @@ class WebSocketStream(trio.abc.HalfCloseableStream):
         try:
             await trio.lowlevel.checkpoint()
             await self._close()
-        except BaseException:
-            await self._cut()
-            raise
-        await self._websocket.stream.aclose()
-
-    async def end(self, exc: BaseException | None) -> None:
-        """End the stream as the block that had it was left.
-
-        Args:
-            exc: The exception that left the block, None after a normal end. After it the
-                owner of the WebSocket resets the connection; but not if our direction
-                was ended: the peer knows that it gets all our bytes, and a reset could
-                only destroy the last of them.
-        """
-        if exc is None:
-            await self.aclose()
-        elif not self._closed:
-            self._closed = True
-            if self._eof_sent:
-                await self._cut()
+        finally:
+            await self._websocket.stream.aclose()
 
     def _claim_sending(self) -> None:
         if self._sending:
@@ -225,6 +210,14 @@ class WebSocketStream(trio.abc.HalfCloseableStream):
             self._loss = exc
             await self._websocket.stream.aclose()
             raise
+
+    async def _wait_sendable(self) -> None:
+        try:
+            # With the lock: a ping that met this wait would be a second sender.
+            async with self._websocket.send_lock:
+                await self._websocket.stream.wait_send_all_might_not_block()
+        except _LOSSES as exc:
+            self._refuse(exc)
 
     async def _receive(self) -> None:
         try:
@@ -263,18 +256,43 @@ class WebSocketStream(trio.abc.HalfCloseableStream):
         with trio.move_on_after(_LINGER):
             await self._websocket.wait_closed()
             return
-        await self._cut()
+        await self._websocket.stream.aclose()
 
-    async def _cut(self) -> None:
-        # Close at once: by a reset, unless the peer got our end and no frame is half
-        # sent.
-        transport = cast("trio.abc.HalfCloseableStream", self._websocket.stream)
-        if self._eof_sent and not self._websocket.send_lock.locked():
-            with trio.move_on_after(_CUT_TIMEOUT) as scope, suppress(*_LOSSES):
-                scope.shield = True
-                # The transport then knows that it is to be closed without a reset.
-                await transport.send_eof()
-        await transport.aclose()
+
+@final
+class _Transport(trio.abc.HalfCloseableStream):
+    # The stream below a WebSocket.  The one that it replaces is reset where there was no
+    # closing handshake.  But after our empty message the peer knows that it gets all our
+    # bytes, and a reset could only destroy the last of them: then it is only closed.
+    __slots__ = ("_user", "transport_stream")
+
+    def __init__(self, below: trio.abc.Stream, user: WebSocketStream) -> None:
+        self.transport_stream = cast("trio.abc.HalfCloseableStream", below)
+        self._user = user
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        return await self.transport_stream.receive_some(max_bytes)
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self.transport_stream.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self.transport_stream.wait_send_all_might_not_block()
+
+    async def send_eof(self) -> None:
+        await self.transport_stream.send_eof()
+
+    async def aclose(self) -> None:
+        # As the stream below, this does not raise Cancelled.
+        if self._user.eof_sent:
+            with (
+                trio.CancelScope(
+                    deadline=trio.current_time() + _CUT_TIMEOUT, shield=True
+                ),
+                suppress(*_LOSSES),
+            ):
+                await self.transport_stream.send_eof()
+        await self.transport_stream.aclose()
 
 
 def is_loss(exc: BaseException) -> bool:

@@ -95,7 +95,8 @@ class WebSocketCarrier:
             exc: BaseException | None,
             _traceback: TracebackType | None,
         ) -> None:
-            await stream.end(exc)
+            if exc is None:
+                await stream.aclose()
 
         stack.push_async_exit(end)
         return stream
@@ -112,13 +113,12 @@ class WebSocketCarrier:
             stream = WebSocketStream(websocket)
             try:
                 await handler(request, stream)
-            except BaseException as exc:
-                await stream.end(exc)
+            except Exception as exc:
                 if stream.loss is not None and is_loss(exc):
                     # An end, no error of the handler; accept_websocket() knows this one.
                     raise stream.loss from exc
                 raise
-            await stream.end(None)
+            await stream.aclose()
 
         return accept_websocket(
             request,
