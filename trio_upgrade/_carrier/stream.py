@@ -289,7 +289,8 @@ class _Transport(trio.abc.HalfCloseableStream):
                 trio.CancelScope(
                     deadline=trio.current_time() + _CUT_TIMEOUT, shield=True
                 ),
-                suppress(*_LOSSES),
+                # Busy: a task that is not yet woken by its cancellation is sending.
+                suppress(*_LOSSES, trio.BusyResourceError),
             ):
                 await self.transport_stream.send_eof()
         await self.transport_stream.aclose()
