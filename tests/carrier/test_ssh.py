@@ -44,7 +44,7 @@ pytestmark = [
 ]
 
 # More than any buffer on the way.
-SIZE = 20 * 2**20
+SIZE = 4 * 2**20
 
 
 class SSHD:
@@ -117,7 +117,7 @@ def sshd(tmp_path: Path) -> Iterator[SSHD]:
     ],
 )
 async def test_ssh(nursery, sshd, blocked, tried) -> None:
-    """A command, its input and output of 20 MiB and its status come through each."""
+    """A command, its input and output of 4 MiB and its status come through each."""
 
     async def carry(request, stream) -> None:
         async with stream_scope(await trio.open_tcp_stream(HOST, sshd.port)) as up:

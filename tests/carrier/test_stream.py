@@ -12,7 +12,12 @@ from websockets.exceptions import ConnectionClosed
 from websockets.frames import Opcode
 
 from trio_upgrade import serve_stream
-from trio_upgrade._carrier.stream import MESSAGE_BYTES, WebSocketStream, is_loss
+from trio_upgrade._carrier.stream import (
+    MESSAGE_BYTES,
+    WebSocketStream,
+    is_loss,
+    send_pings,
+)
 from trio_upgrade._carrier.websocket import _SETTINGS as SETTINGS
 from trio_upgrade.carrier import open_carrier
 from trio_upgrade.websocket import accept_websocket, open_websocket
@@ -21,10 +26,10 @@ from ..recording import Recorder
 from .scenes import WEBSOCKET, Carriers, linked, read_all
 
 MIB = 2**20
-# More than an end receives ahead, and less than the kernel takes.
-SLOW = 12 * MESSAGE_BYTES
 # Messages that one end receives before its program asks for them.
 QUEUED = SETTINGS["max_queue"] + 1
+# A bit more than that, which any kernel keeps.
+SLOW = QUEUED * MESSAGE_BYTES + 20_000
 
 
 class Pairs:
@@ -52,6 +57,7 @@ class Pairs:
         block = open_websocket("ws://x/", stream=near, **SETTINGS)
         websocket = await self.stack.enter_async_context(block)
         await opened.wait()
+        websocket.nursery.start_soon(send_pings, websocket)
         return WebSocketStream(websocket), served[0]
 
     async def open(self):
@@ -276,41 +282,92 @@ async def test_unread_for_a_while(nursery, mock_clock) -> None:
         await far.stream.send_all(bytes(SLOW))
         for _ in range(5):
             await trio.testing.wait_all_tasks_blocked(0.01)
-            mock_clock.jump(10)
+            mock_clock.jump(11)
         await far.stream.send_eof()
 
         assert len(await read_all(stream)) == SLOW
     nursery.cancel_scope.cancel()
 
 
-async def test_pings(nursery, autojump_clock) -> None:
-    """Each side sends a ping after 20 silent seconds."""
-    seen: list[float] = []
+def note_pings(websocket) -> list[float]:
+    """Return a list that gets the time of each ping that comes."""
+    times: list[float] = []
+    process = websocket.process_event
+
+    def process_event(event) -> None:
+        if event.opcode is Opcode.PING:
+            times.append(round(trio.current_time() - began))
+        process(event)
+
+    websocket.process_event = process_event
+    began = trio.current_time()
+    return times
+
+
+async def test_pings_of_the_client(nursery, autojump_clock) -> None:
+    """It sends a ping after each 20 seconds."""
+    noted: list[list[float]] = []
 
     async def watch(websocket) -> None:
-        process = websocket.process_event
-
-        def process_event(event) -> None:
-            if event.opcode is Opcode.PONG:
-                seen.append(trio.current_time() - began)
-            process(event)
-
-        websocket.process_event = process_event
+        noted.append(note_pings(websocket))
         await websocket.wait_closed()
 
     async def app(request):
-        return accept_websocket(
-            request, watch, subprotocols=["carrier.ssh"], **SETTINGS
-        )
+        return accept_websocket(request, watch, subprotocols=["carrier.ssh"])
 
     carriers = Carriers()
     carriers.app = app  # type: ignore[method-assign]
     url = await carriers.start(nursery)
-    began = trio.current_time()
     async with open_carrier(url, "ssh"):
         await trio.sleep(70)
 
-    assert [round(seconds) for seconds in seen] == [20, 40, 60]
+    assert noted == [[20, 40, 60]]
+    nursery.cancel_scope.cancel()
+
+
+async def test_pings_of_the_server(nursery, autojump_clock) -> None:
+    """It does the same."""
+    carriers = Carriers()
+    url = await carriers.start(nursery)
+    async with open_websocket(
+        url, subprotocols=["carrier.ssh"], ping_interval=None
+    ) as websocket:
+        times = note_pings(websocket)
+        await trio.sleep(70)
+
+    assert times == [20, 40, 60]
+    nursery.cancel_scope.cancel()
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+async def test_ping_while_another_task_waits_to_send(nursery, mock_clock) -> None:
+    """A ping that is due while a task waits to send does not break the connection."""
+    async with AsyncExitStack() as stack:
+        pair = trio.testing.lockstep_stream_pair()
+        near, far = await Pairs(nursery, stack).make(pair)
+        for _ in range(QUEUED):
+            await near.send_all(b"x")
+        async with trio.open_nursery() as tasks:
+            tasks.start_soon(near.wait_send_all_might_not_block)
+            await trio.testing.wait_all_tasks_blocked()
+            mock_clock.jump(21)
+            await trio.testing.wait_all_tasks_blocked()
+            for _ in range(QUEUED):
+                assert await far.receive_some() == b"x"
+        async with trio.open_nursery() as tasks:
+            tasks.start_soon(near.send_all, b"y")
+            assert await far.receive_some() == b"y"
+        nursery.cancel_scope.cancel()
+
+
+async def test_close_with_unread_messages(nursery) -> None:
+    """Messages that nothing has read do not keep the peer's Close from coming."""
+    async with linked(nursery, WEBSOCKET) as (stream, far):
+        await stream.send_all(bytes(SLOW))
+        began = trio.current_time()
+        await far.stream.aclose()
+
+        assert trio.current_time() - began < 4
     nursery.cancel_scope.cancel()
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import trio_upgrade
+import trio_upgrade.carrier
 import trio_upgrade.testing
 import trio_upgrade.websocket
 from trio_upgrade import TrioUpgradeError, _errors
@@ -91,11 +92,12 @@ ALIASES = {"App", "HeadersLike", "UpgradeHandler"}
 PUBLIC = [getattr(trio_upgrade, name) for name in NAMES if name not in ALIASES] + [
     getattr(trio_upgrade.testing, name) for name in trio_upgrade.testing.__all__
 ]
-# WebSocketHandler is an alias, which has no docstring at run time.
+# The handlers are aliases, which have no docstring at run time.
 PUBLIC += [
-    getattr(trio_upgrade.websocket, name)
-    for name in trio_upgrade.websocket.__all__
-    if name != "WebSocketHandler"
+    getattr(module, name)
+    for module in (trio_upgrade.carrier, trio_upgrade.websocket)
+    for name in module.__all__
+    if not name.endswith("Handler")
 ]
 
 
@@ -104,7 +106,7 @@ def test_names() -> None:
     shown = {name for name in dir(trio_upgrade) if not name.startswith("_")}
 
     assert sorted(vars(trio_upgrade)["__all__"]) == sorted(NAMES)
-    add_ons = {"testing", "websocket"}
+    add_ons = {"carrier", "testing", "websocket"}
     assert shown - {"TYPE_CHECKING", "import_module"} - add_ons == set(NAMES)
     for name in {*NAMES} - ALIASES:
         assert getattr(trio_upgrade, name).__name__ == name

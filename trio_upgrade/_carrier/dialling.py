@@ -91,9 +91,8 @@ def open_carrier(
     401, 403, 407 or 503 for example would be the answer to each of them.
 
     By WebSocket, an empty message ends a direction, and a ping is sent after each 20
-    seconds. A send that is cancelled there resets the stream, and so does a peer that
-    answers no ping for an hour. Without the extra ``trio-upgrade[websocket]`` this
-    carrier is left out.
+    seconds. A send that is cancelled there resets the stream. Without the extra
+    ``trio-upgrade[websocket]`` this carrier is left out.
 
     Leaving the block ends the stream: normally in stages, after an error or a
     cancellation by a reset, unless ``send_eof`` had returned. What the block raises

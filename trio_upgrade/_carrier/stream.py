@@ -6,7 +6,7 @@
 #                           because programs that die may send a Close, too
 #     a text message        an error of the peer: reset
 #
-# The connection of websockets has the tasks: one receives, one sends pings.
+# The connection of websockets has a task that receives; send_pings() is another.
 from __future__ import annotations
 
 from contextlib import suppress
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 MESSAGE_BYTES = 64 * 1024
 """The most bytes of a message; a longer one ends the WebSocket with 1009."""
 
+# Seconds from a pong, or the beginning, to the next ping: middleboxes forget a silent
+# connection, the strictest after 30.
+_PING_INTERVAL = 20.0
 # Seconds that the peer has to answer our Close.  Later the connection is closed without a
 # reset: the kernel goes on to deliver what a slow peer has not yet received.
 _LINGER = 5.0
@@ -294,6 +297,23 @@ class _Transport(trio.abc.HalfCloseableStream):
             ):
                 await self.transport_stream.send_eof()
         await self.transport_stream.aclose()
+
+
+async def send_pings(websocket: Connection) -> None:
+    """Send a ping after each 20 seconds, but none before the last one was answered.
+
+    Without a limit on the time: a peer whose program does not read comes late to our
+    ping, and that is no error. The pings of websockets have no such form. With a
+    ``ping_timeout`` of None they pile up, and with one above the interval a late pong
+    ends them.
+
+    Args:
+        websocket: The connection, in whose nursery this runs.
+    """
+    with suppress(ConnectionClosed):
+        while True:
+            await trio.sleep(_PING_INTERVAL)
+            await (await websocket.ping()).wait()
 
 
 def is_loss(exc: BaseException) -> bool:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypedDict, final
 from .. import IllegalSwitch
 from ..websocket import accept_websocket, open_websocket
 from .names import Pair, name_subprotocol, show_url
-from .stream import MESSAGE_BYTES, WebSocketStream, is_loss
+from .stream import MESSAGE_BYTES, WebSocketStream, is_loss, send_pings
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -25,8 +25,7 @@ class _Settings(TypedDict):
     compression: None
     max_size: int
     max_queue: int
-    ping_interval: float
-    ping_timeout: float
+    ping_interval: None
     close_timeout: float
 
 
@@ -36,11 +35,8 @@ _SETTINGS: _Settings = {
     "max_size": MESSAGE_BYTES,
     # Messages that are received before the program asks for them: 320 KiB.
     "max_queue": 4,
-    # Middleboxes forget a silent connection, the strictest after 30 s.
-    "ping_interval": 20,
-    # A peer whose program takes nothing does not come to read our ping, and that is no
-    # error.  Without any limit the pings that wait for an answer would pile up.
-    "ping_timeout": 3600,
+    # See send_pings().
+    "ping_interval": None,
     "close_timeout": 10,
 }
 
@@ -88,6 +84,7 @@ class WebSocketCarrier:
             exc = IllegalSwitch(f"no subprotocol {self._subprotocol!r}")
             exc.args = (f"{self._shown_url}, reading the answer: {exc}",)
             raise exc
+        websocket.nursery.start_soon(send_pings, websocket)
         stream = WebSocketStream(websocket)
 
         async def end(
@@ -110,6 +107,7 @@ class WebSocketCarrier:
         """Return the answer to an offer of WebSocket."""
 
         async def run(websocket: ServerConnection) -> None:
+            websocket.nursery.start_soon(send_pings, websocket)
             stream = WebSocketStream(websocket)
             try:
                 await handler(request, stream)
