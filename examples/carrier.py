@@ -25,7 +25,16 @@ from functools import partial
 
 import trio
 
-from trio_upgrade import Request, Response, Server, relay, serve_tcp, stream_scope
+from trio_upgrade import (
+    Request,
+    Response,
+    Server,
+    Tunnel,
+    Upgrade,
+    relay,
+    serve_tcp,
+    stream_scope,
+)
 from trio_upgrade.carrier import accept_carrier, open_carrier
 
 
@@ -37,7 +46,7 @@ async def serve(port: str, target: str) -> None:
         async with stream_scope(upstream):
             await relay(stream, upstream, tls_ends=True)
 
-    async def app(request: Request) -> object:
+    async def app(request: Request) -> Response | Tunnel | Upgrade:
         # A CONNECT has no path.
         if request.method == "CONNECT" or request.path == "/ssh":
             return accept_carrier(request, "ssh", carry)
@@ -59,7 +68,8 @@ async def dial(url: str, seconds: str = "5") -> None:
 
 if __name__ == "__main__":
     _, command, *arguments = sys.argv
+    run = partial(serve if command == "serve" else dial, *arguments)
     try:
-        trio.run({"serve": serve, "dial": dial}[command], *arguments)
+        trio.run(run)
     except* KeyboardInterrupt:
         pass

@@ -168,7 +168,7 @@ async def test_peer_that_breaks_the_rules(nursery, frames) -> None:
 
 
 async def test_wait_on_a_broken_stream(nursery) -> None:
-    """A wait to send tells of a cut, too."""
+    """A wait to send ends with the cut."""
     async with linked(nursery, WEBSOCKET) as (stream, far):
         await trio.aclose_forcefully(far.stream)
         with pytest.raises(trio.BrokenResourceError):
@@ -283,6 +283,8 @@ async def test_unread_for_a_while(nursery, mock_clock) -> None:
         for _ in range(5):
             await trio.testing.wait_all_tasks_blocked(0.01)
             mock_clock.jump(11)
+        # No ping before the last one was answered: they would pile up.
+        assert len(far.stream._websocket.pending_pings) == 1  # type: ignore[attr-defined]
         await far.stream.send_eof()
 
         assert len(await read_all(stream)) == SLOW

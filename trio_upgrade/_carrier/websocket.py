@@ -80,7 +80,8 @@ class WebSocketCarrier:
         """
         websocket = await stack.enter_async_context(self._block)
         if websocket.subprotocol is None:
-            # RFC 6455 §4.1 allows that; but nobody has said to know what is carried.
+            # RFC 6455 §4.1 allows that, but the server did not say that it knows what
+            # is carried.
             exc = IllegalSwitch(f"no subprotocol {self._subprotocol!r}")
             exc.args = (f"{self._shown_url}, reading the answer: {exc}",)
             raise exc
