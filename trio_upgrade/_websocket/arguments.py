@@ -54,6 +54,8 @@ def check_bounds(name: str, bounds: Bounds) -> Bounds:
         TypeError: It is neither.
         ValueError: A bound is negative, or the second one is higher.
     """
+    if type(bounds) is int and bounds >= 0:
+        return bounds  # The usual case: this is checked for each request.
     pair = cast("object", bounds)
     if not isinstance(pair, tuple):
         pair = (pair, None)

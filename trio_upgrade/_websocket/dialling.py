@@ -143,7 +143,7 @@ class Opening:
     """A connection after its 101, of which a WebSocket can be made.
 
     Attributes:
-        connection: The connection; whoever has this object has to close it.
+        connection: The connection; the owner of this object has to close it.
     """
 
     __slots__ = ("_handshake", "_protocol", "_response", "_timing", "connection")

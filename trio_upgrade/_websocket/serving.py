@@ -161,7 +161,7 @@ def accept_websocket(
     if select_subprotocol is not None and not callable(select_subprotocol):
         kind = type(select_subprotocol).__name__
         raise TypeError(f"select_subprotocol cannot be called: {kind}")
-    if drain_code is not None:
+    if drain_code is not None and drain_code != CloseCode.GOING_AWAY:
         try:
             Close(drain_code, "").check()
         except ProtocolError as exc:
