@@ -181,7 +181,9 @@ def websockets(session: nox.Session) -> None:
     session.install("-e", ".", *nox.project.dependency_groups(PYPROJECT, "test"))
     for wanted in "websockets==17.0.1", "websockets>=17.0.1,<18":
         session.install("--upgrade", wanted)
-        session.run("python", "-X", "dev", "-m", "pytest", "tests/websocket")
+        session.run(
+            *("python", "-X", "dev", "-m", "pytest"), "tests/websocket", "tests/carrier"
+        )
 
 
 @nox.session(default=False)

@@ -24,6 +24,9 @@ _PACKAGES = {
     "docker": "docker.io",
     "nc": "netcat-openbsd",
     "node": "nodejs",
+    "ssh": "openssh-client",
+    "ssh-keygen": "openssh-client",
+    "sshd": "openssh-server",
     "systemd-socket-activate": "systemd",
 }
 # Seconds that an async test may take unless --bound says otherwise: many times what the

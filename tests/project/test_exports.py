@@ -14,6 +14,7 @@ import pytest
 
 import trio_upgrade
 import trio_upgrade.asgi
+import trio_upgrade.carrier
 import trio_upgrade.proxy
 import trio_upgrade.testing
 import trio_upgrade.websocket
@@ -105,6 +106,7 @@ NAMES = [
 ALIASES = {
     "ASGIApp",
     "App",
+    "CarrierHandler",
     "HeadersLike",
     "TrustedLike",
     "UpgradeHandler",
@@ -116,6 +118,7 @@ PUBLIC = [
     for module, names in (
         (trio_upgrade, NAMES),
         (trio_upgrade.asgi, trio_upgrade.asgi.__all__),
+        (trio_upgrade.carrier, trio_upgrade.carrier.__all__),
         (trio_upgrade.proxy, trio_upgrade.proxy.__all__),
         (trio_upgrade.testing, trio_upgrade.testing.__all__),
         (trio_upgrade.websocket, trio_upgrade.websocket.__all__),
@@ -130,7 +133,7 @@ def test_names() -> None:
     shown = {name for name in dir(trio_upgrade) if not name.startswith("_")}
 
     assert sorted(vars(trio_upgrade)["__all__"]) == sorted(NAMES)
-    add_ons = {"asgi", "proxy", "testing", "websocket"}
+    add_ons = {"asgi", "carrier", "proxy", "testing", "websocket"}
     assert shown - {"TYPE_CHECKING", "import_module"} - add_ons == set(NAMES)
     for name in {*NAMES} - ALIASES:
         assert getattr(trio_upgrade, name).__name__ == name
