@@ -105,7 +105,7 @@ class HTTPStream(Generic[CodecT]):
         try:
             received = await self._stream.receive_some(RECEIVE_SIZE)
         except trio.BrokenResourceError:
-            self.broken = self.lost = True
+            self.note_loss()
             raise
         if not received:
             self.ended = True
@@ -185,6 +185,10 @@ class HTTPStream(Generic[CodecT]):
         # of it was sent, or nothing.
         self.broken = True
         self.lost = self.lost or isinstance(exc, trio.BrokenResourceError)
+
+    def note_loss(self) -> None:
+        """Note that the transport is broken, or closed by its owner."""
+        self.broken = self.lost = True
 
     def cut(self) -> None:
         """Note that a message ends in its middle: nothing more can be sent after it."""

@@ -199,7 +199,7 @@ class ClientHTTP(HTTPStream[ClientCodec]):
         try:
             received = stream.receive_some_nowait(RECEIVE_SIZE)
         except trio.BrokenResourceError:
-            self.broken = self.lost = True
+            self.note_loss()
             raise
         if received:
             self._codec.receive_data(received)

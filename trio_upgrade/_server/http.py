@@ -148,7 +148,7 @@ class ServerHTTP(HTTPStream[ServerCodec]):
                 pass  # receive() has noted it.
             except trio.ClosedResourceError:
                 # Closed by its owner, or by the connection after the request.
-                self.broken = self.lost = True
+                self.note_loss()
 
     def _is_watched_enough(self, read_ahead: int) -> bool:
         return self.ended or self._codec.has_buffered_bytes(read_ahead)
@@ -361,7 +361,7 @@ class ServerHTTP(HTTPStream[ServerCodec]):
         Args:
             cause: What a stream of the user's raised, None if it raised nothing new.
         """
-        self.broken = self.lost = True
+        self.note_loss()
         self._gone = cause
         if self.streaming is not None:
             self.streaming.cancel(reason="the client is gone")
