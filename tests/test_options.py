@@ -108,7 +108,7 @@ def test_signature_lists_every_option(function: Callable[..., Any], own: str) ->
 def test_signatures_of_a_pool() -> None:
     """Both calls of a pool that dial show the options, too."""
     for call, own in (
-        (ConnectionPool, "connections per_origin idle_timeout"),
+        (ConnectionPool, "connections per_origin idle_timeout connect_timeout"),
         (
             ConnectionPool().request,
             "method url target headers body trailers on_informational",
@@ -169,7 +169,7 @@ async def test_misspelt_option(
         await function(**dict.fromkeys(required), **{option: 1})
 
     assert str(caught.value) == (
-        f"{function.__name__}() got an unexpected keyword argument {option!r}{hint}"
+        f"{function.__qualname__}() got an unexpected keyword argument {option!r}{hint}"
     )
 
 
