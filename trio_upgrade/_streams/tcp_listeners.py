@@ -41,8 +41,19 @@ async def open_tcp_listeners(
 
     Raises:
         OSError: The address cannot be listened on, or the platform does not support
-            ``reuse_port``. Nothing is left open.
+            ``reuse_port``. Nothing is left open. A note names host and port.
     """
+    try:
+        return await _open(port, host, backlog, reuse_port=reuse_port)
+    except OSError as exc:
+        where = "every address" if host is None else repr(host)
+        exc.add_note(f"while opening a listener at {where}, port {port}")
+        raise
+
+
+async def _open(
+    port: int, host: str | bytes | None, backlog: int | None, *, reuse_port: bool
+) -> list[DirectSocketListener]:
     if reuse_port and not hasattr(socket, "SO_REUSEPORT"):
         raise OSError(
             errno.EOPNOTSUPP, "reuse_port needs SO_REUSEPORT, which this platform lacks"
