@@ -169,7 +169,7 @@ async def test_misspelt_option(
         await function(**dict.fromkeys(required), **{option: 1})
 
     assert str(caught.value) == (
-        f"{function.__name__}() got an unexpected keyword argument {option!r}{hint}"
+        f"{function.__qualname__}() got an unexpected keyword argument {option!r}{hint}"
     )
 
 

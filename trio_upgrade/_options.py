@@ -68,11 +68,16 @@ class SharedOptions:
                 raise TypeError(_describe_unknown(function, name))
 
 
+def _name(function: Callable[..., object]) -> str:
+    # The class for a constructor, and "Class.method" for a method.
+    return function.__qualname__.removesuffix(".__init__")
+
+
 def _describe_unknown(function: Callable[..., object], name: str) -> str:
     names = [
         parameter.name
         for parameter in signature(function).parameters.values()
         if parameter.kind is not Parameter.VAR_POSITIONAL
     ]
-    text = f"{function.__name__}() got an unexpected keyword argument {name!r}"
+    text = f"{_name(function)}() got an unexpected keyword argument {name!r}"
     return text + suggest(name, names)

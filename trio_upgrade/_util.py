@@ -62,7 +62,7 @@ def name_kind(given: object) -> str:
     if isinstance(given, type):
         return f"the class {name}"
     if isinstance(given, Coroutine):
-        return "a coroutine: a call too many"
+        return "a coroutine: give the function itself, or await the call"
     if isinstance(given, FunctionType | MethodType):
         return f"the function {name}"
     return type(given).__name__

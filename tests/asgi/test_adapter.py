@@ -109,11 +109,11 @@ async def test_several_connections() -> None:
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"upgrades": "echo", "fallback": fallback}, TypeError, "several str"),
+        ({"upgrades": "echo", "fallback": fallback}, TypeError, "a sequence of str"),
         ({"upgrades": [5], "fallback": fallback}, TypeError, "protocol must be a str"),
         ({"upgrades": ["a b"], "fallback": fallback}, ValueError, "not a protocol"),
         ({"upgrades": ["echo"]}, ValueError, "need a fallback"),
-        ({"fallback": 5}, TypeError, "fallback must be an app"),
+        ({"fallback": 5}, TypeError, "fallback must be an app, or None, not int"),
         ({"lifespan": "maybe"}, ValueError, "lifespan must be"),
         ({"lifespan": True}, ValueError, "lifespan must be"),
         ({"root_path": b"/"}, TypeError, "root_path must be a str"),

@@ -67,7 +67,11 @@ FIELDS: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"headers": [["A", "b", "c"]]}, TypeError, "not a list of 3"),
     ({"headers": [3]}, TypeError, "a pair of name and value, not int"),
     ({"headers": {3: "b"}}, TypeError, "a field name must be str or bytes, not int"),
-    ({"headers": {"A": None}}, TypeError, "A: neither str nor bytes but NoneType"),
+    (
+        {"headers": {"A": None}},
+        TypeError,
+        "A: the value must be str or bytes, not NoneType",
+    ),
     ({"headers": {"A b": "c"}}, ValueError, "not a token: 'A b'"),
     ({"headers": {"A": "b\r\nC: d"}}, ValueError, "A: control characters"),
 ]
@@ -384,7 +388,7 @@ async def test_host_that_servers_accept(host: str) -> None:
         ((None,), TypeError, "a URL must be a str, not NoneType"),
         (("http://h", "A: b"), TypeError, "pairs of name and value, not str"),
         (("socks5://h", "A: b"), TypeError, "pairs of name and value, not str"),
-        (("http://h", {"A": 3}), TypeError, "A: neither str nor bytes"),
+        (("http://h", {"A": 3}), TypeError, "A: the value must be str or bytes"),
     ],
 )
 def test_proxy(arguments, error, match: str) -> None:

@@ -231,7 +231,7 @@ class TestOthers:
             Headers(RAW).replaced("X", "a\r\nb")
         with pytest.raises(ValueError, match="not a token"):
             Headers(RAW).replaced("X\r\n", "a")
-        with pytest.raises(TypeError, match="X: neither str nor bytes"):
+        with pytest.raises(TypeError, match="X: the value must be str or bytes"):
             Headers(RAW).replaced("X", None)  # type: ignore[arg-type]
 
 
@@ -342,5 +342,5 @@ class TestEncodeFields:
 @pytest.mark.parametrize("value", [5, None, [b"a"]])
 def test_value_of_another_type(value: object) -> None:
     """A value is str or bytes; bytes(5) would be five NULs."""
-    with pytest.raises(TypeError, match="X: neither str nor bytes"):
+    with pytest.raises(TypeError, match="X: the value must be str or bytes"):
         encode_fields([("X", value)])  # type: ignore[list-item]

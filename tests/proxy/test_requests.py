@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import trio
 
@@ -419,3 +421,20 @@ async def test_limits_for_the_upstream() -> None:
 
     async with open_scene(answer(okay(f"X: {'a' * 5000}")), make=make) as scene:
         assert (await scene.ask(request())).startswith(b"HTTP/1.1 502 ")
+
+
+@pytest.mark.parametrize(
+    ("upstream", "options", "message"),
+    [
+        (8000, {}, "an upstream must be a URL or a function, not int"),
+        (None, {}, "an upstream must be a URL or a function, not NoneType"),
+        ("http://x", {"rewrite": "x"}, "rewrite must be a function, not str"),
+        ("http://x", {"modify_response": 1}, "modify_response must be a function"),
+        ("http://x", {"on_error": 1}, "on_error must be a function"),
+        ("http://x", {"on_tunnel": 3}, "on_tunnel must be a function"),
+    ],
+)
+def test_arguments(upstream: Any, options: dict[str, Any], message: str) -> None:
+    """They are checked when the proxy is made, not at the first request."""
+    with pytest.raises(TypeError, match=message):
+        ReverseProxy(upstream, **options)

@@ -577,6 +577,8 @@ async def test_wrong_members_and_messages() -> None:
                     send(5)  # type: ignore[arg-type]
                 with pytest.raises(ValueError, match="surrogates"):
                     send("\ud800")
+            with pytest.raises(TypeError, match=r"skip must be a member, .* not Held"):
+                room.send_nowait("x", skip=Held())  # type: ignore[arg-type]
 
 
 @asynccontextmanager

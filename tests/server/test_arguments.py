@@ -126,7 +126,7 @@ async def test_app(app: object, given: str) -> None:
 async def test_coroutine() -> None:
     """So is a coroutine: the app was called by mistake."""
     made = App_()(None)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="not a coroutine: a call too many"):
+    with pytest.raises(TypeError, match="not a coroutine: give the function itself"):
         await tcp(made, 0)
     made.close()
 
@@ -299,7 +299,7 @@ async def test_piece_that_is_text(caplog: pytest.LogCaptureFixture) -> None:
 
     await serve_stream(app, ScriptedPeer(get("/")))
 
-    assert "a body must yield bytes, not str" in caplog.text
+    assert "a piece of a body must be bytes, not str" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -319,6 +319,28 @@ class TestOpening:
             async with call():
                 raise AssertionError
 
+    async def test_app_instead_of_function(self) -> None:
+        """An error of the call itself has a note that says what is wanted."""
+        call = partial(make, echo_app, 1337)
+        with pytest.raises(TypeError, match="'task_status'") as caught:
+            async with call():
+                raise AssertionError
+
+        (note,) = caught.value.__notes__
+        assert "such as serve_tcp and its arguments" in note
+
+    async def test_type_error_of_the_function(self) -> None:
+        """A TypeError from inside the function has no such note."""
+
+        async def fails(*, task_status) -> None:
+            raise TypeError("a bug")
+
+        with pytest.raises(TypeError, match="a bug") as caught:
+            async with make(fails):
+                raise AssertionError
+
+        assert not hasattr(caught.value, "__notes__")
+
     def test_mistakes_of_open_server(self) -> None:
         """A server is opened by a function, and task_status is ours."""
         with pytest.raises(TypeError, match=r"a function such as .* not str$"):

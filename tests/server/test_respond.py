@@ -445,9 +445,9 @@ class TestSecondAnswer:
                 await refuse_all(request)
                 await answer.send(b"two")
             await refuse_all(request)
-            with pytest.raises(UsageError, match="is over"):
+            with pytest.raises(UsageError, match="outside of its block"):
                 await answer.send(b"x")
-            with pytest.raises(UsageError, match="is over"):
+            with pytest.raises(UsageError, match="outside of its block"):
                 answer.trailers = ()
 
         peer = await run_script(app, UP)
@@ -526,7 +526,7 @@ class TestSecondAnswer:
 
         async def app(request: Request) -> None:
             answer = request.respond(200)
-            with pytest.raises(UsageError, match="not begun yet"):
+            with pytest.raises(UsageError, match="outside of its block"):
                 await answer.send(b"x")
 
         peer = await serve_logged(app, get("/"))

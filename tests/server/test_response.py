@@ -176,7 +176,9 @@ class TestMistakes:
             partial(make_upgrade, "a", made),
             partial(make_tunnel, made),
         ):
-            with pytest.raises(TypeError, match="not a coroutine: a call too many"):
+            with pytest.raises(
+                TypeError, match="not a coroutine: give the function itself"
+            ):
                 call()
         made.close()
 
@@ -190,8 +192,8 @@ class TestMistakes:
             (5, "pairs of name and value, not int"),
             ([("a",)], "a pair of name and value, not a tuple of 1"),
             (["ab"], "a pair of name and value, not str"),
-            ({"A": 5}, "A: neither str nor bytes but int$"),
-            ({"A": ["b", "c"]}, "but list; for a repeated field give a pair for each"),
+            ({"A": 5}, "A: the value must be str or bytes, not int$"),
+            ({"A": ["b", "c"]}, "not list; for a repeated field give a pair for each"),
             ({5: "A"}, "a field name must be str or bytes, not int"),
         ],
     )

@@ -97,6 +97,21 @@ class TestOpenTCP:
                 )
 
         assert caught.value.errno == errno.EADDRINUSE
+        where = f"while opening a listener at {HOST!r}, port {port}"
+        assert caught.value.__notes__ == [where]
+
+    async def test_every_address_in_use(self) -> None:
+        """The note says so if no host was given."""
+        (listener,) = await open_listeners()
+        async with listener:
+            port = listener.socket.getsockname()[1]
+            with pytest.raises(OSError, match="in use") as caught:
+                await open_tcp_listeners(
+                    port, host=None, backlog=None, reuse_port=False
+                )
+
+        where = f"while opening a listener at every address, port {port}"
+        assert caught.value.__notes__ == [where]
 
     async def test_second_address_in_use(self) -> None:
         """If one of several addresses fails, the listeners before it are closed."""

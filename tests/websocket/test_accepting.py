@@ -362,6 +362,7 @@ class TestArguments:
         ("options", "message"),
         [
             ({"subprotocols": ["a b"]}, "invalid subprotocol: a b"),
+            ({"origins": [None, "null", "a.b"]}, "an origin has a scheme, as in"),
             ({"compression": "gzip"}, "compression must be 'deflate' or None"),
             ({"close_timeout": -1}, "close_timeout must not be negative, not -1"),
             ({"ping_interval": 0}, "ping_interval must not be 0"),

@@ -47,6 +47,10 @@ async def fails(websocket) -> None:
     raise ValueError("a bug")
 
 
+async def no_arguments() -> None:
+    """A handler that takes no WebSocket."""
+
+
 class TestReturn:
     """The handler returns."""
 
@@ -177,6 +181,28 @@ class TestError:
             await serve_stream(app_for(fails), peer, strict=True)
 
         assert peer.sent == SWITCHED + plain_close(1011)
+
+    @pytest.mark.parametrize("handler", [no_arguments, lambda websocket: None])
+    async def test_wrong_handler(self, handler) -> None:
+        """A handler that cannot be called or awaited is told what is wanted."""
+        peer = ScriptedPeer(OFFER, masked_close(1011))
+        with pytest.raises(TypeError) as caught:
+            await serve_stream(app_for(handler), peer, strict=True)
+
+        wanted = "the handler: it must be an async function, await handler(websocket)"
+        assert caught.value.__notes__ == [wanted]
+
+    async def test_type_error_in_handler(self) -> None:
+        """A TypeError from inside the handler has no such note."""
+
+        async def handler(websocket) -> None:
+            raise TypeError("a bug")
+
+        peer = ScriptedPeer(OFFER, masked_close(1011))
+        with pytest.raises(TypeError, match="a bug") as caught:
+            await serve_stream(app_for(handler), peer, strict=True)
+
+        assert not hasattr(caught.value, "__notes__")
 
     async def test_group_as_it_is(self) -> None:
         """A group of the handler's nursery stays that group."""

@@ -106,9 +106,11 @@ def open_asgi(
     """
     _check_app(app)
     if fallback is not None and not callable(fallback):
-        raise TypeError("fallback must be an app, or None")
+        raise TypeError(
+            f"fallback must be an app, or None, not {type(fallback).__name__}"
+        )
     if isinstance(upgrades, str):
-        raise TypeError("upgrades must be several str, not one")
+        raise TypeError('upgrades must be a sequence of str, such as ["echo"], not str')
     protocols = tuple(upgrades)
     for protocol in protocols:
         Upgrade(protocol, _never_called)  # Checks the protocol.

@@ -153,7 +153,7 @@ class ConnectionPool(trio.abc.AsyncResource):
 
         Returns:
             The response, to be used in ``async with``: it owns the connection until its
-            body has been read.
+            body has been read. If neither happens, the connection is never given back.
 
         Raises:
             TypeError: An argument has another type, there is no such option, or

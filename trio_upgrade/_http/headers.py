@@ -249,7 +249,7 @@ def encode_fields(
         pairs = cast("Mapping[Any, Any]", headers).items()
     elif isinstance(given, str | bytes) or not isinstance(given, Iterable):
         raise TypeError(
-            "headers must be a mapping, or pairs of name and value, "
+            "fields must be a mapping, or pairs of name and value, "
             f"not {type(given).__name__}"
         )
     return tuple([_encode_field(pair, forbidden) for pair in pairs])
@@ -275,7 +275,7 @@ def _encode_field(pair: object, forbidden: frozenset[bytes]) -> Field:
         kind = type(value).__name__
         if isinstance(raw_value, list | tuple):
             kind += "; for a repeated field give a pair for each value"
-        raise TypeError(f"{text}: neither str nor bytes but {kind}")
+        raise TypeError(f"{text}: the value must be str or bytes, not {kind}")
     raw_value = raw_value.strip(b" \t")
     if not _is_value(raw_value):
         raise ValueError(f"{text}: control characters in the value")

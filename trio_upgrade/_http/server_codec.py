@@ -271,7 +271,9 @@ class ServerCodec(MessageCodec):
                 chunk = bytes(memoryview(chunk))
             except TypeError:
                 kind = name_kind(chunk)
-                raise TypeError(f"a body must yield bytes, not {kind}") from None
+                raise TypeError(
+                    f"a piece of a body must be bytes, not {kind}"
+                ) from None
         if self._chunked:
             return b"%x\r\n%b\r\n" % (len(chunk), chunk) if chunk else b""
         if self._content_left is not None:

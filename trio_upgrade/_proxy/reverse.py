@@ -167,6 +167,18 @@ class ReverseProxy:
         idle_timeout: float | None = 4.0,
         **options: Unpack[DialOptions],
     ) -> None:
+        if not isinstance(upstream, str) and not callable(upstream):
+            kind = type(upstream).__name__
+            raise TypeError(f"an upstream must be a URL or a function, not {kind}")
+        for argument, function in (
+            ("rewrite", rewrite),
+            ("modify_response", modify_response),
+            ("on_error", on_error),
+            ("on_tunnel", on_tunnel),
+        ):
+            if function is not None and not callable(function):
+                kind = type(function).__name__
+                raise TypeError(f"{argument} must be a function, not {kind}")
         self._choose = check_origin(upstream) if isinstance(upstream, str) else upstream
         self._rewrite = rewrite
         self._forwarding = Forwarding(forwarded, trusted)

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, cast, final
 
 import trio
 
@@ -37,6 +37,9 @@ def open_room(
                 return Upgrade("chat", talk)
 
             await serve_tcp(app, 1337)
+
+    WebSockets do the same in the handler of ``accept_websocket(request, talk)``, with
+    ``async for message in websocket``.
 
     A message goes at once to every member whose kernel socket takes it. For the others
     it waits, and a task of the room sends it; a member that reads slowly delays nobody,
@@ -181,10 +184,15 @@ class Room:
             skip: A member that does not get it, for example its author.
 
         Raises:
-            TypeError: The message has another type.
+            TypeError: The message has another type, or ``skip`` is no member.
             ValueError: A str cannot be encoded. Nothing was sent.
         """
         message = _check_message(message)
+        if skip is not None and not isinstance(cast("object", skip), RoomMember):
+            raise TypeError(
+                "skip must be a member, from async with room.join(...) as member, not "
+                f"{name_kind(skip)}"
+            )
         skipped = skip and skip._delivery  # pyright: ignore[reportPrivateUsage]
         if self._state.is_closed:
             return

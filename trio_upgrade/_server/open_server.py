@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from .server import Server
 
 P = ParamSpec("P")
+_WANTED = (
+    "open_server() takes a function such as serve_tcp and its arguments, as in "
+    "open_server(serve_tcp, app, 1337)"
+)
 
 
 @public
@@ -64,18 +68,22 @@ def open_server(
         TypeError: ``serve`` cannot be called, or ``task_status`` is given.
     """
     if not callable(serve):
-        raise TypeError(
-            "open_server() takes a function such as serve_tcp and its arguments, not "
-            f"{name_kind(serve)}"
-        )
+        raise TypeError(f"{_WANTED}, not {name_kind(serve)}")
     if "task_status" in kwargs:
         raise TypeError("open_server() gives task_status itself")
 
     async def run(task_status: trio.TaskStatus[Server]) -> None:
-        # A ParamSpec cannot say that serve() has this keyword as well.
-        await cast("Callable[..., Awaitable[None]]", serve)(
-            *args, task_status=task_status, **kwargs
-        )
+        try:
+            # A ParamSpec cannot say that serve() has this keyword as well.
+            await cast("Callable[..., Awaitable[None]]", serve)(
+                *args, task_status=task_status, **kwargs
+            )
+        except TypeError as exc:
+            below = exc.__traceback__ and exc.__traceback__.tb_next
+            # Raised by the call itself: an app instead of serve_tcp, for example.
+            if below is None:
+                exc.add_note(_WANTED)
+            raise
 
     return _ServerScope(run)
 

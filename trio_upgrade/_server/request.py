@@ -290,6 +290,9 @@ class Request:
         an offer or is a CONNECT. The block is not cancelled once the request was
         answered or the connection has switched.
 
+        A block of :meth:`respond` watches the client by itself, and lets a client that
+        has only ended its side read on. Inside this block the answer is cut instead.
+
         Entering is a checkpoint. What the block raises comes out as it is.
 
         Returns:

@@ -169,7 +169,10 @@ class StreamedResponse(AbstractAsyncContextManager["StreamedResponse", None]):
 
     def _get_http(self) -> ServerHTTP:
         if self._http is None:
-            raise UsageError("the answer is not begun yet, or is over")
+            raise UsageError(
+                "the answer is used outside of its block: "
+                "async with request.respond(...) as answer"
+            )
         return self._http
 
     async def __aexit__(

@@ -49,13 +49,22 @@ async def open_tcp_listeners(
 
     Raises:
         OSError: The address cannot be listened on, or the platform does not support
-            ``reuse_port``. Nothing is left open.
+            ``reuse_port``. Nothing is left open. A note names host and port.
     """
-    _check_reuse_port(reuse_port=reuse_port)
-    addresses = await trio.socket.getaddrinfo(
-        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )
-    return _listen(addresses, _make_socket, backlog=backlog, reuse_port=reuse_port)
+    try:
+        _check_reuse_port(reuse_port=reuse_port)
+        addresses = await trio.socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+        return _listen(addresses, _make_socket, backlog=backlog, reuse_port=reuse_port)
+    except OSError as exc:
+        _note_address(exc, host, port)
+        raise
+
+
+def _note_address(exc: OSError, host: str | bytes | None, port: int) -> None:
+    where = "every address" if host is None else repr(host)
+    exc.add_note(f"while opening a listener at {where}, port {port}")
 
 
 def _make_socket(family: int, kind: int, protocol: int) -> socket.socket:
@@ -70,11 +79,15 @@ def open_tcp_listeners_outside_trio(
 
     A host that is a name is looked up without a thread, so this may take a while.
     """
-    _check_reuse_port(reuse_port=reuse_port)
-    addresses = socket.getaddrinfo(
-        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )
-    return _listen(addresses, socket.socket, backlog=backlog, reuse_port=reuse_port)
+    try:
+        _check_reuse_port(reuse_port=reuse_port)
+        addresses = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+        return _listen(addresses, socket.socket, backlog=backlog, reuse_port=reuse_port)
+    except OSError as exc:
+        _note_address(exc, host, port)
+        raise
 
 
 def find_addresses(listeners: Iterable[DirectSocketListener]) -> list[BoundAddress]:

@@ -141,6 +141,7 @@ def check_origins(origins: Origins | None) -> None:
     Raises:
         TypeError: They are no collection, or one is neither a str, a pattern of str nor
             None.
+        ValueError: A str is no origin: it has no scheme.
     """
     if origins is None:
         return
@@ -154,6 +155,11 @@ def check_origins(origins: Origins | None) -> None:
             raise TypeError(
                 "an origin must be a str, a pattern of str or None, not "
                 f"{type(origin).__name__}"
+            )
+        if isinstance(origin, str) and origin != "null" and "://" not in origin:
+            # It would match no browser.
+            raise ValueError(
+                f"an origin has a scheme, as in 'https://example.com', not {origin!r}"
             )
 
 

@@ -42,6 +42,8 @@ def check_dial_options(
     """
     for name in options:
         if name not in DialOptions.__annotations__:
-            text = f"{function.__name__}() got an unexpected keyword argument {name!r}"
+            text = (
+                f"{function.__qualname__}() got an unexpected keyword argument {name!r}"
+            )
             near = get_close_matches(name, [*signature(function).parameters], n=1)
             raise TypeError(text + (f". Did you mean {near[0]!r}?" if near else ""))

@@ -46,6 +46,7 @@ SelectSubprotocol: TypeAlias = Callable[["Request", Sequence[str]], str | None]
 
 _NAME = "websocket"
 _VERSION = "13"
+_WANTED = "it must be an async function, await handler(websocket)"
 _SWITCHING_PROTOCOLS = 101
 # The fields of a handshake that say how HTTP goes on: our own switch, or the response,
 # writes them.
@@ -110,9 +111,10 @@ def accept_websocket(
     Args:
         request: The request. Its fields and its target are ``websocket.request``.
         handler: Called with the WebSocket, in the task of the connection.
-        origins: The values of Origin that are accepted: str, or compiled patterns that
-            match all of it. None among them admits requests without an Origin, which
-            browsers do not make. None, the default, admits all.
+        origins: The values of Origin that are accepted: str with the scheme, and with the
+            port if it is not the default, such as ``"https://example.com"``; or compiled
+            patterns that match all of it. None among them admits requests without an
+            Origin, which browsers do not make. None, the default, admits all.
         subprotocols: The subprotocols, most wanted first. If there are any, a client
             that offers none of them is refused. None, the default: no subprotocol.
         select_subprotocol: Chooses instead: called with the request and the offer,
@@ -157,8 +159,7 @@ def accept_websocket(
     deflate = check_server_arguments(origins, compression, max_size, timing)
     if not callable(handler):
         raise TypeError(
-            "the handler cannot be called: it must be an async function, await "
-            f"handler(websocket), not {type(handler).__name__}"
+            f"the handler cannot be called: {_WANTED}, not {type(handler).__name__}"
         )
     if select_subprotocol is not None and not callable(select_subprotocol):
         kind = type(select_subprotocol).__name__
@@ -290,7 +291,14 @@ async def _run(
     scope = WebSocketScope(make, find_code)
     try:
         async with scope as websocket:
-            await handler(websocket)
+            try:
+                await handler(websocket)
+            except TypeError as exc:
+                below = exc.__traceback__ and exc.__traceback__.tb_next
+                # Raised by the call itself: no frame of the handler.
+                if below is None:
+                    exc.add_note(f"the handler: {_WANTED}")
+                raise
     except Exception as exc:
         # Of another connection, while this one is open, it is an error.
         if scope.state_left is not State.CLOSED or not says_closed(exc):
