@@ -118,6 +118,14 @@ def soak(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def pool_soak(session: nox.Session) -> None:
+    """Make 10,000 requests through a pool whose clients and servers give up at random."""
+    session.install("-e", ".", *nox.project.dependency_groups(PYPROJECT, "test"))
+    command = ("pytest", "tests/client/test_pool_abuse.py", "--bound", "600")
+    session.run(*command, *session.posargs, env={"POOL_REQUESTS": "10000"})
+
+
+@nox.session(default=False)
 def proxy_soak(session: nox.Session) -> None:
     """End 10,000 requests and tunnels through both proxies at random; Linux."""
     session.install("-e", ".")
