@@ -1,4 +1,4 @@
-"""Chromium as the client, with and without TLS."""
+"""Chromium and Firefox as the client, Chromium with TLS, too."""
 
 from __future__ import annotations
 
@@ -23,8 +23,6 @@ from .wires import echo_or_burst
 if TYPE_CHECKING:
     from trio_upgrade import Server
 
-pytestmark = pytest.mark.peer("chromium")
-
 HERE = Path(__file__).parent
 PAGE = (HERE / "page.html").read_text()
 # --no-sandbox, since CI runs as root.  The others keep it from asking anybody else.
@@ -34,6 +32,43 @@ CHROMIUM = [
     *("--disable-dev-shm-usage", "--no-proxy-server", "--ignore-certificate-errors"),
     "--remote-debugging-port=0",
 ]
+# Nothing but the page is to be loaded, and no page of its own shown first.
+FIREFOX_SETTINGS = {
+    "app.normandy.enabled": False,
+    "app.update.enabled": False,
+    "browser.aboutwelcome.enabled": False,
+    "browser.safebrowsing.malware.enabled": False,
+    "browser.safebrowsing.phishing.enabled": False,
+    "browser.shell.checkDefaultBrowser": False,
+    "datareporting.policy.dataSubmissionEnabled": False,
+    "extensions.update.enabled": False,
+    "network.captive-portal-service.enabled": False,
+    "network.connectivity-service.enabled": False,
+    "network.proxy.type": 0,
+    "services.settings.server": "",
+    "toolkit.telemetry.enabled": False,
+}
+CHROMIUM_MARK = pytest.mark.peer("chromium")
+FIREFOX_MARK = pytest.mark.peer("firefox-esr")
+
+
+def make_command(browser: str, folder: Path, target: str) -> list[str]:
+    """Return the command that opens a page, without a window."""
+    if browser == "chromium":
+        return [*CHROMIUM, f"--user-data-dir={folder}", target]
+    settings = [
+        f"user_pref({json.dumps(name)}, {json.dumps(value)});"
+        for name, value in FIREFOX_SETTINGS.items()
+    ]
+    (folder / "user.js").write_text("\n".join(settings))
+    return [
+        "firefox-esr",
+        "--headless",
+        "--new-instance",
+        "--profile",
+        str(folder),
+        target,
+    ]
 
 
 class Site:
@@ -72,13 +107,23 @@ class Site:
             return await self._receive.receive()
 
 
-@pytest.mark.parametrize("tls", [False, True], ids=["ws", "wss"])
-async def test_talk(tls: bool, nursery: trio.Nursery, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("browser", "tls"),
+    [
+        pytest.param("chromium", False, marks=CHROMIUM_MARK, id="chromium-ws"),
+        pytest.param("chromium", True, marks=CHROMIUM_MARK, id="chromium-wss"),
+        # It has no switch that lets any certificate pass.
+        pytest.param("firefox", False, marks=FIREFOX_MARK, id="firefox-ws"),
+    ],
+)
+async def test_talk(
+    browser: str, tls: bool, nursery: trio.Nursery, tmp_path: Path
+) -> None:
     """Echo, subprotocol, 1 MiB, 50 messages right after the 101, closes of both sides."""
     site = await Site().open(nursery, tls=tls)
     url = site.server.url
     target = f"{url}/#{url.replace('http', 'ws', 1)},talk"
-    async with await start(*CHROMIUM, f"--user-data-dir={tmp_path}", target):
+    async with await start(*make_command(browser, tmp_path, target)):
         seen = await site.next_report()
 
     assert seen == {
@@ -91,7 +136,14 @@ async def test_talk(tls: bool, nursery: trio.Nursery, tmp_path: Path) -> None:
     }
 
 
-async def test_sigterm(nursery: trio.Nursery, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "browser",
+    [
+        pytest.param("chromium", marks=CHROMIUM_MARK),
+        pytest.param("firefox", marks=FIREFOX_MARK),
+    ],
+)
+async def test_sigterm(browser: str, nursery: trio.Nursery, tmp_path: Path) -> None:
     """The page gets a 1001 within a second of the server's SIGTERM."""
     site = await Site().open(nursery, tls=False)
     async with AsyncExitStack() as stack:
@@ -99,8 +151,8 @@ async def test_sigterm(nursery: trio.Nursery, tmp_path: Path) -> None:
         command = await start(sys.executable, "-X", "dev", script)
         server = await stack.enter_async_context(command)
         target = f"{site.server.url}/#ws://{HOST}:{await server.read_line()},wait"
-        chromium = await start(*CHROMIUM, f"--user-data-dir={tmp_path}", target)
-        await stack.enter_async_context(chromium)
+        page = await start(*make_command(browser, tmp_path, target))
+        await stack.enter_async_context(page)
         assert (await site.next_report())["subprotocol"] == "a"
         asked = time.time()
         server.process.terminate()
