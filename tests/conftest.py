@@ -9,6 +9,7 @@ import shutil
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
+import hypothesis
 import pytest
 import trio
 
@@ -18,6 +19,10 @@ from .servers import Scene
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+
+# No test judges the time of an example: another program may have the processor.
+hypothesis.settings.register_profile("without deadline", deadline=None)
+hypothesis.settings.load_profile("without deadline")
 
 # Debian's packages whose names differ from the program's.
 _PACKAGES = {
