@@ -42,7 +42,7 @@ def open_room(
     ``async for message in websocket``.
 
     A message goes at once to every member whose kernel socket takes it. For the others
-    it waits, and a task of the room sends it; a member that reads slowly delays nobody,
+    it waits, and a task of the room sends it; a member that reads slowly delays no other,
     and is dropped when too much waits for it.
 
     Leaving the scope closes the room. Members that are still in it are sent what waits
@@ -151,8 +151,8 @@ class Room:
             member: A Trio stream, to which only the room sends as long as it is a member
                 (others may get BusyResourceError, or have the member dropped, so use
                 :meth:`RoomMember.send_nowait`); or a WebSocket of ``websockets``, a
-                ``ServerConnection``, to which others may send as well. Whoever has opened
-                it goes on to receive from it, and closes it.
+                ``ServerConnection``, to which others may send as well. Its handler
+                goes on to receive from it, and closes it.
 
         Returns:
             An async context manager that gives the :class:`RoomMember`.
