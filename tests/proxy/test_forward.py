@@ -178,6 +178,19 @@ async def test_request_with_an_absolute_target() -> None:
     )
 
 
+async def test_connections_are_kept() -> None:
+    """The connection to a target is used again, until the idle ones are closed."""
+    async with open_forward(answer(okay())) as scene:
+        target = f"http://{HOST}:{scene.upstream.port}/"
+        for _ in range(2):
+            assert (await scene.ask(request(target=target))).endswith(b"okay")
+        assert scene.proxy.pool_statistics().idle == 1
+        await scene.proxy.close_idle()
+        assert scene.proxy.pool_statistics().idle == 0
+
+    assert len(scene.upstream.ends) == 1
+
+
 async def test_upgrade_with_an_absolute_target() -> None:
     """A WebSocket client that does not tunnel sends its offer so (RFC 6455 §4.1)."""
     async with open_forward(echo) as scene, scene.client() as client:
