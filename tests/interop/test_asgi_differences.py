@@ -31,7 +31,8 @@ ROOT = Path(__file__).parents[2]
 CASES = asgi_cases.make_cases()
 COMMANDS = {
     "uvicorn": "uvicorn --http h11 --loop asyncio --lifespan off --fd {fd} {app}",
-    "hypercorn": "hypercorn -k trio --bind fd://{fd} {app}",
+    # -w 0: a process of its own for the worker would outlive it.
+    "hypercorn": "hypercorn -k trio -w 0 --bind fd://{fd} {app}",
 }
 APP = "tests.interop.asgi_cases:app"
 # Fields that no two servers have in common.

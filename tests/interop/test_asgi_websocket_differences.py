@@ -32,7 +32,8 @@ APP = "tests.interop.asgi_websocket_cases:returning"
 COMMANDS = {
     "uvicorn": "uvicorn --http h11 --ws websockets-sansio --loop asyncio --lifespan off "
     "--fd {fd} {app}",
-    "hypercorn": "hypercorn -k trio --bind fd://{fd} {app}",
+    # -w 0: a process of its own for the worker would outlive it.
+    "hypercorn": "hypercorn -k trio -w 0 --bind fd://{fd} {app}",
 }
 
 _OWN_TEXT = "the text of a refusal or an error is the server's own"
