@@ -86,15 +86,29 @@ class HTTPStream(Generic[CodecT]):
         """How many bytes of its body that were received are not data."""
         return self._codec.framing_bytes
 
-    def make_body(self, receive: Callable[[], Awaitable[bytes]], limit: int) -> Body:
+    def make_body(
+        self,
+        receive: Callable[[], Awaitable[bytes]],
+        limit: int,
+        *,
+        ends_at_length: bool = False,
+    ) -> Body:
         """Return the body of the message that is being read.
 
         Args:
             receive: Gives its pieces, as :meth:`receive_body` does.
             limit: The most bytes that ``Body.read()`` takes, if it is not told otherwise.
+            ends_at_length: Whether it reaches the end with the last byte of a known
+                length.
         """
         codec = self._codec
-        return Body(receive, codec.body_left, limit, codec.get_trailers)
+        return Body(
+            receive,
+            codec.body_left,
+            limit,
+            codec.get_trailers,
+            ends_at_length=ends_at_length,
+        )
 
     async def receive(self) -> bool:
         """Receive bytes for the codec; return False at the peer's end of stream.

@@ -38,7 +38,13 @@ class BodyReceiver:
 
     def make_body(self, limit: int) -> Body:
         """Return the body; see :meth:`HTTPStream.make_body`."""
-        return Body(self._receive, self._http.body_left, limit, self._get_trailers)
+        return Body(
+            self._receive,
+            self._http.body_left,
+            limit,
+            self._get_trailers,
+            ends_at_length=True,
+        )
 
     async def _receive(self) -> bytes:
         if self._ended:
@@ -47,7 +53,7 @@ class BodyReceiver:
         piece = await self._http.receive_body()
         # With the last byte of a known length, and not only when the reader asks for
         # more: a reader that knows the length as well may never ask.
-        if not piece or self._http.reach_end():
+        if not piece or self._http.body_ended:
             self._ended = True
             self._trailers = self._http.get_trailers()
             await self._at_end()

@@ -1,6 +1,10 @@
-# The client's HTTP/1.1 between bytes and messages: requests out, responses in.  h11
-# writes here, so that its state machine knows whether a 101 was asked for, and
-# whether the connection can carry another request.
+# The client's HTTP/1.1 between bytes and messages: requests out, responses in.
+#
+# h11 is told about each request, so that its state machine knows whether a 101 was asked
+# for, how the response is framed, and whether the connection can carry another request.
+# But it does not write the header section: it would repeat checks that were made with
+# the request, which took a tenth of a handshake's time.  For the same reason it gets only
+# the fields that it decides by, and for the usual requests an event that is made once.
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, final
@@ -15,7 +19,7 @@ from h11 import (  # type: ignore[attr-defined]
 from .._errors import IllegalSwitch
 from .framing import check_response, drop_framing
 from .head_syntax import check_head, check_status_line, find_head_end
-from .headers import Field, Headers
+from .headers import FRAMING_FIELDS, Field, Headers
 from .message_codec import MessageCodec
 from .messages import ResponseHead
 
@@ -23,6 +27,24 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from .._limits import Limits
+
+
+# The fields of a request that h11 decides by.
+_TOLD_FIELDS = FRAMING_FIELDS | {b"connection", b"expect", b"upgrade"}
+_OPTION = (b"Connection", b"Upgrade")
+# What h11 is told where only the method counts, and where it counts that an offer is
+# made.  h11 knows three kinds of methods; it does not change its events.
+_KINDS = {b"HEAD": b"HEAD", b"CONNECT": b"CONNECT"}
+
+
+def _tell(kind: bytes, fields: list[Field]) -> h11.Request:
+    # Target and host do not count.
+    return h11.Request(method=kind, target=b"/", headers=[(b"Host", b"x"), *fields])
+
+
+_PLAIN = {kind: _tell(kind, []) for kind in (b"GET", *_KINDS)}
+_OFFER = _tell(b"GET", [_OPTION, (b"Upgrade", b"x")])
+_END = h11.EndOfMessage()
 
 
 @final
@@ -47,19 +69,39 @@ class ClientCodec(MessageCodec):
     def write_request(self, method: str, target: str, fields: list[Field]) -> bytes:
         """Begin an exchange; return the bytes of the request's header section.
 
-        Raises:
-            ValueError: The request is malformed; no exchange was begun.
+        Args:
+            method: The method.
+            target: The target.
+            fields: All fields, also those of the framing. Like the method and the target
+                they are checked, and there is one Host field.
         """
-        try:
-            request = h11.Request(method=method, target=target, headers=fields)
-        except h11.LocalProtocolError as exc:
-            raise ValueError(str(exc)) from exc
+        told: list[Field] = []
+        # RFC 9110 §7.2: Host is best sent first.
+        host, others = b"", b""
+        for name, value in fields:
+            line = b"%b: %b\r\n" % (name, value)
+            lower = name.lower()
+            if lower == b"host":
+                host = line
+                continue
+            others += line
+            if lower in _TOLD_FIELDS:
+                told.append((name, value))
         self._start_message()
         self._parser = h11.Connection(
             h11.CLIENT, max_incomplete_event_size=self._header_bytes
         )
         self._method = method
-        return self._parser.send(request)
+        written = method.encode("ascii")
+        kind = _KINDS.get(written, b"GET")
+        if not told:
+            self._parser.send(_PLAIN[kind])
+        elif kind == b"GET" and _is_offer(told):
+            self._parser.send(_OFFER)
+        else:
+            self._parser.send(_tell(kind, told))
+        line = b"%b %b HTTP/1.1\r\n" % (written, target.encode("ascii"))
+        return b"%b%b%b\r\n" % (line, host, others)
 
     def write_body(self, chunk: bytes) -> bytes:
         """Return the bytes of a piece of content; empty for an empty piece.
@@ -78,9 +120,8 @@ class ClientCodec(MessageCodec):
         Raises:
             ValueError: Content-Length says more; the message is broken.
         """
-        # h11 would check an empty list as well, for every request.
         return self._write(
-            h11.EndOfMessage(headers=list(trailers)) if trailers else h11.EndOfMessage()
+            h11.EndOfMessage(headers=list(trailers)) if trailers else _END
         )
 
     def _write(self, event: h11.Data | h11.EndOfMessage) -> bytes:
@@ -119,9 +160,11 @@ class ClientCodec(MessageCodec):
         status = raw[9:12]
         tunnel = self._method == "CONNECT" and status.startswith(b"2")
         frames_nothing = tunnel or status.startswith(b"1")
-        check_response(raw, has_body=not frames_nothing)
-        if frames_nothing:
+        decisive = check_response(raw, has_body=not frames_nothing)
+        if frames_nothing and not FRAMING_FIELDS.isdisjoint(decisive):
             raw = drop_framing(raw)
+            for name in FRAMING_FIELDS:
+                decisive.pop(name, None)
         state = self._parser.our_state
         # After a CONNECT h11 is in this state as well: it might switch to a tunnel.
         asked = state is MIGHT_SWITCH_PROTOCOL and self._method != "CONNECT"
@@ -133,7 +176,9 @@ class ClientCodec(MessageCodec):
             )
         event = self._parse_head(raw)
         assert isinstance(event, h11.InformationalResponse | h11.Response)
-        headers = Headers(event.headers.raw_items())
+        # h11 has checked every line. Its own list of fields is not used: few programs look
+        # at more than the decisive ones, which are known already.
+        headers = Headers(head=raw, decisive=decisive)
         # h11 got the message head only, so its next event is the end of a message without
         # a body, or it needs more bytes.
         if (
@@ -145,7 +190,8 @@ class ClientCodec(MessageCodec):
         return ResponseHead(
             event.status_code,
             event.reason.decode("latin-1"),
-            event.http_version.decode("ascii"),
+            # check_response() lets only these two versions through.
+            "1.1" if event.http_version == b"1.1" else "1.0",
             headers,
         )
 
@@ -162,3 +208,8 @@ class ClientCodec(MessageCodec):
         """Whether the exchange is over and the connection can carry another one."""
         parser = self._parser
         return parser.our_state is h11.DONE and parser.their_state is h11.DONE
+
+
+def _is_offer(told: list[Field]) -> bool:
+    # Whether h11 is to know nothing but that an offer is made.
+    return len(told) == 2 and told[0] == _OPTION and told[1][0] == b"Upgrade"  # noqa: PLR2004

@@ -108,7 +108,7 @@ def check_request(head: bytes) -> dict[bytes, list[bytes]]:
     return fields
 
 
-def check_response(head: bytes, *, has_body: bool) -> None:
+def check_response(head: bytes, *, has_body: bool) -> dict[bytes, list[bytes]]:
     """Check a response head that has passed :func:`check_head`.
 
     Equal lengths are allowed and merged, as RFC 9110 §8.6 permits: one server answers
@@ -119,16 +119,22 @@ def check_response(head: bytes, *, has_body: bool) -> None:
         has_body: Whether the response can have a body. If not, its framing fields mean
             nothing and are not checked.
 
+    Returns:
+        The values of the decisive fields, as :func:`check_request` returns them.
+
     Raises:
         MalformedMessage: The version is neither HTTP/1.0 nor HTTP/1.1, or the end of the
             body is ambiguous or its length no number below 2^63 (RFC 9112 §6.1, §6.3).
     """
-    is_http10 = _check_version(re.match(_RESPONSE_VERSION, head))
+    is_http10 = False
+    if not head.startswith(b"HTTP/1.1 "):
+        is_http10 = _check_version(re.match(_RESPONSE_VERSION, head))
+    fields = _find_decisive(head)
     if has_body:
-        fields = _find_decisive(head)
         lengths = fields.get(b"content-length", ())
         codings = fields.get(b"transfer-encoding", ())
         _check_body_length(lengths, codings, is_http10=is_http10)
+    return fields
 
 
 def drop_framing(head: bytes) -> bytes:

@@ -146,6 +146,18 @@ class DirectSocketStream(trio.abc.HalfCloseableStream):
         finally:
             self.sending = False
 
+    async def wait_readable(self) -> None:
+        """Wait until :meth:`receive_some_nowait` has something, an end or an error."""
+        if self.receiving:
+            raise trio.BusyResourceError("another task is receiving from this stream")
+        if self._sock.fileno() < 0:
+            raise trio.ClosedResourceError("this socket was already closed")
+        self.receiving = True
+        try:
+            await trio.lowlevel.wait_readable(self._sock)
+        finally:
+            self.receiving = False
+
     def check_sendable(self) -> None:
         """Raise the errors that :meth:`send_all` raises before it sends anything.
 
