@@ -8,7 +8,6 @@ import trio
 from .._errors import PeerGone
 from .._http.client_codec import ClientCodec
 from .._http_stream import RECEIVE_SIZE, SMALL_BODY, HTTPStream, find_tls_error
-from .._streams.socket_stream import DirectSocketStream
 from .._streams.tls import TLSStream
 from .._streams.underlying import find_underlying_socket
 
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     from .._http.headers import Field, Headers
     from .._http.messages import ResponseHead
     from .._limits import Limits
+    from .._streams.socket_stream import DirectSocketStream
 
 # More checkpoints than a read through two layers of TLS passes if its bytes are in the
 # kernel, with some records before them that are TLS's own.

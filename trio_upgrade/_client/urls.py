@@ -17,9 +17,9 @@ _URL = (
     r"(?s)(?P<scheme>[A-Za-z][A-Za-z0-9+.\-]*)://"
     r"(?:(?P<userinfo>[^/?#]*)@)?(?P<authority>[^/?#]*)(?P<rest>.*)"
 )
-# What nearly all URLs are: a scheme, a name or an IPv4 address, both in lower case, perhaps
-# a port, perhaps a path.  It means the same as by the other expressions, of which each URL
-# would need six.
+# What nearly all URLs are: a scheme and a name or an IPv4 address, both in lower case,
+# perhaps a port, perhaps a path.  The other expressions find the same in them, but each
+# URL needs six of those.
 _USUAL_URL = (
     r"(https?|wss?)://((?:[a-z0-9\-]{1,63}\.)*[a-z0-9\-]{1,63})"
     r"(?::([1-9][0-9]{0,3}|[1-5][0-9]{4}))?(/[!-\"$-~]*)?"

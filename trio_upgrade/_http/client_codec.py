@@ -76,23 +76,24 @@ class ClientCodec(MessageCodec):
                 they are checked, and there is one Host field.
         """
         told: list[Field] = []
-        # RFC 9110 §7.2: Host is best sent first.
-        host, others = b"", b""
-        for name, value in fields:
-            line = b"%b: %b\r\n" % (name, value)
-            lower = name.lower()
-            if lower == b"host":
-                host = line
+        written = method.encode("ascii")
+        parts = [b"%b %b HTTP/1.1\r\n" % (written, target.encode("ascii")), b""]
+        for field in fields:
+            line = b"%b: %b\r\n" % field
+            name = field[0].lower()
+            if name == b"host":
+                # RFC 9110 §7.2: it is best sent first.
+                parts[1] = line
                 continue
-            others += line
-            if lower in _TOLD_FIELDS:
-                told.append((name, value))
+            parts.append(line)
+            if name in _TOLD_FIELDS:
+                told.append(field)
+        parts.append(b"\r\n")
         self._start_message()
         self._parser = h11.Connection(
             h11.CLIENT, max_incomplete_event_size=self._header_bytes
         )
         self._method = method
-        written = method.encode("ascii")
         kind = _KINDS.get(written, b"GET")
         if not told:
             self._parser.send(_PLAIN[kind])
@@ -100,8 +101,7 @@ class ClientCodec(MessageCodec):
             self._parser.send(_OFFER)
         else:
             self._parser.send(_tell(kind, told))
-        line = b"%b %b HTTP/1.1\r\n" % (written, target.encode("ascii"))
-        return b"%b%b%b\r\n" % (line, host, others)
+        return b"".join(parts)
 
     def write_body(self, chunk: bytes) -> bytes:
         """Return the bytes of a piece of content; empty for an empty piece.
@@ -176,8 +176,8 @@ class ClientCodec(MessageCodec):
             )
         event = self._parse_head(raw)
         assert isinstance(event, h11.InformationalResponse | h11.Response)
-        # h11 has checked every line. Its own list of fields is not used: few programs look
-        # at more than the decisive ones, which are known already.
+        # h11 has checked every line. Its own list of fields is not used: few programs
+        # look at more than the decisive ones, which are known already.
         headers = Headers(head=raw, decisive=decisive)
         # h11 got the message head only, so its next event is the end of a message without
         # a body, or it needs more bytes.
@@ -212,4 +212,4 @@ class ClientCodec(MessageCodec):
 
 def _is_offer(told: list[Field]) -> bool:
     # Whether h11 is to know nothing but that an offer is made.
-    return len(told) == 2 and told[0] == _OPTION and told[1][0] == b"Upgrade"  # noqa: PLR2004
+    return len(told) == 2 and told[0] == _OPTION and told[1][0] == b"Upgrade"

@@ -6,6 +6,8 @@ from typing import final
 
 import trio
 
+from .socket_stream import refuse_after_cut
+
 
 @final
 class StreamTransport:
@@ -53,7 +55,7 @@ class StreamTransport:
             await self._stream.wait_send_all_might_not_block()
             return
         if self._cut:
-            raise trio.BrokenResourceError("an earlier send was not completed")
+            raise refuse_after_cut()
         self._cut = True
         await self._stream.send_all(self._sending)
         self._cut = False
