@@ -147,11 +147,14 @@ class UpgradedStream(ReplayStream):
         await trio.lowlevel.checkpoint_if_cancelled()
         try:
             await self._transport.send_all(data)
+        except trio.BrokenResourceError:
+            # By the contract of Trio's streams it is broken for every later call, too.
+            self._broken = True
+            raise
         except _SENT_NOTHING:
             raise
-        except BaseException as exc:
+        except BaseException:
             self._cut = True
-            self._broken |= isinstance(exc, trio.BrokenResourceError)
             raise
         self.sent += len(data)
 
@@ -271,6 +274,8 @@ class UpgradedStream(ReplayStream):
     async def aclose(self) -> None:
         """Close the transport; the unread part of the head is dropped."""
         self._forget()
+        # From now on the transport refuses to send, because it is closed.
+        self._cut = False
         await self._transport.aclose()
 
     async def reset(self) -> None:
@@ -295,6 +300,7 @@ class UpgradedStream(ReplayStream):
             stream._was_reset = True
             reset_on_close(stream._transport)
             stream._forget()
+            stream._cut = False
         await trio.aclose_forcefully(stream._transport)
 
     def _check_not_reset(self) -> None:
