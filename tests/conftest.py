@@ -26,6 +26,7 @@ hypothesis.settings.load_profile("without deadline")
 
 # Debian's packages whose names differ from the program's.
 _PACKAGES = {
+    "apache2": "apache2-bin",
     "docker": "docker.io",
     "nc": "netcat-openbsd",
     "node": "nodejs",
