@@ -31,9 +31,9 @@ _LAST_SECONDS = 5.0
 # in one pass, a request of another connection would otherwise wait for the end of all.
 _BATCH = 64
 # Seconds until the client of an answer that the app sends piece by piece is watched.  A
-# shorter time would cost short answers a task, a longer one delay the end of those whose
-# client is gone.
-_UNWATCHED_SECONDS = 0.1
+# shorter time would cost short answers a task.  With 0.1 the upstream of a proxy was told
+# after 102 ms that its client has left; 0.1 is what proxies promise.
+_UNWATCHED_SECONDS = 0.05
 
 
 @final
