@@ -90,7 +90,7 @@ def restart(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def autobahn(session: nox.Session) -> None:
-    """Run Autobahn's suite on our WebSockets; 11 minutes, or -- --quick; Python 2.7."""
+    """Run Autobahn's suite on our WebSockets; -- --quick --proxy; Python 2.7."""
     python2 = _find_python2()
     if python2 is None:
         session.skip("needs Python 2.7: pyenv install 2.7.18")
