@@ -1,7 +1,7 @@
 """Request heads as a browser sends them: 13 fields where a program sends three.
 
-They are those of Chromium on Linux, for a page of localhost. Most of the cost of a head is
-in its number of fields.
+They are those of Chromium on Linux, for a page of localhost. What a head costs depends
+most on its number of fields.
 """
 
 from __future__ import annotations

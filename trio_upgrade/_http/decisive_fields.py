@@ -1,12 +1,12 @@
-# Less work for h11.  A field line costs h11 about 19,000 instructions, and a browser sends
-# thirteen lines.  But h11 decides by the six decisive fields only.  Of every other line
+# Less work for h11.  A field line costs h11 about 19,000 instructions; a browser sends
+# thirteen.  But h11 decides by the six decisive fields only.  Of every other line
 # it checks the grammar, and then it only lists the field; we do not use that list.
 #
 # So one regular expression checks the grammar of a whole message head, more strictly than
 # h11 does.  If it matches, h11 gets the start-line and the lines of the decisive fields,
 # as they came and in their order: h11 would have accepted each line that is left out, so
-# its decision about the message is the same.  Otherwise, or if only few lines could be
-# left out, h11 gets the message head whole, so that each refusal is h11's own.
+# its decision about the message is the same.  Otherwise h11 gets the message head whole,
+# so that each refusal is h11's own.  To leave out a single line pays already.
 #
 # h11 remains the authority on everything that it decides today.  The rejected alternative
 # is to remember what h11 made of earlier message heads: that keeps targets, which carry
@@ -32,12 +32,10 @@ _is_well_formed = re.compile(
 # In a message head whose lines all end in CRLF, a line ends at its CR.  The look-ahead
 # spares most lines the alternatives.
 _initials = b"".join(sorted({name[:1] for name in DECISIVE_FIELDS}))
-_find_fields = re.compile(
+_find_decisive = re.compile(
     rb"\n(?=[%b])(%b):([^\r]*)" % (_initials, b"|".join(sorted(DECISIVE_FIELDS))),
     re.IGNORECASE,
 ).findall
-# With fewer lines left out, to put the others together costs more than it saves.
-_FEWEST_LEFT_OUT = 1
 
 
 def is_well_formed(head: bytes) -> bool:
@@ -57,19 +55,19 @@ def find_decisive(head: bytes) -> list[Field]:
         head: A message head whose lines all end in CRLF. A line with a blank before the
             colon is left out, which h11 refuses.
     """
-    return _find_fields(head)
+    return _find_decisive(head)
 
 
 def keep_decisive(head: bytes, decisive: list[Field]) -> bytes:
     """Return a message head for h11, without the fields that h11 does not decide by.
 
-    If only few lines could be left out, this is ``head`` itself.
+    If there are no such fields, this is ``head`` itself.
 
     Args:
         head: A message head that :func:`is_well_formed`.
         decisive: What :func:`find_decisive` returns for it.
     """
-    if head.count(b"\n") - 2 - len(decisive) < _FEWEST_LEFT_OUT:
+    if head.count(b"\n") - 2 == len(decisive):
         return head
     lines = [b"%b:%b\r\n" % field for field in decisive]
     return b"%b%b\r\n" % (head[: head.index(b"\n") + 1], b"".join(lines))

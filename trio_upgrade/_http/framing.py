@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from .._errors import MalformedMessage
 from .decisive_fields import find_decisive
+from .headers import FRAMING_FIELDS
 from .targets import check_authority
 from .tokens import split_list
 
@@ -107,7 +108,9 @@ def check_request(head: bytes) -> tuple[list[Field], dict[bytes, list[bytes]]]:
     return found, fields
 
 
-def check_response(head: bytes, *, has_body: bool) -> None:
+def check_response(
+    head: bytes, *, has_body: bool
+) -> tuple[list[Field], dict[bytes, list[bytes]]]:
     """Check a response head that has passed :func:`check_head`.
 
     Equal lengths are allowed and merged, as RFC 9110 §8.6 permits: one server answers
@@ -116,18 +119,24 @@ def check_response(head: bytes, *, has_body: bool) -> None:
     Args:
         head: The bytes as received.
         has_body: Whether the response can have a body. If not, its framing fields mean
-            nothing and are not checked.
+            nothing and are neither checked nor returned.
+
+    Returns:
+        As :func:`check_request`.
 
     Raises:
         MalformedMessage: The version is neither HTTP/1.0 nor HTTP/1.1, or the end of the
             body is ambiguous or its length no number below 2^63 (RFC 9112 §6.1, §6.3).
     """
     is_http10 = _check_version(re.match(_RESPONSE_VERSION, head))
-    if has_body:
-        fields = _group(find_decisive(head))
-        lengths = fields.get(b"content-length", ())
-        codings = fields.get(b"transfer-encoding", ())
-        _check_body_length(lengths, codings, is_http10=is_http10)
+    found = find_decisive(head)
+    if not has_body:
+        found = [field for field in found if field[0].lower() not in FRAMING_FIELDS]
+    fields = _group(found)
+    lengths = fields.get(b"content-length", ())
+    codings = fields.get(b"transfer-encoding", ())
+    _check_body_length(lengths, codings, is_http10=is_http10)
+    return found, fields
 
 
 def drop_framing(head: bytes) -> bytes:
