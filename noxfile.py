@@ -82,6 +82,16 @@ def fuzz(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def heads(session: nox.Session) -> None:
+    """Compare 400,000 mutated message heads of each role with h11 alone; minutes."""
+    session.install("-e", ".", *nox.project.dependency_groups(PYPROJECT, "test"))
+    # Without the dump of a slow test's stack: that is meant for tests that hang.
+    command = ("pytest", "tests/http/test_decisive_fields.py", "-o")
+    env = {"HEADS": "400000"}
+    session.run(*command, "faulthandler_timeout=0", *session.posargs, env=env)
+
+
+@nox.session(default=False)
 def restart(session: nox.Session) -> None:
     """Replace servers under load, behind proxies too, and count what is lost; minutes."""
     session.install("-e", ".")

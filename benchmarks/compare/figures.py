@@ -12,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from . import load
+from .heads import BROWSER_ECHO, BROWSER_GET
 from .load import ECHO, WEBSOCKET, ServerError, Tally
 from .programs import BOUND, PEERS, ROOT, Cores, Program, environment, find, pinned
 from .report import NODE, OURS
@@ -272,6 +273,14 @@ def figures(idle: int) -> list[Figure]:
             note="16 at a time: connect, upgrade, 16 bytes echoed, half-close, end.",
         ),
         Figure(
+            "handshakes/s with a browser's head",
+            SERVERS,
+            partial(by_load, partial(load.handshakes, offer=BROWSER_ECHO)),
+            start_server,
+            warm=True,
+            note="The same, with the 13 fields that Chromium sends.",
+        ),
+        Figure(
             "round trips/s, 1 connection",
             SERVERS,
             partial(by_load, partial(load.round_trips, connections=1), together=True),
@@ -315,6 +324,14 @@ def figures(idle: int) -> list[Figure]:
             start_server,
             warm=True,
             note="16 keep-alive connections.",
+        ),
+        Figure(
+            "GET requests/s with a browser's head",
+            [*SERVERS, SOCKETS[0], SOCKETS[2]],
+            partial(by_load, partial(load.requests, request=BROWSER_GET)),
+            start_server,
+            warm=True,
+            note="16 keep-alive connections, and the 13 fields that Chromium sends.",
         ),
         Figure(
             "WebSocket switches/s",

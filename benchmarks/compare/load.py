@@ -166,7 +166,7 @@ def handshakes(
                 head += receive(sock)
             if not head.startswith(b"HTTP/1.1 101 "):
                 raise ServerError("no 101")
-            if offer == ECHO:
+            if offer != WEBSOCKET:
                 sock.send(SIXTEEN)
                 yield sock
                 if sock.recv(4096) != SIXTEEN:
@@ -215,13 +215,15 @@ def messages(port: int, seconds: float, connections: int = 32) -> Tally:
     return round_trips(port, seconds, connections, WEBSOCKET, FRAME_64, ECHOED_FRAME_64)
 
 
-def requests(port: int, seconds: float, connections: int = 16) -> Tally:
+def requests(
+    port: int, seconds: float, connections: int = 16, request: bytes = GET
+) -> Tally:
     """Make GET requests on keep-alive connections; all responses have one length."""
 
     def ask(sock: socket.socket, length: int, end: float, counter: list[int]) -> Task:
         sock.setblocking(False)
         while time.perf_counter() < end:
-            sock.send(GET)
+            sock.send(request)
             yield sock
             got = receive(sock)
             while len(got) < length:
@@ -235,7 +237,7 @@ def requests(port: int, seconds: float, connections: int = 16) -> Tally:
         socks = [stack.enter_context(dial(port)) for _ in range(connections)]
         length = 0
         for sock in socks:
-            sock.sendall(GET)
+            sock.sendall(request)
             head = receive_until(sock, b"okay\n")
             length = len(head)
         return tally(

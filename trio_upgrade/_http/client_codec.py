@@ -13,9 +13,10 @@ from h11 import (  # type: ignore[attr-defined]
 )
 
 from .._errors import IllegalSwitch
+from .decisive_fields import keep_decisive
 from .framing import check_response, drop_framing
 from .head_syntax import check_head, check_status_line, find_head_end
-from .headers import Field, Headers
+from .headers import FRAMING_FIELDS, Field, Headers
 from .message_codec import MessageCodec
 from .messages import ResponseHead
 
@@ -115,11 +116,11 @@ class ClientCodec(MessageCodec):
             IllegalSwitch: It is a 101 that the request did not ask for, or one that
                 came before the request was sent whole.
         """
-        check_head(raw, self._header_fields)
+        well_formed = check_head(raw, self._header_fields)
         status = raw[9:12]
         tunnel = self._method == "CONNECT" and status.startswith(b"2")
         frames_nothing = tunnel or status.startswith(b"1")
-        check_response(raw, has_body=not frames_nothing)
+        found, decisive = check_response(raw, has_body=not frames_nothing)
         if frames_nothing:
             raw = drop_framing(raw)
         state = self._parser.our_state
@@ -131,9 +132,13 @@ class ClientCodec(MessageCodec):
                 if state in (h11.ERROR, h11.SEND_BODY)
                 else "the request asked for no switch"
             )
-        event = self._parse_head(raw)
+        kept = keep_decisive(raw, found) if well_formed and _is_plain(found) else raw
+        event = self._parse_head(kept)
         assert isinstance(event, h11.InformationalResponse | h11.Response)
-        headers = Headers(event.headers.raw_items())
+        if kept is raw:
+            headers = Headers(event.headers.raw_items())
+        else:
+            headers = Headers(head=raw, decisive=decisive)
         # h11 got the message head only, so its next event is the end of a message without
         # a body, or it needs more bytes.
         if (
@@ -162,3 +167,12 @@ class ClientCodec(MessageCodec):
         """Whether the exchange is over and the connection can carry another one."""
         parser = self._parser
         return parser.our_state is h11.DONE and parser.their_state is h11.DONE
+
+
+def _is_plain(fields: list[Field]) -> bool:
+    # Whether h11 reports these fields as they are: it merges equal lengths, and writes
+    # the transfer coding in lower case.
+    values = [value for name, value in fields if name.lower() in FRAMING_FIELDS]
+    return not values or (
+        len(values) == 1 and b"," not in values[0] and values[0] == values[0].lower()
+    )
