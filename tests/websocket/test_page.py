@@ -1,4 +1,4 @@
-"""docs/websocket.md: its programs run, and its names exist."""
+"""docs/how-to/websocket.md: its programs run, and its names exist."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from trio_upgrade.websocket import open_websocket
 
 from .wires import HOST
 
-PAGE = (Path(__file__).parents[2] / "docs" / "websocket.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs" / "how-to" / "websocket.md").read_text()
 
 
 def run_blocks() -> dict[str, Any]:
@@ -26,7 +26,7 @@ def run_blocks() -> dict[str, Any]:
     names: dict[str, Any] = {}
     blocks = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
     for block in blocks:
-        exec(compile(block, "docs/websocket.md", "exec"), names)
+        exec(compile(block, "docs/how-to/websocket.md", "exec"), names)
     return names
 
 
