@@ -206,7 +206,7 @@ def websockets(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def tables(session: nox.Session) -> None:
-    """Write docs/conformance.md, docs/node.md and docs/ends.md from the tests."""
+    """Write conformance.md, node.md and ends.md in docs/topics from the tests."""
     session.run("python", "-m", "tests.conformance.tables")
 
 

@@ -33,7 +33,7 @@ from .report import NODE, OURS, Result, Row, full, picture, summary
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-PAGE, PICTURE = "docs/benchmarks.md", "docs/benchmarks.svg"
+PAGE, PICTURE = "docs/topics/benchmarks.md", "docs/topics/benchmarks.svg"
 START, END = "<!-- benchmarks -->\n", "<!-- end of benchmarks -->\n"
 
 
@@ -127,7 +127,7 @@ def to_row(name: str, samples: Sequence[Sample]) -> Row:
 
 
 def page(results: list[Result]) -> str:
-    """Make the text of docs/benchmarks.md."""
+    """Make the text of docs/topics/benchmarks.md."""
     text = (__doc__ or "").partition("\n\nPeers take turns")[2]
     return (
         "# Benchmarks\n\n"

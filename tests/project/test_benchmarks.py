@@ -229,7 +229,7 @@ def test_picture_puts_the_better_to_the_right() -> None:
 
 
 def test_readme_shows_the_table_of_the_page() -> None:
-    """The README's table is the one of docs/benchmarks.md: both are of one run."""
+    """The README's table is the one of docs/topics/benchmarks.md: both are of one run."""
     readme = (ROOT / "README.md").read_text()
     table = readme.partition(compare.START)[2].partition(compare.END)[0]
 

@@ -265,6 +265,8 @@ async def _run(
     _head: bytes,
 ) -> None:
     server = request.server
+    # Read for the log: when the handler's error comes there, the stream is closed.
+    _ = request.peer
 
     def make(nursery: trio.Nursery) -> AddressedServerConnection:
         websocket = AddressedServerConnection(
