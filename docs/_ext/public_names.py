@@ -1,0 +1,160 @@
+"""Docstrings as they are written here, for autodoc: Google style, types, links.
+
+Three things that Sphinx does not do by itself: names that only type checkers import are
+made known, so that signatures can be shown; our own types are shown by the names that
+users import, without private parts; and names of Trio, Python and websockets become links
+without an inventory, so that the site is built without a network.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import re
+import sys
+from contextlib import nullcontext, suppress
+from pathlib import Path
+from pkgutil import resolve_name, walk_packages
+from typing import TYPE_CHECKING, Any
+
+from docutils import nodes
+from sphinx.ext.napoleon import Config
+from sphinx.ext.napoleon.docstring import GoogleDocstring
+
+import trio_upgrade
+
+if TYPE_CHECKING:
+    from sphinx.addnodes import pending_xref
+    from sphinx.application import Sphinx
+    from sphinx.environment import BuildEnvironment
+
+# Attributes become objects of their own, so that each limit and option can be linked.
+_NAPOLEON = Config(napoleon_use_ivar=False, napoleon_use_rtype=False)
+
+_PUBLIC = (
+    "trio_upgrade",
+    *(f"trio_upgrade.{name}" for name in "asgi carrier proxy testing websocket".split()),
+)
+_TRIO = "https://trio.readthedocs.io/en/stable/reference-{}.html#{}"
+# What of Trio is on its page about tasks; the rest is on the one about input and output.
+_TRIO_CORE = re.compile(
+    r"trio\.(\w+Error|Cancelled|CancelScope|Nursery|TaskStatus|TASK_STATUS_IGNORED|"
+    r"fail_after|move_on_after|open_nursery|run|open_memory_channel|Event)$"
+)
+_WEBSOCKETS = {
+    "websockets.exceptions": "exceptions",
+    "websockets.trio.server": "trio/server",
+    "websockets.trio.client": "trio/client",
+}
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Connect the handlers."""
+    _import_for_checkers()
+    _name_aliases()
+    app.connect("autodoc-process-docstring", _process_docstring)
+    app.connect("autodoc-process-signature", _process_signature)
+    app.connect("autodoc-skip-member", _skip_member)
+    app.connect("missing-reference", _link_elsewhere)
+    return {"parallel_read_safe": True}
+
+
+def _import_for_checkers() -> None:
+    prefix = f"{trio_upgrade.__name__}."
+    names = [module.name for module in walk_packages(trio_upgrade.__path__, prefix)]
+    blocks = [
+        (module, statement.body)
+        for module in [*map(importlib.import_module, names)]
+        for statement in ast.parse(Path(str(module.__file__)).read_text()).body
+        if isinstance(statement, ast.If)
+        and ast.unparse(statement.test) == "TYPE_CHECKING"
+    ]
+    # Twice, because a name may come from such a block of another module.
+    for is_last in (False, True):
+        for module, body in blocks:
+            code = compile(ast.Module(body, []), str(module.__file__), "exec")
+            with nullcontext() if is_last else suppress(ImportError):
+                exec(code, vars(module))  # noqa: S102
+
+
+def _name_aliases() -> None:
+    # A type alias would be shown by what it stands for, here the longest union.  In its
+    # place each module gets a class of the same name, before a signature is read.
+    for public in [*map(importlib.import_module, _PUBLIC)]:
+        for name in public.__all__:
+            alias = getattr(public, name)
+            if not (inspect.isclass(alias) or inspect.isfunction(alias)):
+                shown = type(name, (), {"__module__": public.__name__})
+                for module in [*sys.modules.values()]:
+                    if vars(module).get(name) is alias:
+                        setattr(module, name, shown)
+
+
+def _process_docstring(
+    app: Sphinx, what: str, name: str, thing: object, options: Any, lines: list[str]
+) -> None:
+    # Not Napoleon's own handler: it takes "The peer: an address" in the docstring of a
+    # property for a type and a description.
+    what = "method" if what == "property" else what
+    parsed = GoogleDocstring(lines, _NAPOLEON, app, what, name, thing, options)
+    lines[:] = parsed.lines()
+
+
+def _process_signature(
+    _app: Sphinx,
+    what: str,
+    _name: str,
+    thing: Any,
+    _options: Any,
+    signature: str | None,
+    returns: str | None,
+) -> tuple[str | None, str | None] | None:
+    if what in ("class", "exception") and "Args:" not in (inspect.getdoc(thing) or ""):
+        # Users get such objects from others.
+        return "", None
+    if signature:
+        # The object that means "no task waits for the start"; Trio has no name for it.
+        signature = re.sub(r"<trio\S* object at 0x\w+>", "TASK_STATUS_IGNORED", signature)
+    return signature, returns
+
+
+def _skip_member(
+    _app: Sphinx, _what: str, name: str, thing: object, skip: bool, _options: Any
+) -> bool | None:
+    # The fields of named tuples are described in the docstrings of the classes.
+    return True if type(thing).__name__ == "_tuplegetter" else None
+
+
+def _link_elsewhere(
+    app: Sphinx, env: BuildEnvironment, node: pending_xref, text: nodes.Element
+) -> nodes.Node | None:
+    target = node.get("reftarget", "")
+    if node.get("refdomain") != "py":
+        return None
+    if node.get("py:module") != "trio_upgrade":
+        # A name of the core in an add-on, whose docstrings name only the class.
+        core = node.copy()
+        core["py:module"], core["py:class"] = "trio_upgrade", None
+        found = env.domains["py"].resolve_xref(
+            env, node["refdoc"], app.builder, node["reftype"], target, core, text
+        )
+        if found is not None:
+            return found
+    try:
+        thing = resolve_name(target)
+    except (ImportError, AttributeError, ValueError):
+        return None
+    package = target.partition(".")[0]
+    module = thing.__name__ if inspect.ismodule(thing) else thing.__module__
+    if package == "trio":
+        page = "core" if _TRIO_CORE.match(target) else "io"
+        url = _TRIO.format(page, target)
+    elif package == "websockets":
+        page = _WEBSOCKETS[module]
+        url = f"https://websockets.readthedocs.io/en/stable/reference/{page}.html#{target}"
+    elif package in sys.stdlib_module_names:
+        url = f"https://docs.python.org/3/library/{module}.html#{target}"
+    else:
+        return None
+    return nodes.reference("", "", text, internal=False, refuri=url)
