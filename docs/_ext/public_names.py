@@ -9,6 +9,7 @@ without an inventory, so that the site is built without a network.
 from __future__ import annotations
 
 import ast
+import builtins
 import importlib
 import inspect
 import re
@@ -36,6 +37,21 @@ _PUBLIC = (
     "trio_upgrade",
     *(f"trio_upgrade.{name}" for name in "asgi carrier proxy testing websocket".split()),
 )
+# What signatures show instead of private classes, type variables and one nameless object.
+_SHOWN = {
+    r"~?trio_upgrade\._server\.response\.Received": "~trio_upgrade.ClientResponse",
+    r"~?trio_upgrade\._client\.pool_response\.PooledBodyStream": (
+        "~collections.abc.AsyncIterator[bytes]"
+    ),
+    r"~?trio_upgrade\._streams\.socket_listener\.DirectSocketListener": (
+        "~trio.SocketListener"
+    ),
+    r"~?trio_upgrade\._streams\.scope\.StreamT": "~trio.abc.Stream",
+    r"~?trio_upgrade\._room\.outlets\.WebSocket": (
+        "~websockets.trio.connection.Connection"
+    ),
+    r"<trio\S* object at 0x\w+>": "trio.TASK_STATUS_IGNORED",
+}
 _TRIO = "https://trio.readthedocs.io/en/stable/reference-{}.html#{}"
 # What of Trio is on its page about tasks; the rest is on the one about input and output.
 _TRIO_CORE = re.compile(
@@ -46,6 +62,7 @@ _WEBSOCKETS = {
     "websockets.exceptions": "exceptions",
     "websockets.trio.server": "trio/server",
     "websockets.trio.client": "trio/client",
+    "websockets.trio.connection": "trio/common",
 }
 
 
@@ -53,6 +70,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     """Connect the handlers."""
     _import_for_checkers()
     _name_aliases()
+    _evaluate_aliases()
     app.connect("autodoc-process-docstring", _process_docstring)
     app.connect("autodoc-process-signature", _process_signature)
     app.connect("autodoc-skip-member", _skip_member)
@@ -76,6 +94,19 @@ def _import_for_checkers() -> None:
             code = compile(ast.Module(body, []), str(module.__file__), "exec")
             with nullcontext() if is_last else suppress(ImportError):
                 exec(code, vars(module))  # noqa: S102
+
+
+def _evaluate_aliases() -> None:
+    # An alias that is written as a string would be shown by its private name.
+    for module in [*sys.modules.values()]:
+        if getattr(module, "__name__", "").startswith("trio_upgrade."):
+            for name, annotation in getattr(module, "__annotations__", {}).items():
+                value = getattr(module, name, None)
+                if annotation == "TypeAlias" and isinstance(value, str):
+                    shown = eval(value, vars(module))  # noqa: S307
+                    for user in [*sys.modules.values()]:
+                        if vars(user).get(name) is value:
+                            setattr(user, name, shown)
 
 
 def _name_aliases() -> None:
@@ -113,9 +144,9 @@ def _process_signature(
     if what in ("class", "exception") and "Args:" not in (inspect.getdoc(thing) or ""):
         # Users get such objects from others.
         return "", None
-    if signature:
-        # The object that means "no task waits for the start"; Trio has no name for it.
-        signature = re.sub(r"<trio\S* object at 0x\w+>", "TASK_STATUS_IGNORED", signature)
+    for written, shown in _SHOWN.items():
+        signature = signature and re.sub(written, shown, signature)
+        returns = returns and re.sub(written, shown, returns)
     return signature, returns
 
 
@@ -142,7 +173,7 @@ def _link_elsewhere(
         if found is not None:
             return found
     try:
-        thing = resolve_name(target)
+        thing = getattr(builtins, target, None) or resolve_name(target)
     except (ImportError, AttributeError, ValueError):
         return None
     package = target.partition(".")[0]
@@ -153,6 +184,8 @@ def _link_elsewhere(
     elif package == "websockets":
         page = _WEBSOCKETS[module]
         url = f"https://websockets.readthedocs.io/en/stable/reference/{page}.html#{target}"
+    elif module == "builtins":
+        url = f"https://docs.python.org/3/library/functions.html#{target}"
     elif package in sys.stdlib_module_names:
         url = f"https://docs.python.org/3/library/{module}.html#{target}"
     else:
