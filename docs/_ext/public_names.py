@@ -17,7 +17,7 @@ import sys
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from pkgutil import resolve_name, walk_packages
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from docutils import nodes
 from sphinx.ext.napoleon import Config
@@ -35,7 +35,11 @@ _NAPOLEON = Config(napoleon_use_ivar=False, napoleon_use_rtype=False)
 
 _PUBLIC = (
     "trio_upgrade",
-    *(f"trio_upgrade.{name}" for name in "asgi carrier proxy testing websocket".split()),
+    "trio_upgrade.asgi",
+    "trio_upgrade.carrier",
+    "trio_upgrade.proxy",
+    "trio_upgrade.testing",
+    "trio_upgrade.websocket",
 )
 # What signatures show instead of private classes, type variables and one nameless object.
 _SHOWN = {
@@ -71,6 +75,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     _import_for_checkers()
     _name_aliases()
     _evaluate_aliases()
+    _open_doors()
     app.connect("autodoc-process-docstring", _process_docstring)
     app.connect("autodoc-process-signature", _process_signature)
     app.connect("autodoc-skip-member", _skip_member)
@@ -102,7 +107,7 @@ def _evaluate_aliases() -> None:
         if getattr(module, "__name__", "").startswith("trio_upgrade."):
             for name, annotation in getattr(module, "__annotations__", {}).items():
                 value = getattr(module, name, None)
-                if annotation == "TypeAlias" and isinstance(value, str):
+                if annotation in ("TypeAlias", TypeAlias) and isinstance(value, str):
                     shown = eval(value, vars(module))  # noqa: S307
                     for user in [*sys.modules.values()]:
                         if vars(user).get(name) is value:
@@ -122,8 +127,20 @@ def _name_aliases() -> None:
                         setattr(module, name, shown)
 
 
+def _open_doors() -> None:
+    # The annotations of a class are read with the names of the module that it says it is
+    # from, which is the public one.
+    for name, module in [*sys.modules.items()]:
+        package, _, rest = name.partition("._")
+        if package == "trio_upgrade" and rest:
+            door = f"{package}.{rest.partition('.')[0]}"
+            public = sys.modules[door if door in _PUBLIC else package]
+            for inner, value in vars(module).items():
+                vars(public).setdefault(inner, value)
+
+
 def _process_docstring(
-    app: Sphinx, what: str, name: str, thing: object, options: Any, lines: list[str]
+    app: Sphinx, what: str, name: str, thing: object, options: object, lines: list[str]
 ) -> None:
     # Not Napoleon's own handler: it takes "The peer: an address" in the docstring of a
     # property for a type and a description.
@@ -136,8 +153,8 @@ def _process_signature(
     _app: Sphinx,
     what: str,
     _name: str,
-    thing: Any,
-    _options: Any,
+    thing: object,
+    _options: object,
     signature: str | None,
     returns: str | None,
 ) -> tuple[str | None, str | None] | None:
@@ -151,7 +168,7 @@ def _process_signature(
 
 
 def _skip_member(
-    _app: Sphinx, _what: str, name: str, thing: object, skip: bool, _options: Any
+    _app: Sphinx, _what: str, _name: str, thing: object, _skip: bool, _options: object
 ) -> bool | None:
     # The fields of named tuples are described in the docstrings of the classes.
     return True if type(thing).__name__ == "_tuplegetter" else None
@@ -177,7 +194,10 @@ def _link_elsewhere(
     except (ImportError, AttributeError, ValueError):
         return None
     package = target.partition(".")[0]
-    module = thing.__name__ if inspect.ismodule(thing) else thing.__module__
+    # A method is on the page of its class.
+    owner = getattr(thing, "__objclass__", thing)
+    owner = owner.fget if isinstance(owner, property) else owner
+    module = thing.__name__ if inspect.ismodule(thing) else owner.__module__
     if package == "trio":
         page = "core" if _TRIO_CORE.match(target) else "io"
         url = _TRIO.format(page, target)
