@@ -159,7 +159,7 @@ def bench_asgi(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def bench(session: nox.Session) -> None:
-    """Compare with Node and others; -- --quick, or -- --write for docs and README."""
+    """Compare with Node and others; -- --quick, or -- --write for the docs."""
     session.install("-e", ".")
     peers = nox.project.dependency_groups(PYPROJECT, "bench")
     # If they cannot be installed, Node and the programs of this machine remain.

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
-from importlib.metadata import version
+import tomllib
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent / "_ext"))
+ROOT = Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "docs" / "_ext")]
 
 project = "trio_upgrade"
-release = version("trio-upgrade")
+release = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 extensions = ["sphinx.ext.autodoc", "sphinxcontrib_trio", "myst_parser", "public_names"]
 exclude_patterns = ["_build"]
 

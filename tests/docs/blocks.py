@@ -43,7 +43,7 @@ BOUND = 30
 
 _BLOCK = re.compile(
     r"(?:^<!-- (?P<mark>.*?) -->\n+)?"
-    r"^```(?P<language>\w*)\n(?P<text>.*?)^```$",
+    r"^```(?P<language>[^\n`]*)\n(?P<text>.*?)^```$",
     re.MULTILINE | re.DOTALL,
 )
 _NOT_RUN = "not run: "
