@@ -40,7 +40,7 @@ def test_exceptions_are_counted() -> None:
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_block_is_found(path: Path) -> None:
-    """No fence is missed: each has a language, and a shell block is bounded or not run."""
+    """No fence is missed: each has a language, and shell blocks are bounded or not run."""
     fences = re.findall(r"^ *```(.*)$", path.read_text(), re.MULTILINE)
     blocks = blocks_of(path)
 
@@ -52,11 +52,13 @@ def test_every_block_is_found(path: Path) -> None:
 
 
 def test_top_level_await() -> None:
-    """A block may wait at its top; it shares its names, and what it prints is returned."""
+    """A block may wait at its top; it shares its names; its output is returned."""
     names: dict[str, object] = {}
 
     assert run_python("import trio\nasync def two(): return 2\n", "page", names) == ""
-    assert run_python("await trio.sleep(0)\nprint(await two())\n", "page", names) == "2\n"
+    assert (
+        run_python("await trio.sleep(0)\nprint(await two())\n", "page", names) == "2\n"
+    )
     with pytest.raises(NameError, match="three"):
         run_python("print(await three())\n", "page", names)
 

@@ -92,7 +92,9 @@ def test_pages_load_nothing_from_elsewhere() -> None:
                 target = url.partition("?")[0].partition("#")[0]
                 assert (path.parent / target).exists(), (path, url)
     for path in SITE.rglob("*.css"):
-        assert not re.search(r"(?:url\(['\"]?|@import ['\"]?)(?:\w+:)?//", path.read_text())
+        assert not re.search(
+            r"(?:url\(['\"]?|@import ['\"]?)(?:\w+:)?//", path.read_text()
+        )
 
 
 def test_search_works_offline() -> None:
@@ -108,4 +110,7 @@ def test_pictures_have_words() -> None:
     for path in pages():
         for picture in re.findall(r"<(?:svg|img)\b[^>]*>", path.read_text()):
             if 'role="img"' in picture or picture.startswith("<img"):
-                assert re.search(r'(?:aria-label|alt)="[^"]+"', picture), (path, picture)
+                assert re.search(r'(?:aria-label|alt)="[^"]+"', picture), (
+                    path,
+                    picture,
+                )
