@@ -1,11 +1,11 @@
 # The blocks of Markdown pages, and how each kind is run.
 #
-# Python blocks of a page share their names, and may use `await` at the top: then each runs
-# under Trio, and otherwise as a program would.  What a block prints is compared with the
-# `text` block after it, if there is the comment <!-- prints --> in between.
+# Python blocks of a page share their names, and may use `await` at the top: such a
+# block runs under Trio, another one as a program would.  What a block prints is compared
+# with the `text` block after it, if there is the comment <!-- prints --> in between.
 #
-# The commands of `console` blocks begin with `$`.  They run in a fresh copy of the sources,
-# the blocks of a page one after the other; a line `...` stands for any lines, and `…` for
+# The commands of `console` blocks begin with `$`.  They run in a fresh copy of the
+# sources, a page's blocks one after the other; a line `...` stands for any lines, and `…` for
 # anything within a line.
 #
 # A block that is not run has a comment before it that says why.

@@ -40,7 +40,7 @@ def test_exceptions_are_counted() -> None:
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_block_is_found(path: Path) -> None:
-    """No fence is missed: each has a language, and shell blocks are bounded or not run."""
+    """No fence is missed: each has a language; shell blocks are bounded or not run."""
     fences = re.findall(r"^ *```(.*)$", path.read_text(), re.MULTILINE)
     blocks = blocks_of(path)
 
