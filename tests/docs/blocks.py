@@ -4,9 +4,9 @@
 # block runs under Trio, another one as a program would.  What a block prints is compared
 # with the `text` block after it, if there is the comment <!-- prints --> in between.
 #
-# The commands of `console` blocks begin with `$`.  They run in a fresh copy of the
-# sources, a page's blocks one after the other; a line `...` stands for any lines, and `…` for
-# anything within a line.
+# The commands of `console` blocks begin with `$`.  They run in a copy of the sources, as a
+# fresh clone has them, the blocks of a page in order. A line `...` stands for any lines,
+# and `…` for anything in a line.
 #
 # A block that is not run has a comment before it that says why.
 from __future__ import annotations
@@ -89,6 +89,7 @@ def _evaluate(example: Example) -> None:
     block: Block = example.parsed
     names = example.namespace
     if block.mark == _PRINTS:
+        assert _PRINTED in names, "the block before it has failed"
         compare(block.text, names[_PRINTED])
     elif block.language == "python":
         # So that tracebacks have the lines of the page.
@@ -139,6 +140,10 @@ def copy_sources(_page: str) -> Path:
     """Return a folder with the files of the project, as a fresh clone has them."""
     folder = Path(tempfile.mkdtemp())
     atexit.register(shutil.rmtree, folder)
+    if not (ROOT / ".git").exists():
+        # A release has no other files.
+        shutil.copytree(ROOT, folder, dirs_exist_ok=True)
+        return folder
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     listing = subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
     for name in listing.stdout.decode().split("\0"):

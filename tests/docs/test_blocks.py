@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections import Counter
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,6 +15,14 @@ from .blocks import ROOT, Block, compare, read_blocks, read_commands, run_python
 if TYPE_CHECKING:
     from pathlib import Path
 
+MODULES = (
+    "trio_upgrade",
+    "trio_upgrade.asgi",
+    "trio_upgrade.carrier",
+    "trio_upgrade.proxy",
+    "trio_upgrade.testing",
+    "trio_upgrade.websocket",
+)
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 # How many blocks of a page are not run; a new one is a decision.
 NOT_RUN = {
@@ -49,6 +59,19 @@ def test_every_block_is_found(path: Path) -> None:
         assert block.language
         # The commands of a page that is run begin with $, and show what they print.
         assert block.language != "sh" or block.why_not
+
+
+def test_every_call_is_in_a_block() -> None:
+    """Each public function is used by a block, so that a renamed one is noticed."""
+    blocks = [block for path in PAGES for block in blocks_of(path) if block.is_run]
+    text = "".join(block.text for block in blocks if block.language == "python")
+    used = {*re.findall(r"\w+", text)}
+
+    for module in MODULES:
+        public = vars(import_module(module))
+        for name in public["__all__"]:
+            if inspect.isfunction(getattr(import_module(module), name)):
+                assert name in used, f"{module}.{name} is in no block of README or docs"
 
 
 def test_top_level_await() -> None:
