@@ -4,9 +4,9 @@
 # block runs under Trio, another one as a program would.  What a block prints is compared
 # with the `text` block after it, if there is the comment <!-- prints --> in between.
 #
-# The commands of `console` blocks begin with `$`.  They run in a copy of the sources, which
-# is like a fresh clone, the blocks of a page in order.  A line `...` stands for any lines,
-# and `…` for anything in a line.
+# The commands of `console` blocks begin with `$`.  They run in a copy of the sources,
+# which is like a fresh clone, the blocks of a page in order.  A line `...` stands for any
+# lines, and `…` for anything in a line.
 #
 # A block that is not run has a comment before it that says why.
 from __future__ import annotations
