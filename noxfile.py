@@ -21,7 +21,7 @@ import nox
 nox.needs_version = ">=2025.2.9"
 nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.reuse_venv = "yes"
-nox.options.sessions = ["lint", "typing", "examples", "tests"]
+nox.options.sessions = ["lint", "typing", "examples", "docs", "tests"]
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 # 3.14 is not yet a classifier: the classifiers name the versions that were tested.
@@ -57,6 +57,17 @@ def examples(session: nox.Session) -> None:
     session.install("-e", ".")
     session.run("python", "examples/echo_pair.py", "0")
     session.run("python", "examples/api_client.py")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the site of the documentation, strictly, and check it; needs no network."""
+    session.install("-e", ".", *nox.project.dependency_groups(PYPROJECT, "docs"))
+    site = str(Path(session.cache_dir).resolve() / "site")
+    # Everything again, so that each warning comes each time.
+    session.run("sphinx-build", "-W", "-n", "-q", "-E", "-a", "docs", site)
+    session.run("pytest", "tests/docs/test_site.py", env={"SITE": site})
+    session.log(f"the site is in {site}")
 
 
 @nox.session
@@ -158,7 +169,7 @@ def bench_asgi(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def bench(session: nox.Session) -> None:
-    """Compare with Node and others; -- --quick, or -- --write for docs and README."""
+    """Compare with Node and others; -- --quick, or -- --write for the docs."""
     session.install("-e", ".")
     peers = nox.project.dependency_groups(PYPROJECT, "bench")
     # If they cannot be installed, Node and the programs of this machine remain.

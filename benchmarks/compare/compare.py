@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 PAGE, PICTURE = "docs/topics/benchmarks.md", "docs/topics/benchmarks.svg"
-START, END = "<!-- benchmarks -->\n", "<!-- end of benchmarks -->\n"
 
 
 class Plan(NamedTuple):
@@ -140,13 +139,9 @@ def page(results: list[Result]) -> str:
 
 
 def write(results: list[Result]) -> None:
-    """Write the page, the picture and the README's table."""
+    """Write the page, and the picture that the README shows, too."""
     (ROOT / PAGE).write_text(page(results).rstrip() + "\n")
     (ROOT / PICTURE).write_text(picture(results))
-    readme = ROOT / "README.md"
-    before, _, rest = readme.read_text().partition(START)
-    after = rest.partition(END)[2]
-    readme.write_text(f"{before}{START}{summary(results)}{END}{after}")
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -156,7 +151,7 @@ def main(words: Sequence[str] | None = None) -> int:
         "--quick", action="store_true", help="less exact, in under a minute"
     )
     parser.add_argument(
-        "--write", action="store_true", help=f"write {PAGE} and the README's table"
+        "--write", action="store_true", help=f"write {PAGE} and its picture"
     )
     parser.add_argument(
         "--only", default="", help="only figures with this word in their title"

@@ -131,7 +131,7 @@ class Request:
 
     @property
     def path(self) -> str:
-        """The path, percent-encoding kept; ``""`` for CONNECT, ``"*"`` for OPTIONS *."""
+        """The path, percent-encoding kept; empty for CONNECT, ``*`` for ``OPTIONS *``."""
         return self._target.path
 
     @property
