@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, final
 import trio
 
 from .end_reason import EndReason
+from .turns import Turns
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -107,6 +108,7 @@ class Deadlines:
             connections that may have one.
         unwatched: From the beginning of an answer that the app sends piece by piece to
             that of its watch.
+        turns: When connections are told of a drain that spreads its goodbyes.
         wakes_at: When the reaper will check next, by Trio's clock.
     """
 
@@ -120,6 +122,7 @@ class Deadlines:
         "keep_alive",
         "last",
         "response",
+        "turns",
         "unwatched",
         "wakes_at",
     )
@@ -145,6 +148,7 @@ class Deadlines:
         self.unwatched: DeadlineQueue[Watch] = DeadlineQueue(
             self, _UNWATCHED_SECONDS, self.start_watch
         )
+        self.turns: Turns = Turns()
         self.wakes_at: float = math.inf
         self._woken = trio.Event()
 
@@ -184,6 +188,7 @@ class Deadlines:
             now = trio.current_time()
             self._woken = trio.Event()
             wakes_at = min(queue.expire(now) for queue in self._queues())
+            wakes_at = min(wakes_at, self.turns.expire(now))
             if now < self._grace_ends:
                 wakes_at = min(wakes_at, self._grace_ends)
             elif not self._grace_is_over:
