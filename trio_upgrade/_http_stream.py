@@ -86,15 +86,23 @@ class HTTPStream(Generic[CodecT]):
         """How many bytes of its body that were received are not data."""
         return self._codec.framing_bytes
 
-    def make_body(self, receive: Callable[[], Awaitable[bytes]], limit: int) -> Body:
+    def make_body(
+        self,
+        receive: Callable[[], Awaitable[bytes]],
+        limit: int,
+        receive_buffered: Callable[[], Awaitable[bytes | None]] | None = None,
+    ) -> Body:
         """Return the body of the message that is being read.
 
         Args:
             receive: Gives its pieces, as :meth:`receive_body` does.
             limit: The most bytes that ``Body.read()`` takes, if it is not told otherwise.
+            receive_buffered: Gives them as :meth:`receive_buffered_body` does.
         """
         codec = self._codec
-        return Body(receive, codec.body_left, limit, codec.get_trailers)
+        return Body(
+            receive, codec.body_left, limit, codec.get_trailers, receive_buffered
+        )
 
     async def receive(self) -> bool:
         """Receive bytes for the codec; return False at the peer's end of stream.

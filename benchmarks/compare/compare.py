@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from .figures import Figure, Peer, Sample, figures
 from .load import ServerError
 from .programs import ROOT, Calm, Cores, Program, missing
+from .proxies import proxy_figures
 from .report import NODE, OURS, Result, Row, full, picture, summary
 
 if TYPE_CHECKING:
@@ -164,7 +165,9 @@ def main(words: Sequence[str] | None = None) -> int:
     if cores.server == cores.load:
         tell("server and load generator share one core: the rates are of both together")
     idle = min(plan.idle, allow_files(plan.idle + 200) - 200)
-    wanted = [figure for figure in figures(idle) if options.only in figure.title]
+    # A tunnel takes two descriptors of a proxy, or more.
+    every = [*figures(idle), *proxy_figures(idle // 4)]
+    wanted = [figure for figure in every if options.only in figure.title]
     # To start a peer takes about as long as three rounds of it.
     costs = [len(figure.peers) * (figure.share + 0.3) for figure in wanted]
     calm = Calm(cores, plan.patience)

@@ -86,8 +86,8 @@ WEBSOCKETS = [
 RELAYS = [
     Peer(OURS, python_peer("relay.py")),
     Peer(NODE, node_peer("node_relay.js"), "program:node"),
-    Peer("HAProxy", ("haproxy",), "program:haproxy"),
-    Peer("nginx", ("nginx",), "program:nginx"),
+    Peer("HAProxy", ("haproxy", "tcp"), "program:haproxy"),
+    Peer("nginx", ("nginx", "tcp"), "nginx:stream"),
 ]
 CLIENTS = [
     Peer(OURS, python_peer("clients.py", "trio_upgrade")),
@@ -152,7 +152,7 @@ def start_relay(stack: ExitStack, peer: Peer, cores: Cores) -> Program:
     program = stack.enter_context(Program(command, cores.server))
     program.beside = raw
     # Not check(), which half-closes: through nginx that loses bytes in transit.
-    load.switch(program.port, ECHO).close()
+    load.switch(program.port, peer.offer).close()
     return program
 
 
@@ -255,9 +255,9 @@ def starting(
         return Sample((time.perf_counter() - began) * 1000)
 
 
-def relayed(port: int, seconds: float) -> Tally:
+def relayed(port: int, seconds: float, offer: bytes = ECHO) -> Tally:
     """Flood one connection, and close it without a half-close: nginx loses bytes then."""
-    return load.megabytes(port, seconds, 1, half_close=False)
+    return load.megabytes(port, seconds, 1, offer=offer, half_close=False)
 
 
 def figures(idle: int) -> list[Figure]:

@@ -24,6 +24,8 @@ WEBSOCKET = (
     b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
     b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
 )
+# For proxies, some of which pass on no other offer; peers/raw.py echoes bytes after it.
+TUNNEL = WEBSOCKET.replace(b" / ", b" /echo ", 1)
 # A masked binary message of five bytes, and the echo of it, which is not masked.
 FRAME, ECHOED_FRAME = b"\x82\x85\0\0\0\0hello", b"\x82\x05hello"
 # The same with 64 bytes.
@@ -246,7 +248,12 @@ def requests(
 
 
 def megabytes(
-    port: int, seconds: float, connections: int, *, half_close: bool = True
+    port: int,
+    seconds: float,
+    connections: int,
+    *,
+    offer: bytes = ECHO,
+    half_close: bool = True,
 ) -> Tally:
     """Flood the connections in both directions; an operation is an echoed MB.
 
@@ -258,7 +265,7 @@ def megabytes(
     with ExitStack() as stack:
         selector = stack.enter_context(selectors.DefaultSelector())
         for _ in range(connections):
-            sock = stack.enter_context(switch(port, ECHO))
+            sock = stack.enter_context(switch(port, offer))
             sock.setblocking(False)
             selector.register(sock, BOTH)
         began, cpu = time.perf_counter(), time.process_time()

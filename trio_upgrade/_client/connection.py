@@ -551,7 +551,8 @@ class ClientConnection(trio.abc.AsyncResource):
         limit = self._limits.body_bytes
         if self._at_end is not None:
             return BodyReceiver(self._http, self._report_end).make_body(limit)
-        return self._http.make_body(self._http.receive_body, limit)
+        http = self._http
+        return http.make_body(http.receive_body, limit, http.receive_buffered_body)
 
     async def _report_end(self) -> None:
         # Not from within the exchange, which may read an early response's body: while it

@@ -31,9 +31,10 @@ _LAST_SECONDS = 5.0
 # Connections of one kind to expire before other tasks get their turn.  If 10,000 are due
 # in one pass, a request of another connection would otherwise wait for the end of all.
 _BATCH = 64
-# Seconds until the client of an answer that the app sends piece by piece is watched.  A
-# shorter time would cost short answers a task.  With 0.1 the upstream of a proxy was told
-# after 102 ms that its client has left; 0.1 is what proxies promise.
+# Seconds until the client of an answer that the app sends piece by piece, or of a block
+# that its leaving cancels, is watched.  A shorter time would cost short answers a task.
+# With 0.1 the upstream of a proxy was told after 102 ms that its client has left; 0.1 is
+# what proxies promise.
 _UNWATCHED_SECONDS = 0.05
 
 
@@ -106,8 +107,8 @@ class Deadlines:
         response: From the end of a header section to the beginning of its answer.
         last: From the beginning of a drain to the first byte of the last request, for
             connections that may have one.
-        unwatched: From the beginning of an answer that the app sends piece by piece to
-            that of its watch.
+        unwatched: From the beginning of an answer that the app sends piece by piece, or
+            of a block that the client's leaving cancels, to that of its watch.
         turns: When connections are told of a drain that spreads its goodbyes.
         wakes_at: When the reaper will check next, by Trio's clock.
     """

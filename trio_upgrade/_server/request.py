@@ -299,7 +299,8 @@ class Request:
         A block of :meth:`respond` watches the client by itself, and lets a client that
         has only ended its side read on. Inside this block the answer is cut instead.
 
-        Entering is a checkpoint. What the block raises comes out as it is.
+        Entering is a checkpoint. What the block raises comes out as it is. The client is
+        watched from 0.05 seconds after entering on, so that a short block costs no task.
 
         Returns:
             An async context manager that gives the :class:`trio.CancelScope` of the
