@@ -92,8 +92,8 @@ http {{
     include {site};
 }}
 """
-# apache.conf is a site; the modules are those that Debian enables, and those that the file
-# names.  Apache refuses to serve as root; another user than root serves as itself.
+# apache.conf is a site; the modules are those that Debian enables, and those that the
+# file names.  Apache refuses to serve as root; another user than root serves as itself.
 APACHE = """
 ServerRoot {folder}
 ServerName localhost
@@ -213,6 +213,24 @@ async def open_proxy(
                 await process.wait()
 
 
+@asynccontextmanager
+async def open_tinyproxy(folder: Path, target: int) -> AsyncIterator[str]:
+    """Run tinyproxy, which makes tunnels to one port; give its URL."""
+    port = free_port()
+    config = folder / "tinyproxy.conf"
+    values = {"Port 8888": f"Port {port}", "ConnectPort 443": f"ConnectPort {target}"}
+    config.write_text(fill("tinyproxy.conf", values))
+    with (folder / "output").open("wb") as output:
+        process = await trio.lowlevel.open_process(
+            ["tinyproxy", "-d", "-c", str(config)],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    async with Program(process):
+        await wait_listening(port, process)
+        yield f"http://{HOST}:{port}"
+
+
 ################################################################
 # Two servers
 ################################################################
@@ -281,7 +299,7 @@ async def ask(port: int) -> int:
 async def wait_for_answer(port: int, process: trio.Process) -> None:
     """Wait until a process answers through a proxy."""
     while await ask(port) != process.pid:
-        await trio.sleep(0.01)
+        pass
 
 
 async def offer(port: int, tally: Tally) -> None:
@@ -289,7 +307,11 @@ async def offer(port: int, tally: Tally) -> None:
     tally.connections += 1
     how = "refused offer"
     try:
-        async with await open_upgrade(f"http://{HOST}:{port}", "echo") as (_, stream, _):
+        async with await open_upgrade(f"http://{HOST}:{port}", "echo") as (
+            _,
+            stream,
+            _,
+        ):
             how = "cut tunnel"
             await stream.send_all(b"hello")
             assert await stream.receive_exactly(5) == b"hello"

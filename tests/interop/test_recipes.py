@@ -17,6 +17,7 @@ from .recipes import (
     loading_both,
     open_places,
     open_proxy,
+    open_tinyproxy,
     replace,
 )
 
@@ -85,3 +86,30 @@ class TestProxies:
 
         assert answer == (b"1000 bytes\n" if PROXIES[name].keeps_half_close else b"")
         assert by_websocket == b"1000 bytes\n"
+
+
+@pytest.mark.peer("tinyproxy")
+async def test_tunnel_that_cannot_be_half_closed(tmp_path: Path) -> None:
+    """At an end tinyproxy closes both directions: what was not sent by then is lost.
+
+    An end that is a message arrives, and so does the answer to it: by a WebSocket in the
+    tunnel, or in a protocol that says itself how much comes.
+    """
+    async with (
+        open_places(delay=0) as (place, _),
+        open_tinyproxy(tmp_path, place.port) as via,
+    ):
+        url = f"http://{HOST}:{place.port}/count"
+        async with await open_upgrade(url, "count", via=via) as (_, stream, _):
+            by_half_close = await count(stream)
+        async with open_carrier(f"{url}/websocket", "count", via=via) as carried:
+            by_websocket = await count(carried)
+        async with await open_upgrade(
+            f"http://{HOST}:{place.port}/", "echo", via=via
+        ) as (_, stream, _):
+            await stream.send_all(bytes(1000))
+            by_length = await stream.receive_exactly(1000)
+
+    assert by_half_close == b""
+    assert by_websocket == b"1000 bytes\n"
+    assert by_length == bytes(1000)
