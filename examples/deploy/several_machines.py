@@ -31,9 +31,10 @@ from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
 
+import anyio
 import trio
 from coredis import Redis
-from coredis.exceptions import ConnectionError as RedisLost, RedisError
+from coredis.exceptions import RedisError
 from coredis.retry import NoRetryPolicy
 
 from trio_upgrade import (
@@ -56,7 +57,15 @@ if TYPE_CHECKING:
 PREFIX = "chat:"
 MOST_BYTES, MOST_IN_NAME = 8000, 24
 # Seconds: for one command, until Redis is dialled again (it doubles), and to end.
-COMMAND, FIRST_DELAY, LONGEST_DELAY, GRACE = 5, 0.1, 5.0, 5
+COMMAND, FIRST_DELAY, LONGEST_DELAY, GRACE = 5, 0.1, 2.0, 5
+# What coredis raises when a connection fails; it stands on anyio.
+LOST = (
+    RedisError,
+    OSError,
+    TimeoutError,
+    anyio.BrokenResourceError,
+    anyio.ClosedResourceError,
+)
 log = logging.getLogger("several_machines")
 
 
@@ -72,6 +81,7 @@ class Exchange:
         """Give the rooms of this process what comes from all processes."""
         delay = FIRST_DELAY
         while True:
+            problem: object = "the subscription has ended"
             try:
                 # Its own policies would repeat in silence; the members shall know.
                 async with Redis.from_url(
@@ -94,11 +104,15 @@ class Exchange:
                             room = self.rooms.get(channel.removeprefix(PREFIX))
                             if room is not None:
                                 room.send_nowait(str(message["data"]))
-            except* (RedisLost, OSError, TimeoutError) as group:
-                log.warning("no Redis: %r", group.exceptions[0])
+            except* LOST as group:
+                problem = group.exceptions[0]
             finally:
-                self.redis = None
-            self.tell_all("apart")
+                was_together, self.redis = self.redis is not None, None
+            # When it is cancelled, coredis may raise an error of its cleaning up instead.
+            await trio.lowlevel.checkpoint()
+            log.warning("no Redis: %r", problem)
+            if was_together:
+                self.tell_all("apart")
             # At random, so that not all processes come back at the same moment.
             await trio.sleep(delay * random.uniform(0.5, 1))  # noqa: S311
             delay = min(2 * delay, LONGEST_DELAY)
@@ -116,7 +130,7 @@ class Exchange:
         try:
             with trio.fail_after(COMMAND):
                 await self.redis.publish(PREFIX + room, message)
-        except (RedisError, OSError, trio.TooSlowError):
+        except (*LOST, trio.TooSlowError):
             return False
         return True
 
@@ -171,5 +185,8 @@ async def main(port: int, url: str, names: list[str]) -> None:
 if __name__ == "__main__":
     logging.basicConfig()
     arguments = sys.argv[1:]
-    port, url, *names = [*arguments, *["1337", "redis://127.0.0.1:6379"][len(arguments) :]]
+    port, url, *names = [
+        *arguments,
+        *["1337", "redis://127.0.0.1:6379"][len(arguments) :],
+    ]
     trio.run(main, int(port), url, names or ["lobby", "garden"])
