@@ -21,7 +21,7 @@ import nox
 nox.needs_version = ">=2025.2.9"
 nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.reuse_venv = "yes"
-nox.options.sessions = ["lint", "typing", "examples", "docs", "tests"]
+nox.options.sessions = ["lint", "typing", "examples", "docs", "package", "tests"]
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 # 3.14 is not yet a classifier: the classifiers name the versions that were tested.
@@ -68,6 +68,27 @@ def docs(session: nox.Session) -> None:
     session.run("sphinx-build", "-W", "-n", "-q", "-E", "-a", "docs", site)
     session.run("pytest", "tests/docs/test_site.py", env={"SITE": site})
     session.log(f"the site is in {site}")
+
+
+@nox.session
+def package(session: nox.Session) -> None:
+    """Build the sdist and, from it, the wheel; check both, and use the wheel alone."""
+    session.install(*nox.project.dependency_groups(PYPROJECT, "package"))
+    folder = Path(session.create_tmp())
+    dist = folder / "dist"
+    shutil.rmtree(dist, ignore_errors=True)
+    session.run("python", "-m", "build", "--outdir", str(dist), silent=True)
+    (wheel,), (sdist,) = dist.glob("*.whl"), dist.glob("*.tar.gz")
+    session.run("twine", "check", "--strict", str(wheel), str(sdist))
+    session.run("check-wheel-contents", str(wheel))
+    # Where no other package is, and no source.
+    empty = folder / "empty"
+    session.run("python", "-m", "venv", "--clear", str(empty))
+    python = str(empty / ("Scripts" if os.name == "nt" else "bin") / "python")
+    install = ("-m", "pip", "--disable-pip-version-check", "install", "-q", str(wheel))
+    session.run(python, *install, external=True)
+    session.run(python, "-I", "tests/project/installed.py", external=True)
+    session.run(python, "-I", "examples/echo_pair.py", "0", external=True)
 
 
 @nox.session

@@ -33,6 +33,7 @@ _PACKAGES = {
     "ssh": "openssh-client",
     "ssh-keygen": "openssh-client",
     "sshd": "openssh-server",
+    "systemd-analyze": "systemd",
     "systemd-socket-activate": "systemd",
 }
 # Seconds that an async test may take unless --bound says otherwise: many times what the
