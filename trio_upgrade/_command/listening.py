@@ -124,12 +124,14 @@ def _take_over(descriptor: int) -> trio.SocketListener:
     except OSError as exc:
         raise OSError(exc.errno, f"descriptor {descriptor}: {exc.strerror}") from exc
     try:
-        sock.setblocking(False)
-        return trio.SocketListener(trio.socket.from_stdlib_socket(sock))
+        listener = trio.SocketListener(trio.socket.from_stdlib_socket(sock))
     except ValueError as exc:
-        # It stays open: it belongs to another program.
+        # It stays open and as it is: it belongs to another program.
         sock.detach()
         raise ValueError(f"descriptor {descriptor}: {exc}") from exc
+    sock.setblocking(False)
+    sock.set_inheritable(False)
+    return listener
 
 
 def open_unix_listener(path: str) -> trio.SocketListener:
