@@ -37,7 +37,8 @@ class AccessLog:
         request, line = record.request, "-"
         peer: object = record.peer
         if request is not None:
-            peer = forwarded(request, self._trusted).peer
+            # The record keeps the address of a client that is gone, a request does not.
+            peer = forwarded(request, self._trusted).peer or peer
             target = mask_target(request.target)
             line = f"{request.method} {target} HTTP/{request.http_version}"
         # Nothing in a line may end it, or its quotes, or act on a terminal.
