@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 STDIN, STDOUT, STDERR = 0, 1, 2
 # What a pipe of Linux holds.
 _CHUNK_BYTES = 64 * 1024
+# The device /dev/ptmx, of the controlling side of a terminal: each open(2) of it makes
+# another terminal.
+_PTY_MAKER = os.makedev(5, 2) if sys.platform == "linux" else -1
 
 
 def fill_descriptors() -> None:
@@ -110,8 +113,11 @@ def _reopen(descriptor: int, flags: int) -> trio.abc.Stream | None:
     # Return a stream on the same file with flags of its own; None if that is impossible.
     if sys.platform != "linux":  # pragma: no cover  (tests run on Linux)
         return None
-    if not (stat.S_ISFIFO(os.fstat(descriptor).st_mode) or os.isatty(descriptor)):
+    status = os.fstat(descriptor)
+    if not (stat.S_ISFIFO(status.st_mode) or os.isatty(descriptor)):
         # A file would be read from its beginning, and a socket cannot be opened.
+        return None
+    if status.st_rdev == _PTY_MAKER:
         return None
     flags |= os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
     try:
