@@ -8,5 +8,5 @@ from ._command.main import main
 
 __all__ = ["main"]
 
-if __name__ == "__main__":
+if __name__ == "__main__":  # pragma: no cover  (tests import it, or run it outside)
     sys.exit(main())

@@ -47,7 +47,7 @@ class Streams:
         os.dup2(self._stdout, 1)
         os.close(self._stdin)
         os.close(self._stdout)
-        sys.stdout, sys.stderr = open(1, "w", closefd=False), self.stderr
+        sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), self.stderr
         try:
             yield
         finally:

@@ -20,6 +20,7 @@ from trio_upgrade import (
     serve_unix,
 )
 from trio_upgrade._command import echo as echo_command, session, websocket as command
+from trio_upgrade._command.meter import Meter
 from trio_upgrade.carrier import accept_carrier
 from trio_upgrade.websocket import accept_websocket
 
@@ -245,7 +246,7 @@ def test_interrupted() -> None:
 
     def act(_streams):
         assert switched.wait(10)
-        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
 
     with serving(app) as url:
         result = run_beside("connect", url, "silence", act=act)
@@ -470,7 +471,7 @@ def test_websocket_without_the_extra(monkeypatch) -> None:
 async def test_silence_after_the_end(autojump_clock) -> None:
     """When the peer has ended, input is read on only while bytes move."""
     is_over = trio.Event()
-    meter = session.Meter(is_shown=False, is_live=False)
+    meter = Meter(is_shown=False, is_live=False)
 
     async def move() -> None:
         await trio.sleep(50)

@@ -248,7 +248,7 @@ async def test_second_signal(tmp_path, workers) -> None:
 @pytest.mark.peer("systemd-socket-activate")
 @pytest.mark.parametrize("words", [("--fd", 3), ("--workers", 2)])
 async def test_socket_activation(tmp_path, words) -> None:
-    """systemd's socket is served, named or not."""
+    """The socket of systemd is served, named or not."""
     (tmp_path / "pids.py").write_text(PIDS)
     port = find_free_port()
     activate = ("systemd-socket-activate", "-l", f"{HOST}:{port}", "-E", "PYTHONPATH")

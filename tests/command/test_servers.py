@@ -207,7 +207,7 @@ def make_certificate(folder: Path) -> tuple[str, str]:
     return files
 
 
-@pytest.mark.parametrize("place", ["port", "fd", "unix"])
+@pytest.mark.parametrize("place", ["port", "fd", "plain fd", "unix"])
 def test_places(tmp_path, place: str) -> None:
     """TLS on a port and on an inherited socket, and a Unix socket."""
     tls = ("--tls", *make_certificate(tmp_path))
@@ -215,12 +215,14 @@ def test_places(tmp_path, place: str) -> None:
         options: tuple[Any, ...] = {
             "port": ("--port", 0, *tls),
             "fd": ("--fd", os.dup(sock.fileno()), *tls),
+            "plain fd": ("--fd", os.dup(sock.fileno())),
             "unix": ("--unix", tmp_path / "socket"),
         }[place]
 
         def act(streams: Streams) -> None:
             url = streams.read_url()
-            assert url.startswith("http+unix://" if place == "unix" else "https://")
+            schemes = {"plain fd": "http://", "unix": "http+unix://"}
+            assert url.startswith(schemes.get(place, "https://"))
             words = ["connect", url, "echo", "--direct", "--insecure"]
             command = [sys.executable, "-m", "trio_upgrade", *words]
             found = subprocess.run(
@@ -235,7 +237,7 @@ def test_places(tmp_path, place: str) -> None:
 
 
 def test_sockets_of_systemd(monkeypatch) -> None:
-    """systemd's sockets are taken without an address, and --fd has to name all."""
+    """Sockets of systemd are taken without an address, and --fd has to name all."""
     taken: list[int] = []
 
     class Listener:

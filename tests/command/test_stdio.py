@@ -6,15 +6,18 @@ import os
 import pty
 import socket
 import sys
+import time
 import tty
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
 import trio.testing
+from websockets.exceptions import ConnectionClosedError
 
-from trio_upgrade._command import meter as meter_module, output, stdio
-from trio_upgrade._command.errors import OutputClosed, describe
+from trio_upgrade._command import output, stdio
+from trio_upgrade._command.dialling import _Recorder
+from trio_upgrade._command.errors import CommandFailed, OutputClosed, describe
 from trio_upgrade._command.masking import escape, mask_target, mask_userinfo
 from trio_upgrade._command.meter import Meter, format_bytes
 from trio_upgrade._command.session import run_session
@@ -109,6 +112,53 @@ async def test_end_of_input() -> None:
     os.close(pair.reader)
 
 
+async def test_descriptor_that_is_gone() -> None:
+    """An error of the input counts as its end."""
+    pair = Pair("socket")
+    source = Input(pair.reader)
+    os.close(pair.reader)
+    assert await source.receive_some() == b""
+    await source.aclose()
+    os.close(pair.writer)
+
+
+async def test_recorded_request() -> None:
+    """The stream that keeps a request is one of Trio, and ends."""
+    recorder = _Recorder()
+    async with recorder:
+        await recorder.wait_send_all_might_not_block()
+        await recorder.send_all(b"x")
+        assert await recorder.receive_some() == b""
+
+    assert recorder.sent == b"x"
+
+
+async def test_websocket_that_ends_while_a_line_is_sent() -> None:
+    """The end is told once, by the task that receives."""
+
+    class Lost:
+        close_code, close_reason = 1006, ""
+
+        def __init__(self) -> None:
+            self.ended = trio.Event()
+
+        async def send(self, _message):
+            self.ended.set()
+            raise ConnectionClosedError(None, None)
+
+        async def recv(self):
+            await self.ended.wait()
+            await trio.testing.wait_all_tasks_blocked()
+            raise ConnectionClosedError(None, None)
+
+    source, sink = trio.testing.memory_stream_pair()
+    await sink.send_all(b"line\n")
+    websocket: Any = Lost()
+    conversation = Conversation(websocket, source, sink, is_pretty=False)
+    with pytest.raises(CommandFailed, match="the connection was lost"):
+        await conversation.run(1)
+
+
 async def test_files(tmp_path) -> None:
     """Files are read from where they stand, and written there."""
     path = tmp_path / "file"
@@ -132,7 +182,7 @@ async def test_pipe_that_cannot_be_reopened(monkeypatch) -> None:
             raise PermissionError
         return real(path, *rest)
 
-    monkeypatch.setattr(stdio.os, "open", refuse)
+    monkeypatch.setattr(os, "open", refuse)
     pair = Pair("pipe")
     async with Output(pair.writer) as sink, Input(pair.reader) as source:
         await sink.send_all(b"x")
@@ -194,7 +244,7 @@ async def test_session_at_a_terminal(nursery) -> None:
 @pytest.mark.parametrize("is_live", [True, False])
 def test_meter(is_live: bool, capsys, monkeypatch) -> None:
     """The last line says how much was moved; a meter that is not shown says nothing."""
-    monkeypatch.setattr(meter_module.time, "monotonic", iter([0.0, 2.0, 5.0]).__next__)
+    monkeypatch.setattr(time, "monotonic", iter([0.0, 2.0, 5.0]).__next__)
     meter = Meter(is_shown=True, is_live=is_live)
     meter.sent.left_to_right = 3 * 2**20
     meter.received.left_to_right = 10
@@ -262,7 +312,7 @@ def test_announcement_without_a_reader(monkeypatch) -> None:
     os.dup2(writer, 1)
     os.close(writer)
     try:
-        monkeypatch.setattr(sys, "stdout", open(1, "w", closefd=False))
+        monkeypatch.setattr(sys, "stdout", os.fdopen(1, "w", closefd=False))
         output.announce("http://h")
         output.flush_stdout()
         sys.stdout.close()

@@ -191,8 +191,7 @@ class Dialling:
             # The stream ends before the answer.
             await self.translate(open_on({"stream": recorder}))
         secret = {field.name.lower() for field in self.fields if field.is_secret}
-        if recorder.sent:
-            self.show(format_request(bytes(recorder.sent), secret))
+        self.show(format_request(bytes(recorder.sent), secret))
 
     def show(self, lines: Sequence[str]) -> None:
         """Show lines on standard error, if that is wanted."""

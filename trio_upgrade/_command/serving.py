@@ -5,6 +5,7 @@ import os
 import signal
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, TypeAlias, final
 
 import trio
@@ -136,7 +137,10 @@ class Serving:
         if listeners:
             if context is not None:
                 # The library's own TLS is for listeners that it opens.
-                listeners = [trio.SSLListener(each, context) for each in listeners]
+                listeners = [
+                    trio.SSLListener(each, context, https_compatible=True)
+                    for each in listeners
+                ]
             return open_server(serve_listeners, app, listeners, **options)
         if place.path is not None:
             return open_server(serve_unix, app, place.path, **options)
@@ -157,12 +161,9 @@ class Serving:
         if place.path is not None:
             listeners = [open_unix_listener(place.path)]
 
-        async def main(worker: Worker) -> None:
-            await self.work(worker, place, open_app)
-
         try:
             return run_workers(
-                main,
+                partial(self.work, place=place, open_app=open_app),
                 workers=workers,
                 grace=self.grace,
                 port=None if listeners else place.port,
