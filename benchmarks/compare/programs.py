@@ -109,7 +109,7 @@ http {{
 """
 # Programs that need a configuration file, and its text, by the first two words of the
 # command.
-CONFIGURATIONS = {
+CONFIGURATIONS: dict[tuple[str, ...], str] = {
     ("haproxy", "tcp"): HAPROXY,
     ("haproxy", "http"): HAPROXY_HTTP,
     ("nginx", "tcp"): NGINX,

@@ -204,7 +204,7 @@ MUTANTS = {
         "any(isinstance(layer, TLSStream) for layer in iter_layers(sink))",
         "False",
     ),
-    "F14": Mutant("escape", "not shown.isprintable()", "False"),
+    "F14": Mutant("_client.wording.escape", "not shown.isprintable()", "False"),
     "F20": Mutant("Connection._has_late_request", "has_input(self._stream)", "False"),
     "F21": Mutant("end_stream", "exc is None", "not isinstance(exc, Exception)"),
     "F22": Mutant("_make_state", 'import_module("http")'),

@@ -43,9 +43,10 @@ def main() -> None:
     assert (PACKAGE / "py.typed").is_file()
     for name in ("tests", "benchmarks", "examples", "docs"):
         assert find_spec(name) is None, name
-    for name in trio_upgrade.__all__:
+    names = vars(trio_upgrade)["__all__"]
+    for name in names:
         getattr(trio_upgrade, name)
-    sys.stdout.write(f"trio_upgrade {own.version}: {len(trio_upgrade.__all__)} names\n")
+    sys.stdout.write(f"trio_upgrade {own.version}: {len(names)} names\n")
 
 
 if __name__ == "__main__":

@@ -20,4 +20,5 @@ async def main(port: int, upstream: int) -> None:
 
 
 if __name__ == "__main__":
-    trio.run(main, *map(int, sys.argv[1:]))
+    _, port, upstream = sys.argv
+    trio.run(main, int(port), int(upstream))
