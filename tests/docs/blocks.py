@@ -50,6 +50,8 @@ _NOT_RUN = "not run: "
 _PRINTS = "prints"
 # The other languages are for readers: answers, settings of other programs.
 _RUN = ("python", "sh", "console")
+# Words of the shell with which a command may begin: no programs.
+_KEYWORDS = ("for", "if", "until", "while", "wait")
 # A name that a page shares, and that no program can have.
 _PRINTED = "printed "
 
@@ -170,7 +172,7 @@ def run_console(block: Block, folder: Path) -> None:
     commands = [*read_commands(block.text)]
     for command, _ in commands:
         program = command.split()[0]
-        if shutil.which(program) is None:
+        if program not in _KEYWORDS and shutil.which(program) is None:
             pytest.skip(f"needs {program}")
     mark = "-- end of a command --"
     script = "\n".join(f"{command}\necho; echo '{mark}'" for command, _ in commands)

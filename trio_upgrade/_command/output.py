@@ -12,10 +12,10 @@ from .stdio import STDOUT
 
 
 def announce(url: str) -> None:
-    """Print where the program listens."""
+    """Print where the program listens: the URL alone, so that scripts can use it."""
     # A program that started this one may have read enough, and closed the pipe.
     with suppress(OSError):
-        print(f"listening at {url}", flush=True)  # noqa: T201
+        print(url, flush=True)  # noqa: T201
 
 
 def show_error(name: str, message: str) -> None:
