@@ -92,7 +92,7 @@ def example(name: str, *arguments: object) -> list[str]:
 
 
 async def read_url(server: Program) -> str:
-    """Read the URL that an example prints when it listens, or the command prints alone."""
+    """Read the URL that an example, or the command, prints when it listens."""
     words, _, url = (await server.read_line()).rpartition(" ")
 
     assert words in ("listening at", "")
