@@ -64,9 +64,10 @@ def accept_carrier(
             ``trio.abc.HalfCloseableStream``; where you serve TLS of Trio
             (:class:`trio.SSLStream`), the first cannot ``send_eof``.
         origins: The values of Origin with which a WebSocket is accepted, as for
-            :func:`accept_websocket`; others get a 403. The default admits no browser:
-            any page could open a stream to a server that the browser can reach (RFC 6455
-            §10.2). None admits all. Without the extra nothing is checked.
+            :func:`trio_upgrade.websocket.accept_websocket`; others get a 403. The default
+            admits no browser: any page could open a stream to a server that the browser
+            can reach (RFC 6455 §10.2). None admits all. Without the extra nothing is
+            checked.
 
     Returns:
         What the app returns.

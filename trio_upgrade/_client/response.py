@@ -95,7 +95,7 @@ class ClientResponse:
         together with the header section. A checkpoint if anything is read.
 
         Returns:
-            Whether that is the whole body; then :attr:`body` has it, as after
+            Whether that is the whole body; then ``body`` has it, as after
             :meth:`read`. If not, the bytes are kept for the next reading of any kind.
             They are at most about as many as one receive gives, 64 KiB.
 
