@@ -112,7 +112,9 @@ MUTANTS = {
         "self._skip_blank = True",
         "self._skip_blank = False",
     ),
-    "M04": Mutant("check_head", r'head.count(b"\n") != lines'),
+    "M04": Mutant(
+        "check_head", r'head.count(b"\r\n") == head.count(b"\r") == lines', "True"
+    ),
     "M06": Mutant(
         "_check_body_length",
         'raise MalformedMessage("both Content-Length and Transfer-Encoding")',
