@@ -21,7 +21,7 @@ import nox
 nox.needs_version = ">=2025.2.9"
 nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.reuse_venv = "yes"
-nox.options.sessions = ["lint", "typing", "examples", "tests"]
+nox.options.sessions = ["lint", "typing", "examples", "docs", "package", "tests"]
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 # 3.14 is not yet a classifier: the classifiers name the versions that were tested.
@@ -60,6 +60,38 @@ def examples(session: nox.Session) -> None:
 
 
 @nox.session
+def docs(session: nox.Session) -> None:
+    """Build the site of the documentation, strictly, and check it; needs no network."""
+    session.install("-e", ".", *nox.project.dependency_groups(PYPROJECT, "docs"))
+    site = str(Path(session.cache_dir).resolve() / "site")
+    # Everything again, so that each warning comes each time.
+    session.run("sphinx-build", "-W", "-n", "-q", "-E", "-a", "docs", site)
+    session.run("pytest", "tests/docs/test_site.py", env={"SITE": site})
+    session.log(f"the site is in {site}")
+
+
+@nox.session
+def package(session: nox.Session) -> None:
+    """Build the sdist and, from it, the wheel; check both, and use the wheel alone."""
+    session.install(*nox.project.dependency_groups(PYPROJECT, "package"))
+    folder = Path(session.create_tmp())
+    dist = folder / "dist"
+    shutil.rmtree(dist, ignore_errors=True)
+    session.run("python", "-m", "build", "--outdir", str(dist), silent=True)
+    (wheel,), (sdist,) = dist.glob("*.whl"), dist.glob("*.tar.gz")
+    session.run("twine", "check", "--strict", str(wheel), str(sdist))
+    session.run("check-wheel-contents", str(wheel))
+    # Where no other package is, and no source.
+    empty = folder / "empty"
+    session.run("python", "-m", "venv", "--clear", str(empty))
+    python = str(empty / ("Scripts" if os.name == "nt" else "bin") / "python")
+    install = ("-m", "pip", "--disable-pip-version-check", "install", "-q", str(wheel))
+    session.run(python, *install, external=True)
+    session.run(python, "-I", "tests/project/installed.py", external=True)
+    session.run(python, "-I", "examples/echo_pair.py", "0", external=True)
+
+
+@nox.session
 def tests(session: nox.Session) -> None:
     """Run the tests on this Python; their coverage has to be 100 %."""
     _run_tests(
@@ -82,6 +114,16 @@ def fuzz(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def heads(session: nox.Session) -> None:
+    """Compare 400,000 mutated message heads of each role with h11 alone; minutes."""
+    session.install("-e", ".", *nox.project.dependency_groups(PYPROJECT, "test"))
+    # Without the dump of a slow test's stack: that is meant for tests that hang.
+    command = ("pytest", "tests/http/test_decisive_fields.py", "-o")
+    env = {"HEADS": "400000"}
+    session.run(*command, "faulthandler_timeout=0", *session.posargs, env=env)
+
+
+@nox.session(default=False)
 def restart(session: nox.Session) -> None:
     """Replace servers under load, behind proxies too, and count what is lost; minutes."""
     session.install("-e", ".")
@@ -90,7 +132,7 @@ def restart(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def autobahn(session: nox.Session) -> None:
-    """Run Autobahn's suite on our WebSockets; 11 minutes, or -- --quick; Python 2.7."""
+    """Run Autobahn's suite on our WebSockets; -- --quick --proxy; Python 2.7."""
     python2 = _find_python2()
     if python2 is None:
         session.skip("needs Python 2.7: pyenv install 2.7.18")
@@ -148,7 +190,7 @@ def bench_asgi(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def bench(session: nox.Session) -> None:
-    """Compare with Node and others; -- --quick, or -- --write for docs and README."""
+    """Compare with Node and others; -- --quick, or -- --write for the docs."""
     session.install("-e", ".")
     peers = nox.project.dependency_groups(PYPROJECT, "bench")
     # If they cannot be installed, Node and the programs of this machine remain.
@@ -196,7 +238,7 @@ def websockets(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def tables(session: nox.Session) -> None:
-    """Write docs/conformance.md, docs/node.md and docs/ends.md from the tests."""
+    """Write conformance.md, node.md and ends.md in docs/topics from the tests."""
     session.run("python", "-m", "tests.conformance.tables")
 
 

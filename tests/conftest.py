@@ -26,12 +26,14 @@ hypothesis.settings.load_profile("without deadline")
 
 # Debian's packages whose names differ from the program's.
 _PACKAGES = {
+    "apache2": "apache2-bin",
     "docker": "docker.io",
     "nc": "netcat-openbsd",
     "node": "nodejs",
     "ssh": "openssh-client",
     "ssh-keygen": "openssh-client",
     "sshd": "openssh-server",
+    "systemd-analyze": "systemd",
     "systemd-socket-activate": "systemd",
 }
 # Seconds that an async test may take unless --bound says otherwise: many times what the

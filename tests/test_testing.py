@@ -43,6 +43,15 @@ class TestScriptedPeer:
         with pytest.raises(ValueError, match="max_bytes"):
             await peer.receive_some(0)
 
+    def test_packet_of_another_type(self) -> None:
+        """A list of packets, given as one packet, is a TypeError at once."""
+        with pytest.raises(TypeError, match="a packet is bytes, not tuple"):
+            ScriptedPeer((b"one", b"two"))  # type: ignore[arg-type]
+        peer = ScriptedPeer(b"one")
+        with pytest.raises(TypeError, match="a packet is bytes, not str"):
+            peer.feed(b"two", "three")  # type: ignore[arg-type]
+        assert peer.packets_left == 1
+
     async def test_reset(self) -> None:
         """A reset comes after the packets, for the reader and for the sender."""
         peer = ScriptedPeer(b"one", then="reset")

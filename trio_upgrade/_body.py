@@ -29,6 +29,8 @@ class Body:
         length: The length of the body in bytes, None if unknown.
         limit: The most bytes that :meth:`read` gathers if it is given no limit.
         get_trailers: Returns the trailer fields; called once, at the end of the body.
+        receive_buffered: Returns the next piece if it was received already, else None;
+            None if :meth:`gather_received` is not used.
         ends_at_length: Whether ``receive`` reaches the end of the body with the last byte
             of a known length. It is then not called once more, which would cost a pass
             of the scheduler.
@@ -45,6 +47,7 @@ class Body:
         "_left",
         "_limit",
         "_receive",
+        "_receive_buffered",
         "trailers",
     )
 
@@ -54,12 +57,14 @@ class Body:
         length: int | None,
         limit: int,
         get_trailers: Callable[[], Headers] = Headers,
+        receive_buffered: Callable[[], Awaitable[bytes | None]] | None = None,
         *,
         ends_at_length: bool = False,
     ) -> None:
         self.trailers: Headers = NO_FIELDS
         self._get_trailers = get_trailers
         self._receive = receive
+        self._receive_buffered = receive_buffered
         # How many bytes are still to be received; None if unknown.
         self._left = length
         self._limit = limit
@@ -91,6 +96,24 @@ class Body:
         """Return the first ``limit`` bytes of the body, and whether there are more."""
         complete = await self._gather(limit)
         return self.peek(limit), not complete
+
+    async def gather_received(self) -> bytes | None:
+        """Return the whole body if it was received already; else gather what was.
+
+        Returns:
+            None if its end was not received yet.
+        """
+        while not self._ended:
+            assert self._receive_buffered is not None
+            piece = await self._receive_buffered()
+            if piece is None:
+                return None
+            self._note_piece(piece)
+            self._gathered += piece
+            if self._left == 0:
+                # The end of a body of known length needs no further look.
+                break
+        return bytes(self._gathered)
 
     def peek(self, limit: int) -> bytes:
         """Return the first ``limit`` bytes of what was gathered so far."""
@@ -125,13 +148,16 @@ class Body:
 
     async def _receive_piece(self) -> bytes:
         piece = await self._receive()
+        self._note_piece(piece)
+        return piece
+
+    def _note_piece(self, piece: bytes) -> None:
         if self._left is not None:
             self._left -= len(piece)
         if not piece or (self._left == 0 and self._ends_at_length):
             self._ended = True
             self._left = 0
             self.trailers = self._get_trailers()
-        return piece
 
     def stream(self) -> BodyStream:
         """Iterate over the body: first the gathered bytes, then piece by piece."""

@@ -90,6 +90,7 @@ class HTTPStream(Generic[CodecT]):
         self,
         receive: Callable[[], Awaitable[bytes]],
         limit: int,
+        receive_buffered: Callable[[], Awaitable[bytes | None]] | None = None,
         *,
         ends_at_length: bool = False,
     ) -> Body:
@@ -98,8 +99,9 @@ class HTTPStream(Generic[CodecT]):
         Args:
             receive: Gives its pieces, as :meth:`receive_body` does.
             limit: The most bytes that ``Body.read()`` takes, if it is not told otherwise.
-            ends_at_length: Whether it reaches the end with the last byte of a known
-                length.
+            receive_buffered: Gives them as :meth:`receive_buffered_body` does.
+            ends_at_length: Whether ``receive`` reaches the end with the last byte of a
+                known length.
         """
         codec = self._codec
         return Body(
@@ -107,6 +109,7 @@ class HTTPStream(Generic[CodecT]):
             codec.body_left,
             limit,
             codec.get_trailers,
+            receive_buffered,
             ends_at_length=ends_at_length,
         )
 

@@ -84,6 +84,9 @@ class ScriptedPeer(trio.abc.HalfCloseableStream):
         sent: All bytes that were sent to the peer.
         got_eof: Whether ``send_eof`` was called.
         closed: Whether this stream was closed.
+
+    Raises:
+        TypeError: A packet is not bytes.
     """
 
     def __init__(
@@ -92,10 +95,11 @@ class ScriptedPeer(trio.abc.HalfCloseableStream):
         self.sent: bytearray = bytearray()
         self.got_eof: bool = False
         self.closed: bool = False
-        self._script = deque(packet for packet in script if packet)
+        self._script = deque[bytes]()
         self._then = then
         self._held_until = b""
         self._changed = trio.Event()
+        self.feed(*script)
 
     @property
     def packets_left(self) -> int:
@@ -108,7 +112,15 @@ class ScriptedPeer(trio.abc.HalfCloseableStream):
         return self
 
     def feed(self, *packets: bytes) -> None:
-        """Add packets to the end of the script, also while a task waits for them."""
+        """Add packets to the end of the script, also while a task waits for them.
+
+        Raises:
+            TypeError: A packet is not bytes; no packet was added.
+        """
+        for packet in packets:
+            # A list of packets, given as one of them, would fail much later.
+            if not isinstance(packet, bytes):  # pyright: ignore[reportUnnecessaryIsInstance]
+                raise TypeError(f"a packet is bytes, not {type(packet).__name__}")
         self._script.extend(packet for packet in packets if packet)
         self._wake()
 

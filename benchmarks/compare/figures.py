@@ -12,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from . import load
+from .heads import BROWSER_ECHO, BROWSER_GET
 from .load import ECHO, WEBSOCKET, ServerError, Tally
 from .programs import BOUND, PEERS, ROOT, Cores, Program, environment, find, pinned
 from .report import NODE, OURS
@@ -85,8 +86,8 @@ WEBSOCKETS = [
 RELAYS = [
     Peer(OURS, python_peer("relay.py")),
     Peer(NODE, node_peer("node_relay.js"), "program:node"),
-    Peer("HAProxy", ("haproxy",), "program:haproxy"),
-    Peer("nginx", ("nginx",), "program:nginx"),
+    Peer("HAProxy", ("haproxy", "tcp"), "program:haproxy"),
+    Peer("nginx", ("nginx", "tcp"), "nginx:stream"),
 ]
 CLIENTS = [
     Peer(OURS, python_peer("clients.py", "trio_upgrade")),
@@ -151,7 +152,7 @@ def start_relay(stack: ExitStack, peer: Peer, cores: Cores) -> Program:
     program = stack.enter_context(Program(command, cores.server))
     program.beside = raw
     # Not check(), which half-closes: through nginx that loses bytes in transit.
-    load.switch(program.port, ECHO).close()
+    load.switch(program.port, peer.offer).close()
     return program
 
 
@@ -254,9 +255,9 @@ def starting(
         return Sample((time.perf_counter() - began) * 1000)
 
 
-def relayed(port: int, seconds: float) -> Tally:
+def relayed(port: int, seconds: float, offer: bytes = ECHO) -> Tally:
     """Flood one connection, and close it without a half-close: nginx loses bytes then."""
-    return load.megabytes(port, seconds, 1, half_close=False)
+    return load.megabytes(port, seconds, 1, offer=offer, half_close=False)
 
 
 def figures(idle: int) -> list[Figure]:
@@ -270,6 +271,14 @@ def figures(idle: int) -> list[Figure]:
             start_server,
             warm=True,
             note="16 at a time: connect, upgrade, 16 bytes echoed, half-close, end.",
+        ),
+        Figure(
+            "handshakes/s with a browser's head",
+            SERVERS,
+            partial(by_load, partial(load.handshakes, offer=BROWSER_ECHO)),
+            start_server,
+            warm=True,
+            note="The same, with the 13 fields that Chromium sends.",
         ),
         Figure(
             "round trips/s, 1 connection",
@@ -315,6 +324,14 @@ def figures(idle: int) -> list[Figure]:
             start_server,
             warm=True,
             note="16 keep-alive connections.",
+        ),
+        Figure(
+            "GET requests/s with a browser's head",
+            [*SERVERS, SOCKETS[0], SOCKETS[2]],
+            partial(by_load, partial(load.requests, request=BROWSER_GET)),
+            start_server,
+            warm=True,
+            note="16 keep-alive connections, and the 13 fields that Chromium sends.",
         ),
         Figure(
             "WebSocket switches/s",

@@ -24,6 +24,8 @@ WEBSOCKET = (
     b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
     b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
 )
+# For proxies, some of which pass on no other offer; peers/raw.py echoes bytes after it.
+TUNNEL = WEBSOCKET.replace(b" / ", b" /echo ", 1)
 # A masked binary message of five bytes, and the echo of it, which is not masked.
 FRAME, ECHOED_FRAME = b"\x82\x85\0\0\0\0hello", b"\x82\x05hello"
 # The same with 64 bytes.
@@ -166,7 +168,7 @@ def handshakes(
                 head += receive(sock)
             if not head.startswith(b"HTTP/1.1 101 "):
                 raise ServerError("no 101")
-            if offer == ECHO:
+            if offer != WEBSOCKET:
                 sock.send(SIXTEEN)
                 yield sock
                 if sock.recv(4096) != SIXTEEN:
@@ -215,13 +217,15 @@ def messages(port: int, seconds: float, connections: int = 32) -> Tally:
     return round_trips(port, seconds, connections, WEBSOCKET, FRAME_64, ECHOED_FRAME_64)
 
 
-def requests(port: int, seconds: float, connections: int = 16) -> Tally:
+def requests(
+    port: int, seconds: float, connections: int = 16, request: bytes = GET
+) -> Tally:
     """Make GET requests on keep-alive connections; all responses have one length."""
 
     def ask(sock: socket.socket, length: int, end: float, counter: list[int]) -> Task:
         sock.setblocking(False)
         while time.perf_counter() < end:
-            sock.send(GET)
+            sock.send(request)
             yield sock
             got = receive(sock)
             while len(got) < length:
@@ -235,7 +239,7 @@ def requests(port: int, seconds: float, connections: int = 16) -> Tally:
         socks = [stack.enter_context(dial(port)) for _ in range(connections)]
         length = 0
         for sock in socks:
-            sock.sendall(GET)
+            sock.sendall(request)
             head = receive_until(sock, b"okay\n")
             length = len(head)
         return tally(
@@ -244,7 +248,12 @@ def requests(port: int, seconds: float, connections: int = 16) -> Tally:
 
 
 def megabytes(
-    port: int, seconds: float, connections: int, *, half_close: bool = True
+    port: int,
+    seconds: float,
+    connections: int,
+    *,
+    offer: bytes = ECHO,
+    half_close: bool = True,
 ) -> Tally:
     """Flood the connections in both directions; an operation is an echoed MB.
 
@@ -256,7 +265,7 @@ def megabytes(
     with ExitStack() as stack:
         selector = stack.enter_context(selectors.DefaultSelector())
         for _ in range(connections):
-            sock = stack.enter_context(switch(port, ECHO))
+            sock = stack.enter_context(switch(port, offer))
             sock.setblocking(False)
             selector.register(sock, BOTH)
         began, cpu = time.perf_counter(), time.process_time()

@@ -57,6 +57,64 @@ stream {{ server {{
   proxy_buffer_size 64k;
 }} }}
 """
+HAPROXY_HTTP = """\
+global
+  maxconn 2000
+  nbthread 1
+defaults
+  mode http
+  http-reuse always
+  option splice-auto
+  timeout connect 5s
+  timeout client 60s
+  timeout server 60s
+  timeout tunnel 1h
+listen proxy
+  bind 127.0.0.1:{port}
+  option forwardfor
+  server upstream 127.0.0.1:{upstream}
+"""
+NGINX_HTTP = """\
+daemon off;
+master_process off;
+pid {folder}/nginx.pid;
+error_log stderr crit;
+events {{ worker_connections 4000; }}
+http {{
+  access_log off;
+  keepalive_requests 1000000000;
+  client_body_temp_path {folder}/body;
+  proxy_temp_path {folder}/proxy;
+  fastcgi_temp_path {folder}/fastcgi;
+  uwsgi_temp_path {folder}/uwsgi;
+  scgi_temp_path {folder}/scgi;
+  map $http_upgrade $connection_options {{ default upgrade; "" ""; }}
+  upstream echo {{
+    server 127.0.0.1:{upstream};
+    keepalive 64;
+    keepalive_requests 1000000000;
+  }}
+  server {{
+    listen 127.0.0.1:{port};
+    location / {{
+      proxy_pass http://echo;
+      proxy_http_version 1.1;
+      proxy_set_header Host $host;
+      proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+      proxy_set_header Upgrade $http_upgrade;
+      proxy_set_header Connection $connection_options;
+    }}
+  }}
+}}
+"""
+# Programs that need a configuration file, and its text, by the first two words of the
+# command.
+CONFIGURATIONS: dict[tuple[str, ...], str] = {
+    ("haproxy", "tcp"): HAPROXY,
+    ("haproxy", "http"): HAPROXY_HTTP,
+    ("nginx", "tcp"): NGINX,
+    ("nginx", "http"): NGINX_HTTP,
+}
 
 
 class Cores(NamedTuple):
@@ -161,20 +219,27 @@ class Program:
             raise
 
     def _configure(self, command: tuple[str, ...]) -> list[str]:
-        """Put the port, or the path of a configuration file, into the command."""
+        """Put the port, or the path of a configuration file, into the command.
+
+        A program in Go is built first; only the first time takes long.
+        """
         name, *rest = command
         folder = self._folder.name
         values = {"port": self.port, "folder": folder, "modules": ""}
-        if name in ("haproxy", "nginx"):
+        if text := CONFIGURATIONS.get(command[:2]):
             values["upstream"] = rest.pop()
             file = Path(folder, "configuration")
-            text = HAPROXY
-            if name == "nginx":
-                text = NGINX
+            if text == NGINX:
                 values["modules"] = load_stream_module(find("nginx"))
             file.write_text(text.format(**values))
             options = ["-db", "-q", "-f"] if name == "haproxy" else ["-p", folder, "-c"]
             return [find(name), *options, str(file)]
+        if name == "go":
+            source, *rest = rest
+            program = str(Path(folder, "program"))
+            build = [find("go"), "build", "-o", program, source]
+            subprocess.run(build, check=True, capture_output=True)
+            command = (program, *rest)
         return [word.format(**values) for word in command]
 
     def _wait_until_it_listens(self) -> None:
@@ -255,7 +320,7 @@ def missing(needed: str) -> str:
 
     Args:
         needed: ``program:NAME``, ``module:NAME`` for a Python module, ``node:NAME`` for
-            a package of Node, or "".
+            a package of Node, ``nginx:stream`` for nginx with that module, or "".
     """
     if not needed:
         return ""
@@ -264,10 +329,11 @@ def missing(needed: str) -> str:
         return "" if importlib.util.find_spec(name) else f"no Python module {name}"
     if kind == "node":
         return "" if find_node_package(name) else f"no Node package {name}"
-    path = find(name)
+    program = kind if kind == "nginx" else name
+    path = find(program)
     if not shutil.which(path):
-        return f"no program {name}"
-    if name == "nginx":
+        return f"no program {program}"
+    if kind == "nginx":
         line = load_stream_module(path)
         if line and not Path(line[:-2].removeprefix("load_module ")).exists():
             return "no stream module of nginx"

@@ -69,7 +69,7 @@ def share(value: float | None) -> str:
 
 
 def summary(results: list[Result]) -> str:
-    """Make the README's table: our ratios to Node, and the other peers'."""
+    """Make the first table: our ratios to Node, and the other peers'."""
     lines = [
         "| Node = 1.00 | trio_upgrade | its CPU per operation | others: figure (CPU) |",
         "| --- | --- | --- | --- |",

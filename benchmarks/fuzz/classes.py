@@ -87,7 +87,9 @@ CLASSES = [
     Class(NODE, "400 HPE_CLOSED_CONNECTION", "data after a request that says close"),
     Class(NODE, f"417( {EXPECTATION})?", "as ours; nginx ignores other expectations"),
     Class(NODE, CLOSED, "close and keep-alive together; HTTP/1.0"),
-    Class(NODE, ENDED, "loses requests after an ignored offer: docs/node.md, S13"),
+    Class(
+        NODE, ENDED, "loses requests after an ignored offer: docs/topics/node.md, S13"
+    ),
     Class(NODE, CUT, "the end came within a request, or before its answer"),
     # nginx: a proxy, with opinions of its own.
     Class(

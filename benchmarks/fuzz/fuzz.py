@@ -53,9 +53,11 @@ _REPORT_SECONDS = 30.0
 # Framings that differ, and no fault of ours; see find_difference().
 NODE_BODY = (
     "Node takes the body of an offer for data of the protocol, or drops all that follows "
-    "(docs/node.md, S11 to S13)"
+    "(docs/topics/node.md, S11 to S13)"
 )
-NO_OFFER = "one sees no offer: HTTP/1.0, an illegal token, a tab (docs/node.md, S8)"
+NO_OFFER = (
+    "one sees no offer: HTTP/1.0, an illegal token, a tab (docs/topics/node.md, S8)"
+)
 
 
 class Refusal(NamedTuple):

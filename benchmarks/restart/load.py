@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import trio
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
 HOST = "127.0.0.1"
 GET = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
@@ -82,14 +82,24 @@ async def get(port: int, tally: Tally) -> None:
 
 
 @asynccontextmanager
-async def loading(port: int, every: float = EVERY) -> AsyncIterator[Tally]:
-    """Open connections to a port as long as the block runs; then wait for the answers."""
+async def loading(
+    port: int,
+    every: float = EVERY,
+    ask: Callable[[int, Tally], Awaitable[None]] = get,
+) -> AsyncIterator[Tally]:
+    """Open connections to a port as long as the block runs; then wait for the answers.
+
+    Args:
+        port: The port.
+        every: Seconds from one connection to the next.
+        ask: Opens one, and counts what became of it.
+    """
     tally = Tally()
     free = trio.Semaphore(MOST)
 
     async def get_one() -> None:
         try:
-            await get(port, tally)
+            await ask(port, tally)
         finally:
             free.release()
 

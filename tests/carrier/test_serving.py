@@ -67,6 +67,50 @@ async def test_websocket(autojump_clock) -> None:
         assert peer.sent == fields + plain(b"early") + plain(b"") + plain_close(1000)
 
 
+PAGE = "https://page.example"
+
+
+@pytest.mark.parametrize(
+    ("options", "origin", "accepted"),
+    [
+        ({}, None, True),
+        ({}, PAGE, False),
+        ({}, "null", False),
+        ({"origins": [PAGE]}, PAGE, True),
+        ({"origins": [PAGE]}, "https://other.example", False),
+        ({"origins": [PAGE]}, None, False),
+        ({"origins": None}, PAGE, True),
+    ],
+)
+async def test_cross_site_websocket_hijack(options, origin, accepted) -> None:
+    """No page in a browser opens a carrier, unless it is allowed (RFC 6455 §10.2)."""
+
+    async def serve(request):
+        return accept_carrier(request, "ssh", echo, **options)
+
+    fields = [] if origin is None else [f"Origin: {origin}"]
+    peer = await run_script(
+        serve, get("/ssh", *FIELDS, SUBPROTOCOL, *fields) + masked(b""), then="silence"
+    )
+
+    assert peer.sent.startswith(b"HTTP/1.1 101 " if accepted else b"HTTP/1.1 403 ")
+
+
+async def test_wrong_origins() -> None:
+    """They are an error for each request, not only for an offer."""
+    caught = []
+
+    async def wrong(request):
+        with pytest.raises(TypeError, match="origins must be a sequence") as info:
+            accept_carrier(request, "ssh", echo, origins=PAGE)
+        caught.append(info)
+        return await app(request)
+
+    await run_script(wrong, get("/"))
+
+    assert caught
+
+
 async def test_both_offers() -> None:
     """Without frames is better: of two offers, the protocol itself is accepted."""
     both = get("/ssh", *FIELDS, SUBPROTOCOL).replace(
@@ -115,10 +159,15 @@ async def test_version_of_a_protocol(nursery) -> None:
 async def test_without_the_extra(monkeypatch) -> None:
     """Without the extra only the protocol itself is named."""
     monkeypatch.setattr("trio_upgrade._carrier.serving.load_websocket", lambda: None)
-    peer = await run_script(app, WEBSOCKET_OFFER)
 
-    assert peer.sent.startswith(b"HTTP/1.1 426 ")
-    assert b"\r\nUpgrade: ssh\r\n" in peer.sent
+    async def careful(request):
+        return accept_carrier(request, "ssh", echo, origins=[PAGE])
+
+    for each in (app, careful):
+        peer = await run_script(each, WEBSOCKET_OFFER)
+
+        assert peer.sent.startswith(b"HTTP/1.1 426 ")
+        assert b"\r\nUpgrade: ssh\r\n" in peer.sent
 
 
 @pytest.mark.parametrize(

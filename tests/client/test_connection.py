@@ -988,3 +988,29 @@ class TestOverTCP:
             nursery.cancel_scope.cancel()
 
         assert not caplog.records
+
+
+async def test_detach_before_a_request() -> None:
+    """A connection without a request gives its stream away, and is closed for itself."""
+    peer = ScriptedPeer(b"SSH-2.0\r\n", then="silence")
+    connection = await open_connection("http://host:22", stream=peer)
+    stream = connection.detach()
+
+    assert stream is peer
+    assert not connection.reusable
+    assert await stream.receive_some() == b"SSH-2.0\r\n"
+    with pytest.raises(trio.ClosedResourceError):
+        connection.detach()
+    await connection.aclose()
+    assert not peer.closed
+    await stream.aclose()
+
+
+async def test_detach_after_a_request() -> None:
+    """A connection that spoke HTTP is not given away: bytes may have been read ahead."""
+    peer = ScriptedPeer(okay(b""), then="silence")
+    async with await open_connection("http://host", stream=peer) as connection:
+        await (await connection.request("GET", "/")).read()
+        with pytest.raises(UsageError, match="it is for HTTP"):
+            connection.detach()
+        assert connection.reusable

@@ -1,5 +1,5 @@
-# What the peer of an upgraded stream sees of its end: the rows of docs/ends.md, which
-# test_ends.py compares with what happens, for every owner and every kind of stream.
+# What the peer of an upgraded stream sees of its end: the rows of docs/topics/ends.md,
+# which test_ends.py compares with what happens, for every owner and every kind of stream.
 from __future__ import annotations
 
 from typing import NamedTuple

@@ -1,7 +1,7 @@
 # Faults that were found by replaying public reports and by using the library as a new
-# user would: one row for each kind of fault, with what is right.  docs/conformance.md
-# shows the rows with the tests that bear their ids; the tests stand where the mended code
-# is tested.
+# user would: one row for each kind of fault, with what is right.  The
+# page docs/topics/conformance.md shows the rows with the tests that bear their ids; the
+# tests stand where the mended code is tested.
 from __future__ import annotations
 
 from typing import NamedTuple

@@ -112,7 +112,9 @@ MUTANTS = {
         "self._skip_blank = True",
         "self._skip_blank = False",
     ),
-    "M04": Mutant("check_head", r'head.count(b"\n") != lines'),
+    "M04": Mutant(
+        "check_head", r'head.count(b"\r\n") == head.count(b"\r") == lines', "True"
+    ),
     "M06": Mutant(
         "_check_body_length",
         'raise MalformedMessage("both Content-Length and Transfer-Encoding")',
@@ -202,7 +204,7 @@ MUTANTS = {
         "any(isinstance(layer, TLSStream) for layer in iter_layers(sink))",
         "False",
     ),
-    "F14": Mutant("escape", "not shown.isprintable()", "False"),
+    "F14": Mutant("_client.wording.escape", "not shown.isprintable()", "False"),
     "F20": Mutant("Connection._has_late_request", "has_input(self._stream)", "False"),
     "F21": Mutant("end_stream", "exc is None", "not isinstance(exc, Exception)"),
     "F22": Mutant("_make_state", 'import_module("http")'),

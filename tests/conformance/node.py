@@ -1,5 +1,5 @@
-# Cases with which Node.js 20, 24 and 26 were tested, and what we do.  docs/node.md is
-# made from this and from the marks of all tests.
+# Cases with which Node.js 20, 24 and 26 were tested, and what we do.  docs/topics/node.md
+# is made from this and from the marks of all tests.
 from __future__ import annotations
 
 from typing import NamedTuple

@@ -1,6 +1,6 @@
 # The rules for an HTTP/1.1 server, client or recipient that can switch: one row for each
-# rule, with what we do.  docs/conformance.md is made from this and from the marks of the
-# tests.
+# rule, with what we do.  docs/topics/conformance.md is made from this and from the
+# marks of the tests.
 from __future__ import annotations
 
 from typing import NamedTuple

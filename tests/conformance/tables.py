@@ -1,4 +1,4 @@
-# Makes docs/conformance.md, docs/node.md and docs/ends.md from the rows and the marks of
+# Makes conformance.md, node.md and ends.md in docs/topics from the rows and the marks of
 # the tests.
 # The marks are read from the source files, so no test has to be imported.
 from __future__ import annotations
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 ROOT = Path(__file__).parents[2]
-CONFORMANCE = ROOT / "docs" / "conformance.md"
-NODE = ROOT / "docs" / "node.md"
-ENDS = ROOT / "docs" / "ends.md"
+CONFORMANCE = ROOT / "docs" / "topics" / "conformance.md"
+NODE = ROOT / "docs" / "topics" / "node.md"
+ENDS = ROOT / "docs" / "topics" / "ends.md"
 # Marks that are not rows: features and complaints of Node's users, advisories, issues of
 # other projects.
 is_reference = re.compile(
@@ -153,7 +153,7 @@ def _marks_on(statement: ast.stmt, path: Path, prefix: str) -> Iterator[Mark]:
 
 
 def conformance_page(marks: Iterable[Mark]) -> str:
-    """Return the text of docs/conformance.md."""
+    """Return the text of docs/topics/conformance.md."""
     marks = [*marks]
     ours = [mark for mark in marks if mark.path.parent == Path(__file__).parent]
     rows = [
@@ -184,7 +184,7 @@ def conformance_page(marks: Iterable[Mark]) -> str:
 
 
 def node_page(marks: Iterable[Mark]) -> str:
-    """Return the text of docs/node.md."""
+    """Return the text of docs/topics/node.md."""
     marks = [*marks]
     rows = [
         _row(
@@ -201,7 +201,7 @@ def node_page(marks: Iterable[Mark]) -> str:
 
 
 def ends_page() -> str:
-    """Return the text of docs/ends.md."""
+    """Return the text of docs/topics/ends.md."""
     return _ENDS_PAGE.format(
         kinds=" | ".join(KINDS),
         line=" | ".join("---" for _ in KINDS),

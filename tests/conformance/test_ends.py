@@ -1,7 +1,8 @@
 """What the peer sees of the end of a stream, by what ended its owner's block.
 
 The owner is a handler of a server, an app that has switched by itself, a client's block,
-or stream_scope(); the stream is TCP, Unix, TLS or memory. docs/ends.md has the rows.
+or stream_scope(); the stream is TCP, Unix, TLS or memory. The rows are those of
+docs/topics/ends.md.
 """
 
 from __future__ import annotations

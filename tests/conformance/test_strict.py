@@ -14,6 +14,20 @@ from .wires import Serving, check_closing_text, unreachable_app, with_fields
 
 BAD = "400 Bad Request"
 PLAIN = get("/u")
+BAD_CHUNKS = [
+    b"1;a\rb\r\nx\r\n0\r\n\r\n",
+    b"1\nx\r\n0\r\n\r\n",
+    b"1;a\nb\r\nx\r\n0\r\n\r\n",
+    b"1\r\nx\n0\r\n\r\n",
+    b"1\r\nxy0\r\n\r\n",
+    b"+1\r\nx\r\n0\r\n\r\n",
+    b"0x1\r\nx\r\n0\r\n\r\n",
+    b" 1\r\nx\r\n0\r\n\r\n",
+    b"\r\n",
+    b"1\r\nx\r\n0\r\nA: b\n\r\n",
+    b"1\r\nx\r\n0\r\nA : b\r\n\r\n",
+    b"1\r\nx\r\n0\r\nA: b\r\n c\r\n\r\n",
+]
 # Each rule holds for both.
 heads = pytest.mark.parametrize("head", [PLAIN, UP], ids=["plain", "offer"])
 
@@ -218,23 +232,7 @@ async def test_lengths(serving: Serving, head: bytes, lengths: list[str]) -> Non
 
 
 @pytest.mark.ids("M07", "S22")
-@pytest.mark.parametrize(
-    "body",
-    [
-        b"1;a\rb\r\nx\r\n0\r\n\r\n",
-        b"1\nx\r\n0\r\n\r\n",
-        b"1;a\nb\r\nx\r\n0\r\n\r\n",
-        b"1\r\nx\n0\r\n\r\n",
-        b"1\r\nxy0\r\n\r\n",
-        b"+1\r\nx\r\n0\r\n\r\n",
-        b"0x1\r\nx\r\n0\r\n\r\n",
-        b" 1\r\nx\r\n0\r\n\r\n",
-        b"\r\n",
-        b"1\r\nx\r\n0\r\nA: b\n\r\n",
-        b"1\r\nx\r\n0\r\nA : b\r\n\r\n",
-        b"1\r\nx\r\n0\r\nA: b\r\n c\r\n\r\n",
-    ],
-)
+@pytest.mark.parametrize("body", BAD_CHUNKS)
 async def test_chunks(body: bytes) -> None:
     """Chunk headers and trailers are parsed as strictly as fields (RFC 9112 §7.1)."""
     wire = with_fields(UP, "Transfer-Encoding: chunked") + body

@@ -37,17 +37,17 @@ LISTED = [
 
 
 def test_conformance_page_is_fresh() -> None:
-    """docs/conformance.md has the current rows and tests."""
+    """docs/topics/conformance.md has the current rows and tests."""
     assert CONFORMANCE.read_text() == conformance_page(MARKS), FRESHEN
 
 
 def test_node_page_is_fresh() -> None:
-    """docs/node.md has the current rows and tests."""
+    """docs/topics/node.md has the current rows and tests."""
     assert NODE.read_text() == node_page(MARKS), FRESHEN
 
 
 def test_ends_page_is_fresh() -> None:
-    """docs/ends.md has the rows that test_ends.py compares with what happens."""
+    """docs/topics/ends.md has the rows that test_ends.py compares with what happens."""
     assert ENDS.read_text() == ends_page(), FRESHEN
 
 

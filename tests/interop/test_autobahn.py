@@ -71,8 +71,14 @@ def test_mistakes(tmp_path: Path) -> None:
     suite.find_wstest() is None,
     reason="needs wstest: nox -s autobahn installs it, with Python 2.7",
 )
-def test_quick_suite(capfd: pytest.CaptureFixture[str]) -> None:
-    """Server and client have the expected results in parts 1 to 7 and 10 (RFC 6455)."""
-    status = suite.main(["--quick"])
+@pytest.mark.parametrize("options", [(), ("--proxy",)], ids=["straight", "proxied"])
+def test_quick_suite(
+    options: tuple[str, ...], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Server and client have the expected results in parts 1 to 7 and 10 (RFC 6455).
+
+    Through our proxy they are the same.
+    """
+    status = suite.main(["--quick", *options])
 
     assert status == 0, capfd.readouterr()

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import json
 import signal
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
 from websockets.exceptions import ConnectionClosed, ConnectionClosedError
 
-from trio_upgrade import UpgradeRefused, open_connection
+from trio_upgrade import UpgradeRefused, open_connection, serve_tcp
+from trio_upgrade.proxy import ReverseProxy, TunnelRecord
 from trio_upgrade.websocket import open_websocket
 
 from .chromium import open_browser
-from .programs import BOUND, example, read_url, start
+from .programs import BOUND, HOST, example, read_url, start
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
     from websockets.trio.client import ClientConnection
@@ -37,18 +40,41 @@ def say(text: str) -> str:
     )
 
 
+@asynccontextmanager
+async def reached(
+    url: str, records: list[TunnelRecord], *, proxied: bool
+) -> AsyncIterator[str]:
+    """Yield the URL itself, or that of a proxy in front of it."""
+    if not proxied:
+        yield url
+        return
+    async with (
+        trio.open_nursery() as nursery,
+        ReverseProxy(url, on_tunnel=records.append) as proxy,
+    ):
+        server = await nursery.start(
+            partial(serve_tcp, proxy, 0, host=HOST, strict=True)
+        )
+        yield server.url
+        nursery.cancel_scope.cancel()
+
+
 @pytest.mark.peer("chromium")
-async def test_two_tabs_chat(tmp_path: Path) -> None:
+@pytest.mark.parametrize("proxied", [False, True], ids=["straight", "proxied"])
+async def test_two_tabs_chat(tmp_path: Path, *, proxied: bool) -> None:
     """Two tabs see each other's texts, as texts; they say goodbye and come back.
 
-    A third tab gets the history.
+    A third tab gets the history. Through a proxy all is the same.
     """
+    records: list[TunnelRecord] = []
     with trio.fail_after(BOUND):
         async with (
             await start(*example("chat.py", 0)) as server,
             open_browser(tmp_path) as browser,
+            reached(
+                straight := await read_url(server), records, proxied=proxied
+            ) as url,
         ):
-            url = await read_url(server)
             ada = await browser.open_tab(f"{url}/lobby?name=Ada")
             await ada.wait(OPEN)
             grace = await browser.open_tab(f"{url}/lobby?name=<i>Grace</i>")
@@ -82,9 +108,11 @@ async def test_two_tabs_chat(tmp_path: Path) -> None:
             await grace.wait(f"!{OPEN}")
             await ada.evaluate(say("is not lost"))
             assert await ada.evaluate("document.querySelector('#text').value")
-            port = url.rpartition(":")[2]
+            # Of each of the four pages the tunnel has ended, whole in both directions.
+            assert [record.cause for record in records] == ["eof"] * 4 * proxied
+            port = straight.rpartition(":")[2]
             async with await start(*example("chat.py", port)) as again:
-                assert await read_url(again) == url
+                assert await read_url(again) == straight
                 await ada.wait(f"{OPEN} && {PEOPLE}.length === 3")
                 await grace.wait(OPEN)
                 await ada.evaluate(say("again"))

@@ -13,6 +13,7 @@ from trio_upgrade._proxy.addresses import (
     is_public,
     parse_address,
     parse_networks,
+    reaches,
     unmap,
 )
 
@@ -26,6 +27,7 @@ REFUSED = str.split("""
     64:ff9b::a9fe:a9fe 64:ff9b:1::127.0.0.1 2001:0:7f00:1:: 2001:0:808:808::80ff:fffe
     fe80::1 fec0::1 fc00::1 fd12::1 ff02::1 ff0e::1 2001:db8::1 3fff::1 5f00::1 100::1
     4000::1 2001:2::1 2620:4f:8000::1
+    64:ff9b:1:a00:0:100:808:808 64:ff9b:1::8.8.8.8
 """)
 PUBLIC = str.split("""
     8.8.8.8 1.1.1.1 172.32.0.1 100.128.0.1 ::ffff:8.8.8.8 2002:808:808::1
@@ -58,6 +60,32 @@ def test_own_addresses() -> None:
     assert is_of_this_machine(ip_address("127.0.0.1"))
     assert is_of_this_machine(ip_address("0.0.0.0"))
     assert not is_of_this_machine(ip_address("8.8.8.8"))
+
+
+@pytest.mark.parametrize(
+    "address", ["64:ff9b::7f00:1", "2002:7f00:1::1", "::127.0.0.1", "::ffff:127.0.0.1"]
+)
+def test_own_address_within_another(address: str) -> None:
+    """A translator on the way would send it back to this machine (RFC 6052 §2)."""
+    assert is_of_this_machine(ip_address(address))
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "8.8.8.8",
+        "::ffff:8.8.8.8",
+        "64:ff9b::8.8.8.8",
+        "2002:808:808::1",
+        "2001:0:808:808::",
+    ],
+)
+def test_refused_network_within_another_address(address: str) -> None:
+    """NAT64, 6to4 and Teredo are no way round a network that is refused."""
+    networks = parse_networks(["8.8.8.0/24"])
+
+    assert reaches(ip_address(address), networks)
+    assert not reaches(ip_address("64:ff9b::1.1.1.1"), networks)
 
 
 def test_own_addresses_of_a_family_that_is_missing(

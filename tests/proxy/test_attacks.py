@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import pytest
+import trio
 
-from .scenes import End, answer, okay, open_scene, request, settle, split_head
-from .test_switching import offer, switched
+from trio_upgrade import Limits
+
+from .scenes import HOST, End, answer, okay, open_scene, request, settle, split_head
+from .test_forward import Names, connect, make_strict, open_forward
+from .test_switching import echo, offer, switched
 
 SMUGGLED = b"GET /admin HTTP/1.1\r\nHost: x\r\n\r\n"
 
@@ -117,6 +121,212 @@ async def test_bishop_fox_2020_h2c_smuggling(
     assert b"http2-settings" not in sent
     # The upstream's 101, which nothing asked for, is garbage.
     assert got.startswith(b"HTTP/1.1 502 ")
+
+
+async def test_cve_2025_64763_early_data_of_a_connect_waits() -> None:
+    """Nothing goes up before the 200, and of what waits only so much is read (Envoy)."""
+
+    class Waiting(Names):
+        ready = trio.Event()
+
+        async def getaddrinfo(self, *args, **kwargs):
+            await self.ready.wait()
+            return await super().getaddrinfo(*args, **kwargs)
+
+    async def handle(end: End) -> None:
+        await end.receive_all()
+
+    resolver = Waiting(loop=[HOST])
+    trio.socket.set_custom_hostname_resolver(resolver)
+    sent = 0
+
+    async def flood(client: End) -> None:
+        nonlocal sent
+        while True:
+            await client.stream.send_all(bytes(65536))
+            sent += 65536
+
+    async with open_forward(handle) as scene, scene.client() as client:
+        await client.send(connect(f"loop:{scene.upstream.port}") + b"early")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(flood, client)
+            # Until no buffer on the way takes more.
+            while True:
+                before = sent
+                await trio.sleep(0.05)
+                if sent == before:
+                    break
+            assert not scene.upstream.ends
+            assert not client.received
+            nursery.cancel_scope.cancel()
+        # Those of the kernel, and what is read ahead.
+        assert sent < 16 * 2**20
+        resolver.ready.set()
+        await client.receive_until(b"\r\n\r\n")
+        await settle()
+
+        assert client.received.startswith(b"HTTP/1.1 200 ")
+        assert scene.upstream.received.startswith(b"early" + bytes(100_000))
+
+
+@pytest.mark.parametrize("fields", [(), ("Content-Length: 5",)])
+async def test_cve_2025_64763_nothing_follows_a_refused_connect(fields) -> None:
+    """Early data, which may be the words of another, are no request (RFC 9931 §8)."""
+    async with open_scene(answer(okay()), make=make_strict) as scene:
+        got = await scene.ask(connect("10.0.0.1:443", *fields) + b"hello" + SMUGGLED)
+
+    # A CONNECT that says it has content is malformed.
+    assert got.startswith(b"HTTP/1.1 400 " if fields else b"HTTP/1.1 403 ")
+    assert b"\r\nConnection: close\r\n" in got
+    assert got.count(b"HTTP/1.1 ") == 1
+    assert not scene.upstream.ends
+
+
+@pytest.mark.parametrize(
+    "framing", ["Content-Length: %d", "Transfer-Encoding: chunked"]
+)
+async def test_cve_2026_71324_connect_with_content(framing: str) -> None:
+    """CONNECT has no content: a 400, and an end before what follows (Traefik, Go)."""
+    field = framing.replace("%d", str(len(SMUGGLED)))
+    async with open_forward(answer(okay())) as scene:
+        wire = connect(f"{HOST}:{scene.upstream.port}", field)
+        got = await scene.ask(wire + SMUGGLED + SMUGGLED)
+
+    assert got.startswith(b"HTTP/1.1 400 ")
+    assert b"\r\nConnection: close\r\n" in got
+    assert got.count(b"HTTP/1.1 ") == 1
+    assert not scene.upstream.ends
+
+
+async def test_cve_2026_94439_connect_to_a_gateway_ends_the_connection() -> None:
+    """No request is read after a CONNECT, whoever answers it (Go, RFC 9931 §8)."""
+    got, ends = await ask(answer(okay()), connect("a:443") + SMUGGLED)
+
+    assert got.startswith(b"HTTP/1.1 501 ")
+    assert got.count(b"HTTP/1.1 ") == 1
+    assert not ends
+
+
+async def test_cve_2026_55458_hop_by_hop_fields_of_the_101() -> None:
+    """The client's 101 has known fields of it only (Caddy, go#80875)."""
+    fields = [
+        *("Keep-Alive: timeout=5", "Proxy-Authenticate: Basic", "X-Internal: 1"),
+        *("Transfer-Encoding: chunked", "Content-Length: 5", "Trailer: X"),
+        *("Proxy-Connection: x", "Connection: Server", "Server: named"),
+    ]
+
+    async def handle(end: End) -> None:
+        await end.receive_until(b"\r\n\r\n")
+        await end.send(switched(*fields, "Sec-WebSocket-Accept: a"))
+        await end.receive_all()
+
+    got, _ = await ask(handle, offer())
+
+    assert got == switched("Sec-WebSocket-Accept: a")
+
+
+async def test_cve_2020_13934_state_ends_with_the_tunnel() -> None:
+    """Tunnels leave nothing, and no byte of one comes in another (Tomcat)."""
+    async with open_scene(echo) as scene:
+        for number in range(20):
+            async with scene.client() as client:
+                await client.send(offer() + b"number %d" % number)
+                await client.stream.send_eof()
+
+                assert await client.receive_all() == switched() + b"NUMBER %d" % number
+        await settle()
+        counts = scene.server.statistics()
+
+        assert (counts.connections, counts.upgraded) == (0, 0)
+        assert scene.proxy.statistics().tunnels == 0
+        assert scene.proxy.pool_statistics().in_use == 0
+
+
+@pytest.mark.parametrize("count", [1, 3])
+async def test_cve_2026_130647_pipelined_offer(count: int) -> None:
+    """It is answered in its turn, and the proxy lives on (fastify proxy)."""
+
+    async def handle(end: End) -> None:
+        asked = 1
+        while (got := await end.receive_until(b"\r\n\r\n", asked)) and not end.ended:
+            if b"Upgrade: websocket" in got:
+                await end.stream.send_all(switched())
+                await end.receive_all()
+                return
+            await end.stream.send_all(okay())
+            asked += 1
+
+    async with open_scene(handle) as scene:
+        async with scene.client() as client:
+            plain = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+            await client.send(plain * count + offer() + b"early")
+            await client.receive_until(b"\r\n\r\n", count + 1)
+            await settle()
+            assert client.received.count(b"HTTP/1.1 200 OK") == count
+            assert client.received.endswith(b"okay" + switched())
+            assert scene.upstream.received.count(b"early") == 1
+            assert bytes(scene.upstream.ends[-1].received).endswith(b"\r\n\r\nearly")
+            await client.reset()
+
+        assert (await scene.ask(request())).endswith(b"okay")
+
+
+@pytest.mark.parametrize(
+    "target", ["ws://127.0.0.1:%d/", "http://localhost:%d/", "ws://[::ffff:7f00:1]:%d/"]
+)
+async def test_cve_2026_126344_offer_passes_the_policy_of_targets(target: str) -> None:
+    """An offer is a request like any other: no way round the addresses (hono)."""
+    async with open_scene(echo, make=make_strict, http_ports=range(1, 65536)) as scene:
+        async with scene.client() as client:
+            line = target % scene.upstream.port
+            await client.send(offer().replace(b"/chat", line.encode()))
+            got = await client.receive_until(b"\r\n\r\n")
+
+    assert got.startswith(b"HTTP/1.1 403 ")
+    assert not scene.upstream.ends
+
+
+async def test_cve_2024_37890_offer_with_many_fields() -> None:
+    """Offers have the limits of all requests; the upstream sees none of it (ws)."""
+    got, ends = await ask(answer(okay()), offer(*["A: b"] * 2000))
+
+    assert got.startswith(b"HTTP/1.1 431 ")
+    assert not ends
+
+
+async def test_cve_2024_37890_endless_101() -> None:
+    """Nor may the upstream's header section be endless: a 502."""
+
+    async def handle(end: End) -> None:
+        await end.receive_until(b"\r\n\r\n")
+        await end.stream.send_all(switched()[:-2])
+        while True:
+            await end.stream.send_all(b"A: b\r\n" * 1000)
+
+    async with open_scene(handle) as scene, scene.client() as client:
+        await client.send(offer())
+        got = await client.receive_until(b"\r\n\r\n")
+
+    assert got.startswith(b"HTTP/1.1 502 ")
+
+
+async def test_wstunnel_406_slow_offer() -> None:
+    """One deadline from accept to the end of the header section (hyper#3756)."""
+    limits = Limits(header_timeout=0.2, linger=0)
+    began = trio.current_time()
+    async with open_scene(answer(okay()), limits=limits) as scene:
+        async with scene.client() as client, trio.open_nursery() as nursery:
+            nursery.start_soon(client.receive_all)
+            try:
+                for octet in offer():
+                    await client.stream.send_all(bytes([octet]))
+                    await trio.sleep(0.03)
+            except trio.BrokenResourceError:
+                pass
+
+    assert trio.current_time() - began < 2
+    assert client.received.startswith(b"HTTP/1.1 408 ") or client.was_reset
+    assert not scene.upstream.ends
 
 
 async def test_cve_2026_2833_nothing_before_the_101() -> None:

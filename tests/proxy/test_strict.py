@@ -25,6 +25,7 @@ from trio_upgrade.proxy import ReverseProxy
 from ..interop.programs import HOST, run, start, wait_listening
 from .messages import parse_request
 from .scenes import End, Upstream, okay
+from .strict_wires import record_wires
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,6 +38,7 @@ REQUESTS = 400
 # Seconds for a client that waits for an answer which does not come.
 _PATIENCE = 0.3
 _TOGETHER = 20
+APACHE_MODULES = "/usr/lib/apache2/modules"
 SMUGGLED = b"GET /smuggled HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 NGINX_CONFIG = """
 daemon off;
@@ -46,7 +48,7 @@ pid {folder}/nginx.pid;
 error_log {folder}/error.log crit;
 events {{ worker_connections 512; }}
 http {{
-    log_format seen '{{"passed": "$http_passed", "line": "$status"}}';
+    log_format seen '{{"passed": "$http_passed", "status": $status}}';
     access_log {folder}/seen.log seen;
     client_body_temp_path {folder}/body;
     proxy_temp_path {folder}/proxy;
@@ -60,10 +62,34 @@ http {{
     }}
 }}
 """
+# Field values of the client are quoted by Apache so that each line is JSON.
+APACHE_CONFIG = """
+ServerRoot {folder}
+ServerName {host}
+Listen {host}:{port}
+PidFile {folder}/apache.pid
+Mutex file:{folder}
+LoadModule mpm_event_module {modules}/mod_mpm_event.so
+LoadModule authz_core_module {modules}/mod_authz_core.so
+LoadModule alias_module {modules}/mod_alias.so
+StartServers 1
+ServerLimit 1
+ThreadsPerChild 64
+MaxRequestWorkers 64
+MaxKeepAliveRequests 0
+LogFormat "{{\\"passed\\": \\"%{{Passed}}i\\", \\"status\\": %>s}}" seen
+CustomLog {folder}/seen.log seen
+ErrorLog {folder}/error.log
+RedirectMatch 403 ^
+"""
 
 
-def wires() -> Iterator[bytes]:
-    """Yield the corpus: mutated requests, and the classics of request smuggling."""
+async def wires() -> list[bytes]:
+    """Return the corpus: strict-reading tests, mutations, and classics of smuggling."""
+    return [*await record_wires(), *more_wires()]
+
+
+def more_wires() -> Iterator[bytes]:
     for number in range(REQUESTS):
         yield make("proxy", number).wire
     hidden = SMUGGLED
@@ -123,7 +149,7 @@ async def send_all(port: int) -> None:
                 await End(stream).receive_all()
 
     async with trio.open_nursery() as nursery:
-        for wire in wires():
+        for wire in await wires():
             nursery.start_soon(send, wire)
 
 
@@ -154,6 +180,14 @@ def check_seen(marks: list[str | None], forwarded: int) -> None:
     assert len(marks) > REQUESTS / 4
     assert len(marks) <= forwarded
     assert {*marks} == {"here"}
+
+
+async def test_corpus() -> None:
+    """It has the bytes of the strict-reading tests, those of one of them for example."""
+    corpus = await wires()
+
+    assert sum(b"Content-Length: 5\r\nContent-Length: 6\r\n" in w for w in corpus) > 1
+    assert len(corpus) > REQUESTS + 150
 
 
 async def test_scripted_upstream(nursery: trio.Nursery) -> None:
@@ -232,8 +266,7 @@ async def test_go_upstream(tmp_path: Path) -> None:
 @pytest.mark.peer("nginx")
 async def test_nginx_upstream(tmp_path: Path) -> None:
     """Nginx sees no other request."""
-    with socket.create_server((HOST, 0)) as unused:
-        port: int = unused.getsockname()[1]
+    port = find_port()
     config = tmp_path / "nginx.conf"
     config.write_text(NGINX_CONFIG.format(folder=tmp_path, host=HOST, port=port))
     command = ["nginx", "-p", str(tmp_path), "-e", "stderr", "-c", str(config)]
@@ -241,8 +274,40 @@ async def test_nginx_upstream(tmp_path: Path) -> None:
         await wait_listening(port)
         forwarded = await run_corpus(f"http://{HOST}:{port}")
 
-    lines = (tmp_path / "seen.log").read_text().splitlines()
-    seen = [json.loads(line) for line in lines]
     # 499 and 400 are requests that their clients have cut.
+    check_log(tmp_path / "seen.log", forwarded, {400, 499})
+
+
+@pytest.mark.peer("apache2")
+async def test_apache_upstream(tmp_path: Path) -> None:
+    """Apache's httpd sees no other request."""
+    port = find_port()
+    config = tmp_path / "httpd.conf"
+    names = {"folder": tmp_path, "host": HOST, "port": port, "modules": APACHE_MODULES}
+    config.write_text(APACHE_CONFIG.format(**names))
+    async with await start("apache2", "-X", "-f", str(config)):
+        await wait_listening(port)
+        forwarded = await run_corpus(f"http://{HOST}:{port}")
+
+    # 408 is a connection that was closed before a request.
+    check_log(tmp_path / "seen.log", forwarded, {400, 408})
+
+
+def find_port() -> int:
+    """Return a port that no program listens at."""
+    with socket.create_server((HOST, 0)) as unused:
+        port: int = unused.getsockname()[1]
+    return port
+
+
+def check_log(log: Path, forwarded: int, cut: set[int]) -> None:
+    """Check an access log.
+
+    Args:
+        log: One JSON object a line, with the mark and the status of a request.
+        forwarded: How many requests the proxy has sent.
+        cut: The statuses of those that came without a mark: they were no requests.
+    """
+    seen = [json.loads(line) for line in log.read_text().splitlines()]
     check_seen([entry["passed"] for entry in seen if entry["passed"] != "-"], forwarded)
-    assert {entry["line"] for entry in seen if entry["passed"] == "-"} <= {"400", "499"}
+    assert {entry["status"] for entry in seen if entry["passed"] == "-"} <= cut

@@ -83,6 +83,14 @@ def test_addresses_of_this_machine_need_permission(
     assert TargetPolicy((), (), [ip_network("8.8.8.8")], ()).allows(here, 80, ())
 
 
+def test_refused_network_is_not_reached_through_a_translator() -> None:
+    """Whatever is allowed: NAT64 leads to the IPv4 address inside (RFC 6052 §2)."""
+    policy = TargetPolicy((), (), ALL, [ip_network("8.8.8.0/24")])
+
+    assert not policy.allows(ip_address("64:ff9b::8.8.8.8"), 80, ())
+    assert policy.allows(ip_address("64:ff9b::8.8.4.4"), 80, ())
+
+
 def test_ports() -> None:
     """Tunnels and requests have lists of their own."""
     policy = TargetPolicy((443,), range(80, 90), (), ())

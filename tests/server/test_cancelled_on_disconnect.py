@@ -17,6 +17,8 @@ from ..servers import run_script
 from ..wire import SWITCHED, UP, get, okay
 
 LIMITS = Limits(linger=0)
+# Longer than a block is not watched yet.
+WATCHED = 0.1
 POST = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\n"
 
 
@@ -99,29 +101,29 @@ async def test_end_after_an_offer(autojump_clock) -> None:
     assert peer.sent == okay(b"False")
 
 
-async def test_body_and_switch_inside() -> None:
+async def test_body_and_switch_inside(autojump_clock) -> None:
     """Reading the body and a switch go on inside; after it nothing is cancelled."""
     bodies = []
 
     async def app(request: Request) -> None:
         async with request.cancelled_on_disconnect() as scope:
-            await trio.testing.wait_all_tasks_blocked()
+            await trio.sleep(WATCHED)
             bodies.append(await request.read())
             stream, _ = await request.accept_upgrade("echo")
             assert await stream.receive_some() == b"early"
             assert await stream.receive_some() == b""
-            await trio.testing.wait_all_tasks_blocked()
+            await trio.sleep(WATCHED)
             await trio.lowlevel.checkpoint()
         assert not scope.cancel_called
         async with request.cancelled_on_disconnect() as scope:
-            await trio.testing.wait_all_tasks_blocked()
+            await trio.sleep(WATCHED)
         assert not scope.cancel_called
 
     offer = UP.replace(b"\r\n\r\n", b"\r\nContent-Length: 4\r\n\r\n")
     peer = ScriptedPeer(offer, then="silence")
     async with trio.open_nursery() as nursery:
         nursery.start_soon(partial(serve_stream, app, peer, limits=LIMITS, strict=True))
-        await trio.testing.wait_all_tasks_blocked()
+        await trio.sleep(2 * WATCHED)
         peer.feed(b"four")
         await peer.wait_sent(SWITCHED)
         peer.feed(b"early")
@@ -154,8 +156,8 @@ async def test_around_a_respond_block(autojump_clock) -> None:
     assert recorder.reasons == [EndReason.LOST]
 
 
-async def test_no_task_is_left() -> None:
-    """The task that watches ends with the block."""
+async def test_no_task_is_left(autojump_clock) -> None:
+    """A short block has no task that watches; that of a longer one ends with it."""
     counts = []
 
     async def app(request: Request) -> Response:
@@ -163,14 +165,15 @@ async def test_no_task_is_left() -> None:
         async with request.cancelled_on_disconnect():
             await trio.testing.wait_all_tasks_blocked()
             counts.append(trio.lowlevel.current_statistics().tasks_living)
+            await trio.sleep(WATCHED)
+            counts.append(trio.lowlevel.current_statistics().tasks_living)
         await trio.testing.wait_all_tasks_blocked()
         counts.append(trio.lowlevel.current_statistics().tasks_living)
         return Response(200)
 
     await run_script(app, UP, then="end")
 
-    assert counts[1] == counts[0] + 1
-    assert counts[2] == counts[0]
+    assert counts == [counts[0], counts[0], counts[0] + 1, counts[0]]
 
 
 @pytest.mark.parametrize("wire", [get("/"), POST + b"four", POST + b"fo"])
@@ -213,7 +216,7 @@ class FailingStream(trio.abc.HalfCloseableStream):
         await self.peer.aclose()
 
 
-async def test_stream_that_fails() -> None:
+async def test_stream_that_fails(autojump_clock) -> None:
     """What a stream of the user's raises comes out of the block, alone."""
     raised = []
 
@@ -225,11 +228,11 @@ async def test_stream_that_fails() -> None:
         with pytest.raises(LookupError, match="a bug of the stream"):
             async with request.cancelled_on_disconnect():
                 with trio.CancelScope(shield=True):
-                    await trio.testing.wait_all_tasks_blocked()
+                    await trio.sleep(WATCHED)
         with pytest.raises(ZeroDivisionError):
             async with request.cancelled_on_disconnect():
                 with trio.CancelScope(shield=True):
-                    await trio.testing.wait_all_tasks_blocked()
+                    await trio.sleep(WATCHED)
                 raise ZeroDivisionError
         return Response(200)
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import trio
+import trio.testing
 from websockets.exceptions import ConnectionClosedError, ConnectionClosedOK
 
-from trio_upgrade import EndReason, Limits
+from trio_upgrade import EndReason, Limits, serve_listeners, serve_stream
 from trio_upgrade.testing import ScriptedPeer
 from trio_upgrade.websocket import open_websocket
 
-from ..servers import TimedCase
+from ..servers import MemoryListener, TimedCase
 from .wires import OFFER, SWITCHED, app_for, echo, plain_close, serve, wait
 
 LIMITS = Limits(linger=0)
@@ -39,6 +42,27 @@ async def test_close(code, nursery) -> None:
     assert caught.value.rcvd is not None
     assert caught.value.rcvd.code == code
     assert ended == ([1001] if code == 1001 else [])
+
+
+async def test_jitter(autojump_clock) -> None:
+    """Each peer gets its Close at its own time, whatever pings go out meanwhile."""
+    times: list[float] = []
+
+    async def talk(peer: ScriptedPeer) -> None:
+        await peer.wait_sent(plain_close(1001))
+        times.append(trio.current_time())
+
+    async with trio.open_nursery() as nursery:
+        app = app_for(wait, close_timeout=0, ping_interval=1, ping_timeout=None)
+        server = await nursery.start(partial(serve_listeners, app, [MemoryListener()]))
+        for _ in range(4):
+            peer = ScriptedPeer(OFFER, then="silence")
+            nursery.start_soon(partial(serve_stream, app, peer, server=server))
+            nursery.start_soon(talk, peer)
+        await trio.testing.wait_all_tasks_blocked()
+        await server.drain(60, jitter=20)
+
+    assert times == [0, 5, 10, 15]
 
 
 async def test_deaf_handler(nursery) -> None:

@@ -1,4 +1,4 @@
-"""docs/websocket.md: its programs run, and its names exist."""
+"""docs/topics/websocket.md: its programs run; the names of its tables exist."""
 
 from __future__ import annotations
 
@@ -11,14 +11,19 @@ import pytest
 import websockets.exceptions
 from websockets.trio.client import ClientConnection
 
-import trio_upgrade
+import trio_upgrade.asgi
+import trio_upgrade.proxy
+import trio_upgrade.testing
 import trio_upgrade.websocket
 from trio_upgrade import UpgradeRefused, serve_tcp
 from trio_upgrade.websocket import open_websocket
 
 from .wires import HOST
 
-PAGE = (Path(__file__).parents[2] / "docs" / "websocket.md").read_text()
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE = (DOCS / "topics" / "websocket.md").read_text()
+# Tables of what the names of others become here.
+OTHERS = ("aiohttp", "go", "hypercorn", "node", "trio-websocket", "websockets")
 
 
 def run_blocks() -> dict[str, Any]:
@@ -26,7 +31,7 @@ def run_blocks() -> dict[str, Any]:
     names: dict[str, Any] = {}
     blocks = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
     for block in blocks:
-        exec(compile(block, "docs/websocket.md", "exec"), names)
+        exec(compile(block, "docs/topics/websocket.md", "exec"), names)
     return names
 
 
@@ -69,17 +74,26 @@ async def test_following(nursery) -> None:
 
 def test_names_of_ours() -> None:
     """Each function, exception and method that the right-hand sides name exists."""
-    cells = [
-        line.split(" | ")[-1] for line in PAGE.splitlines() if line.startswith("|")
-    ]
-    text = "\n".join(cells)
+    pages = [PAGE, *((DOCS / "coming-from" / f"{x}.md").read_text() for x in OTHERS)]
+    lines = [line for page in pages for line in page.splitlines()]
+    text = "\n".join(line.split(" | ")[-1] for line in lines if line.startswith("|"))
     functions = {*re.findall(r"\b((?:open|serve|accept|reconnecting)_\w+)", text)}
-    exceptions = {*re.findall(r"\b([A-Z]\w+(?:Refused|Error|Switch|Closed))\b", text)}
+    classes = {
+        *re.findall(r"\b([A-Z]\w+(?:Refused|Error|Switch|Closed|Proxy|Pool))\b", text)
+    }
     methods = {*re.findall(r"\bwebsocket\.(\w+)", text)} - {"nursery"}
-    modules = trio_upgrade, trio_upgrade.websocket, websockets.exceptions
+    modules = (
+        trio_upgrade,
+        trio_upgrade.asgi,
+        trio_upgrade.proxy,
+        trio_upgrade.testing,
+        trio_upgrade.websocket,
+        websockets.exceptions,
+        trio_upgrade.Request,
+    )
     found = {name for module in modules for name in dir(module)}
 
-    assert len(functions) >= 6
-    assert functions | exceptions <= found
+    assert len(functions) >= 10
+    assert functions | classes <= found
     assert len(methods) >= 8
     assert methods <= {*dir(ClientConnection)}

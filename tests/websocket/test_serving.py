@@ -233,6 +233,18 @@ class TestError:
         assert recorder.reasons == [EndReason.ERROR]
         assert [str(error.error) for error in recorder.errors] == ["a bug"]
 
+    async def test_record_names_the_peer(self, nursery, caplog) -> None:
+        """Its line has the client's address, although the stream is closed by then."""
+        server = await nursery.start(partial(serve_tcp, app_for(fails), 0, host=HOST))
+        async with open_websocket(server.url) as websocket:
+            local = websocket.local_address
+            with pytest.raises(ConnectionClosedError, match="1011"):
+                await websocket.recv()
+        await server.drain(5)
+        (record,) = caplog.records
+
+        assert str(local) in record.getMessage()
+
     @pytest.mark.parametrize(
         ("close_timeout", "seconds"), [(10, 1), (None, 1), (0.5, 0.5)]
     )
@@ -285,13 +297,14 @@ class TestCancelled:
         server, url = await serve(nursery, handler, drain_code=None)
         async with open_websocket(url) as client:
             await trio.testing.wait_all_tasks_blocked(0.01)
+            address = client.local_address
             await server.drain(0)
             with pytest.raises(ConnectionClosedError):
                 await client.recv()
         (websocket,) = websockets
 
         assert websocket.state is State.CLOSED
-        assert websocket.remote_address is None
+        assert websocket.remote_address == address
         assert websocket.local_address is None
         with pytest.raises(ConnectionClosedError):
             await websocket.recv()

@@ -432,6 +432,8 @@ class MemoryLike(trio.abc.Listener[trio.abc.Stream]):
         ({"workers": 2.0}, TypeError, "workers must be an int, not float"),
         ({"workers": 0}, ValueError, "workers must be 1 or more, not 0"),
         ({"grace": -1}, ValueError, "grace must not be negative"),
+        ({"jitter": -1}, ValueError, "jitter must not be negative"),
+        ({"jitter": float("inf")}, ValueError, "jitter must be finite"),
         ({"ready_timeout": "1"}, TypeError, "ready_timeout must be seconds or None"),
         ({"port": -1}, ValueError, "port must be from 0"),
         ({"host": 1}, TypeError, "host must be"),

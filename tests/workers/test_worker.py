@@ -18,12 +18,15 @@ from trio_upgrade import (
     Response,
     ServeOptions,
     Server,
+    Upgrade,
+    UpgradedStream,
     Worker,
     open_connection,
     open_upgrade,
     serve_listeners,
     serve_stream,
 )
+from trio_upgrade._streams.readiness import has_input
 from trio_upgrade._streams.socket_listener import DirectSocketListener
 from trio_upgrade._streams.tcp_listeners import open_tcp_listeners
 from trio_upgrade._workers.worker import DRAIN, DRAIN_LAST, END_GRACE
@@ -65,6 +68,7 @@ async def working(
     main: Callable[[Worker], Awaitable[None]] = work,
     *,
     grace: float = 5,
+    jitter: float | None = None,
     inherited: bool = False,
 ) -> AsyncIterator[Scene]:
     """Run a worker; its socket stays open in the supervisor, as it does in life."""
@@ -73,7 +77,7 @@ async def working(
     port = listener.socket.getsockname()[1]
     copy = socket.socket(fileno=socket.dup(listener.socket.fileno()))
     listener.inherited = inherited
-    worker = Worker(1, [listener], theirs, grace=grace)
+    worker = Worker(1, [listener], theirs, grace=grace, jitter=jitter)
     with theirs, copy:
         async with trio.SocketStream(trio.socket.from_stdlib_socket(ours)) as stream:
             scene = Scene(worker, stream, f"http://{HOST}:{port}")
@@ -93,6 +97,37 @@ async def test_attributes() -> None:
         (listener,) = scene.worker.listeners
         assert isinstance(listener, DirectSocketListener)
         await scene.supervisor.send_all(DRAIN)
+
+
+@pytest.mark.parametrize("jitter", [None, 1e-9, 60])
+async def test_jitter(jitter: float | None) -> None:
+    """Connections are told over the jitter; a second order ends it."""
+    told = trio.Event()
+
+    async def handler(request: Request, stream: UpgradedStream, _head: bytes) -> None:
+        await request.server.wait_draining()
+        await stream.send_all(b"goodbye")
+        told.set()
+
+    async def app(_request: Request) -> Upgrade:
+        return Upgrade("echo", handler)
+
+    async def main(worker: Worker) -> None:
+        assert worker.jitter == jitter
+        await worker.serve(app)
+
+    async with working(main, grace=math.inf, jitter=jitter) as scene:
+        await scene.read_line()
+        streams = [(await open_upgrade(scene.url, "echo")).stream for _ in range(2)]
+        await scene.supervisor.send_all(DRAIN)
+        await told.wait()
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        ended = [stream for stream in streams if has_input(stream)]
+        assert len(ended) == (1 if jitter == 60 else 2)
+        await scene.supervisor.send_all(END_GRACE)
+        await scene.ended.wait()
+        for stream in streams:
+            await stream.aclose()
 
 
 async def test_ready_and_drained() -> None:

@@ -66,9 +66,10 @@ def open_asgi(
     A WebSocket is one call as well, by :mod:`trio_upgrade.websocket`, whose extra it
     needs: without it an offer is answered with a 501. A malformed offer is refused and
     the application not called. When the application returns, the peer gets a Close with
-    1000, after an error 1011, and in a drain 1012 at once, of which the application
-    hears by ``websocket.disconnect``: its code is the peer's, 1005 if it gave none,
-    1006 without a Close. A ``websocket.close`` before the accept is a 403, an error
+    1000, after an error 1011, and in a drain 1012 at once, or at the turn of the
+    connection if the drain has a ``jitter``; the application hears of it by
+    ``websocket.disconnect``: its code is the peer's, 1005 if it gave none, 1006 without
+    a Close. A ``websocket.close`` before the accept is a 403, an error
     before it a 500; the extension ``websocket.http.response`` gives other answers. After
     a refusal of any kind the connection serves the next request.
 

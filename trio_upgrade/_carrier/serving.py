@@ -1,8 +1,8 @@
 # One handler for three carriers, on a server.
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, TypeAlias, cast
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Final, TypeAlias, cast
 
 import trio
 
@@ -11,6 +11,8 @@ from .extra import load_websocket
 from .names import name_subprotocol, public
 
 if TYPE_CHECKING:
+    import re
+
     from .. import UpgradedStream
 
 CarrierHandler: TypeAlias = Callable[
@@ -18,10 +20,17 @@ CarrierHandler: TypeAlias = Callable[
 ]
 """Called with the request and the stream; its return ends the stream."""
 
+# Browsers always say an origin.
+_NO_BROWSER: Final = (None,)
+
 
 @public
 def accept_carrier(
-    request: Request, protocol: str, handler: CarrierHandler
+    request: Request,
+    protocol: str,
+    handler: CarrierHandler,
+    *,
+    origins: Sequence[str | re.Pattern[str] | None] | None = _NO_BROWSER,
 ) -> Upgrade | Tunnel | Response:
     """Return the answer that gives a handler a stream, by any of three carriers.
 
@@ -54,13 +63,19 @@ def accept_carrier(
             connection. The stream is an :class:`UpgradedStream`, by WebSocket another
             ``trio.abc.HalfCloseableStream``; where you serve TLS of Trio
             (:class:`trio.SSLStream`), the first cannot ``send_eof``.
+        origins: The values of Origin with which a WebSocket is accepted, as for
+            :func:`trio_upgrade.websocket.accept_websocket`; others get a 403. The default
+            admits no browser: any page could open a stream to a server that the browser
+            can reach (RFC 6455 §10.2). None admits all. Without the extra nothing is
+            checked.
 
     Returns:
         What the app returns.
 
     Raises:
-        TypeError: The protocol is no str, or the handler cannot be called.
-        ValueError: The protocol is malformed, or is WebSocket.
+        TypeError: The protocol is no str, the handler cannot be called, or the origins
+            have another type.
+        ValueError: The protocol is malformed, or is WebSocket, or an origin is malformed.
     """
     name_subprotocol(protocol)
 
@@ -73,6 +88,10 @@ def accept_carrier(
             "the handler cannot be called: it must be an async function, await "
             f"handler(request, stream), not {type(handler).__name__}"
         )
+    if origins is not _NO_BROWSER:
+        checker = load_websocket()
+        if checker is not None:
+            checker.check_origins(origins)
     switch = Upgrade(protocol, run)
     if request.method == "CONNECT":
         return Tunnel(run)
@@ -80,7 +99,7 @@ def accept_carrier(
         return switch
     websocket = load_websocket()
     if websocket is not None and "websocket" in request.upgrades:
-        return websocket.accept(request, protocol, handler)
+        return websocket.accept(request, protocol, handler, origins)
     offered = protocol if websocket is None else f"{protocol}, websocket"
     text = f"this is for {protocol}, by Upgrade, WebSocket or CONNECT\n"
     return Response(426, text, {"Upgrade": offered})

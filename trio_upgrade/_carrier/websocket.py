@@ -2,15 +2,16 @@
 # package do not, and get this class from load_websocket().
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypedDict, final
+from typing import TYPE_CHECKING, TypeAlias, TypedDict, final
 
 from .. import IllegalSwitch
-from ..websocket import accept_websocket, open_websocket
+from ..websocket import accept_websocket, check_websocket_options, open_websocket
 from .names import Pair, name_subprotocol, show_url
 from .stream import MESSAGE_BYTES, WebSocketStream, is_loss, send_pings
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    import re
+    from collections.abc import Awaitable, Callable, Sequence
     from contextlib import AbstractAsyncContextManager, AsyncExitStack
     from types import TracebackType
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from websockets.trio.server import ServerConnection
 
     from .. import DialOptions, Request, Response, Upgrade
+
+    Origins: TypeAlias = Sequence[str | re.Pattern[str] | None] | None
 
 
 class _Settings(TypedDict):
@@ -100,10 +103,16 @@ class WebSocketCarrier:
         return stream
 
     @staticmethod
+    def check_origins(origins: Origins) -> None:
+        """Check the origins before there is an offer; see accept_carrier()."""
+        check_websocket_options({"origins": origins})
+
+    @staticmethod
     def accept(
         request: Request,
         protocol: str,
         handler: Callable[[Request, trio.abc.HalfCloseableStream], Awaitable[object]],
+        origins: Origins,
     ) -> Upgrade | Response:
         """Return the answer to an offer of WebSocket."""
 
@@ -122,6 +131,7 @@ class WebSocketCarrier:
         return accept_websocket(
             request,
             run,
+            origins=origins,
             subprotocols=[name_subprotocol(protocol)],
             # As after any other switch, the handler goes on until the grace is over.
             drain_code=None,

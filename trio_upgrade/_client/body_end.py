@@ -43,6 +43,7 @@ class BodyReceiver:
             self._http.body_left,
             limit,
             self._get_trailers,
+            self._receive_buffered,
             ends_at_length=True,
         )
 
@@ -50,7 +51,14 @@ class BodyReceiver:
         if self._ended:
             await trio.lowlevel.checkpoint()
             return b""
-        piece = await self._http.receive_body()
+        return await self._note(await self._http.receive_body())
+
+    async def _receive_buffered(self) -> bytes | None:
+        # Not called after the end: the length, or the empty piece, has told it.
+        piece = await self._http.receive_buffered_body()
+        return None if piece is None else await self._note(piece)
+
+    async def _note(self, piece: bytes) -> bytes:
         # With the last byte of a known length, and not only when the reader asks for
         # more: a reader that knows the length as well may never ask.
         if not piece or self._http.body_ended:

@@ -324,6 +324,29 @@ class ClientConnection(trio.abc.AsyncResource):
         upgraded.linger = self._limits.linger
         return upgraded
 
+    def detach(self) -> trio.abc.Stream:
+        """Give away the stream of a connection on which no request was made.
+
+        So any protocol can go the way that ``via`` describes: the stream ends at the
+        URL's host and port, inside TLS if the URL asks for it. From now on the caller
+        owns and closes it, and this connection counts as closed::
+
+            connection = await open_connection("http://example.com:22", via=proxy)
+            async with stream_scope(connection.detach()) as stream:
+                ...
+
+        Raises:
+            UsageError: A request was made on it.
+            trio.ClosedResourceError: It is closed or has switched.
+        """
+        stream = self._stream
+        if stream is None:
+            raise trio.ClosedResourceError("this connection is closed or has switched")
+        if self._used:
+            raise UsageError("a request was made on this connection: it is for HTTP")
+        self._stream = None
+        return stream
+
     async def aclose(self) -> None:
         """Close the connection; do nothing if it has switched.
 
@@ -552,7 +575,9 @@ class ClientConnection(trio.abc.AsyncResource):
         if self._at_end is not None:
             return BodyReceiver(self._http, self._report_end).make_body(limit)
         http = self._http
-        return http.make_body(http.receive_body, limit, ends_at_length=True)
+        return http.make_body(
+            http.receive_body, limit, http.receive_buffered_body, ends_at_length=True
+        )
 
     async def _report_end(self) -> None:
         # Not from within the exchange, which may read an early response's body: while it

@@ -154,16 +154,20 @@ class ClientHTTP(HTTPStream[ClientCodec]):
         ask once more.
         """
         chunk = await super().receive_body()
-        self.reach_end()
+        self._reach_end()
         return chunk
 
-    def reach_end(self) -> bool:
-        """Go on to the end of a body of known length, if all of its bytes were returned.
+    async def receive_buffered_body(self) -> bytes | None:
+        """Return the next piece if it was received already, with the end as above."""
+        chunk = await super().receive_buffered_body()
+        self._reach_end()
+        return chunk
 
-        Returns:
-            Whether the end was reached.
-        """
-        return self._codec.body_left == 0 and self._codec.next_body() == b""
+    def _reach_end(self) -> None:
+        # Go on to the end of a body of known length if all of its bytes were returned.
+        codec = self._codec
+        if codec.body_left == 0 and not codec.body_ended:
+            codec.next_body()
 
     def get_trailers(self) -> Headers:
         """Return the fields after the body that was read to its end."""

@@ -88,6 +88,26 @@ class ClientResponse:
         self.body = await self._body.read(limit)
         return self.body
 
+    async def read_received(self) -> bool:
+        """Read what was received of the body already, without waiting for the server.
+
+        For a proxy, which can pass on a short answer in one piece: the body often comes
+        together with the header section. A checkpoint if anything is read.
+
+        Returns:
+            Whether that is the whole body; then ``body`` has it, as after
+            :meth:`read`. If not, the bytes are kept for the next reading of any kind.
+            They are at most about as many as one receive gives, 64 KiB.
+
+        Raises:
+            BadBody: As :meth:`read` does.
+        """
+        body = await self._body.gather_received()
+        if body is None:
+            return False
+        self.body = body
+        return True
+
     def stream(self) -> AsyncIterator[bytes]:
         """Iterate over the body as it comes, without a limit on its length.
 

@@ -17,6 +17,7 @@ from h11 import (  # type: ignore[attr-defined]
 )
 
 from .._errors import IllegalSwitch
+from .decisive_fields import keep_decisive
 from .framing import check_response, drop_framing
 from .head_syntax import check_head, check_status_line, find_head_end
 from .headers import FRAMING_FIELDS, Field, Headers
@@ -156,12 +157,13 @@ class ClientCodec(MessageCodec):
             IllegalSwitch: It is a 101 that the request did not ask for, or one that
                 came before the request was sent whole.
         """
-        check_head(raw, self._header_fields)
+        well_formed = check_head(raw, self._header_fields)
         status = raw[9:12]
         tunnel = self._method == "CONNECT" and status.startswith(b"2")
         frames_nothing = tunnel or status.startswith(b"1")
-        decisive = check_response(raw, has_body=not frames_nothing)
+        found, decisive = check_response(raw, has_body=not frames_nothing)
         if frames_nothing and not FRAMING_FIELDS.isdisjoint(decisive):
+            found = [field for field in found if field[0].lower() not in FRAMING_FIELDS]
             raw = drop_framing(raw)
             for name in FRAMING_FIELDS:
                 decisive.pop(name, None)
@@ -174,11 +176,14 @@ class ClientCodec(MessageCodec):
                 if state in (h11.ERROR, h11.SEND_BODY)
                 else "the request asked for no switch"
             )
-        event = self._parse_head(raw)
+        # Whether the fields are in the head as h11 would report them.
+        is_sure = well_formed and _is_plain(found)
+        event = self._parse_head(keep_decisive(raw, found) if is_sure else raw)
         assert isinstance(event, h11.InformationalResponse | h11.Response)
-        # h11 has checked every line. Its own list of fields is not used: few programs
-        # look at more than the decisive ones, which are known already.
-        headers = Headers(head=raw, decisive=decisive)
+        if is_sure:
+            headers = Headers(head=raw, decisive=decisive)
+        else:
+            headers = Headers(event.headers.raw_items())
         # h11 got the message head only, so its next event is the end of a message without
         # a body, or it needs more bytes.
         if (
@@ -213,3 +218,12 @@ class ClientCodec(MessageCodec):
 def _is_offer(told: list[Field]) -> bool:
     # Whether h11 is to know nothing but that an offer is made.
     return len(told) == 2 and told[0] == _OPTION and told[1][0] == b"Upgrade"
+
+
+def _is_plain(fields: list[Field]) -> bool:
+    # Whether h11 reports these fields as they are: it merges equal lengths, and writes
+    # the transfer coding in lower case.
+    values = [value for name, value in fields if name.lower() in FRAMING_FIELDS]
+    return not values or (
+        len(values) == 1 and b"," not in values[0] and values[0] == values[0].lower()
+    )

@@ -11,18 +11,15 @@ import re
 from typing import TYPE_CHECKING
 
 from .._errors import MalformedMessage
-from .headers import DECISIVE_FIELDS
+from .decisive_fields import find_decisive
 from .targets import check_authority
 from .tokens import split_list
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from .headers import Field
 
-# After check_head() a line ends at its CR.  h11 refuses a blank before the colon.
-_find_fields = re.compile(
-    rb"\n(" + b"|".join(sorted(DECISIVE_FIELDS)) + rb"):([^\r]*)", re.IGNORECASE
-).findall
 _find_request_version = re.compile(rb" HTTP/([0-9]\.[0-9])\r\n").search
 _NO_HOST = "no Host field, which every HTTP/1.1 request must have, a CONNECT too"
 # Strings, which re compiles when a client first uses them: servers import faster.
@@ -69,15 +66,16 @@ def parse_given_length(values: Sequence[bytes]) -> int:
         raise ValueError(f"Content-Length {exc}: {values[0]!r}") from None
 
 
-def check_request(head: bytes) -> dict[bytes, list[bytes]]:
+def check_request(head: bytes) -> tuple[list[Field], dict[bytes, list[bytes]]]:
     """Check a request head that has passed :func:`check_head`.
 
     Args:
         head: The bytes as received.
 
     Returns:
-        The values of the decisive fields, line by line; the keys are names in lower
-        case. They are valid if h11 accepts the request head as well.
+        The decisive fields as they came, and their values by name, line by line; the
+        names are in lower case there. They are valid if h11 accepts the request head as
+        well.
 
     Raises:
         MalformedMessage: The version is neither HTTP/1.0 nor HTTP/1.1 (RFC 9110
@@ -89,7 +87,8 @@ def check_request(head: bytes) -> dict[bytes, list[bytes]]:
     is_http10 = False
     if not head.endswith(b" HTTP/1.1", 0, head.find(b"\r")):
         is_http10 = _check_version(_find_request_version(head))
-    fields = _find_decisive(head)
+    found = find_decisive(head)
+    fields = _group(found)
     _check_host(fields.get(b"host", ()), required=not is_http10)
     lengths = fields.get(b"content-length", ())
     codings = fields.get(b"transfer-encoding", ())
@@ -105,10 +104,12 @@ def check_request(head: bytes) -> dict[bytes, list[bytes]]:
         for expectation in split_list(fields[b"expect"]):
             if expectation.lower() != "100-continue":
                 raise MalformedMessage("an unknown expectation", status=417)
-    return fields
+    return found, fields
 
 
-def check_response(head: bytes, *, has_body: bool) -> dict[bytes, list[bytes]]:
+def check_response(
+    head: bytes, *, has_body: bool
+) -> tuple[list[Field], dict[bytes, list[bytes]]]:
     """Check a response head that has passed :func:`check_head`.
 
     Equal lengths are allowed and merged, as RFC 9110 §8.6 permits: one server answers
@@ -120,7 +121,7 @@ def check_response(head: bytes, *, has_body: bool) -> dict[bytes, list[bytes]]:
             nothing and are not checked.
 
     Returns:
-        The values of the decisive fields, as :func:`check_request` returns them.
+        As :func:`check_request`.
 
     Raises:
         MalformedMessage: The version is neither HTTP/1.0 nor HTTP/1.1, or the end of the
@@ -129,12 +130,13 @@ def check_response(head: bytes, *, has_body: bool) -> dict[bytes, list[bytes]]:
     is_http10 = False
     if not head.startswith(b"HTTP/1.1 "):
         is_http10 = _check_version(re.match(_RESPONSE_VERSION, head))
-    fields = _find_decisive(head)
+    found = find_decisive(head)
+    fields = _group(found)
     if has_body:
         lengths = fields.get(b"content-length", ())
         codings = fields.get(b"transfer-encoding", ())
         _check_body_length(lengths, codings, is_http10=is_http10)
-    return fields
+    return found, fields
 
 
 def drop_framing(head: bytes) -> bytes:
@@ -146,9 +148,9 @@ def drop_framing(head: bytes) -> bytes:
     return re.sub(_FRAMING_LINES, b"", head)
 
 
-def _find_decisive(head: bytes) -> dict[bytes, list[bytes]]:
+def _group(found: list[Field]) -> dict[bytes, list[bytes]]:
     fields: dict[bytes, list[bytes]] = {}
-    for name, value in _find_fields(head):
+    for name, value in found:
         fields.setdefault(name.lower(), []).append(value.strip(b" \t"))
     return fields
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 
 from .._errors import MalformedMessage
+from .decisive_fields import is_well_formed
 
 # RFC 9110 §5.5: recipients differ in what they make of these.  That is the danger.
 _CONTROLS = bytes(octet for octet in (*range(0x20), 0x7F) if octet not in b"\t\r\n")
@@ -165,30 +166,36 @@ def check_status_line(data: bytes | bytearray) -> None:
         raise MalformedMessage(_CONTROL)
 
 
-def check_head(head: bytes, max_fields: int) -> None:
+def check_head(head: bytes, max_fields: int) -> bool:
     """Check one whole message head, including the blank line at its end.
 
     Args:
         head: The bytes as received.
         max_fields: The largest number of fields: ``Limits.header_fields``.
 
+    Returns:
+        Whether :func:`is_well_formed`: then h11 has nothing to find fault with in the
+        fields that it does not decide by.
+
     Raises:
         MalformedMessage: A line does not end in CRLF, there is a CR or another control
             character inside a line, a line is folded (RFC 9112 §2.2, §5.2; RFC 9110
             §5.5), or there are too many fields.
     """
-    lines = head.count(b"\r\n")
-    if head.count(b"\n") != lines or head.count(b"\r") != lines:
-        raise MalformedMessage(_BARE_LINE_END)
-    # This takes a third of the time of a regex, and needs no compilation.
-    if len(head.translate(None, _CONTROLS)) != len(head):
-        raise MalformedMessage(_CONTROL)
-    if b"\n " in head or b"\n\t" in head:
-        raise MalformedMessage("a folded field line")
+    well_formed = is_well_formed(head)
+    lines = head.count(b"\n")
+    if not well_formed:
+        if not head.count(b"\r\n") == head.count(b"\r") == lines:
+            raise MalformedMessage(_BARE_LINE_END)
+        if len(head.translate(None, _CONTROLS)) != len(head):
+            raise MalformedMessage(_CONTROL)
+        if b"\n " in head or b"\n\t" in head:
+            raise MalformedMessage("a folded field line")
     if lines - 2 > max_fields:
         raise MalformedMessage(
             f"more than {max_fields} fields (header_fields)", status=431
         )
+    return well_formed
 
 
 def has_controls(line: bytes) -> bool:

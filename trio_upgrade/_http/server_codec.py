@@ -9,6 +9,7 @@ import h11
 
 from .._errors import MalformedMessage
 from .._util import name_kind
+from .decisive_fields import keep_decisive
 from .framing import check_request
 from .head_syntax import check_head, check_second_blank_line, find_line_fault
 from .headers import Field, Headers
@@ -136,21 +137,21 @@ class ServerCodec(MessageCodec):
         Raises:
             MalformedMessage: It is not HTTP, or over a limit.
         """
-        check_head(raw, self._header_fields)
+        well_formed = check_head(raw, self._header_fields)
         try:
-            decisive = check_request(raw)
+            found, decisive = check_request(raw)
             self._parser = h11.Connection(
                 h11.SERVER, max_incomplete_event_size=self._header_bytes
             )
-            event = self._parse_head(raw)
+            event = self._parse_head(keep_decisive(raw, found) if well_formed else raw)
         except MalformedMessage as exc:
             fault = find_line_fault(raw) if exc.status == _BAD_REQUEST else None
             if fault is not None:
                 exc.args = (fault,)
             raise
         assert isinstance(event, h11.Request)
-        # h11 has checked every line. Its own list of fields is not used: few apps look
-        # at more than the decisive ones, which are known already.
+        # Every line was checked, by h11 or as h11 would. h11's own list of fields is not
+        # used: few apps look at more than the decisive ones, which are known already.
         headers = Headers(head=raw, decisive=decisive)
         # check_request() lets only these two versions through.
         http_version = "1.1" if event.http_version == b"1.1" else "1.0"

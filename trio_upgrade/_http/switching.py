@@ -30,6 +30,7 @@ from .headers import (
     field_values,
 )
 from .tokens import (
+    NO_OFFERS,
     Offers,
     check_protocol,
     connection_options,
@@ -61,7 +62,7 @@ def find_offers(method: str, http_version: str, headers: Headers) -> Offers:
     """
     options = headers.options()
     if http_version != "1.1" or method == "CONNECT" or "upgrade" not in options:
-        return Offers()
+        return NO_OFFERS
     return parse_protocols(headers.lines(b"upgrade"))
 
 

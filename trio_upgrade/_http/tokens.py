@@ -71,9 +71,10 @@ class Offers(Sequence[str]):
         return len(self._offers)
 
     def __contains__(self, protocol: object) -> bool:
-        # In the client's own spelling there is nothing to fold.
-        return protocol in self._offers or (
-            isinstance(protocol, str) and fold_protocol(protocol) in self._fold()
+        # Most requests offer nothing; in the client's own spelling nothing is to fold.
+        return bool(self._offers) and (
+            protocol in self._offers
+            or (isinstance(protocol, str) and fold_protocol(protocol) in self._fold())
         )
 
     def index(self, protocol: str, start: int = 0, stop: int | None = None) -> int:
@@ -95,6 +96,10 @@ class Offers(Sequence[str]):
 
     def __repr__(self) -> str:
         return f"Offers({list(self._offers)!r})"
+
+
+# Shared by all requests that offer nothing; it never changes.
+NO_OFFERS = Offers()
 
 
 def parse_protocols(values: Iterable[bytes]) -> Offers:

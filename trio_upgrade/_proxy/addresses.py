@@ -23,14 +23,15 @@ _SPECIAL: Final = (
     IPv6Network("3fff::/20"),  # RFC 9637
 )
 # IPv6 addresses that carry an IPv4 address in their last 32 bits: compatible and mapped
-# (RFC 4291 §2.5.5), translated (RFC 2765), NAT64 (RFC 6052, RFC 8215).  `::1` and `::`
-# are in the first, and are not global as 0.0.0.1 and 0.0.0.0.
+# (RFC 4291 §2.5.5), translated (RFC 2765), NAT64 (RFC 6052).  `::1` and `::` are in the
+# first, and are not global as 0.0.0.1 and 0.0.0.0.  The NAT64 network of a site
+# (64:ff9b:1::/48, RFC 8215) is not here: each site chooses where in it the IPv4 address
+# is, so the last 32 bits may be a blind for another one.  It is not global unicast.
 _LAST_32_BITS: Final = (
     IPv6Network("::/96"),
     IPv6Network("::ffff:0:0/96"),
     IPv6Network("::ffff:0:0:0/96"),
     IPv6Network("64:ff9b::/96"),
-    IPv6Network("64:ff9b:1::/48"),
 )
 
 
@@ -67,11 +68,15 @@ def _is_global_unicast(address: Address) -> bool:
 
 
 def is_of_this_machine(address: Address) -> bool:
-    """Return whether an address is one of this machine's own.
+    """Return whether an address, or one inside it, is one of this machine's own.
 
     The listener may be bound to the wildcard address, and the standard library does not
     list interfaces; but only an own address can be bound.
     """
+    return any(map(_can_be_bound, {address, *unmap(address)}))
+
+
+def _can_be_bound(address: Address) -> bool:
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6
     try:
         with socket.socket(family, socket.SOCK_DGRAM) as probe:
@@ -101,6 +106,14 @@ def is_in(address: Address, networks: Iterable[Network]) -> bool:
         address.version == network.version and address in network
         for network in networks
     )
+
+
+def reaches(address: Address, networks: Iterable[Network]) -> bool:
+    """Return whether an address, or any address inside it, is in a network.
+
+    For networks that are refused: NAT64 or 6to4 would lead into them.
+    """
+    return any(is_in(each, networks) for each in {address, *unmap(address)})
 
 
 def parse_address(host: str) -> Address | None:

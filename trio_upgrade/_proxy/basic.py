@@ -3,16 +3,17 @@ from __future__ import annotations
 
 from base64 import b64decode
 from binascii import Error
-from collections.abc import Awaitable, Callable
 from inspect import isawaitable
 from typing import TYPE_CHECKING, TypeAlias, cast
 
 from .. import Response
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from .. import Headers
 
-Authenticate: TypeAlias = Callable[[str, str], "bool | Awaitable[bool]"]
+Authenticate: TypeAlias = "Callable[[str, str], bool | Awaitable[bool]]"
 
 
 def parse_basic(headers: Headers) -> tuple[str, str] | None:

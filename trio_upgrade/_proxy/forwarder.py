@@ -286,6 +286,11 @@ class Forwarder:
         if head.status == _UPGRADE_REQUIRED and not _names_protocol(head.headers):
             # The upstream breaks RFC 9110 §15.5.22; respond() would, too.
             return await self._pass_on_426(response)
+        if "content-length" in head.headers and await response.read_received():
+            # One send, where a respond() block takes two or three.
+            return Response(
+                head.status, response.body, head.headers, reason=head.reason or None
+            )
         try:
             async with request.respond(
                 head.status, head.headers, reason=head.reason or None

@@ -46,6 +46,7 @@ class Forwarding:
         given = trusted if isinstance(trusted, str) else tuple(trusted)
         self._peers = TrustedPeers(given)
         self._trusts_unix = _UNIX in given
+        self._trusts_any = bool(given)
 
     def set_fields(self, request: Request, fields: Iterable[Field]) -> list[Field]:
         """Return the fields with those that name the client as this proxy sees it.
@@ -70,6 +71,9 @@ class Forwarding:
 
     def trusts(self, request: Request) -> bool:
         """Return whether the forwarding fields of the request's peer are believed."""
+        if not self._trusts_any:
+            # The usual case, without a system call for the addresses.
+            return False
         # Clients of a Unix socket have no address of their own.
         is_unix = isinstance(request.local, str)
         return self._trusts_unix if is_unix else request.peer in self._peers

@@ -14,6 +14,7 @@ from .addresses import (
     is_of_this_machine,
     is_public,
     parse_address,
+    reaches,
     unmap,
 )
 
@@ -92,7 +93,7 @@ class TargetPolicy:
             port: The port.
             own: The addresses and ports that the proxy itself listens at.
         """
-        if is_in(address, self._refused):
+        if reaches(address, self._refused):
             return False
         local = is_of_this_machine(address)
         if local and any(

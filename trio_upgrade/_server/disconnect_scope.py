@@ -1,6 +1,9 @@
 # A block of an app that is cancelled when its client leaves.  The task that watches runs
 # in the server, beside the reaper of the deadlines, and not in a nursery of the block: a
 # nursery would put what the body raises into a group.
+#
+# The task is started only for a block that is still running after a moment, as that of a
+# SilenceWatch is: it would take more time than a short request does.
 from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager
@@ -40,7 +43,7 @@ class DisconnectScope(AbstractAsyncContextManager[trio.CancelScope, bool]):
         await trio.lowlevel.checkpoint()
         self._scope.__enter__()
         if self._deadlines is not None:
-            self._deadlines.start_watch(self._watch)
+            self._deadlines.unwatched.arm(self._watch)
         return self._scope
 
     async def _watch(self) -> None:
@@ -61,6 +64,8 @@ class DisconnectScope(AbstractAsyncContextManager[trio.CancelScope, bool]):
     ) -> bool:
         # The task that watches may hold the turn to receive until it runs again; who
         # takes the turn next waits for that.
+        if self._deadlines is not None:
+            self._deadlines.unwatched.disarm(self._watch)
         self._watching.cancel()
         swallowed = self._scope.__exit__(exc_type, exc_value, traceback)
         failure, self._failure = self._failure, None

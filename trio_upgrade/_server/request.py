@@ -67,6 +67,7 @@ class Request:
         "_exchange",
         "_fields",
         "_parts",
+        "_peer",
         "_transport",
         "_upgrades",
         "http_version",
@@ -96,6 +97,8 @@ class Request:
         if parts.scheme is not None:
             check_scheme(parts.scheme, secure=is_secure(transport))
         self._parts: Target | None = parts
+        # Once it was read: a connection that is closed does not know its peer any more.
+        self._peer: Peer = None
         self._body = body
         # None after a switch.
         self._exchange: Exchange | None = exchange
@@ -128,7 +131,7 @@ class Request:
 
     @property
     def path(self) -> str:
-        """The path, percent-encoding kept; ``""`` for CONNECT, ``"*"`` for OPTIONS *."""
+        """The path, percent-encoding kept; empty for CONNECT, ``*`` for ``OPTIONS *``."""
         return self._target.path
 
     @property
@@ -160,13 +163,16 @@ class Request:
         """The client's address: host and port, a Unix socket's path, None if unknown.
 
         A client that binds a Unix socket chooses its path or abstract name: any bytes,
-        decoded as :func:`os.fsdecode` does. In a log write it by :func:`ascii`.
+        decoded as :func:`os.fsdecode` does. In a log write it by :func:`ascii`. Once the
+        connection is closed, it is known only if it was read before.
 
         With ``proxy_protocol=`` it is what the load balancer says. :func:`forwarded`
         finds the client behind proxies that speak HTTP.
         """
         # A system call, so it is made only when the address is read.
-        return find_peer(self._transport)
+        if self._peer is None:
+            self._peer = find_peer(self._transport)
+        return self._peer
 
     @property
     def local(self) -> Peer:
@@ -293,7 +299,8 @@ class Request:
         A block of :meth:`respond` watches the client by itself, and lets a client that
         has only ended its side read on. Inside this block the answer is cut instead.
 
-        Entering is a checkpoint. What the block raises comes out as it is.
+        Entering is a checkpoint. What the block raises comes out as it is. The client is
+        watched from 0.05 seconds after entering on, so that a short block costs no task.
 
         Returns:
             An async context manager that gives the :class:`trio.CancelScope` of the

@@ -16,7 +16,7 @@ from .._streams.readiness import (
     is_secure_listener,
 )
 from .._util import check_seconds, name_kind, public
-from .state import check_grace
+from .state import check_grace, check_jitter
 
 if TYPE_CHECKING:
     import signal
@@ -112,14 +112,18 @@ class Server:
         return self._state.draining.is_set()
 
     async def wait_draining(self) -> None:
-        """Wait until the drain begins.
+        """Wait until the drain begins, or until the caller's turn in it has come.
 
         For handlers of upgraded connections, which learn of a drain in no other way: end
         the protocol as it demands, and return before the grace is over.
+
+        If the drain has a ``jitter``, this returns in the task of a connection, and in
+        the tasks below it, at the turn of that connection; in any other task at once.
         """
         await self._state.draining.wait()
+        await self._state.deadlines.turns.wait(trio.lowlevel.current_task())
 
-    def start_drain(self, grace: float | None) -> None:
+    def start_drain(self, grace: float | None, *, jitter: float | None = None) -> None:
         """Begin to drain and return at once; for handlers, hooks and signals.
 
         In order: the connections that wait in the backlog are accepted, as many as
@@ -131,17 +135,30 @@ class Server:
         Connections that are still open when the grace is over are cancelled and closed,
         those that have switched by a reset. Then the function that serves returns.
 
-        Another call can shorten the grace, never lengthen it.
+        Thousands of clients that are told in the same moment also come back in the same
+        moment. With ``jitter`` each connection has a turn: the turns stand at equal
+        distances over that time, the first one at once, in no particular order. At its
+        turn an idle connection is closed, and :meth:`wait_draining` returns in the tasks
+        of an upgraded one, so that WebSockets get their Close and rooms empty one member
+        after the other. Until then such a connection goes on as before; but a request on
+        an idle one is its last, and offers are refused from the beginning.
+
+        Another call can shorten the grace and the jitter, never lengthen them.
 
         Args:
             grace: In seconds. 0 gives no time; None disables the limit.
+            jitter: The seconds over which the turns are spread, at most the grace. The
+                last connection has only the rest of the grace for its goodbye, so give
+                less than that. None, the default, or 0 tells all at once.
 
         Raises:
-            ValueError: The grace is negative.
+            TypeError: The grace or the jitter is neither a number nor None; nothing was
+                done.
+            ValueError: One of them is negative, or the jitter infinite; as above.
         """
-        self._state.start_drain(grace)
+        self._state.start_drain(grace, jitter)
 
-    async def drain(self, grace: float | None) -> None:
+    async def drain(self, grace: float | None, *, jitter: float | None = None) -> None:
         """Drain, and wait until every socket is closed.
 
         Any number of tasks may call it. A cancellation ends only the wait; the drain
@@ -149,15 +166,17 @@ class Server:
 
         Args:
             grace: See :meth:`start_drain`.
+            jitter: See :meth:`start_drain`.
 
         Raises:
-            ValueError: The grace is negative.
+            TypeError: See :meth:`start_drain`.
+            ValueError: See :meth:`start_drain`.
             UsageError: Called in a task of one of the connections, which would wait for
                 itself; use :meth:`start_drain` there. Nothing was done.
         """
         if self._state.serves_task(trio.lowlevel.current_task()):
             raise UsageError("a connection cannot wait for its own end: start_drain()")
-        self._state.start_drain(grace)
+        self._state.start_drain(grace, jitter)
         await self._state.ended.wait()
 
     async def wait_ended(self) -> None:
@@ -205,6 +224,7 @@ async def drain_on_signal(
     *signals: signal.Signals,
     grace: float | None,
     delay: float = 0,
+    jitter: float | None = None,
 ) -> None:
     """Drain a server when a signal comes, and return when it has ended.
 
@@ -214,9 +234,9 @@ async def drain_on_signal(
             server = await nursery.start(serve_tcp, app, 1337)
             await drain_on_signal(server, signal.SIGTERM, signal.SIGINT, grace=10)
 
-    A second signal ends the delay and the grace. The signals do nothing else meanwhile;
-    SIGINT raises no KeyboardInterrupt. If the server ends in another way, this returns,
-    too. Only for the main thread.
+    A second signal ends the delay, the grace and the jitter. The signals do nothing else
+    meanwhile; SIGINT raises no KeyboardInterrupt. If the server ends in another way, this
+    returns, too. Only for the main thread.
 
     Args:
         server: The server.
@@ -225,11 +245,14 @@ async def drain_on_signal(
         delay: Seconds from the signal to the drain. Meanwhile the server accepts and
             serves as before, and :attr:`Server.is_leaving` is True, so that its answers
             to health checks can make a load balancer send its requests elsewhere.
+        jitter: The seconds over which connections are told; see
+            :meth:`Server.start_drain`. None tells all at once.
 
     Raises:
-        TypeError: The server is none, no signal is given, one is no signal, or the grace
-            or the delay is no number.
-        ValueError: The grace or the delay is negative; nothing was done.
+        TypeError: The server is none, no signal is given, one is no signal, or the
+            grace, the delay or the jitter is no number.
+        ValueError: The grace, the delay or the jitter is negative, or the jitter
+            infinite; nothing was done.
     """
     if not isinstance(cast("object", server), Server):
         raise TypeError(f"server must be a Server, not {name_kind(server)}")
@@ -242,15 +265,20 @@ async def drain_on_signal(
             )
     check_grace(grace)
     check_seconds("a delay", delay)
+    check_jitter(jitter)
     with trio.open_signal_receiver(*signals) as received:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_drain_on_first, server, received, grace, delay)
+            nursery.start_soon(_drain_on_first, server, received, grace, delay, jitter)
             await server.wait_ended()
             nursery.cancel_scope.cancel()
 
 
 async def _drain_on_first(
-    server: Server, received: AsyncIterator[int], grace: float | None, delay: float
+    server: Server,
+    received: AsyncIterator[int],
+    grace: float | None,
+    delay: float,
+    jitter: float | None,
 ) -> None:
     await anext(received)
     find_state(server).leaving = True
@@ -258,7 +286,7 @@ async def _drain_on_first(
         with trio.move_on_after(delay):
             await anext(received)
             grace = 0
-    server.start_drain(grace)
+    server.start_drain(grace, jitter=jitter)
     while True:
         # Receive further signals, too: Trio would raise them again at the end.
         await anext(received)

@@ -3,8 +3,8 @@
 # news could wait for ever.
 #
 # The watch is an entry in a queue of deadlines first, and becomes a task only for an
-# answer that is still under way after a tenth of a second.  A task for each answer would
-# take more time than a short answer does.
+# answer that is still under way after 50 ms.  A task for each answer would take more time
+# than a short answer does.
 #
 # An end of the client's side may be a half-close (`nc -N`), and the client reads on: an
 # answer that makes progress is not cut.

@@ -35,6 +35,19 @@ def check_grace(grace: float | None) -> float:
     return math.inf if grace is None else grace
 
 
+def check_jitter(jitter: float | None) -> float:
+    """Return the seconds of a jitter, 0 for None.
+
+    Raises:
+        TypeError: It is neither a number nor None.
+        ValueError: It is negative or infinite.
+    """
+    check_seconds("a jitter", jitter)
+    if jitter == math.inf:
+        raise ValueError("a jitter must be finite: the last ones would never be told")
+    return jitter or 0
+
+
 @final
 class ServerState:
     """The state of a server that its connections share.
@@ -131,6 +144,7 @@ class ServerState:
     def remove(self, connection: ConnectionTask, *, upgraded: bool) -> None:
         """Remove a connection, which is closed."""
         self._connections.discard(connection)
+        self.deadlines.turns.remove(connection)
         if upgraded:
             self._upgraded -= 1
         if self._removal_awaited:
@@ -224,21 +238,27 @@ class ServerState:
         if self._removal_awaited:
             self._wake_waiting()
 
-    def start_drain(self, grace: float | None) -> None:
-        """Begin to drain, or shorten the grace of a drain that has begun."""
-        self.deadlines.begin_grace(trio.current_time() + check_grace(grace))
+    def start_drain(self, grace: float | None, jitter: float | None = None) -> None:
+        """Begin to drain, or shorten the grace and the jitter of a drain that runs."""
+        seconds = check_grace(grace)
+        spread = min(check_jitter(jitter), seconds)
+        deadlines = self.deadlines
+        deadlines.begin_grace(trio.current_time() + seconds)
         if self.draining.is_set():
+            deadlines.turns.shorten(spread)
             return
         self.leaving = True
         self.draining.set()
         for scope in self._accepting:
             scope.cancel(reason="the server drains")
+        if spread:
+            deadlines.turns.spread(self._connections, spread)
         for connection in list(self._connections):
-            if connection.idle and connection.requests:
-                connection.expire(EndReason.DRAINED)
-            elif connection.idle:
+            if connection.idle and not connection.requests:
                 # Its first request may be on the way.
-                self.deadlines.last.arm(connection)
+                deadlines.last.arm(connection)
+            elif connection.idle and not spread:
+                connection.expire(EndReason.DRAINED)
         self._wake_waiting()
 
     async def wait_drained(self) -> None:

@@ -105,8 +105,9 @@ def accept_websocket(
     - It is cancelled, at the end of a grace for example: no Close, but a reset.
     - Its ``send`` is cancelled, by a timeout for example: a part of the message may be on
       the way, so the WebSocket is over, by a reset at the next use.
-    - The server drains: a Close with ``drain_code`` at once. The handler learns it as
-      from any close of the peer. It never lasts longer than the grace.
+    - The server drains: a Close with ``drain_code`` at once, or at the turn of the
+      connection if the drain has a ``jitter``. The handler learns it as from any close
+      of the peer. It never lasts longer than the grace.
 
     Args:
         request: The request. Its fields and its target are ``websocket.request``.
@@ -265,6 +266,8 @@ async def _run(
     _head: bytes,
 ) -> None:
     server = request.server
+    # Read for the log: when the handler's error comes there, the stream is closed.
+    _ = request.peer
 
     def make(nursery: trio.Nursery) -> AddressedServerConnection:
         websocket = AddressedServerConnection(

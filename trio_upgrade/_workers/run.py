@@ -11,6 +11,7 @@ import trio
 
 from .._errors import UsageError
 from .._server.arguments import check_backlog, check_host, check_listeners, check_port
+from .._server.state import check_jitter
 from .._streams.socket_listener import DirectSocketListener, share_listener
 from .._streams.tcp_listeners import open_tcp_listeners_outside_trio
 from .._util import check_seconds, name_kind, public
@@ -30,6 +31,7 @@ def run_workers(
     *,
     workers: int,
     grace: float | None,
+    jitter: float | None = None,
     port: int | None = None,
     host: str | bytes | None = None,
     backlog: int | None = None,
@@ -75,6 +77,8 @@ def run_workers(
         grace: Seconds that a worker's connections have to end when it drains; see
             :meth:`Server.start_drain`. None disables the limit. A worker that still
             exists 5 seconds after it is killed.
+        jitter: The seconds over which a worker that drains tells its connections, at
+            most the grace; see :meth:`Server.start_drain`. None tells all at once.
         port: The TCP port, 0 for any free one. None if ``listeners`` are given.
         host: The address to listen on; None means every address of this machine.
         backlog: The listen backlog; None means the kernel's maximum.
@@ -112,6 +116,7 @@ def run_workers(
     if workers < 1:
         raise ValueError(f"workers must be 1 or more, not {workers}")
     check_seconds("a grace", grace)
+    check_jitter(jitter)
     check_seconds("ready_timeout", ready_timeout)
     check_host(host)
     check_backlog(backlog)
@@ -139,7 +144,9 @@ def run_workers(
     patience = math.inf if ready_timeout is None else ready_timeout
     seconds = math.inf if grace is None else grace
     fleet = Fleet(workers, grace=seconds, ready_timeout=patience)
-    supervisor = Supervisor(main, places, fleet, grace=seconds, on_ready=on_ready)
+    supervisor = Supervisor(
+        main, places, fleet, grace=seconds, jitter=jitter, on_ready=on_ready
+    )
     return int(not supervisor.run())
 
 

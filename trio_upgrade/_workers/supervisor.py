@@ -50,6 +50,7 @@ class Supervisor:
         places: The listening sockets; they are owned from now on.
         fleet: The decisions.
         grace: Seconds that a worker has to drain; infinity for no limit.
+        jitter: Seconds over which a worker tells its connections of a drain.
         on_ready: Called with the URL of the first worker, when all are ready.
     """
 
@@ -60,12 +61,14 @@ class Supervisor:
         fleet: Fleet,
         *,
         grace: float,
+        jitter: float | None,
         on_ready: Callable[[str], object] | None,
     ) -> None:
         self._main = main
         self._places = places
         self._fleet = fleet
         self._grace = grace
+        self._jitter = jitter
         self._on_ready = on_ready
         self._url = ""
         self._channels: dict[int, Channel] = {}
@@ -166,7 +169,13 @@ class Supervisor:
                 status = 1
                 try:
                     self._forget(ours, step.place)
-                    worker = Worker(step.place, listeners, theirs, grace=self._grace)
+                    worker = Worker(
+                        step.place,
+                        listeners,
+                        theirs,
+                        grace=self._grace,
+                        jitter=self._jitter,
+                    )
                     status = become_worker(worker, self._main, mask)
                 finally:
                     leave(status)

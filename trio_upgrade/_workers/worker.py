@@ -53,6 +53,8 @@ class Worker:
         listeners: The listening sockets, for :func:`serve_listeners`; :meth:`serve` uses
             them by itself.
         grace: The grace of :func:`run_workers`, in seconds; None for no limit.
+        jitter: The jitter of :func:`run_workers`, in seconds; None if all connections
+            are told of a drain at once.
     """
 
     def __init__(
@@ -62,10 +64,12 @@ class Worker:
         channel: socket.socket,
         *,
         grace: float,
+        jitter: float | None = None,
     ) -> None:
         self.number: int = number
         self.listeners: list[DirectSocketListener] = [*listeners]
         self.grace: float | None = None if grace == math.inf else grace
+        self.jitter: float | None = jitter
         self._channel = channel
         channel.setblocking(False)
         # Those that no process outside opened; their backlogs may be emptied at the end.
@@ -174,7 +178,8 @@ class Worker:
 
     def _drain(self) -> None:
         for server in self._servers:
-            server.start_drain(0 if self._grace_ended else self.grace)
+            grace = 0 if self._grace_ended else self.grace
+            server.start_drain(grace, jitter=self.jitter)
         if not self._servers:
             # Nothing is served so far.
             self._scope.cancel(reason="the worker is told to end")

@@ -1,0 +1,444 @@
+"""serve, echo and proxy: where they listen, how they drain, and what they log."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+
+from trio_upgrade import Response, open_connection, open_upgrade
+from trio_upgrade._command import application, echo, proxy
+from trio_upgrade._command.listening import Place, open_unix_listener
+from trio_upgrade._command.parser import parse
+from trio_upgrade._command.serve import choose_app
+from trio_upgrade._command.serving import Serving
+
+from .running import HOST, Streams, run, run_beside, serving
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="sends signals, and forks"),
+    # A forked worker has only the thread that forked it.
+    pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning"),
+]
+
+APPS = """
+import os
+from trio_upgrade import Response
+
+async def app(request):
+    return Response(200, f"{request.server.is_leaving}")
+
+class Nested:
+    app = staticmethod(app)
+
+async def asgi(scope, receive, send):
+    if scope["type"] == "lifespan":
+        raise NotImplementedError
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": scope["client"][0].encode()})
+"""
+
+
+def stop() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def get(url: str, **headers: str) -> bytes:
+    """Make a request in a thread that runs no Trio."""
+
+    async def ask() -> bytes:
+        async with await open_connection(url) as connection:
+            response = await connection.request("GET", "/x?q=sesame", headers=headers)
+            return await response.read()
+
+    return trio.run(ask)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with a module of apps."""
+    (tmp_path / "command_apps.py").write_text(APPS)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delitem(sys.modules, "command_apps", raising=False)
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["app", "Nested.app"])
+def test_serve(folder, name: str) -> None:
+    """An app of the working directory is served, and a signal drains: status 0."""
+
+    def act(streams: Streams) -> None:
+        assert get(streams.read_url()) == b"False"
+        stop()
+
+    words = ("serve", f"command_apps:{name}", "--port", "0")
+    assert run_beside(*words, act=act) == (0, b"", "")
+
+
+def test_serve_asgi(folder) -> None:
+    """--asgi serves such an application, which learns of clients from trusted proxies."""
+
+    def act(streams: Streams) -> None:
+        url = streams.read_url()
+        assert get(url, **{"X-Forwarded-For": "192.0.2.1"}) == b"192.0.2.1"
+        stop()
+
+    words = ("serve", "command_apps:asgi", "--asgi", "--port", "0")
+    trusted = ("--trusted", "127.0.0.0/8", "--access-log")
+    result = run_beside(*words, *trusted, act=act)
+
+    assert result.status == 0
+    assert re.fullmatch(
+        r'192\.0\.2\.1 - - \[.*\] "GET /x\?\*\*\* HTTP/1\.1" 200 9\n', result.stderr
+    )
+
+
+def test_kind_of_application(folder) -> None:
+    """An application of ASGI needs --asgi; what has no signature is taken as it is."""
+    result = run("serve", "command_apps:asgi")
+
+    assert result.status == 2
+    assert "add --asgi" in result.stderr
+    assert not application.looks_like_asgi(dict)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("import not_there_at_all", "ModuleNotFoundError: No module named"),
+        ("raise ValueError('of the user')", "ValueError: of the user"),
+    ],
+)
+def test_error_in_the_module(folder, source: str, message: str) -> None:
+    """An error in the user's module shows its traceback, and ends with 1."""
+    name = f"command_broken_{message[0].lower()}"
+    (folder / f"{name}.py").write_text(source)
+    result = run("serve", f"{name}:app")
+
+    assert result.status == 1
+    assert f'{name}.py", line 1' in result.stderr
+    assert message in result.stderr
+
+
+def test_delay_and_grace(folder) -> None:
+    """During the delay requests are answered; a second signal ends delay and grace."""
+
+    async def talk(url: str) -> None:
+        async with await open_connection(url) as connection:
+            stop()
+            while True:
+                response = await connection.request("GET", "/")
+                if await response.read() == b"True":
+                    break
+        stop()
+
+    def act(streams: Streams) -> None:
+        trio.run(talk, streams.read_url())
+
+    words = ("serve", "command_apps:app", "--port", "0", "--delay", "60")
+    assert run_beside(*words, act=act).status == 0
+
+
+def test_echo() -> None:
+    """Any offer but those of TLS and HTTP/2, any CONNECT and WebSockets are echoed."""
+
+    async def talk(url: str) -> None:
+        async with await open_upgrade(url, "h2c", "Any/3") as (response, stream, _):
+            assert response.headers["Upgrade"] == "Any/3"
+            await stream.send_all(b"x")
+            assert await stream.receive_some() == b"x"
+        async with await open_connection(url) as connection:
+            async with await connection.connect("any:1") as (_, stream, _):
+                await stream.send_all(b"y")
+                assert await stream.receive_some() == b"y"
+
+    def act(streams: Streams) -> None:
+        url = streams.read_url()
+        trio.run(talk, url)
+        stop()
+
+    assert run_beside("echo", "--port", "0", act=act).status == 0
+
+
+def test_echo_of_websockets(monkeypatch) -> None:
+    """WebSockets are echoed by messages; without the extra the answer is a 501."""
+    with serving(echo.answer) as url:
+        result = run("websocket", url, "--wait", "0.1", stdin=b"hello\n")
+        assert result == (0, b"hello\n", "")
+        monkeypatch.setitem(sys.modules, "trio_upgrade.websocket", None)
+        result = run("connect", url, "websocket")
+        assert result.status == 1
+        assert "refused with 501" in result.stderr
+
+
+@pytest.mark.parametrize("host", ["*", "::1"])
+def test_host(host: str) -> None:
+    """--host is an address, or * for every one."""
+
+    def act(streams: Streams) -> None:
+        url = streams.read_url()
+        assert host == "*" or "[::1]" in url
+        get(url)
+        stop()
+
+    words = ("echo", "--host", host, "--port", "0")
+    assert run_beside(*words, act=act).status == 0
+
+
+def make_certificate(folder: Path) -> tuple[str, str]:
+    """Write a certificate and its key, and return the files."""
+    import trustme
+
+    certificate = trustme.CA().issue_cert("localhost")
+    files = str(folder / "cert.pem"), str(folder / "key.pem")
+    certificate.cert_chain_pems[0].write_to_path(files[0])
+    certificate.private_key_pem.write_to_path(files[1])
+    return files
+
+
+@pytest.mark.parametrize("place", ["port", "fd", "plain fd", "unix"])
+def test_places(tmp_path, place: str) -> None:
+    """TLS on a port and on an inherited socket, and a Unix socket."""
+    tls = ("--tls", *make_certificate(tmp_path))
+    with socket.create_server((HOST, 0)) as sock:
+        options: tuple[Any, ...] = {
+            "port": ("--port", 0, *tls),
+            "fd": ("--fd", os.dup(sock.fileno()), *tls),
+            "plain fd": ("--fd", os.dup(sock.fileno())),
+            "unix": ("--unix", tmp_path / "socket"),
+        }[place]
+
+        def act(streams: Streams) -> None:
+            url = streams.read_url()
+            schemes = {"plain fd": "http://", "unix": "http+unix://"}
+            assert url.startswith(schemes.get(place, "https://"))
+            words = ["connect", url, "echo", "--direct", "--insecure"]
+            command = [sys.executable, "-m", "trio_upgrade", *words]
+            found = subprocess.run(
+                command, input=b"x", stdout=subprocess.PIPE, timeout=20, check=True
+            )
+            assert found.stdout == b"x"
+            stop()
+
+        result = run_beside("echo", "--grace", "0", *options, act=act)
+
+    assert result.status == 0
+
+
+def test_sockets_of_systemd(monkeypatch) -> None:
+    """Sockets of systemd are taken without an address, and --fd has to name all."""
+    taken: list[int] = []
+
+    class Listener:
+        def __init__(self, number: int) -> None:
+            self.number = number
+            self.socket = self
+
+        def fileno(self) -> int:
+            return self.number
+
+    def inherit_listeners():
+        taken.append(1)
+        return [Listener(3), Listener(4)]
+
+    monkeypatch.setattr(
+        "trio_upgrade._command.listening.inherit_listeners", inherit_listeners
+    )
+
+    def take(*words: str) -> Any:
+        return Place.from_arguments(parse(["echo", *words])).take_over()
+
+    assert [listener.number for listener in take()] == [3, 4]
+    assert len(take("--fd", "3", "--fd", "4")) == 2
+    with pytest.raises(Exception, match="descriptor 4 was passed, too"):
+        take("--fd", "3")
+    with pytest.raises(Exception, match="descriptor 5 was not passed"):
+        take("--fd", "3", "--fd", "4", "--fd", "5")
+    assert take("--port", "0") == []
+    assert len(taken) == 4
+
+
+def test_socket_that_does_not_listen() -> None:
+    """A socket that does not listen is refused, and stays as it is."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        result = run("echo", "--fd", ours.fileno())
+        assert ours.getblocking()
+        theirs.sendall(b"x")
+        assert ours.recv(1) == b"x"
+
+    assert result.status == 2
+    assert "cannot listen: descriptor " in result.stderr
+
+
+@pytest.mark.parametrize("workers", [(), ("--workers", "1")])
+def test_address_in_use(workers) -> None:
+    """An address that is in use is a failure, with or without workers."""
+    with socket.create_server((HOST, 0)) as sock:
+        result = run("echo", "--port", sock.getsockname()[1], *workers)
+
+    assert result.status == 1
+    assert result.stderr.startswith("trio-upgrade echo: cannot listen: ")
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("place", ["port", "unix"])
+def test_workers(tmp_path, place: str) -> None:
+    """Workers serve on a port or on a Unix socket, whose file is removed at the end."""
+    path = tmp_path / "socket"
+    words = ("--unix", path) if place == "unix" else ("--port", 0)
+
+    def act(streams: Streams) -> None:
+        assert b"offer any" in get(streams.read_url())
+        stop()
+
+    result = run_beside("echo", "--workers", "2", *words, act=act)
+
+    assert (result.status, result.stderr) == (0, "")
+    assert not path.exists()
+
+
+async def test_work() -> None:
+    """A worker serves the app with the limits, the log and the certificate."""
+    arguments = parse(["echo", "--access-log", "--limit", "linger=1"])
+    given: dict[str, Any] = {}
+
+    class Worker:
+        async def serve(self, app, **options):
+            given.update(options, app=app)
+
+    serving = Serving.from_arguments(arguments)
+    worker: Any = Worker()
+    await serving.work(worker, Place.from_arguments(arguments), echo.open_echo)
+
+    assert given["app"] is echo.answer
+    assert given["ssl_context"] is None
+    assert given["limits"].linger == 1
+    assert given["observer"] is not None
+
+
+def test_unix_sockets_of_others(tmp_path) -> None:
+    """The file of a dead socket is replaced; a live socket and another file stay."""
+    path = str(tmp_path / "socket")
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(path)
+    listener = open_unix_listener(path)
+    result = run("echo", "--unix", path, "--workers", "1")
+    assert result.status == 1
+    assert "another process listens there" in result.stderr
+    # Its own close() is for Trio.
+    os.close(listener.socket.detach())
+    (tmp_path / "file").touch()
+    result = run("echo", "--unix", tmp_path / "file", "--workers", "1")
+    assert result.status == 1
+    assert "a file that is no socket" in result.stderr
+    assert (tmp_path / "file").exists()
+
+
+def test_access_log() -> None:
+    """A line for each answer and switch, with no query, no userinfo and no controls."""
+
+    def act(streams: Streams) -> None:
+        url = streams.read_url()
+        get(url)
+        assert run_connect(url) == b"HTTP/1.1 101"
+        with socket.create_connection((HOST, int(url.rpartition(":")[2]))) as sock:
+            sock.sendall(b"GET http://u:hunter2@h/ HTTP/1.1\r\nHost: h\r\n\r\n")
+            sock.recv(1000)
+        with socket.create_connection((HOST, int(url.rpartition(":")[2]))) as sock:
+            sock.sendall(b"\x1b[0m nonsense\r\n\r\n")
+            sock.recv(1000)
+        stop()
+
+    result = run_beside("echo", "--port", "0", "--access-log", act=act)
+    lines = [re.sub(r"\[.*?\]", "[]", line) for line in result.stderr.splitlines()]
+
+    assert '127.0.0.1 - - [] "GET /x?*** HTTP/1.1" 200 58' in lines
+    assert '127.0.0.1 - - [] "GET / HTTP/1.1" 101 -' in lines
+    assert any('"-" 400' in line for line in lines)
+    assert "hunter2" not in result.stderr
+    assert "sesame" not in result.stderr
+
+
+def run_connect(url: str) -> bytes:
+    """Make a switch by hand, and return the beginning of the 101."""
+    with socket.create_connection((HOST, int(url.rpartition(":")[2]))) as sock:
+        offer = b"Connection: Upgrade\r\nUpgrade: x\r\n"
+        sock.sendall(b"GET / HTTP/1.1\r\nHost: h\r\n" + offer + b"\r\n")
+        return sock.recv(12)
+
+
+@pytest.mark.parametrize("upgrade", ["*", "echo"])
+def test_reverse_proxy(upgrade: str) -> None:
+    """Requests and the allowed upgrades go on to the upstream."""
+
+    def act(streams: Streams) -> None:
+        url = streams.read_url()
+        assert b"offer any" in get(url)
+        assert run_connect(url)[:12] == (
+            b"HTTP/1.1 101" if upgrade == "*" else b"HTTP/1.1 200"
+        )
+        stop()
+
+    with serving(echo.answer) as upstream:
+        words = ("proxy", upstream, "--port", "0", "--upgrade", upgrade)
+        assert run_beside(*words, act=act).status == 0
+
+
+def test_forward_proxy(tmp_path) -> None:
+    """Allowed ports and networks, and only for users of the file."""
+    (tmp_path / "users").write_text("user:hunter2\nother:sesame\n")
+
+    async def dial(url: str, port: int, user: str) -> bytes:
+        from trio_upgrade import open_tunnel
+
+        url = url.replace("//", f"//{user}@")
+        async with await open_tunnel(url, f"{HOST}:{port}") as (_, stream, _):
+            await stream.send_all(b"GET / HTTP/1.0\r\n\r\n")
+            return bytes(await stream.receive_some())
+
+    with serving(echo.answer) as upstream:
+        port = int(upstream.rpartition(":")[2])
+
+        def act(streams: Streams) -> None:
+            url = streams.read_url()
+            assert trio.run(dial, url, port, "user:hunter2").startswith(b"HTTP/1.1 200")
+            with pytest.raises(Exception, match="407"):
+                trio.run(dial, url, port, "user:wrong")
+            stop()
+
+        options = ("--allow", "127.0.0.0/8", "--allow-port", port)
+        users = ("--users", f"@{tmp_path}/users")
+        words = ("proxy", "--forward", "--port", "0", *options, *users)
+        result = run_beside(*words, act=act)
+
+    assert (result.status, result.stderr) == (0, "")
+
+
+def test_default_forward_proxy() -> None:
+    """Without options the policy is that of ForwardProxy."""
+    make = proxy.choose_proxy(parse(["proxy", "--forward"]))
+
+    assert type(make()).__name__ == "ForwardProxy"
+
+
+async def test_plain_app_as_it_is() -> None:
+    """An app of ours is served as it is."""
+
+    async def app(request):
+        return Response(200)
+
+    serving = Serving.from_arguments(parse(["echo"]))
+    async with choose_app(app, serving, is_asgi=False)() as opened:
+        assert opened is app

@@ -1,0 +1,217 @@
+"""The values of options, and command lines that are wrong."""
+
+from __future__ import annotations
+
+from argparse import ArgumentTypeError
+
+import pytest
+
+from trio_upgrade import Limits
+from trio_upgrade._command.values import (
+    Field,
+    parse_body,
+    parse_count,
+    parse_delay,
+    parse_descriptor,
+    parse_field_file,
+    parse_fields,
+    parse_limit,
+    parse_port,
+    parse_ports,
+    parse_seconds,
+    parse_text,
+)
+
+from .running import run
+
+
+def test_text_from_a_file_or_the_environment(tmp_path, monkeypatch) -> None:
+    """A word may name a file or a variable instead of a secret."""
+    (tmp_path / "url").write_text("http://u:p@host\n")
+    monkeypatch.setenv("THE_URL", "http://other ")
+
+    assert parse_text("http://plain") == "http://plain"
+    assert parse_text(f"@{tmp_path}/url") == "http://u:p@host"
+    assert parse_text("env:THE_URL") == "http://other"
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("env:NOT_THERE", "the environment has no variable NOT_THERE"),
+        ("@/not/there", "cannot read /not/there: No such file or directory"),
+    ],
+)
+def test_text_that_is_not_there(word: str, message: str) -> None:
+    """A file or variable that is missing is named."""
+    with pytest.raises(ArgumentTypeError, match=message):
+        parse_text(word)
+
+
+def test_file_that_is_not_text(tmp_path) -> None:
+    """A file of other bytes is an error, and they are not shown."""
+    (tmp_path / "key").write_bytes(b"secret\xff")
+    with pytest.raises(ArgumentTypeError, match="it is not UTF-8"):
+        parse_text(f"@{tmp_path}/key")
+
+
+def test_fields(tmp_path) -> None:
+    """Fields are lines; those of a file are secret; comments and blanks are left out."""
+    (tmp_path / "fields").write_text("# mine\n\nX-A:b\nAuthorization: Bearer c:d\n")
+    found = [Field("X-A", "b", True), Field("Authorization", "Bearer c:d", True)]
+
+    assert parse_fields("X-A: b") == [Field("X-A", "b", False)]
+    assert parse_fields(f"@{tmp_path}/fields") == found
+    assert parse_field_file(str(tmp_path / "fields")) == found
+    with pytest.raises(ArgumentTypeError, match="a field is written as") as caught:
+        parse_fields("Authorization Bearer secret")
+    assert "secret" not in str(caught.value)
+
+
+def test_body(tmp_path) -> None:
+    """A body is text, or the bytes of a file."""
+    (tmp_path / "body").write_bytes(b"\xff\n")
+
+    assert parse_body("ä") == "ä".encode()
+    assert parse_body(f"@{tmp_path}/body") == b"\xff\n"
+    with pytest.raises(ArgumentTypeError, match="No such file"):
+        parse_body("@/not/there")
+
+
+def test_numbers() -> None:
+    """Ports, counts, descriptors and seconds."""
+    assert parse_port("0") == 0
+    assert parse_ports("22") == range(22, 23)
+    assert parse_ports("1-10") == range(1, 11)
+    assert parse_count("3") == 3
+    assert parse_descriptor("3") == 3
+    assert parse_seconds("none") is None
+    assert parse_seconds("0.5") == parse_delay("0.5") == 0.5
+
+
+@pytest.mark.parametrize(
+    ("parse", "word"),
+    [
+        (parse_port, "65536"),
+        (parse_port, "http"),
+        (parse_ports, "1-x"),
+        (parse_count, "0"),
+        (parse_count, "-1"),
+        (parse_descriptor, "x"),
+        (parse_seconds, "-1"),
+        (parse_seconds, "inf"),
+        (parse_seconds, "nan"),
+        (parse_seconds, "soon"),
+        (parse_delay, "none"),
+    ],
+)
+def test_wrong_numbers(parse, word: str) -> None:
+    """Other words are refused."""
+    with pytest.raises(ArgumentTypeError):
+        parse(word)
+
+
+def test_limits() -> None:
+    """A limit is a number, or none where the limit can be disabled."""
+    assert parse_limit("connections=5") == ("connections", 5)
+    assert parse_limit("linger=0.5") == ("linger", 0.5)
+    assert parse_limit("linger=none") == ("linger", None)
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("connections=", "a number is wanted"),
+        ("connections", "a number is wanted"),
+        ("connections=-1", "must not be negative"),
+        ("connections=1.5", "must be an int"),
+        ("header_bytes=none", "must be a number"),
+    ],
+)
+def test_wrong_limits(word: str, message: str) -> None:
+    """A limit that cannot have the value is refused as the library does."""
+    with pytest.raises(ArgumentTypeError, match=message):
+        parse_limit(word)
+
+
+def test_unknown_limit() -> None:
+    """An unknown limit ends the program with 2, and one line that has all names."""
+    result = run("echo", "--limit", "foo=1")
+
+    assert result.status == 2
+    assert result.stderr.count("\n") == 1
+    assert "there is no limit 'foo'" in result.stderr
+    for name in Limits.__annotations__:
+        assert name in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "the following arguments are required: COMMAND"),
+        (["nix"], "invalid choice: 'nix'"),
+        (["connect", "http://h"], "required: PROTOCOL"),
+        (["echo", "--hots=Bearer secret"], "there is no option --hots"),
+        (["echo", "-Hsecret: secret"], "there is no option -H"),
+        (["echo", "secret"], "too many arguments"),
+        (["echo", "-v=secret"], "argument -v/--verbose: it takes no value"),
+        (["http://u:secret@host"], "invalid choice: 'http://***@host'"),
+        (["echo", "--port", "1", "--unix", "x"], "only one of these"),
+        (["echo", "--unix", "x", "--tls", "a", "b"], "--tls is for TCP"),
+        (["echo", "--tls", "a", "b"], "no TLS with a and b: No such file"),
+        (["echo", "--workers", "2", "--delay", "1"], "--delay is for one process"),
+        (["echo", "--trusted", "nowhere"], "--trusted: 'nowhere' is neither"),
+        (["proxy"], "name one UPSTREAM"),
+        (["proxy", "--forward", "http://h"], "name one UPSTREAM"),
+        (["proxy", "http://u:secret@h/path"], "an upstream is http://host"),
+        (["proxy", "http://h", "--allow", "10.0.0.0/8"], "go with --forward"),
+        (["proxy", "http://h", "--upgrade", "h2c"], "is never passed on"),
+        (["proxy", "--forward", "--users", "secret"], "written as user:password"),
+        (["tunnel", "host"], "the target is host:port"),
+        (["tunnel", "::1:22"], "the target is host:port"),
+        (["tunnel", "http://h/"], "an endpoint needs --protocol"),
+        (["tunnel", "h:1", "--protocol", "x"], "for the URL of an endpoint"),
+        (["tunnel", "h:1", "--carriers"], "for the URL of an endpoint"),
+        (["tunnel", "h:1", "-H", "A: secret"], "fields are for an endpoint"),
+        (["tunnel", "h:0", "--direct"], "must be from 1 to 65535"),
+        (["tunnel", "h:1", "--via", "http://u:secret@[h"], "host"),
+        (["connect", "ftp://u:secret@h", "echo"], "cannot dial a URL of scheme"),
+        (["connect", "http://h", "echo", "--ca-file", "/not/there"], "no TLS with"),
+        (["websocket", "ftp://h"], "cannot dial a URL of scheme"),
+        (["serve", "app"], "'app' is not MODULE:APP"),
+        (["serve", "not_there_at_all:app"], "there is no module 'not_there_at_all'"),
+        (["serve", "json:not_there"], "the module 'json' has no 'not_there'"),
+        (["serve", "sys:path"], "sys:path cannot be called"),
+        (["serve", "os:getcwd"], "the app must be an async function"),
+        (["echo", "--fd", "99"], "descriptor 99: Bad file descriptor"),
+        (["echo", "--fd", "0"], "descriptor 0: Socket operation on non-socket"),
+    ],
+)
+def test_wrong_command_line(words: list[str], message: str) -> None:
+    """A wrong command line ends with 2 and one line, without a word that is a secret."""
+    result = run(*words)
+
+    assert result.status == 2, result.stderr
+    assert result.stderr.startswith("trio-upgrade")
+    assert result.stderr.count("\n") == 1
+    assert message in result.stderr
+    assert result.stdout == b""
+    assert "secret" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    "command", ["serve", "echo", "connect", "tunnel", "proxy", "websocket"]
+)
+def test_help(command: str, capsys) -> None:
+    """Each subcommand explains itself, with examples, within 90 columns."""
+    with pytest.raises(SystemExit) as caught:
+        run(command, "--help")
+    assert caught.value.code == 0
+
+
+def test_help_of_the_program() -> None:
+    """The help names all subcommands, and --version the version."""
+    for words in (["--help"], ["--version"]):
+        with pytest.raises(SystemExit) as caught:
+            run(*words)
+        assert caught.value.code == 0

@@ -1,0 +1,98 @@
+"""app.socket and app@.service: checked by systemd, and servers replaced under load."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import socket
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+
+from trio_upgrade import open_upgrade
+
+from .programs import HOST, Program, example, read_url, run
+from .recipes import DEPLOY, fill, free_port, loading_both
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+REPLACEMENTS = 6
+# What systemd does before it starts a server: the socket is descriptor 3.
+HAND_OVER = 'LISTEN_FDS=1 LISTEN_PID=$$ exec "$@" 3<&0 </dev/null'
+
+
+def find_arguments() -> list[str]:
+    """Return the arguments that the unit gives to the app."""
+    unit = (DEPLOY / "app@.service").read_text()
+    (line,) = re.findall(r"^ExecStart=(.*)$", unit, re.MULTILINE)
+    _, script, *arguments = shlex.split(line)
+    assert script.endswith("/app.py")
+    return arguments
+
+
+async def start_server(sock: socket.socket) -> Program:
+    """Start a server that gets the socket when a connection waits in it."""
+    activate = ["systemd-socket-activate", f"-EPYTHONPATH={os.getcwd()}"]
+    server = example("deploy/app.py", *find_arguments())
+    process = await trio.lowlevel.open_process(
+        ["sh", "-c", HAND_OVER, "sh", *activate, *server],
+        stdin=sock.fileno(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    return Program(process)
+
+
+@pytest.mark.peer("systemd-analyze")
+async def test_units_are_right(tmp_path: Path) -> None:
+    """Every setting is one of systemd, and it would find the program."""
+    socket_unit = fill("app.socket", {"127.0.0.1:8001": f"{HOST}:{free_port()}"})
+    (tmp_path / "app.socket").write_text(socket_unit)
+    # The program is not in the same place on every machine.
+    python = {"/usr/bin/python3": shutil.which("sh")}
+    (tmp_path / "app@.service").write_text(fill("app@.service", python))
+    units = [str(tmp_path / name) for name in ("app.socket", "app@.service")]
+    result = await run("systemd-analyze", "verify", *units)
+    # It says something about units of the machine, too.
+    said = (result.stdout + result.stderr).decode().splitlines()
+
+    assert [line for line in said if "app" in line] == []
+    assert result.returncode == 0
+
+
+@pytest.mark.peer("systemd-socket-activate")
+async def test_servers_are_replaced() -> None:
+    """Two servers accept from one socket; six replacements under load lose nothing."""
+    with socket.create_server((HOST, 0), backlog=socket.SOMAXCONN) as sock:
+        port = sock.getsockname()[1]
+        servers = [await start_server(sock), await start_server(sock)]
+        try:
+            async with loading_both(port) as tallies:
+                for server in servers:
+                    await read_url(server)
+                for _ in range(REPLACEMENTS):
+                    old = servers.pop(0)
+                    async with await open_upgrade(f"http://{HOST}:{port}", "echo") as (
+                        _,
+                        stream,
+                        _,
+                    ):
+                        old.process.terminate()
+                        await stream.send_all(b"still here")
+                        assert await stream.receive_exactly(10) == b"still here"
+                    async with old:
+                        assert await old.process.wait() == 0
+                    servers.append(await start_server(sock))
+                    await read_url(servers[-1])
+        finally:
+            for server in servers:
+                await server.aclose()
+
+    for tally in tallies:
+        assert not tally.lost
+        assert tally.answered == tally.connections > 100

@@ -1,0 +1,170 @@
+# The values of options, from the words of a command line.  No message here repeats a word
+# that may be a secret, which is why none of these raises the ValueError that argparse
+# would quote.
+from __future__ import annotations
+
+import math
+import os
+from argparse import ArgumentTypeError
+from typing import NamedTuple
+
+from .. import Limits
+
+_HIGHEST_PORT = 65535
+_NONE = "none"
+
+
+class Field(NamedTuple):
+    """A field of a request.
+
+    Attributes:
+        name: Its name.
+        value: Its value.
+        is_secret: Whether it came from a file or from the environment.
+    """
+
+    name: str
+    value: str
+    is_secret: bool
+
+
+def read_text(word: str) -> tuple[str, bool]:
+    """Return what a word stands for, and whether it came from elsewhere.
+
+    ``@FILE`` is the content of a file and ``env:NAME`` a variable of the environment, so
+    that a secret is neither in the list of processes nor in the history of a shell.
+
+    Raises:
+        ArgumentTypeError: There is no such file or variable.
+    """
+    if word.startswith("@"):
+        try:
+            with open(word[1:], encoding="utf-8") as file:
+                return file.read().strip(), True
+        except (OSError, UnicodeDecodeError) as exc:
+            reason = getattr(exc, "strerror", None) or "it is not UTF-8"
+            raise ArgumentTypeError(f"cannot read {word[1:]}: {reason}") from None
+    if word.startswith("env:"):
+        name = word.removeprefix("env:")
+        if name not in os.environ:
+            raise ArgumentTypeError(f"the environment has no variable {name}")
+        return os.environ[name].strip(), True
+    return word, False
+
+
+def parse_text(word: str) -> str:
+    """Return what a word stands for; see :func:`read_text`."""
+    return read_text(word)[0]
+
+
+def parse_body(word: str) -> bytes:
+    """Return the content of a request: text, or that of a file.
+
+    Raises:
+        ArgumentTypeError: The file cannot be read.
+    """
+    if not word.startswith("@"):
+        return word.encode()
+    try:
+        with open(word[1:], "rb") as file:
+            return file.read()
+    except OSError as exc:
+        raise ArgumentTypeError(f"cannot read {word[1:]}: {exc.strerror}") from None
+
+
+def parse_fields(word: str) -> list[Field]:
+    """Return the fields that a word has, one for each line.
+
+    Raises:
+        ArgumentTypeError: A line is no field.
+    """
+    text, is_secret = read_text(word)
+    fields: list[Field] = []
+    for line in text.splitlines():
+        if not line.strip() or line.startswith("#"):
+            continue
+        name, colon, value = line.partition(":")
+        if not colon:
+            raise ArgumentTypeError('a field is written as "Name: value"')
+        fields.append(Field(name.strip(), value.strip(), is_secret))
+    return fields
+
+
+def parse_field_file(path: str) -> list[Field]:
+    """Return the fields of a file, one on each line."""
+    return parse_fields(f"@{path}")
+
+
+def parse_port(word: str) -> int:
+    """Return a port to listen on, 0 for any free one."""
+    if not (word.isascii() and word.isdigit() and int(word) <= _HIGHEST_PORT):
+        raise ArgumentTypeError(f"a port is a number from 0 to {_HIGHEST_PORT}")
+    return int(word)
+
+
+def parse_ports(word: str) -> range:
+    """Return a port, or ports as ``FIRST-LAST``."""
+    first, _, last = word.partition("-")
+    return range(parse_port(first), parse_port(last or first) + 1)
+
+
+def parse_count(word: str) -> int:
+    """Return a number that is at least 1."""
+    if not (word.isascii() and word.isdigit() and int(word)):
+        raise ArgumentTypeError("it must be a number, at least 1")
+    return int(word)
+
+
+def parse_descriptor(word: str) -> int:
+    """Return the number of a descriptor."""
+    if not (word.isascii() and word.isdigit()):
+        raise ArgumentTypeError("it must be a number, as in --fd 3")
+    return int(word)
+
+
+def parse_seconds(word: str) -> float | None:
+    """Return seconds; None for ``none``."""
+    if word == _NONE:
+        return None
+    seconds = _parse_number(word)
+    if seconds is None or not 0 <= seconds < math.inf:
+        raise ArgumentTypeError("seconds must be a number, or none for no limit")
+    return seconds
+
+
+def parse_delay(word: str) -> float:
+    """Return seconds that have to be given."""
+    seconds = parse_seconds(word)
+    if seconds is None:
+        raise ArgumentTypeError("seconds must be a number")
+    return seconds
+
+
+def parse_limit(word: str) -> tuple[str, float | None]:
+    """Return the name and the value of a limit.
+
+    Raises:
+        ArgumentTypeError: There is no such limit, or it cannot have the value.
+    """
+    name, _, text = word.partition("=")
+    if name not in Limits.__annotations__:
+        known = ", ".join(Limits.__annotations__)
+        raise ArgumentTypeError(f"there is no limit {name!r}; the limits are {known}")
+    value = None if text == _NONE else _parse_number(text)
+    if value is None and text != _NONE:
+        raise ArgumentTypeError(f"a number is wanted, as in {name}=100, or none")
+    try:
+        Limits(**{name: value})  # type: ignore[arg-type]
+    except (TypeError, ValueError) as exc:
+        raise ArgumentTypeError(str(exc)) from None
+    return name, value
+
+
+def _parse_number(word: str) -> float | None:
+    # An int where it is one: counts and bytes have to be.
+    for kind in (int, float):
+        try:
+            return kind(word)
+        except ValueError:
+            pass
+    return None
