@@ -7,7 +7,7 @@ from string import ascii_letters, digits
 from typing import Any
 
 import pytest
-from hypothesis import assume, given, strategies as st
+from hypothesis import assume, example, given, strategies as st
 
 from trio_upgrade._client.urls import (
     Credentials,
@@ -46,6 +46,7 @@ class TestURL:
         ),
         st.sampled_from(["", "/", "/a?b#c", "?q", "#f", "//h@x/", "/ ", "/\n", "/ä"]),
     )
+    @example("http", "", "a." * 126 + "aaa", "", "")
     def test_usual_urls_mean_the_same(self, scheme, user, host, port, rest) -> None:
         """The short way for usual URLs returns and refuses what the other one does."""
         url = f"{scheme}://{user}{host}{port}{rest}"

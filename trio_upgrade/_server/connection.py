@@ -578,9 +578,9 @@ class Connection(ConnectionTask):
     def _is_cut(self) -> bool:
         # Whether the peer could take the end for that of a message or transfer that was
         # cut.  After a switch only a normal return, after no send that was cut, makes a
-        # transfer whole.  Of HTTP only
-        # an answer that has begun is reset, as to HTTP/1.0 the end of the connection may
-        # end it; otherwise a reset could destroy the answer before.
+        # transfer whole.  Of HTTP only an answer that has begun is reset, as to HTTP/1.0
+        # the end of the connection may end it; otherwise a reset could destroy the answer
+        # before.
         if self.reason is EndReason.TLS_FAILED:
             # It gets the alert, which a reset could destroy.
             return False

@@ -244,7 +244,8 @@ class DirectSocketStream(trio.abc.HalfCloseableStream):
         """Send the bytes that the kernel takes now, and return their number.
 
         Raises:
-            trio.BrokenResourceError: The connection is broken, or an earlier send was cut.
+            trio.BrokenResourceError: The connection is broken, or an earlier send was
+                cut.
             trio.ClosedResourceError: The stream, or our direction, was closed.
             trio.BusyResourceError: Another task is sending.
         """

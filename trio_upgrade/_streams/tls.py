@@ -176,7 +176,8 @@ class TLSStream(TLSConnection, trio.abc.HalfCloseableStream):
         earlier calls had left, an unknown part was sent, and nothing more can be.
 
         Raises:
-            trio.BrokenResourceError: The connection is broken, or an earlier send was cut.
+            trio.BrokenResourceError: The connection is broken, or an earlier send was
+                cut.
             trio.ClosedResourceError: The stream, or our direction, was closed.
             trio.BusyResourceError: Another task is sending.
         """

@@ -2,11 +2,12 @@
 # already, so that TLS over a kernel socket has no adapter in between.
 from __future__ import annotations
 
-from typing import final
-
-import trio
+from typing import TYPE_CHECKING, final
 
 from .socket_stream import refuse_after_cut
+
+if TYPE_CHECKING:
+    import trio
 
 
 @final

@@ -144,6 +144,7 @@ class UpgradedStream(ReplayStream):
     async def _send_warily(self, data: bytes | bytearray | memoryview) -> None:
         # A transport that is not ours does not refuse to send after a cut send.
         self._check_not_cut()
+        # Some transports send before they look.
         await trio.lowlevel.checkpoint_if_cancelled()
         try:
             await self._transport.send_all(data)
@@ -406,8 +407,9 @@ class _HalfCloseableUpgradedStream(UpgradedStream, trio.abc.HalfCloseableStream)
 
 
 _KINDS = frozenset({UpgradedStream, _HalfCloseableUpgradedStream})
-# Streams that refuse to send after a send that was cut.
-_REFUSING = _KINDS | {DirectSocketStream, TLSStream}
+# Streams that refuse to send after a send that was cut.  trio.SSLStream must also see a
+# call that is cancelled already: only then can it be closed without a handshake.
+_REFUSING = _KINDS | {DirectSocketStream, TLSStream, trio.SSLStream}
 # The transport raises these before it sends anything, or when it is closed.
 _SENT_NOTHING = (trio.BusyResourceError, trio.ClosedResourceError, TypeError)
 
