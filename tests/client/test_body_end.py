@@ -1,4 +1,4 @@
-"""The body whose connection is used again: after its end it asks the connection no more."""
+"""The body whose connection is used again: after its end it asks that no more."""
 
 from __future__ import annotations
 
