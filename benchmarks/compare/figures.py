@@ -20,6 +20,9 @@ from .report import NODE, OURS
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from .report import Fact, Result
+    from .rounds import Rounds
+
 FLOOR = "Trio + h11 by hand"
 PYTHON = sys.executable
 
@@ -35,7 +38,7 @@ class Sample(NamedTuple):
 
 
 class Peer(NamedTuple):
-    """A program that is compared, and the program or module that it needs."""
+    """A program that is compared, and the programs or modules that it needs."""
 
     name: str
     command: tuple[str, ...]
@@ -64,7 +67,12 @@ SOCKETS = [
     Peer(
         "websockets", python_peer("websockets_echo.py"), "module:websockets", WEBSOCKET
     ),
-    Peer("uvicorn", python_peer("uvicorn_echo.py"), "module:uvicorn", WEBSOCKET),
+    Peer(
+        "uvicorn",
+        python_peer("asgi_echo.py", "{port}", "uvicorn", "websockets"),
+        "module:uvicorn",
+        WEBSOCKET,
+    ),
 ]
 WEBSOCKETS = [
     Peer(OURS, python_peer("websocket_echo.py"), "module:websockets", WEBSOCKET),
@@ -136,6 +144,31 @@ class Figure:
     # Whether each peer is loaded once, without being measured, before the first round.
     warm: bool = False
     note: str = ""
+    # The peer whose figures are 1.00.
+    base: str = NODE
+    # Makes facts about ours of the rows.
+    conclude: Callable[[Result], list[Fact]] | None = None
+    # Why it cannot be measured on this machine, "" if it can.
+    why_not: str = ""
+
+    @property
+    def cost(self) -> float:
+        """How long it takes, beside other figures."""
+        # To start a peer takes about as long as three rounds of it.
+        return len(self.peers) * (self.share + 0.3)
+
+
+@dataclass(frozen=True)
+class Study:
+    """Several facts about ours alone, which need one long preparation."""
+
+    title: str
+    # Takes the cores and the way to measure in rounds.
+    measure: Callable[[Cores, Rounds], list[Fact]]
+    note: str = ""
+    why_not: str = ""
+    # How long it takes, beside figures.
+    cost: float = 3
 
 
 def start_server(stack: ExitStack, peer: Peer, cores: Cores) -> Program:

@@ -12,8 +12,10 @@ import pytest
 import trio
 
 from benchmarks.compare import compare, figures, load
+from benchmarks.compare.picture import picture
 from benchmarks.compare.programs import PEERS, Calm, Cores, Program, missing
-from benchmarks.compare.report import Result, Row, full, picture, summary
+from benchmarks.compare.report import Result, Row, full, summary
+from benchmarks.compare.rounds import Budget
 from benchmarks.room import room as room_benchmark
 
 ROOT = Path(__file__).parents[2]
@@ -21,7 +23,16 @@ ROOT = Path(__file__).parents[2]
 MOMENT = 0.05
 NO_CORES = Cores(None, None)
 PLAN = compare.Plan(
-    rounds=2, seconds=MOMENT, warm=MOMENT, idle=10, budget=10, patience=0
+    rounds=2,
+    seconds=MOMENT,
+    warm=MOMENT,
+    idle=10,
+    many=10,
+    tunnels=10,
+    small=10,
+    budget=10,
+    spare=0,
+    patience=0,
 )
 
 RESULTS = [
@@ -154,9 +165,8 @@ def test_missing_peers_are_left_out(capsys: pytest.CaptureFixture[str]) -> None:
         figures.start_server,
         warm=True,
     )
-    result = compare.compare(
-        figure, PLAN, NO_CORES, Calm(NO_CORES, 0), end=float("inf")
-    )
+    calm = Calm(NO_CORES, 0)
+    result = compare.compare(figure, PLAN, NO_CORES, calm, Budget(calm, seconds=60))
     told = capsys.readouterr().err
 
     assert [row.peer for row in result.rows] == ["trio_upgrade"]
