@@ -75,7 +75,7 @@ WHOLE = Plan(
     many=19_000,
     tunnels=2000,
     small=500,
-    budget=300,
+    budget=320,
     spare=150,
     patience=60,
 )
@@ -184,6 +184,10 @@ def to_row(name: str, samples: Sequence[Sample]) -> Row:
         statistics.median(values),
         cpu=min((s.cpu for s in samples if s.cpu is not None), default=None),
         load=statistics.median(loads) if loads else None,
+        load_cpu=min(
+            (s.load / s.value for s in samples if s.load is not None and s.value),
+            default=None,
+        ),
         spread=spread(values),
     )
 
@@ -231,17 +235,7 @@ def main(words: Sequence[str] | None = None) -> int:
     if cores.server == cores.load:
         tell("server and load generator share one core: the rates are of both together")
     allowed = allow_files(plan.many + 1000)
-    idle = min(plan.idle, allowed - 200)
-    every: list[Figure | Study] = [
-        *figures(idle),
-        *tls_figures(),
-        *asgi_figures(),
-        # A tunnel takes two descriptors of a proxy, or more.
-        *proxy_figures(idle // 4),
-        *worker_figures(cores),
-        *many_studies(plan.many, allowed),
-        *tunnel_studies(plan.tunnels, plan.small, allowed),
-    ]
+    every = every_figure(plan, cores, allowed)
     wanted = [each for each in every if options.only in each.title]
     total = sum(each.cost for each in wanted)
     calm = Calm(cores, plan.patience)
@@ -262,6 +256,27 @@ def main(words: Sequence[str] | None = None) -> int:
     if options.write:
         write(results)
     return int(any(result.has_failed for result in results))
+
+
+def every_figure(plan: Plan, cores: Cores, allowed: int) -> list[Figure | Study]:
+    """Return all figures and studies.
+
+    Args:
+        plan: How much is measured.
+        cores: Where.
+        allowed: How many descriptors a process may have.
+    """
+    idle = min(plan.idle, allowed - 200)
+    return [
+        *figures(idle),
+        *tls_figures(),
+        *asgi_figures(),
+        # A tunnel takes two descriptors of a proxy, or more.
+        *proxy_figures(idle // 4),
+        *worker_figures(cores),
+        *many_studies(plan.many, allowed),
+        *tunnel_studies(plan.tunnels, plan.small, allowed),
+    ]
 
 
 def allow_files(wanted: int) -> int:

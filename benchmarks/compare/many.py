@@ -78,9 +78,11 @@ def measure(number: int, cores: Cores, rounds: Rounds) -> list[Fact]:
         time.sleep(0.3)
         memory_after, kernel_after = program.memory(), kernel_memory()
         count = number // PARTS * PARTS
-        idle = rounds.measure(partial(idle_cpu, program, 4 * rounds.seconds))
-        trips = partial(round_trips, alone, program, rounds.seconds)
-        kept = rounds.measure(trips)
+        idle = idle_cpu(program, 10 * rounds.seconds)
+        trips = Trips(alone, program, rounds.seconds)
+        # Not counted: a full garbage collection is due after so many openings.
+        trips.measure()
+        kept = rounds.measure(trips.measure)
         collections = [ask(program.port, "/collect") for _ in range(COLLECTIONS)]
         frozen = ask(program.port, "/freeze")
     facts = [
@@ -97,7 +99,8 @@ def measure(number: int, cores: Cores, rounds: Rounds) -> list[Fact]:
             least=0.95,
             spread=spread(kept),
         ),
-        Fact("CPU of all while idle", statistics.median(idle), "%", most=0.05),
+        Fact("CPU of such a round trip, beside them to without", trips.cpu),
+        Fact("CPU of all while idle", idle, "%", most=0.05),
         Fact(
             "a full garbage collection",
             statistics.median(collections),
@@ -126,13 +129,43 @@ def idle_cpu(program: Program, seconds: float) -> float:
     return (after - before) / took * 100
 
 
-def round_trips(alone: Program, beside: Program, seconds: float) -> float:
-    """Return the rate of a server with idle connections to that of one without."""
-    without, with_them = (
-        load.round_trips(program.port, seconds, BESIDE) for program in (alone, beside)
-    )
-    rates = [tally.operations / tally.seconds for tally in (with_them, without)]
-    return rates[0] / rates[1]
+class Trips:
+    """Compares the round trips of two servers, in turns.
+
+    Args:
+        alone: The server without idle connections.
+        beside: The server with them.
+        seconds: Seconds of a measurement.
+    """
+
+    def __init__(self, alone: Program, beside: Program, seconds: float) -> None:
+        self._pair = (alone, beside)
+        self._seconds = seconds
+        # The least CPU seconds of a round trip.
+        self._cpu = {program: float("inf") for program in self._pair}
+
+    def measure(self) -> float:
+        """Return the rate beside idle connections to the rate without."""
+        self._pair = self._pair[::-1]
+        rates = {program: self._load(program) for program in self._pair}
+        alone, beside = self._cpu
+        return rates[beside] / rates[alone]
+
+    @property
+    def cpu(self) -> float:
+        """The CPU of a round trip beside idle connections to that without."""
+        alone, beside = self._cpu
+        return self._cpu[beside] / self._cpu[alone]
+
+    def _load(self, program: Program) -> float:
+        before = program.cpu()
+        tally = load.round_trips(program.port, self._seconds, BESIDE)
+        after = program.cpu()
+        assert before is not None
+        assert after is not None
+        used = (after - before) / tally.operations
+        self._cpu[program] = min(self._cpu[program], used)
+        return tally.operations / tally.seconds
 
 
 def many_studies(number: int, allowed: int) -> list[Study]:

@@ -11,6 +11,9 @@ OURS, NODE, NOTHING = "trio_upgrade", "Node", "-"
 # If the load generator uses at least this share of its core, it limits the rate.
 LIMIT = 0.9
 LIMITED, UNSTEADY = " †", " ‡"
+COMPARED = (
+    "| Node = 1.00 | trio_upgrade | its CPU per operation | others: figure (CPU) |"
+)
 
 
 @dataclass
@@ -20,8 +23,9 @@ class Row:
     peer: str
     value: float
     cpu: float | None = None
-    # The share of a core that the load generator used.
+    # The share of a core that the load generator used, and its least CPU per operation.
     load: float | None = None
+    load_cpu: float | None = None
     spread: float | None = None
 
     @property
@@ -126,10 +130,7 @@ def share(value: float | None) -> str:
 
 def summary(results: list[Result]) -> str:
     """Make the first tables: our ratios to Node and the other peers', and our facts."""
-    lines = [
-        "| Node = 1.00 | trio_upgrade | its CPU per operation | others: figure (CPU) |",
-        "| --- | --- | --- | --- |",
-    ]
+    lines: list[str] = []
     for result in results:
         ours, base = result.row(OURS), result.row(result.base)
         if not result.is_compared or ours is None or base is None:
@@ -150,10 +151,12 @@ def summary(results: list[Result]) -> str:
             f"| {title} | **{number(result.ratio(ours))}**{mark} "
             f"| {number(result.cpu_ratio(ours))} | {told} |"
         )
+    if lines:
+        lines = [COMPARED, "| --- | --- | --- | --- |", *lines, ""]
     facts = [fact for result in results for fact in result.facts]
     if facts:
-        lines += ["", *tabulate(facts)]
-    return "\n".join(lines) + "\n"
+        lines += [*tabulate(facts), ""]
+    return "\n".join(lines)
 
 
 def tabulate(facts: list[Fact]) -> list[str]:

@@ -92,29 +92,31 @@ def patiently(
 def handshakes(port: int, seconds: float, slots: int = 16) -> Tally:
     """Connect, TLS handshake, upgrade, have 16 bytes echoed, end; repeatedly."""
 
+    def talk(sock: ssl.SSLSocket) -> Task:
+        sock.setblocking(False)
+        yield from patiently(sock, sock.do_handshake)
+        receive = partial(load.receive, sock)
+        sock.send(ECHO)
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            head += yield from patiently(sock, receive)
+        if not head.startswith(b"HTTP/1.1 101 "):
+            raise ServerError("no 101")
+        sock.send(SIXTEEN)
+        if (yield from patiently(sock, receive)) != SIXTEEN:
+            raise ServerError("does not echo")
+        # Our close_notify; then the socket is used as it is, without TLS.
+        with suppress(ssl.SSLWantReadError):
+            sock.unwrap()
+        sock.shutdown(socket.SHUT_WR)
+        yield sock
+        while sock.recv(4096):
+            yield sock
+
     def slot(end: float, counter: list[int]) -> Task:
         while time.perf_counter() < end:
-            sock = wrap(load.dial(port))
-            sock.setblocking(False)
-            yield from patiently(sock, sock.do_handshake)
-            receive = partial(load.receive, sock)
-            sock.send(ECHO)
-            head = b""
-            while not head.endswith(b"\r\n\r\n"):
-                head += yield from patiently(sock, receive)
-            if not head.startswith(b"HTTP/1.1 101 "):
-                raise ServerError("no 101")
-            sock.send(SIXTEEN)
-            if (yield from patiently(sock, receive)) != SIXTEEN:
-                raise ServerError("does not echo")
-            # Our close_notify; then the socket is used as it is, without TLS.
-            with suppress(ssl.SSLWantReadError):
-                sock.unwrap()
-            sock.shutdown(socket.SHUT_WR)
-            yield sock
-            while sock.recv(4096):
-                yield sock
-            sock.close()
+            with wrap(load.dial(port)) as sock:
+                yield from talk(sock)
             counter[0] += 1
 
     return load.tally(

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from .rounds import Rounds
 
 PROXY = python_peer("forward_proxy.py")
+# Without addresses to check, deadlines and counts: what a proxy costs at least.
+BY_HAND = python_peer("tunnel_app.py")
 ECHOING = python_peer("raw.py")
 FLOOD = (sys.executable, str(PEERS / "flood.py"))
 LOWEST = ("nice", "-n", "19")
@@ -45,21 +47,36 @@ SETTLE = 0.5
 
 def dig(port: int, upstream: int) -> socket.socket:
     """Open a tunnel through a proxy to an echo; the socket is blocking."""
-    sock = load.dial(port)
     target = f"{load.HOST}:{upstream}"
-    sock.sendall(f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n".encode())
-    for part, expected in ((b"", b"HTTP/1.1 200 "), (ECHO, b"HTTP/1.1 101 ")):
-        sock.sendall(part)
-        if not load.receive_until(sock, b"\r\n\r\n").startswith(expected):
-            raise ServerError("no tunnel")
+    connect = f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n".encode()
+    with ExitStack() as stack:
+        sock = stack.enter_context(load.dial(port))
+        for head, expected in ((connect, b"HTTP/1.1 200 "), (ECHO, b"HTTP/1.1 101 ")):
+            sock.sendall(head)
+            if not load.receive_until(sock, b"\r\n\r\n").startswith(expected):
+                raise ServerError("no tunnel")
+        stack.pop_all()
     return sock
 
 
 def cost(number: int, cores: Cores, _rounds: Rounds) -> list[Fact]:
-    """Measure what each tunnel takes of the proxy."""
+    """Measure what each tunnel takes of our proxy, and of an app that only relays."""
+    facts: list[Fact] = []
+    for name, command in (("ForwardProxy", PROXY), ("an app with relay()", BY_HAND)):
+        memory, descriptors = hold(command, number, cores)
+        whose = f"{number:,} tunnels of {name}: "
+        facts += [
+            Fact(f"{whose}memory of each", memory / 1000, "KB", most=15),
+            Fact(f"{whose}descriptors of each", descriptors, most=2),
+        ]
+    return facts
+
+
+def hold(command: tuple[str, ...], number: int, cores: Cores) -> tuple[float, float]:
+    """Hold so many idle tunnels; return the bytes and the descriptors of each."""
     with ExitStack() as stack, pinned(cores.load):
         upstream = stack.enter_context(Program(ECHOING, cores.load))
-        proxy = stack.enter_context(Program(PROXY, cores.server))
+        proxy = stack.enter_context(Program(command, cores.server))
         for _ in range(FIRST):
             stack.enter_context(dig(proxy.port, upstream.port))
         time.sleep(SETTLE)
@@ -75,11 +92,7 @@ def cost(number: int, cores: Cores, _rounds: Rounds) -> list[Fact]:
     ]
     if len(used) < 2:
         raise ServerError("its memory cannot be measured here")
-    name = f"{number:,} tunnels: "
-    return [
-        Fact(f"{name}memory of each", used[0] / 1000, "KB", most=15),
-        Fact(f"{name}descriptors of each", used[1], most=2),
-    ]
+    return used[0], used[1]
 
 
 class Flood:
@@ -159,7 +172,7 @@ def tunnel_studies(number: int, small: int, allowed: int) -> list[Study]:
             partial(cost, number),
             why_not=why_not,
             cost=1,
-            note=f"{number:,} idle tunnels by CONNECT through our forward proxy.",
+            note=f"{number:,} idle tunnels by CONNECT, each with a message both ways.",
         ),
         Study(
             "tunnels: small ones beside flooded ones",

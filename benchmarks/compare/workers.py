@@ -55,9 +55,9 @@ def conclude(operation: str, result: Result) -> list[Fact]:
     ``s`` and ``g`` are those of the row with one worker.
     """
     one, two = result.row(OURS), result.row(TWO)
-    if not (one and two and one.cpu and two.cpu and one.load):
+    if not (one and two and one.cpu and two.cpu and one.load_cpu):
         return []
-    server, generator = one.cpu, one.load / one.value
+    server, generator = one.cpu, one.load_cpu
     gain = two.value / one.value
     spread = max(one.spread or 0, two.spread or 0)
     return [

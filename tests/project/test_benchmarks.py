@@ -189,12 +189,12 @@ def test_idle_connections_are_held() -> None:
 
 
 def test_summary_has_ratios_to_node() -> None:
-    """A row has ours, its CPU, the others, a mark if the load is the limit.
+    """A row has ours, its CPU, the others, and marks of the load and of the spread.
 
     A figure without Node has no row.
     """
     assert summary(RESULTS).splitlines()[2:] == [
-        "| handshakes/s | **0.50** † | 1.50 | other 4.00 (0.50) |",
+        "| handshakes/s | **0.50** † ‡ | 1.50 | other 4.00 (0.50) |",
         "| KB | **0.25** | - | other 2.00 |",
     ]
 
@@ -207,7 +207,7 @@ def test_full_table_has_everything() -> None:
     assert lines[6:9] == [
         "| other | 4,000 | 4.00 | 1,000 | 0.50 | - | - |",
         "| Node | 1,000 | 1.00 | 2,000 | 1.00 | 95 % † | - |",
-        "| **trio_upgrade** | 500 | 0.50 | 3,000 | 1.50 | 25 % | 50 % |",
+        "| **trio_upgrade** | 500 | 0.50 | 3,000 | 1.50 | 25 % | 50 % ‡ |",
     ]
     assert "| **trio_upgrade** | 3.00 | - | - | - | - | - |" in lines
 
