@@ -215,7 +215,7 @@ def main(words: Sequence[str] | None = None) -> int:
     """Run the comparison; return 1 if the library itself failed somewhere."""
     parser = argparse.ArgumentParser(prog="benchmarks.compare")
     parser.add_argument(
-        "--quick", action="store_true", help="less exact, in under a minute"
+        "--quick", action="store_true", help="less exact, in under two minutes"
     )
     parser.add_argument(
         "--write", action="store_true", help=f"write {PAGE} and its picture"

@@ -355,7 +355,7 @@ def test_tunnel_that_is_refused_is_an_error() -> None:
     (ours, *_) = figures.SERVERS
     with ExitStack() as stack:
         server = figures.start_server(stack, ours, NO_CORES)
-        with pytest.raises(load.ServerError, match="no tunnel|ended"):
+        with pytest.raises(load.ServerError, match=r"no tunnel|ended"):
             tunnels.dig(server.port, server.port)
 
 
