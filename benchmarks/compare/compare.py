@@ -75,8 +75,8 @@ WHOLE = Plan(
     many=19_000,
     tunnels=2000,
     small=500,
-    budget=320,
-    spare=150,
+    budget=400,
+    spare=120,
     patience=60,
 )
 QUICK = Plan(
@@ -87,7 +87,7 @@ QUICK = Plan(
     many=950,
     tunnels=200,
     small=100,
-    budget=80,
+    budget=105,
     spare=0,
     patience=3,
 )
@@ -237,13 +237,14 @@ def main(words: Sequence[str] | None = None) -> int:
     allowed = allow_files(plan.many + 1000)
     every = every_figure(plan, cores, allowed)
     wanted = [each for each in every if options.only in each.title]
-    total = sum(each.cost for each in wanted)
+    scale = (plan.rounds, plan.seconds, plan.warm)
+    estimates = [each.estimate(*scale) for each in wanted]
     calm = Calm(cores, plan.patience)
     budget = Budget(calm)
     results: list[Result] = []
-    for each in wanted:
+    for each, seconds in zip(wanted, estimates, strict=True):
         tell(each.title)
-        part = each.cost / total
+        part = seconds / sum(estimates)
         budget.give(plan.budget * part, plan.spare * part)
         if isinstance(each, Figure):
             result = compare(each, plan, cores, calm, budget)

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 FLOOR = "Trio + h11 by hand"
 PYTHON = sys.executable
+# About how long a program takes to start.
+START_SECONDS = 0.5
 
 
 class Sample(NamedTuple):
@@ -151,11 +153,16 @@ class Figure:
     # Why it cannot be measured on this machine, "" if it can.
     why_not: str = ""
 
-    @property
-    def cost(self) -> float:
-        """How long it takes, beside other figures."""
-        # To start a peer takes about as long as three rounds of it.
-        return len(self.peers) * (self.share + 0.3)
+    def estimate(self, rounds: int, seconds: float, warm: float) -> float:
+        """Return about how many seconds it takes.
+
+        Args:
+            rounds: The planned rounds.
+            seconds: Seconds of a round.
+            warm: Seconds of Node's load before its first round.
+        """
+        each = START_SECONDS + (rounds * self.share + self.warm) * seconds
+        return len(self.peers) * each + self.warm * warm
 
 
 @dataclass(frozen=True)
@@ -167,8 +174,13 @@ class Study:
     measure: Callable[[Cores, Rounds], list[Fact]]
     note: str = ""
     why_not: str = ""
-    # How long it takes, beside figures.
-    cost: float = 3
+    # About how many seconds it takes, without and for each of its rounds.
+    prepare: float = 5
+    each: float = 0
+
+    def estimate(self, rounds: int, _seconds: float, _warm: float) -> float:
+        """Return about how many seconds it takes; see :meth:`Figure.estimate`."""
+        return self.prepare + rounds * self.each
 
 
 def start_server(stack: ExitStack, peer: Peer, cores: Cores) -> Program:

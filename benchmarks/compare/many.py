@@ -186,6 +186,8 @@ def many_studies(number: int, allowed: int) -> list[Study]:
             "many idle connections",
             partial(measure, number),
             why_not=why_not,
+            prepare=5 + number / 2000,
+            each=1,
             note=f"{number:,} upgraded connections to one process. Their round trips are "
             "compared with those of a second server on the same core, in turns.",
         )

@@ -171,13 +171,14 @@ def tunnel_studies(number: int, small: int, allowed: int) -> list[Study]:
             "tunnels: what each costs",
             partial(cost, number),
             why_not=why_not,
-            cost=1,
+            prepare=4 + number / 400,
             note=f"{number:,} idle tunnels by CONNECT, each with a message both ways.",
         ),
         Study(
             "tunnels: small ones beside flooded ones",
             partial(fairness, small),
             why_not=why_not or ("" if shutil.which(LOWEST[0]) else "no program nice"),
+            each=1.5,
             note="64 bytes, one at a time in each of the small ones. The flood and the "
             "server that echoes it have the lowest priority on the load's core.",
         ),

@@ -370,7 +370,22 @@ def test_descriptors_are_counted() -> None:
     assert found > 3
 
 
-def test_only_names_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("plan", "minutes"),
+    [(compare.WHOLE, 10), (compare.QUICK, 2)],
+    ids=["whole", "quick"],
+)
+def test_plan_ends_in_time(plan: compare.Plan, minutes: int) -> None:
+    """What is planned fits the budget, and all of it the minutes that are promised."""
+    every = compare.every_figure(plan, Cores(0, 1), allowed=20_000)
+    scale = (plan.rounds, plan.seconds, plan.warm)
+    planned = sum(each.estimate(*scale) for each in every)
+
+    assert 0.8 * planned < plan.budget < 1.1 * planned
+    assert plan.budget + plan.spare + plan.patience < 60 * minutes
+
+
+def test_only_names_groups() -> None:
     """Each group that the help names has figures."""
     said = subprocess.run(
         [sys.executable, "-m", "benchmarks.compare", "--help"],
