@@ -156,7 +156,9 @@ def compare(
     return result
 
 
-def study(study: Study, plan: Plan, cores: Cores, calm: Calm, budget: Budget) -> Result:
+def measure_study(
+    study: Study, plan: Plan, cores: Cores, calm: Calm, budget: Budget
+) -> Result:
     """Measure several facts of ours that belong together."""
     result = Result(study.title, note=study.note, why_not=study.why_not)
     if study.why_not:
@@ -249,7 +251,7 @@ def main(words: Sequence[str] | None = None) -> int:
         if isinstance(each, Figure):
             result = compare(each, plan, cores, calm, budget)
         else:
-            result = study(each, plan, cores, calm, budget)
+            result = measure_study(each, plan, cores, calm, budget)
         results.append(result)
     print(f"At commit {commit() or 'unknown'}.\n")
     print(full(results))

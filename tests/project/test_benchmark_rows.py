@@ -213,7 +213,7 @@ def test_figures_that_cannot_be_measured_say_why(
     assert isinstance(lonely, figures.Figure)
     results = [
         compare.compare(lonely, compare.QUICK, NO_CORES, calm, budget),
-        compare.study(many_idle, compare.QUICK, NO_CORES, calm, budget),
+        compare.measure_study(many_idle, compare.QUICK, NO_CORES, calm, budget),
     ]
     told = capsys.readouterr().err
 
@@ -233,7 +233,7 @@ def test_studies_that_fail_are_told(capsys: pytest.CaptureFixture[str]) -> None:
 
     calm, budget = no_budget()
     study = figures.Study("unlucky", fail)
-    result = compare.study(study, compare.QUICK, NO_CORES, calm, budget)
+    result = compare.measure_study(study, compare.QUICK, NO_CORES, calm, budget)
 
     assert result.has_failed
     assert "failed: no luck" in capsys.readouterr().err
