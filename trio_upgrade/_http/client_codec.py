@@ -7,7 +7,7 @@
 # the fields that it decides by, and for the usual requests an event that is made once.
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, cast, final
 
 import h11
 
@@ -178,18 +178,25 @@ class ClientCodec(MessageCodec):
             )
         # Whether the fields are in the head as h11 would report them.
         is_sure = well_formed and _is_plain(found)
-        event = self._parse_head(keep_decisive(raw, found) if is_sure else raw)
-        assert isinstance(event, h11.InformationalResponse | h11.Response)
+        event = cast(
+            "h11.Response",
+            self._parse_head(keep_decisive(raw, found) if is_sure else raw),
+        )
+        # By exact type: isinstance() is slow for h11's abstract base.
+        is_final = type(event) is h11.Response
         if is_sure:
             headers = Headers(head=raw, decisive=decisive)
         else:
             headers = Headers(event.headers.raw_items())
         # h11 got the message head only, so its next event is the end of a message without
-        # a body, or it needs more bytes.
+        # a body, or it needs more bytes.  The usual response need not be asked for.
         if (
-            isinstance(event, h11.Response)
+            is_final
             and not tunnel
-            and not isinstance(self._next_event(), h11.EndOfMessage)
+            and (
+                (self._method == "GET" and status == b"200" and _has_length(decisive))
+                or type(self._next_event()) is not h11.EndOfMessage
+            )
         ):
             self._start_body(headers)
         return ResponseHead(
@@ -218,6 +225,12 @@ class ClientCodec(MessageCodec):
 def _is_offer(told: list[Field]) -> bool:
     # Whether h11 is to know nothing but that an offer is made.
     return len(told) == 2 and told[0] == _OPTION and told[1][0] == b"Upgrade"
+
+
+def _has_length(decisive: dict[bytes, list[bytes]]) -> bool:
+    # Whether there is content, and its length is known (RFC 9112 §6.3, rules 6 and 3).
+    lengths = decisive.get(b"content-length", ())
+    return len(lengths) == 1 and lengths[0].strip(b"0") != b""
 
 
 def _is_plain(fields: list[Field]) -> bool:
