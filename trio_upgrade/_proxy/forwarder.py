@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractContextManager, AsyncExitStack, nullcontext, suppress
 from dataclasses import dataclass
@@ -49,6 +50,9 @@ OnError: TypeAlias = "Callable[[Request, Response, Exception], Response]"
 _RESET_CONTENT = 205
 _UPGRADE_REQUIRED = 426
 _NO_CONTENT_FOLLOWS = frozenset({204, _RESET_CONTENT, 304})
+# RFC 9110 §7.8: name[/version], two tokens.
+_TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"  # noqa: S105
+_is_protocol = re.compile(f"{_TOKEN}(?:/{_TOKEN})?").fullmatch
 _log = logging.getLogger("trio_upgrade.proxy")
 
 
@@ -285,7 +289,7 @@ class Forwarder:
         head = self._make_head(request, response)
         if head.status == _UPGRADE_REQUIRED and not _names_protocol(head.headers):
             # The upstream breaks RFC 9110 §15.5.22; respond() would, too.
-            return await self._pass_on_426(response)
+            return await self._pass_on_426(request, response, head)
         if "content-length" in head.headers and await response.read_received():
             # One send, where a respond() block takes two or three.
             return Response(
@@ -313,12 +317,21 @@ class Forwarder:
             head = self.rules.modify_response(request, head)
         return head
 
-    async def _pass_on_426(self, response: ClientResponse) -> Response:
-        try:
-            await response.read()
-        except BodyError as exc:
-            raise Failed(name_failure(exc), exc) from exc
-        return Response.relayed(response)
+    async def _pass_on_426(
+        self, request: Request, response: ClientResponse, head: ResponseHead
+    ) -> Response | None:
+        # It is read first, so the client waits, as it does for the head of an answer.
+        async with request.cancelled_on_disconnect():
+            try:
+                with fail_after(self.rules.response_timeout):
+                    await response.read()
+            except BodyError as exc:
+                raise Failed(name_failure(exc), exc) from exc
+            except trio.TooSlowError as exc:
+                raise Failed(ANSWER_TIMEOUT, exc) from exc
+            response.head = head
+            return Response.relayed(response)
+        return None
 
     ################################################################
     # A switch
@@ -375,8 +388,9 @@ def fail_after(seconds: float | None) -> AbstractContextManager[object]:
 
 
 def _names_protocol(headers: Headers) -> bool:
+    # As Response sees it: an Upgrade field of malformed elements names none.
     names = headers.get("upgrade", "").split(",")
-    return any(name.strip(" \t") for name in names)
+    return any(_is_protocol(name.strip(" \t")) for name in names)
 
 
 @final
