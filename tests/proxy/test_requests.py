@@ -360,6 +360,36 @@ async def test_rewrite_and_modify_response() -> None:
     assert b"Server: secret" not in fields
 
 
+async def test_modify_response_makes_a_304() -> None:
+    """It has no content, whether that came with the head or not (RFC 9110 §15.4.5)."""
+
+    def modify(_request, head):
+        return head._replace(status=304, reason="")
+
+    whole = okay("ETag: x")
+    for packets in [whole], [whole[:-4], whole[-4:]]:
+        async with open_scene(answer(*packets), modify_response=modify) as scene:
+            first, fields, body = split_head(await scene.ask(request()))
+
+        assert (first, body) == (b"HTTP/1.1 304 Not Modified", b"")
+        assert b"ETag: x" in fields
+
+
+async def test_modify_response_adds_a_length_to_a_broken_answer() -> None:
+    """The upstream's fault is a 502, never a 400 (RFC 9110 §15.6.3)."""
+
+    def modify(_request, head):
+        return head._replace(headers=head.headers.replaced("Content-Length", "4"))
+
+    broken = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"
+    async with open_scene(answer(broken), modify_response=modify) as scene:
+        first, _, body = split_head(await scene.ask(request()))
+
+        assert first == b"HTTP/1.1 502 Bad Gateway"
+        assert body == b"the upstream broke off its answer\n"
+        assert scene.proxy.statistics().failures == 1
+
+
 @pytest.mark.parametrize("is_async", [False, True])
 async def test_upstream_is_chosen(is_async: bool) -> None:
     """A function, sync or async, names the upstream of each request."""

@@ -290,11 +290,10 @@ class Forwarder:
         if head.status == _UPGRADE_REQUIRED and not _names_protocol(head.headers):
             # The upstream breaks RFC 9110 §15.5.22; respond() would, too.
             return await self._pass_on_426(request, response, head)
-        if "content-length" in head.headers and await response.read_received():
+        if "content-length" in head.headers and await self._read_received(response):
             # One send, where a respond() block takes two or three.
-            return Response(
-                head.status, response.body, head.headers, reason=head.reason or None
-            )
+            body = b"" if head.status in _NO_CONTENT_FOLLOWS else response.body
+            return Response(head.status, body, head.headers, reason=head.reason or None)
         try:
             async with request.respond(
                 head.status, head.headers, reason=head.reason or None
@@ -305,6 +304,14 @@ class Forwarder:
             self.counters.failures += 1
             _log.info("%r: the upstream broke off: %r", request, exc.__cause__)
         return None
+
+    async def _read_received(self, response: ClientResponse) -> bool:
+        try:
+            return await response.read_received()
+        except BodyError as exc:
+            # Only where modify_response has added the length.  To the server it would
+            # be the error of the client.
+            raise Failed(name_failure(exc), exc) from exc
 
     def _make_head(self, request: Request, response: ClientResponse) -> ResponseHead:
         head = response.head
