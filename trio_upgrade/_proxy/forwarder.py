@@ -347,7 +347,8 @@ class Forwarder:
     async def _switch(self, request: Request, upgraded: UpgradedConnection) -> None:
         head, upstream, early = upgraded
         del early  # It is first in the stream.
-        protocol = head.headers["upgrade"].strip(" \t")
+        # A list may have empty elements (RFC 9110 §5.6.1.2).
+        protocol = head.headers["upgrade"].strip(" \t,")
         if protocol not in request.upgrades:
             # Several layers, each of them offered.  A server names the one that it was
             # asked to speak; we cannot speak for it.
