@@ -12,7 +12,7 @@ import logging
 import math
 import re
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractContextManager, AsyncExitStack, nullcontext, suppress
+from contextlib import AbstractContextManager, AsyncExitStack, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias, final
@@ -187,9 +187,18 @@ class Forwarder:
         # Returns the verdict of the first upstream that can be reached; `stack` owns it.
         protocols = choose_offers(request, self.rules.allows)
         *others, last = origins
+        seconds = self.rules.response_timeout
+        ends = trio.current_time() + (math.inf if seconds is None else seconds)
         for origin in others:
-            with suppress(OSError):
+            try:
                 return await self._ask_one(stack, request, origin, outgoing, protocols)
+            except OSError:
+                continue
+            except Failed as failed:
+                # Nothing was sent, as after an OSError.  All other failures are final.
+                # A name may have thousands of addresses that take no connection.
+                if failed.failure is not CONNECT_TIMEOUT or trio.current_time() > ends:
+                    raise
         try:
             return await self._ask_one(stack, request, last, outgoing, protocols)
         except OSError as exc:
