@@ -282,6 +282,20 @@ async def test_final_status_in_place_of_the_100() -> None:
     assert b"Connection: close" in got
 
 
+async def test_answer_before_the_end_of_the_body() -> None:
+    """It goes on at once, and the rest of the body is not sent (RFC 9112 §9.5)."""
+    refusal = okay(status="413 Content Too Large")
+    async with open_scene(answer(refusal)) as scene, scene.client() as client:
+        await client.send(request("Content-Length: 8", method="POST", body=b"half"))
+        got = await client.receive_until(b"okay")
+        await settle()
+
+        assert got.startswith(b"HTTP/1.1 413 ")
+        assert scene.upstream.received.endswith(b"\r\n\r\nhalf")
+        assert scene.upstream.ends[0].ended or scene.upstream.ends[0].was_reset
+        assert scene.proxy.pool_statistics().idle == 0
+
+
 async def test_connection_to_the_upstream_is_used_again() -> None:
     """Clients of one proxy share its connections, one after the other."""
     async with open_scene(answer(okay())) as scene:
