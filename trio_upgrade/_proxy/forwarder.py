@@ -33,7 +33,7 @@ from .. import (
     open_connection,
 )
 from .failures import ANSWER_TIMEOUT, CLOSED, CONNECT_TIMEOUT, Failure, name_failure
-from .fields import fields_of_101, response_fields, trailer_fields
+from .fields import binds_connection, fields_of_101, response_fields, trailer_fields
 from .offers import choose_offers
 from .tunnels import Counters, TunnelOptions, run_tunnel
 
@@ -242,11 +242,16 @@ class Forwarder:
         outgoing: OutgoingRequest,
         body: _PatientBody,
     ) -> ClientResponse:
+        headers = outgoing.headers
+        if binds_connection(headers):
+            # Another client's request on this connection would be taken for one of this
+            # client (RFC 4559 §6).
+            headers = Headers([*headers.raw, (b"Connection", b"close")])
         response = await self.pool.request(
             outgoing.method,
             origin,
             target=outgoing.target,
-            headers=outgoing.headers,
+            headers=headers,
             body=body.source,
             trailers=body.find_trailers(outgoing.headers),
             on_informational=partial(_inform, request),
