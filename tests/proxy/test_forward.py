@@ -324,7 +324,7 @@ async def test_request_tries_the_next_address_after_a_silent_one(
     """It cannot be reached either; but there is a limit to the time of all."""
     async with open_forward(
         answer(switched() if upgrade else okay()),
-        connect_timeout=0.1,
+        connect_timeout=0.25,
         response_timeout=response_timeout,
     ) as scene:
         with socket.socket(socket.AF_INET6) as silent:
