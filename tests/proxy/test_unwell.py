@@ -8,7 +8,7 @@ import random
 import pytest
 import trio
 
-from trio_upgrade import Limits, PeerGone, Response
+from trio_upgrade import Limits, PeerGone, Response, ResponseHead
 from trio_upgrade.proxy import ReverseProxy
 
 from .scenes import End, answer, okay, open_scene, request, settle, split_head
@@ -187,6 +187,32 @@ async def test_426_without_upgrade_that_breaks_off() -> None:
         check_failure(await scene.ask(request()), b"502 ")
 
 
+@pytest.mark.parametrize("field", ["", "Upgrade: a b\r\n", "Upgrade: ,\r\n"])
+async def test_426_that_names_no_protocol(field: str) -> None:
+    """It goes on without Upgrade, by the rules of any other answer (§15.5.22)."""
+
+    def modify_response(_request, head: ResponseHead) -> ResponseHead:
+        return head._replace(headers=head.headers.without("server"))
+
+    wire = okay("Server: secret", field + "A: b", status="426 Upgrade Required")
+    async with open_scene(answer(wire), modify_response=modify_response) as scene:
+        first, fields, body = split_head(await scene.ask(request()))
+
+    assert first == b"HTTP/1.1 426 Upgrade Required"
+    assert b"A: b" in fields
+    assert b"secret" not in b"".join(fields)
+    assert b"Upgrade" not in b"".join(fields)
+    assert body == b"okay"
+
+
+async def test_426_without_upgrade_that_stops() -> None:
+    """A 504, as the client has got nothing yet (§15.6.5)."""
+    wire = b"HTTP/1.1 426 Upgrade Required\r\nContent-Length: 9\r\n\r\nhalf"
+    async with open_scene(answer(wire), response_timeout=0.05) as scene:
+        with trio.fail_after(5):
+            check_failure(await scene.ask(request()), b"504 ")
+
+
 async def test_bad_body_of_the_client_is_its_own_fault() -> None:
     """A 400 from the server; nothing is counted against the upstream (RFC 9112 §6.3)."""
     async with open_scene(hold) as scene:
@@ -214,6 +240,7 @@ async def test_client_that_stops_in_its_body() -> None:
 
 
 STREAMING = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n"
+REFUSING = b"HTTP/1.1 426 Upgrade Required\r\nContent-Length: 9\r\n\r\nhalf"
 SWITCHED = (
     b"HTTP/1.1 101 Switching Protocols\r\n"
     b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
@@ -228,6 +255,7 @@ PHASES = {
         False,
     ),
     "content": (request(), STREAMING, False),
+    "426 without Upgrade": (request(), REFUSING, False),
     "offer": (UPGRADE, b"", False),
     "tunnel": (UPGRADE, SWITCHED, False),
 }

@@ -81,10 +81,11 @@ class ReverseProxy:
     authentication with a proxy; Host goes first (§7.2). Bodies, trailers and
     informational responses are passed on as they come, in both directions; a 100 is sent
     to the client when the upstream sends it, or has been silent for
-    ``Limits.continue_timeout``. If the upstream fails before its answer the client gets
-    a 502, or a 504 if it took too long, without a word about the upstream's address. If
-    it breaks off in its answer, the client's connection is reset. A client that leaves
-    cancels its request.
+    ``Limits.continue_timeout``. An answer that begins before the request's body was
+    sent goes on at once, and the rest of the body is not sent. If the upstream fails
+    before its answer the client gets a 502, or a 504 if it took too long, without a
+    word about the upstream's address. If it breaks off in its answer, the client's
+    connection is reset. A client that leaves cancels its request.
 
     Offers to switch go on if ``upgrades`` allows them; a request without such an offer
     is an ordinary one. ``h2c``, ``TLS`` and ``HTTP2-Settings`` never go on. The upstream
@@ -118,7 +119,9 @@ class ReverseProxy:
             disables it.
         response_timeout: Seconds that the upstream may make no progress, neither in
             reading the request nor with its answer; then a 504. The time in which the
-            client is waited for does not count. None disables it.
+            client is waited for does not count. It ends with the header section: a
+            silence in the content has no limit but the client's patience. None disables
+            it.
         upgrade_timeout: The same for requests whose offer goes on.
         tunnel_idle_timeout: Seconds without a byte after which a tunnel is reset. None
             disables it.
