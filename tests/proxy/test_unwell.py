@@ -165,6 +165,29 @@ async def test_cut_upstream_is_a_reset(
     assert "the upstream broke off" in caplog.text
 
 
+async def test_upstream_that_falls_silent_in_its_answer() -> None:
+    """A reset, and its connection is closed: it would hold a slot of the pool."""
+    gone = trio.Event()
+
+    async def handle(end: End) -> None:
+        await end.receive_until(b"\r\n\r\n")
+        await end.send(STREAMING)
+        await end.receive_all()
+        gone.set()
+
+    async with (
+        open_scene(handle, tunnel_idle_timeout=0.05) as scene,
+        scene.client() as client,
+    ):
+        await client.send(request())
+        got = await client.receive_all()
+        await gone.wait()
+
+        assert got.endswith(b"a\r\n")
+        assert client.was_reset
+        assert scene.proxy.statistics().failures == 1
+
+
 async def test_on_error() -> None:
     """A function gets our answer and the cause, and returns the answer to send."""
     seen = []

@@ -313,7 +313,8 @@ class Forwarder:
                 head.status, head.headers, reason=head.reason or None
             ) as answer:
                 if head.status not in _NO_CONTENT_FOLLOWS:
-                    await _copy_content(response, answer)
+                    seconds = self.rules.tunnels.idle_timeout
+                    await _copy_content(response, answer, seconds)
         except _UpstreamCut as exc:
             self.counters.failures += 1
             _log.info("%r: the upstream broke off: %r", request, exc.__cause__)
@@ -386,12 +387,23 @@ async def _inform(request: Request, head: ResponseHead) -> None:
     await request.send_informational(head.status, fields)
 
 
-async def _copy_content(response: ClientResponse, answer: StreamedResponse) -> None:
+async def _copy_content(
+    response: ClientResponse, answer: StreamedResponse, idle_timeout: float | None
+) -> None:
+    patience = math.inf if idle_timeout is None else idle_timeout
     try:
-        async for chunk in response.stream():
-            await answer.send(chunk)
+        # One scope for the whole answer: one for each piece would cost more.
+        with trio.CancelScope() as waiting:
+            waiting.deadline = trio.current_time() + patience
+            async for chunk in response.stream():
+                # The time of a slow client does not count.
+                waiting.deadline = math.inf
+                await answer.send(chunk)
+                waiting.deadline = trio.current_time() + patience
     except BodyError as exc:
         raise _UpstreamCut from exc
+    if waiting.cancelled_caught:
+        raise _UpstreamCut from trio.TooSlowError()
     if response.trailers and "content-length" not in answer.headers:
         answer.trailers = trailer_fields(response.trailers)
 

@@ -119,12 +119,11 @@ class ReverseProxy:
             disables it.
         response_timeout: Seconds that the upstream may make no progress, neither in
             reading the request nor with its answer; then a 504. The time in which the
-            client is waited for does not count. It ends with the header section: a
-            silence in the content has no limit but the client's patience. None disables
-            it.
+            client is waited for does not count. It ends with the header section: for the
+            content see ``tunnel_idle_timeout``. None disables it.
         upgrade_timeout: The same for requests whose offer goes on.
-        tunnel_idle_timeout: Seconds without a byte after which a tunnel is reset. None
-            disables it.
+        tunnel_idle_timeout: Seconds without a byte after which a tunnel is reset, and an
+            answer in whose content the upstream is silent. None disables it.
         half_close_timeout: Seconds without a byte, after one side of a tunnel has ended,
             after which it is reset. None disables it.
         tls_ends: Whether the end of one side goes into the TLS of the other at once; see
