@@ -2,11 +2,42 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+from typing import TYPE_CHECKING
 
-from ._command.main import main
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 __all__ = ["main"]
+
+# As a shell reports it.
+_INTERRUPTED = 130
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run the program as the last thing that a process does; return its exit status.
+
+    Args:
+        words: The command line; None takes that of this process.
+
+    Raises:
+        SystemExit: Help was asked for, or the application of the user raises it.
+    """
+    try:
+        # Not at the top: these imports take most of the time in which Ctrl-C would
+        # show a traceback.
+        from ._command.main import main as run
+
+        return run(words)
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    finally:
+        # The status is known: a second SIGTERM that comes when all has drained already
+        # must not make another one of it.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+
 
 if __name__ == "__main__":  # pragma: no cover  (tests import it, or run it outside)
     sys.exit(main())

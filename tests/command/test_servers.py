@@ -8,10 +8,12 @@ import signal
 import socket
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
+from cryptography.hazmat.primitives import serialization
 
 from trio_upgrade import Response, open_connection, open_upgrade
 from trio_upgrade._command import application, echo, proxy
@@ -21,9 +23,6 @@ from trio_upgrade._command.serve import choose_app
 from trio_upgrade._command.serving import Serving
 
 from .running import HOST, Streams, run, run_beside, serving
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="sends signals, and forks"),
@@ -111,6 +110,7 @@ def test_kind_of_application(folder) -> None:
     assert result.status == 2
     assert "add --asgi" in result.stderr
     assert not application.looks_like_asgi(dict)
+    assert application.takes_asgi(dict)
 
 
 @pytest.mark.parametrize(
@@ -326,6 +326,42 @@ async def test_work() -> None:
     assert given["ssl_context"] is None
     assert given["limits"].linger == 1
     assert given["observer"] is not None
+
+
+@pytest.mark.parametrize("workers", [(), ("--workers", "1")])
+def test_unix_socket_nowhere(tmp_path, workers) -> None:
+    """The path on which it cannot listen is named."""
+    path = tmp_path / "not there" / "socket"
+    result = run("echo", "--unix", path, *workers)
+
+    assert result == (
+        1,
+        b"",
+        f"trio-upgrade echo: cannot listen on {path}: No such file or directory\n",
+    )
+
+
+def test_certificates_that_do_not_fit(tmp_path) -> None:
+    """A wrong key and one with a passphrase are told apart, and nothing is asked."""
+    cert, key = make_certificate(tmp_path)
+    (tmp_path / "other").mkdir()
+    _, other = make_certificate(tmp_path / "other")
+    loaded = serialization.load_pem_private_key(Path(key).read_bytes(), None)
+    locked = tmp_path / "locked.pem"
+    locked.write_bytes(
+        loaded.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.BestAvailableEncryption(b"hunter2"),
+        )
+    )
+    wrong = run("echo", "--tls", cert, other)
+    asking = run("echo", "--tls", cert, locked, stdin=b"hunter2\n")
+
+    assert wrong.status == asking.status == 2
+    assert wrong.stderr == f"trio-upgrade echo: {other} is not the key of {cert}\n"
+    assert f"{locked} has a passphrase" in asking.stderr
+    assert asking.stderr.count("\n") == 1
 
 
 def test_unix_sockets_of_others(tmp_path) -> None:

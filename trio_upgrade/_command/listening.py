@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeAlias, final
 import trio
 
 from .. import inherit_listeners
+from .certificates import load_certificate
 from .errors import CommandFailed, UsageFailed, describe
 
 if TYPE_CHECKING:
@@ -84,11 +85,7 @@ class Place:
             return None
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.set_alpn_protocols(["http/1.1"])
-        try:
-            context.load_cert_chain(*self.certificate)
-        except OSError as exc:
-            files = " and ".join(self.certificate)
-            raise UsageFailed(f"no TLS with {files}: {describe(exc)}") from exc
+        load_certificate(context, *self.certificate)
         return context
 
     def take_over(self) -> Listeners:

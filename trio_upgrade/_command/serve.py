@@ -5,9 +5,13 @@ from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
+import trio
+
+from .. import serve_stream
 from ..asgi import open_asgi
-from .application import load_application, looks_like_asgi
-from .errors import UsageFailed
+from .application import load_application, looks_like_asgi, takes_asgi
+from .dialling import Recorder
+from .errors import UsageFailed, describe
 from .listening import Place
 from .serving import Serving
 
@@ -36,10 +40,21 @@ def choose_app(
         UsageFailed: It is of the other kind.
     """
     if is_asgi:
+        if not takes_asgi(app):
+            raise UsageFailed(
+                "this is no application of ASGI: it does not take scope, receive, send"
+            )
         return partial(open_asgi, cast("Any", app), trusted=serving.trusted)
     if looks_like_asgi(app):
         raise UsageFailed("this is an application of ASGI: add --asgi")
-    return partial(_open_plain, cast("App", app))
+    plain = cast("App", app)
+    if serving.workers is not None:
+        # Workers would fail at it, each with a traceback: so serve nothing here first.
+        try:
+            trio.run(serve_stream, plain, Recorder())
+        except TypeError as exc:
+            raise UsageFailed(describe(exc)) from exc
+    return partial(_open_plain, plain)
 
 
 def _open_plain(app: App) -> AbstractAsyncContextManager[App]:

@@ -117,7 +117,9 @@ class Serving:
             except TypeError as exc:
                 raise UsageFailed(describe(exc)) from exc
             except OSError as exc:
-                raise CommandFailed(f"cannot listen: {describe(exc)}") from exc
+                # The error of the system names no path, others name it.
+                where = f" on {place.path}" if place.path and not exc.filename else ""
+                raise CommandFailed(f"cannot listen{where}: {describe(exc)}") from exc
             nursery = await stack.enter_async_context(trio.open_nursery())
             # It starts when drain_on_signal() waits: who reads the URL may send a signal.
             nursery.start_soon(_announce, server.url)
