@@ -8,7 +8,6 @@ import socket
 import ssl
 import subprocess
 import sys
-import threading
 from functools import partial
 
 import pytest
@@ -336,17 +335,17 @@ def test_input_that_fails() -> None:
 
 def test_interrupted() -> None:
     """Ctrl-C ends with 130 and without a traceback."""
-    switched = threading.Event()
 
-    async def handle(_request, _stream, _head):
-        switched.set()
+    async def handle(_request, stream, _head):
+        await stream.send_all(b"x")
         await trio.sleep_forever()
 
     async def app(_request):
         return Upgrade("silence", handle)
 
-    def act(_streams):
-        assert switched.wait(10)
+    def act(streams):
+        # It has begun: in the opening an interrupt could lose a socket.
+        assert os.read(streams.stdout, 1) == b"x"
         os.kill(os.getpid(), signal.SIGINT)
 
     with serving(app) as url:
@@ -505,6 +504,8 @@ async def websockets(request, **options):
                 await websocket.aclose(1011, "a \x1bbug")
             elif message == "bye":
                 await websocket.aclose(1000)
+            elif message == "long":
+                await websocket.send("x" * (2**20 + 1))
             elif message == "lose":
                 await trio.aclose_forcefully(websocket.stream)
             else:
@@ -550,6 +551,15 @@ def test_websocket_failures(line: bytes, message: str) -> None:
 
     assert (result.status, result.stdout) == (1, b"")
     assert result.stderr == f"trio-upgrade websocket: {message}\n"
+
+
+def test_websocket_long_message() -> None:
+    """A message that is too long is told apart from a lost connection."""
+    with serving(websockets) as url:
+        result = run("websocket", url, stdin=b"long\n")
+
+    assert result.status == 1
+    assert "the WebSocket had to be closed: 1009 (message too big)" in result.stderr
 
 
 def test_websocket_long_line(monkeypatch) -> None:

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from cryptography.hazmat.primitives import serialization
 
 from trio_upgrade import Response, open_connection, open_upgrade
 from trio_upgrade._command import application, echo, proxy
+from trio_upgrade._command.errors import CommandFailed
 from trio_upgrade._command.listening import Place, open_unix_listener
 from trio_upgrade._command.parser import parse
 from trio_upgrade._command.serve import choose_app
@@ -111,6 +113,77 @@ def test_kind_of_application(folder) -> None:
     assert "add --asgi" in result.stderr
     assert not application.looks_like_asgi(dict)
     assert application.takes_asgi(dict)
+
+
+def test_startup_that_fails(folder) -> None:
+    """An ASGI application that says that it cannot start: one line, and status 1."""
+    (folder / "command_failing.py").write_text(
+        "async def app(scope, receive, send):\n"
+        "    await send({'type': 'lifespan.startup.failed', 'message': 'no database'})"
+    )
+    sys.modules.pop("command_failing", None)
+    result = run("serve", "command_failing:app", "--asgi", "--port", "0")
+
+    assert result.status == 1
+    assert result.stderr == (
+        "trio-upgrade serve: the startup of the ASGI application failed: no database\n"
+    )
+
+
+def test_shutdown_that_fails(folder) -> None:
+    """So is one whose shutdown fails."""
+    (folder / "command_stuck.py").write_text(
+        "async def app(scope, receive, send):\n"
+        "    for phase in ('startup.complete', 'shutdown.failed'):\n"
+        "        await receive()\n"
+        "        await send({'type': f'lifespan.{phase}', 'message': 'stuck'})"
+    )
+    sys.modules.pop("command_stuck", None)
+
+    def act(streams: Streams) -> None:
+        streams.read_url()
+        stop()
+
+    words = ("serve", "command_stuck:app", "--asgi", "--port", "0")
+    result = run_beside(*words, act=act)
+
+    assert result.status == 1
+    assert result.stderr.endswith(
+        "the shutdown of the ASGI application failed: stuck\n"
+    )
+    assert result.stderr.count("\n") == 1
+
+
+async def test_worker_that_cannot_start(capsys) -> None:
+    """In a worker such a failure is one line, too."""
+
+    @asynccontextmanager
+    async def open_app():
+        raise CommandFailed("no database")
+        yield
+
+    serving = Serving.from_arguments(parse(["echo"]))
+    place = Place.from_arguments(parse(["echo"]))
+    worker: Any = None
+    with pytest.raises(SystemExit) as caught:
+        await serving.work(worker, place, open_app)
+
+    assert caught.value.code == 1
+    assert capsys.readouterr().err == "trio-upgrade worker: no database\n"
+
+
+def test_startup_that_raises(folder) -> None:
+    """An application with a bug shows where it is."""
+    (folder / "command_raising.py").write_text(
+        "async def app(scope, receive, send):\n"
+        "    await send({'type': 'lifespan.startup.failed', 'message': 'no database'})\n"
+        "    raise ValueError('of the user')"
+    )
+    sys.modules.pop("command_raising", None)
+    result = run("serve", "command_raising:app", "--asgi", "--port", "0")
+
+    assert result.status == 1
+    assert "ValueError: of the user" in result.stderr
 
 
 @pytest.mark.parametrize(

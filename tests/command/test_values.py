@@ -105,6 +105,7 @@ def test_numbers() -> None:
         (parse_port, "65536"),
         (parse_port, "http"),
         (parse_ports, "1-x"),
+        (parse_ports, "3-1"),
         (parse_count, "0"),
         (parse_count, "-1"),
         (parse_descriptor, "x"),
@@ -181,6 +182,10 @@ def test_unknown_limit() -> None:
         (["proxy", "http://u:secret@h/path"], "an upstream is http://host"),
         (["proxy", "http://h", "--allow", "10.0.0.0/8"], "go with --forward"),
         (["proxy", "http://h", "--upgrade", "h2c"], "is never passed on"),
+        (
+            ["proxy", "http://h", "--upgrade", "bad token"],
+            "argument --upgrade: a proto",
+        ),
         (["proxy", "--forward", "--users", "secret"], "written as user:password"),
         (["tunnel", "host"], "the target is host:port"),
         (["tunnel", "::1:22"], "the target is host:port"),

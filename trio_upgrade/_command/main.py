@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from .errors import (
     FAILURE,
     INTERRUPTED,
+    NAME,
     PIPE_CLOSED,
     CommandFailed,
     OutputClosed,
@@ -14,7 +15,7 @@ from .errors import (
 )
 from .masking import hide
 from .output import flush_stdout, show_error, start_logging
-from .parser import NAME, find_run, parse
+from .parser import find_run, parse
 from .stdio import fill_descriptors
 from .values import find_secrets
 

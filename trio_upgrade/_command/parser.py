@@ -6,7 +6,7 @@ import re
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, final
 
-from .errors import UsageFailed
+from .errors import NAME, UsageFailed
 from .values import (
     parse_body,
     parse_count,
@@ -15,6 +15,7 @@ from .values import (
     parse_field_file,
     parse_fields,
     parse_limit,
+    parse_offer,
     parse_path,
     parse_port,
     parse_ports,
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
 # Both have add_argument().
 _Options: TypeAlias = "Parser | argparse._ArgumentGroup"  # pyright: ignore[reportPrivateUsage]
-NAME = "trio-upgrade"
 
 _DESCRIPTION = """\
 Serve and use HTTP/1.1 connections that become something else: upgrades, tunnels,
@@ -276,6 +276,7 @@ def _fill_proxy(parser: Parser) -> None:
         "--upgrade",
         action="append",
         default=[],
+        type=parse_offer,
         metavar="PROTOCOL",
         help="pass on this offer, * for any; websocket unless given; may be repeated",
     )

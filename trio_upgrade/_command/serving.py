@@ -22,9 +22,9 @@ from .. import (
     serve_unix,
 )
 from .access_log import AccessLog
-from .errors import SUCCESS, CommandFailed, UsageFailed, describe
+from .errors import FAILURE, NAME, SUCCESS, CommandFailed, UsageFailed, describe
 from .listening import open_unix_listener
-from .output import announce
+from .output import announce, show_error
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -182,11 +182,16 @@ class Serving:
 
     async def work(self, worker: Worker, place: Place, open_app: OpenApp) -> None:
         """Serve in a worker until it has been drained."""
-        async with open_app() as app:
-            # Made here, so that a restart of the workers reads a new certificate.
-            await worker.serve(
-                app, ssl_context=place.make_context(), **self.make_options()
-            )
+        try:
+            async with open_app() as app:
+                # Made here, so that a restart of the workers reads a new certificate.
+                await worker.serve(
+                    app, ssl_context=place.make_context(), **self.make_options()
+                )
+        except CommandFailed as exc:
+            # One line, as without workers; the supervisor sees the status.
+            show_error(f"{NAME} worker", str(exc))
+            raise SystemExit(FAILURE) from exc
 
 
 async def _announce(url: str) -> None:

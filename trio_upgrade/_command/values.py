@@ -120,7 +120,17 @@ def parse_port(word: str) -> int:
 def parse_ports(word: str) -> range:
     """Return a port, or ports as ``FIRST-LAST``."""
     first, _, last = word.partition("-")
-    return range(parse_port(first), parse_port(last or first) + 1)
+    found = range(parse_port(first), parse_port(last or first) + 1)
+    if not found:
+        raise ArgumentTypeError("FIRST-LAST has to be in this order")
+    return found
+
+
+def parse_offer(word: str) -> str:
+    """Return the name of a protocol, or ``*``."""
+    if not _is_token(word):
+        raise ArgumentTypeError("a protocol is a name without a version, or *")
+    return word
 
 
 def parse_count(word: str) -> int:
