@@ -223,6 +223,21 @@ async def test_worker_that_cannot_start(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("workers", [(), ("--workers", 2)])
+async def test_delay(tmp_path, workers) -> None:
+    """In the delay answers can say that the server leaves; a second signal ends it."""
+    source = PIDS.replace("str(os.getpid())", "str(request.server.is_leaving)")
+    async with await serve(tmp_path, source, *workers, "--delay", 60) as program:
+        url = await read_url(program)
+        assert await ask(url) == "False"
+        program.process.terminate()
+        while await ask(url) == "False":
+            pass
+        program.process.terminate()
+        assert await program.process.wait() == 0
+        assert await read_errors(program) == ""
+
+
+@pytest.mark.parametrize("workers", [(), ("--workers", 2)])
 async def test_second_signal(tmp_path, workers) -> None:
     """After SIGTERM a live tunnel goes on; the second one resets it: status 0."""
     async with await serve(tmp_path, PIDS, *workers, "--grace", "none") as program:

@@ -175,7 +175,6 @@ def test_unknown_limit() -> None:
         (["echo", "--tls", "a", "b"], "cannot read a: No such file or directory"),
         (["echo", "--tls", __file__, __file__], "are not a certificate and its key"),
         (["echo", "--unix", ""], "argument --unix: a path is wanted"),
-        (["echo", "--workers", "2", "--delay", "1"], "--delay is for one process"),
         (["echo", "--trusted", "nowhere"], "--trusted: 'nowhere' is neither"),
         (["proxy"], "name one UPSTREAM"),
         (["proxy", "--forward", "http://h"], "name one UPSTREAM"),

@@ -64,10 +64,8 @@ class Serving:
         """Return what the command line says.
 
         Raises:
-            UsageFailed: A network is malformed, or options do not go together.
+            UsageFailed: A network is malformed.
         """
-        if arguments.workers is not None and arguments.delay:
-            raise UsageFailed("--delay is for one process, without --workers")
         try:
             trusted = TrustedPeers(arguments.trusted)
         except ValueError as exc:
@@ -168,6 +166,7 @@ class Serving:
                 partial(self.work, place=place, open_app=open_app),
                 workers=workers,
                 grace=self.grace,
+                delay=self.delay,
                 port=None if listeners else place.port,
                 host=None if listeners else place.host,
                 listeners=listeners,
