@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives import serialization
 from trio_upgrade import Response, open_connection, open_upgrade
 from trio_upgrade._command import application, echo, proxy
 from trio_upgrade._command.errors import CommandFailed
-from trio_upgrade._command.listening import Place, open_unix_listener
+from trio_upgrade._command.listening import Place, SocketFile, open_unix_listener
 from trio_upgrade._command.parser import parse
 from trio_upgrade._command.serve import choose_app
 from trio_upgrade._command.serving import Serving
@@ -453,6 +453,33 @@ def test_unix_sockets_of_others(tmp_path) -> None:
     assert result.status == 1
     assert "a file that is no socket" in result.stderr
     assert (tmp_path / "file").exists()
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_file_of_a_unix_socket(tmp_path, replaced: bool) -> None:
+    """The file is removed at the end, but not that of a server that has come after."""
+    path = str(tmp_path / "socket")
+    os.close(open_unix_listener(path).socket.detach())
+    file = SocketFile(path)
+    if replaced:
+        following = open_unix_listener(path)
+        os.close(following.socket.detach())
+    file.remove()
+
+    assert os.path.exists(path) == replaced
+
+
+def test_unix_socket_of_a_busy_server(tmp_path) -> None:
+    """A server whose backlog is full is one that listens: nothing waits for it."""
+    path = str(tmp_path / "socket")
+    with socket.socket(socket.AF_UNIX) as busy, socket.socket(socket.AF_UNIX) as client:
+        busy.bind(path)
+        busy.listen(0)
+        client.connect(path)
+        result = run("echo", "--unix", path, "--workers", "1")
+
+    assert result.status == 1
+    assert "another process listens there" in result.stderr
 
 
 def test_access_log() -> None:

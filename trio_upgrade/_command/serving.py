@@ -1,9 +1,8 @@
 # How serve, echo and proxy run: in this process, or in several.
 from __future__ import annotations
 
-import os
 import signal
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias, final
@@ -23,7 +22,7 @@ from .. import (
 )
 from .access_log import AccessLog
 from .errors import FAILURE, NAME, SUCCESS, CommandFailed, UsageFailed, describe
-from .listening import open_unix_listener
+from .listening import SocketFile, open_unix_listener
 from .output import announce, show_error
 
 if TYPE_CHECKING:
@@ -158,9 +157,10 @@ class Serving:
     def _run_workers(
         self, workers: int, place: Place, listeners: Listeners, open_app: OpenApp
     ) -> int:
+        file = None
         if place.path is not None:
             listeners = [open_unix_listener(place.path)]
-
+            file = SocketFile(place.path)
         try:
             return run_workers(
                 partial(self.work, place=place, open_app=open_app),
@@ -175,9 +175,8 @@ class Serving:
         except OSError as exc:
             raise CommandFailed(f"cannot listen: {describe(exc)}") from exc
         finally:
-            if place.path is not None:
-                with suppress(OSError):
-                    os.unlink(place.path)
+            if file is not None:
+                file.remove()
 
     async def work(self, worker: Worker, place: Place, open_app: OpenApp) -> None:
         """Serve in a worker until it has been drained."""
