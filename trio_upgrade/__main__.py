@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,14 +31,20 @@ def main(words: Sequence[str] | None = None) -> int:
         # show a traceback.
         from ._command.main import main as run
 
-        return run(words)
+        status = run(words)
     except KeyboardInterrupt:
-        return _INTERRUPTED
-    finally:
-        # The status is known: a second SIGTERM that comes when all has drained already
-        # must not make another one of it.
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)
+        status = _INTERRUPTED
+    # A second SIGTERM that comes when all has drained already must not make another
+    # status of it.  Not ignored, since a thread of the user may let the process wait.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, partial(_leave, status))
+    return status
+
+
+def _leave(
+    status: int, *_: object
+) -> NoReturn:  # pragma: no cover  (and so would be the whole test)
+    os._exit(status)
 
 
 if __name__ == "__main__":  # pragma: no cover  (tests import it, or run it outside)

