@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import trio
 
 from trio_upgrade import open_server, serve_tcp
-from trio_upgrade.__main__ import main
+from trio_upgrade._command.main import main
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -6,8 +6,8 @@ import os
 import signal
 import socket
 import ssl
+import subprocess
 import sys
-import threading
 from functools import partial
 
 import pytest
@@ -80,6 +80,61 @@ def test_verbose_without_secrets(tmp_path) -> None:
         "< Location: /x?***",
         "<",
     ]
+
+
+def test_secrets_from_elsewhere(tmp_path, monkeypatch) -> None:
+    """A URL, field or subprotocol of a file or variable is not shown in any part.
+
+    Neither are credentials that stand in other fields.
+    """
+    monkeypatch.setenv("THE_FIELD", "X-Plain: sesame-9")
+    monkeypatch.setenv("THE_SUBPROTOCOL", "sesame-8")
+
+    async def app(request):
+        headers = {"X-Echo": request.headers.get("X-Plain", "none")}
+        if "websocket" in request.upgrades:
+            return accept_websocket(
+                request, lambda ws: ws.aclose(), subprotocols=["sesame-8"]
+            )
+        return Response(403, headers=headers)
+
+    with serving(app) as url:
+        (tmp_path / "url").write_text(f"{url}/hook/sesame?x=sesame")
+        words = (f"@{tmp_path}/url", "-v", "-H", "X-Scheme: Bearer sesame")
+        refused = run("connect", *words, "echo", "-H", "env:THE_FIELD")
+        offers = ("env:THE_SUBPROTOCOL", "base64url.bearer.sesame")
+        options = [word for offer in offers for word in ("--subprotocol", offer)]
+        websocket = run("websocket", *words, *options)
+
+    assert (refused.status, websocket.status) == (1, 0)
+    assert "> GET /***?*** HTTP/1.1\n" in refused.stderr
+    assert "> X-Scheme: Bearer ***\n" in refused.stderr
+    assert "< X-Echo: ***\n" in refused.stderr
+    assert f"{url}/***" in refused.stderr
+    assert "Sec-WebSocket-Protocol: ***\n" in websocket.stderr
+    assert "sesame" not in refused.stderr + websocket.stderr
+
+
+def test_secret_target(tmp_path, caplog) -> None:
+    """The path of an endpoint from a file is not logged."""
+
+    def act(streams):
+        port = int(streams.read_url().rpartition(":")[2])
+        with socket.create_connection((HOST, port), 10) as sock:
+            with pytest.raises(ConnectionResetError):
+                sock.recv(100)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    async def app(_request):
+        return Response(403)
+
+    with serving(app) as url:
+        (tmp_path / "url").write_text(f"{url}/hook/sesame")
+        words = ("tunnel", f"@{tmp_path}/url", "--protocol", "x", "--listen", "0")
+        assert run_beside(*words, act=act).status == 0
+
+    assert "no tunnel to http" in caplog.text
+    assert "sesame" not in caplog.text
 
 
 def test_refusal() -> None:
@@ -234,19 +289,63 @@ def test_reader_gone() -> None:
     assert (result.status, result.stderr) == (141, "")
 
 
+def test_output_that_fails() -> None:
+    """A disk that is full is a failure, not an end as by SIGPIPE."""
+    with serving(echo_command.answer) as url, open("/dev/full", "wb") as full:
+        command = [sys.executable, "-m", "trio_upgrade", "connect", url, "echo"]
+        found = subprocess.run(
+            command, input=b"x", stdout=full, stderr=subprocess.PIPE, check=False
+        )
+
+    assert found.returncode == 1
+    assert found.stderr == (
+        b"trio-upgrade connect: cannot write to standard output: "
+        b"No space left on device\n"
+    )
+
+
+def test_input_that_fails() -> None:
+    """Input that cannot be read is a failure; the server gets no end, but a reset."""
+    ended: list[BaseException | None] = []
+
+    async def handle(_request, stream, _head):
+        try:
+            await stream.receive_some()
+        except BaseException as exc:
+            ended.append(exc)
+            raise
+        ended.append(None)
+
+    async def app(_request):
+        return Upgrade("echo", handle)
+
+    with serving(app) as url:
+        command = [sys.executable, "-m", "trio_upgrade", "connect", url, "echo"]
+        with open(os.devnull, "wb") as null:
+            found = subprocess.run(
+                command, stdin=null, capture_output=True, check=False
+            )
+
+    assert found.returncode == 1
+    assert found.stderr == (
+        b"trio-upgrade connect: cannot read standard input: Bad file descriptor\n"
+    )
+    assert isinstance(ended[0], trio.BrokenResourceError)
+
+
 def test_interrupted() -> None:
     """Ctrl-C ends with 130 and without a traceback."""
-    switched = threading.Event()
 
-    async def handle(_request, _stream, _head):
-        switched.set()
+    async def handle(_request, stream, _head):
+        await stream.send_all(b"x")
         await trio.sleep_forever()
 
     async def app(_request):
         return Upgrade("silence", handle)
 
-    def act(_streams):
-        assert switched.wait(10)
+    def act(streams):
+        # It has begun: in the opening an interrupt could lose a socket.
+        assert os.read(streams.stdout, 1) == b"x"
         os.kill(os.getpid(), signal.SIGINT)
 
     with serving(app) as url:
@@ -405,6 +504,8 @@ async def websockets(request, **options):
                 await websocket.aclose(1011, "a \x1bbug")
             elif message == "bye":
                 await websocket.aclose(1000)
+            elif message == "long":
+                await websocket.send("x" * (2**20 + 1))
             elif message == "lose":
                 await trio.aclose_forcefully(websocket.stream)
             else:
@@ -450,6 +551,15 @@ def test_websocket_failures(line: bytes, message: str) -> None:
 
     assert (result.status, result.stdout) == (1, b"")
     assert result.stderr == f"trio-upgrade websocket: {message}\n"
+
+
+def test_websocket_long_message() -> None:
+    """A message that is too long is told apart from a lost connection."""
+    with serving(websockets) as url:
+        result = run("websocket", url, stdin=b"long\n")
+
+    assert result.status == 1
+    assert "the WebSocket had to be closed: 1009 (message too big)" in result.stderr
 
 
 def test_websocket_long_line(monkeypatch) -> None:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only on Linux")
 
-MIB = 2**20
+SIZE = 100 * 2**20
 ROOT = Path(__file__).parents[2]
 HAPROXY = """
 defaults
@@ -68,9 +68,9 @@ async def ask(url: str) -> str:
 ################################################################
 
 
-async def move(sshd: SSHD, size: int, *words: object) -> None:
-    """Move bytes there and back by ssh, through a tunnel, and compare digests."""
-    data = os.urandom(MIB) * (size // MIB)
+async def move(sshd: SSHD, *words: object) -> None:
+    """Move 100 MiB there and back by ssh, through a tunnel, and compare digests."""
+    data = os.urandom(SIZE)
     client = sshd.client(*command("tunnel", *words))
     result = await run(*client, "cat; exit 7", stdin=data)
 
@@ -79,7 +79,6 @@ async def move(sshd: SSHD, size: int, *words: object) -> None:
 
 
 SSH = [pytest.mark.peer(name) for name in ("ssh", "sshd", "ssh-keygen")]
-SIZES = [10 * MIB, pytest.param(100 * MIB, marks=pytest.mark.gigabyte)]
 
 
 class TestSSH:
@@ -87,19 +86,17 @@ class TestSSH:
 
     pytestmark = SSH
 
-    @pytest.mark.parametrize("size", SIZES)
-    async def test_our_proxy(self, sshd: SSHD, size: int) -> None:
+    async def test_our_proxy(self, sshd: SSHD) -> None:
         """Through our own forward proxy."""
         await wait_listening(sshd.port)
         options = ("--allow", "127.0.0.0/8", "--allow-port", sshd.port)
         words = ("proxy", "--forward", "--port", 0, *options)
         async with await start(*command(*words)) as proxy:
             url = await read_url(proxy)
-            await move(sshd, size, HOST, sshd.port, "--via", url)
+            await move(sshd, HOST, sshd.port, "--via", url)
 
     @pytest.mark.peer("tinyproxy", required=True)
-    @pytest.mark.parametrize("size", SIZES)
-    async def test_tinyproxy(self, sshd: SSHD, size: int, tmp_path: Path) -> None:
+    async def test_tinyproxy(self, sshd: SSHD, tmp_path: Path) -> None:
         """Through tinyproxy, whose password is in a file."""
         await wait_listening(sshd.port)
         port = find_free_port()
@@ -109,11 +106,10 @@ class TestSSH:
         secret.write_text(f"http://user:hunter2@{HOST}:{port}\n")
         async with await start("tinyproxy", "-d", "-c", str(config)):
             await wait_listening(port)
-            await move(sshd, size, f"{HOST}:{sshd.port}", "--via", f"@{secret}")
+            await move(sshd, f"{HOST}:{sshd.port}", "--via", f"@{secret}")
 
     @pytest.mark.peer("haproxy", required=True)
-    @pytest.mark.parametrize("size", SIZES)
-    async def test_haproxy(self, sshd: SSHD, size: int, tmp_path: Path) -> None:
+    async def test_haproxy(self, sshd: SSHD, tmp_path: Path) -> None:
         """Through an upgrade behind HAProxy, which ends at our carrier."""
         await wait_listening(sshd.port)
         (tmp_path / "carrying.py").write_text(
@@ -130,7 +126,7 @@ class TestSSH:
             async with await start("haproxy", "-db", "-q", "-f", str(config)):
                 await wait_listening(port)
                 url = f"http://{HOST}:{port}/ssh"
-                await move(sshd, size, url, "--protocol", "ssh")
+                await move(sshd, url, "--protocol", "ssh")
 
 
 CARRYING = """
@@ -220,8 +216,25 @@ async def test_worker_that_cannot_start(tmp_path) -> None:
         assert await program.process.wait() == 1
         errors = await read_errors(program)
 
+    assert "trio-upgrade worker: " in errors
     assert "no database" in errors
+    assert "Traceback" not in errors
     assert "a worker ended before it was ready: the others drain" in errors
+
+
+@pytest.mark.parametrize("workers", [(), ("--workers", 2)])
+async def test_delay(tmp_path, workers) -> None:
+    """In the delay answers can say that the server leaves; a second signal ends it."""
+    source = PIDS.replace("str(os.getpid())", "str(request.server.is_leaving)")
+    async with await serve(tmp_path, source, *workers, "--delay", 60) as program:
+        url = await read_url(program)
+        assert await ask(url) == "False"
+        program.process.terminate()
+        while await ask(url) == "False":
+            pass
+        program.process.terminate()
+        assert await program.process.wait() == 0
+        assert await read_errors(program) == ""
 
 
 @pytest.mark.parametrize("workers", [(), ("--workers", 2)])
@@ -241,6 +254,29 @@ async def test_second_signal(tmp_path, workers) -> None:
             program.process.terminate()
             with pytest.raises(trio.BrokenResourceError):
                 await stream.receive_some()
+        assert await program.process.wait() == 0
+        assert await read_errors(program) == ""
+
+
+WAITING = """
+import threading, time
+
+def wait():
+    threading.main_thread().join()
+    print("over", flush=True)
+    time.sleep(60)
+
+threading.Thread(target=wait).start()
+"""
+
+
+async def test_signal_at_the_end(tmp_path) -> None:
+    """A signal after the drain ends a process that waits for a thread: status 0."""
+    async with await serve(tmp_path, PIDS + WAITING) as program:
+        await read_url(program)
+        program.process.terminate()
+        assert await program.read_line() == "over"
+        program.process.terminate()
         assert await program.process.wait() == 0
         assert await read_errors(program) == ""
 

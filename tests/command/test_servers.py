@@ -8,22 +8,23 @@ import signal
 import socket
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
+from cryptography.hazmat.primitives import serialization
 
 from trio_upgrade import Response, open_connection, open_upgrade
 from trio_upgrade._command import application, echo, proxy
-from trio_upgrade._command.listening import Place, open_unix_listener
+from trio_upgrade._command.errors import CommandFailed
+from trio_upgrade._command.listening import Place, SocketFile, open_unix_listener
 from trio_upgrade._command.parser import parse
 from trio_upgrade._command.serve import choose_app
 from trio_upgrade._command.serving import Serving
 
 from .running import HOST, Streams, run, run_beside, serving
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="sends signals, and forks"),
@@ -111,6 +112,78 @@ def test_kind_of_application(folder) -> None:
     assert result.status == 2
     assert "add --asgi" in result.stderr
     assert not application.looks_like_asgi(dict)
+    assert application.takes_asgi(dict)
+
+
+def test_startup_that_fails(folder) -> None:
+    """An ASGI application that says that it cannot start: one line, and status 1."""
+    (folder / "command_failing.py").write_text(
+        "async def app(scope, receive, send):\n"
+        "    await send({'type': 'lifespan.startup.failed', 'message': 'no database'})"
+    )
+    sys.modules.pop("command_failing", None)
+    result = run("serve", "command_failing:app", "--asgi", "--port", "0")
+
+    assert result.status == 1
+    assert result.stderr == (
+        "trio-upgrade serve: the startup of the ASGI application failed: no database\n"
+    )
+
+
+def test_shutdown_that_fails(folder) -> None:
+    """So is one whose shutdown fails."""
+    (folder / "command_stuck.py").write_text(
+        "async def app(scope, receive, send):\n"
+        "    for phase in ('startup.complete', 'shutdown.failed'):\n"
+        "        await receive()\n"
+        "        await send({'type': f'lifespan.{phase}', 'message': 'stuck'})"
+    )
+    sys.modules.pop("command_stuck", None)
+
+    def act(streams: Streams) -> None:
+        streams.read_url()
+        stop()
+
+    words = ("serve", "command_stuck:app", "--asgi", "--port", "0")
+    result = run_beside(*words, act=act)
+
+    assert result.status == 1
+    assert result.stderr.endswith(
+        "the shutdown of the ASGI application failed: stuck\n"
+    )
+    assert result.stderr.count("\n") == 1
+
+
+async def test_worker_that_cannot_start(capsys) -> None:
+    """In a worker such a failure is one line, too."""
+
+    @asynccontextmanager
+    async def open_app():
+        raise CommandFailed("no database")
+        yield
+
+    serving = Serving.from_arguments(parse(["echo"]))
+    place = Place.from_arguments(parse(["echo"]))
+    worker: Any = None
+    with pytest.raises(SystemExit) as caught:
+        await serving.work(worker, place, open_app)
+
+    assert caught.value.code == 1
+    assert capsys.readouterr().err == "trio-upgrade worker: no database\n"
+
+
+def test_startup_that_raises(folder) -> None:
+    """An application with a bug shows where it is."""
+    (folder / "command_raising.py").write_text(
+        "async def app(scope, receive, send):\n"
+        "    await send({'type': 'lifespan.startup.failed', 'message': 'no database'})\n"
+        "    raise ValueError('of the user')"
+    )
+    sys.modules.pop("command_raising", None)
+    result = run("serve", "command_raising:app", "--asgi", "--port", "0")
+
+    assert result.status == 1
+    assert "ValueError: of the user" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -328,6 +401,42 @@ async def test_work() -> None:
     assert given["observer"] is not None
 
 
+@pytest.mark.parametrize("workers", [(), ("--workers", "1")])
+def test_unix_socket_nowhere(tmp_path, workers) -> None:
+    """The path on which it cannot listen is named."""
+    path = tmp_path / "not there" / "socket"
+    result = run("echo", "--unix", path, *workers)
+
+    assert result == (
+        1,
+        b"",
+        f"trio-upgrade echo: cannot listen on {path}: No such file or directory\n",
+    )
+
+
+def test_certificates_that_do_not_fit(tmp_path) -> None:
+    """A wrong key and one with a passphrase are told apart, and nothing is asked."""
+    cert, key = make_certificate(tmp_path)
+    (tmp_path / "other").mkdir()
+    _, other = make_certificate(tmp_path / "other")
+    loaded = serialization.load_pem_private_key(Path(key).read_bytes(), None)
+    locked = tmp_path / "locked.pem"
+    locked.write_bytes(
+        loaded.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.BestAvailableEncryption(b"hunter2"),
+        )
+    )
+    wrong = run("echo", "--tls", cert, other)
+    asking = run("echo", "--tls", cert, locked, stdin=b"hunter2\n")
+
+    assert wrong.status == asking.status == 2
+    assert wrong.stderr == f"trio-upgrade echo: {other} is not the key of {cert}\n"
+    assert f"{locked} has a passphrase" in asking.stderr
+    assert asking.stderr.count("\n") == 1
+
+
 def test_unix_sockets_of_others(tmp_path) -> None:
     """The file of a dead socket is replaced; a live socket and another file stay."""
     path = str(tmp_path / "socket")
@@ -344,6 +453,33 @@ def test_unix_sockets_of_others(tmp_path) -> None:
     assert result.status == 1
     assert "a file that is no socket" in result.stderr
     assert (tmp_path / "file").exists()
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_file_of_a_unix_socket(tmp_path, replaced: bool) -> None:
+    """The file is removed at the end, but not that of a server that has come after."""
+    path = str(tmp_path / "socket")
+    os.close(open_unix_listener(path).socket.detach())
+    file = SocketFile(path)
+    if replaced:
+        following = open_unix_listener(path)
+        os.close(following.socket.detach())
+    file.remove()
+
+    assert os.path.exists(path) == replaced
+
+
+def test_unix_socket_of_a_busy_server(tmp_path) -> None:
+    """A server whose backlog is full is one that listens: nothing waits for it."""
+    path = str(tmp_path / "socket")
+    with socket.socket(socket.AF_UNIX) as busy, socket.socket(socket.AF_UNIX) as client:
+        busy.bind(path)
+        busy.listen(0)
+        client.connect(path)
+        result = run("echo", "--unix", path, "--workers", "1")
+
+    assert result.status == 1
+    assert "another process listens there" in result.stderr
 
 
 def test_access_log() -> None:

@@ -16,9 +16,9 @@ import trio.testing
 from websockets.exceptions import ConnectionClosedError
 
 from trio_upgrade._command import output, stdio
-from trio_upgrade._command.dialling import _Recorder
+from trio_upgrade._command.dialling import Recorder
 from trio_upgrade._command.errors import CommandFailed, OutputClosed, describe
-from trio_upgrade._command.masking import escape, mask_target, mask_userinfo
+from trio_upgrade._command.masking import escape, hide, mask_target, mask_userinfo
 from trio_upgrade._command.meter import Meter, format_bytes
 from trio_upgrade._command.session import run_session
 from trio_upgrade._command.stdio import Input, Output
@@ -105,26 +105,40 @@ async def test_end_of_input() -> None:
     async with Input(reader) as source:
         assert await source.receive_some() == b""
     os.close(reader)
+    for kind in ("terminal", "terminal, reversed"):
+        pair = Pair(kind)
+        async with Input(pair.reader) as source:
+            os.close(pair.writer)
+            assert await source.receive_some() == b""
+        os.close(pair.reader)
+
+
+async def test_descriptors_of_the_wrong_direction() -> None:
+    """An error that is no end of a terminal or of a reader is named."""
+    reader = os.open(os.devnull, os.O_WRONLY)
+    writer = os.open(os.devnull, os.O_RDONLY)
+    with pytest.raises(CommandFailed, match="cannot read standard input: Bad file"):
+        await Input(reader).receive_some()
+    with pytest.raises(CommandFailed, match="cannot write to standard output: Bad"):
+        await Output(writer).send_all(b"x")
+    os.close(reader)
+    os.close(writer)
+
+
+async def test_output_to_a_terminal_that_is_gone() -> None:
+    """A terminal that is gone has no reader."""
     pair = Pair("terminal")
-    async with Input(pair.reader) as source:
-        os.close(pair.writer)
-        assert await source.receive_some() == b""
-    os.close(pair.reader)
-
-
-async def test_descriptor_that_is_gone() -> None:
-    """An error of the input counts as its end."""
-    pair = Pair("socket")
-    source = Input(pair.reader)
-    os.close(pair.reader)
-    assert await source.receive_some() == b""
-    await source.aclose()
+    sink = Output(pair.reader)
     os.close(pair.writer)
+    with pytest.raises(OutputClosed):
+        await sink.send_all(b"x")
+    await sink.aclose()
+    os.close(pair.reader)
 
 
 async def test_recorded_request() -> None:
     """The stream that keeps a request is one of Trio, and ends."""
-    recorder = _Recorder()
+    recorder = Recorder()
     async with recorder:
         await recorder.wait_send_all_might_not_block()
         await recorder.send_all(b"x")
@@ -276,6 +290,10 @@ def test_masks() -> None:
     )
     assert mask_target("/path") == "/path"
     assert mask_target("http://u:p@h/path?q=1") == "http://***@h/path?***"
+    # Neither the host nor a secret so short that it is in many words.
+    assert hide("no http://h/a/bc in abc", ["http://h/a/bc", "abc"]) == (
+        "no http://h/*** in abc"
+    )
     assert escape("a\x1b[0m\x9bä") == "a\\x1b[0m\\x9bä"
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 from argparse import ArgumentTypeError
+from typing import TYPE_CHECKING
 
 import pytest
 
-from trio_upgrade import Limits
+from trio_upgrade import Limits, __main__ as program
+from trio_upgrade._command.main import main
 from trio_upgrade._command.values import (
     Field,
     parse_body,
@@ -16,6 +20,7 @@ from trio_upgrade._command.values import (
     parse_field_file,
     parse_fields,
     parse_limit,
+    parse_path,
     parse_port,
     parse_ports,
     parse_seconds,
@@ -23,6 +28,9 @@ from trio_upgrade._command.values import (
 )
 
 from .running import run
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 def test_text_from_a_file_or_the_environment(tmp_path, monkeypatch) -> None:
@@ -63,9 +71,11 @@ def test_fields(tmp_path) -> None:
     assert parse_fields("X-A: b") == [Field("X-A", "b", False)]
     assert parse_fields(f"@{tmp_path}/fields") == found
     assert parse_field_file(str(tmp_path / "fields")) == found
-    with pytest.raises(ArgumentTypeError, match="a field is written as") as caught:
-        parse_fields("Authorization Bearer secret")
-    assert "secret" not in str(caught.value)
+    # Neither a line without a name, nor one whose "name" is a part of a token.
+    for word in ("Authorization Bearer secret", "Bearer secret:more", ": secret"):
+        with pytest.raises(ArgumentTypeError, match="a field is written as") as caught:
+            parse_fields(word)
+        assert "secret" not in str(caught.value)
 
 
 def test_body(tmp_path) -> None:
@@ -95,9 +105,12 @@ def test_numbers() -> None:
         (parse_port, "65536"),
         (parse_port, "http"),
         (parse_ports, "1-x"),
+        (parse_ports, "3-1"),
         (parse_count, "0"),
         (parse_count, "-1"),
         (parse_descriptor, "x"),
+        (parse_descriptor, "2147483648"),
+        (parse_path, ""),
         (parse_seconds, "-1"),
         (parse_seconds, "inf"),
         (parse_seconds, "nan"),
@@ -153,22 +166,34 @@ def test_unknown_limit() -> None:
         (["connect", "http://h"], "required: PROTOCOL"),
         (["echo", "--hots=Bearer secret"], "there is no option --hots"),
         (["echo", "-Hsecret: secret"], "there is no option -H"),
-        (["echo", "secret"], "too many arguments"),
+        (["echo", "secret"], "too many arguments, or options between them"),
+        (["echo", "secret"], "(see trio-upgrade echo --help)"),
         (["echo", "-v=secret"], "argument -v/--verbose: it takes no value"),
         (["http://u:secret@host"], "invalid choice: 'http://***@host'"),
         (["echo", "--port", "1", "--unix", "x"], "only one of these"),
         (["echo", "--unix", "x", "--tls", "a", "b"], "--tls is for TCP"),
-        (["echo", "--tls", "a", "b"], "no TLS with a and b: No such file"),
-        (["echo", "--workers", "2", "--delay", "1"], "--delay is for one process"),
+        (["echo", "--tls", "a", "b"], "cannot read a: No such file or directory"),
+        (["echo", "--tls", __file__, __file__], "are not a certificate and its key"),
+        (["echo", "--unix", ""], "argument --unix: a path is wanted"),
         (["echo", "--trusted", "nowhere"], "--trusted: 'nowhere' is neither"),
         (["proxy"], "name one UPSTREAM"),
         (["proxy", "--forward", "http://h"], "name one UPSTREAM"),
         (["proxy", "http://u:secret@h/path"], "an upstream is http://host"),
         (["proxy", "http://h", "--allow", "10.0.0.0/8"], "go with --forward"),
         (["proxy", "http://h", "--upgrade", "h2c"], "is never passed on"),
+        (
+            ["proxy", "http://h", "--upgrade", "bad token"],
+            "argument --upgrade: a proto",
+        ),
         (["proxy", "--forward", "--users", "secret"], "written as user:password"),
         (["tunnel", "host"], "the target is host:port"),
         (["tunnel", "::1:22"], "the target is host:port"),
+        (["tunnel", "host/path:22", "--direct"], "the target is host:port"),
+        (["tunnel", "u:secret@host", "22", "--direct"], "the target is host:port"),
+        (["tunnel", "two hosts", "22", "--direct"], "the target is host:port"),
+        (["connect", "http://h", "echo", "-H", "X Y: secret"], "a field is written as"),
+        (["connect", "-v", "http://h", "bad token"], "not a protocol name"),
+        (["websocket", "-v", "http://h", "--subprotocol", "a b"], "subprotocol"),
         (["tunnel", "http://h/"], "an endpoint needs --protocol"),
         (["tunnel", "h:1", "--protocol", "x"], "for the URL of an endpoint"),
         (["tunnel", "h:1", "--carriers"], "for the URL of an endpoint"),
@@ -176,12 +201,19 @@ def test_unknown_limit() -> None:
         (["tunnel", "h:0", "--direct"], "must be from 1 to 65535"),
         (["tunnel", "h:1", "--via", "http://u:secret@[h"], "host"),
         (["connect", "ftp://u:secret@h", "echo"], "cannot dial a URL of scheme"),
-        (["connect", "http://h", "echo", "--ca-file", "/not/there"], "no TLS with"),
+        (
+            ["connect", "http://h", "echo", "--ca-file", "/not/there"],
+            "cannot read /not",
+        ),
+        (["connect", "http://h", "echo", "--ca-file", __file__], "has no certificate"),
         (["websocket", "ftp://h"], "cannot dial a URL of scheme"),
         (["serve", "app"], "'app' is not MODULE:APP"),
         (["serve", "not_there_at_all:app"], "there is no module 'not_there_at_all'"),
         (["serve", "json:not_there"], "the module 'json' has no 'not_there'"),
         (["serve", "sys:path"], "sys:path cannot be called"),
+        (["serve", ".relative:app"], "is not MODULE:APP"),
+        (["serve", "os:getcwd", "--workers", "2"], "the app must be an async function"),
+        (["serve", "os:getcwd", "--asgi"], "this is no application of ASGI"),
         (["serve", "os:getcwd"], "the app must be an async function"),
         (["echo", "--fd", "99"], "descriptor 99: Bad file descriptor"),
         (["echo", "--fd", "0"], "descriptor 0: Socket operation on non-socket"),
@@ -200,18 +232,69 @@ def test_wrong_command_line(words: list[str], message: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["serve", "echo", "connect", "tunnel", "proxy", "websocket"]
+    "command", ["", "serve", "echo", "connect", "tunnel", "proxy", "websocket"]
 )
-def test_help(command: str, capsys) -> None:
-    """Each subcommand explains itself, with examples, within 90 columns."""
+def test_help(command: str, capsys, monkeypatch) -> None:
+    """Each help names its options and has examples, within 90 columns."""
+    monkeypatch.setenv("COLUMNS", "90")
     with pytest.raises(SystemExit) as caught:
-        run(command, "--help")
+        main([*command.split(), "--help"])
+    shown = capsys.readouterr().out
+
+    assert caught.value.code == 0
+    assert max(map(len, shown.splitlines())) <= 90
+    assert shown.count("trio-upgrade ") > 2
+    for option in OPTIONS.get(command, ()):
+        assert f" {option} " in shown
+
+
+PLACE = ("--host", "--port", "--unix", "--fd", "--tls")
+SERVING = ("--workers", "--grace", "--delay", "--trusted", "--limit", "--access-log")
+DIALLING = ("--header", "--via", "--ca-file", "--client-cert", "--timeout", "--direct")
+OPTIONS = {
+    "serve": ("MODULE:APP", "--asgi", *PLACE, *SERVING),
+    "echo": (*PLACE, *SERVING),
+    "connect": ("PROTOCOL", "--method", "--body", "--keep-open", *DIALLING),
+    "tunnel": ("TARGET", "--listen", "--protocol", "--carriers", *DIALLING),
+    "proxy": ("UPSTREAM", "--forward", "--users", "--allow", *PLACE, *SERVING),
+    "websocket": ("URL", "--subprotocol", "--origin", "--wait", *DIALLING),
+}
+
+
+def test_version() -> None:
+    """--version ends with 0."""
+    with pytest.raises(SystemExit) as caught:
+        run("--version")
     assert caught.value.code == 0
 
 
-def test_help_of_the_program() -> None:
-    """The help names all subcommands, and --version the version."""
-    for words in (["--help"], ["--version"]):
-        with pytest.raises(SystemExit) as caught:
-            run(*words)
-        assert caught.value.code == 0
+@pytest.fixture
+def _signals() -> Iterator[None]:
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.getsignal(number) for number in numbers]
+    yield
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("_signals")
+def test_interrupted_while_it_imports(monkeypatch) -> None:
+    """Ctrl-C before the command is known ends with 130, too, and without a traceback."""
+
+    class Interrupted:
+        def find_spec(self, name: str, *_: object) -> None:
+            if name == "trio_upgrade._command.main":
+                raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "trio_upgrade._command.main")
+    monkeypatch.setattr(sys, "meta_path", [Interrupted(), *sys.meta_path])
+
+    assert program.main([]) == 130
+    # From now on signals cannot change the status; see test_signal_at_the_end().
+    assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+
+
+@pytest.mark.usefixtures("_signals")
+def test_status_of_the_program() -> None:
+    """The program has the status of its command."""
+    assert program.main(["echo", "--port", "x"]) == 2

@@ -81,6 +81,17 @@ async def test_containerfile_is_linted() -> None:
     assert (result.returncode, result.stdout) == (0, b"")
 
 
+@pytest.mark.skipif(
+    shutil.which("kubernetes-validate") is None,
+    reason="needs kubernetes-validate: install PyPI's package of that name",
+)
+async def test_manifests_are_linted() -> None:
+    """Each manifest has the fields of its kind, and no other."""
+    result = await run("kubernetes-validate", "--strict", "--quiet", str(MANIFESTS))
+
+    assert (result.returncode, result.stdout) == (0, b"")
+
+
 async def test_container_ends_by_itself() -> None:
     """The command of the image takes every address, and ends with 0 after SIGTERM."""
     async with running([*read_words("CMD"), "--delay", "0"]) as (process, port):

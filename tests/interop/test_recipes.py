@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,6 +14,7 @@ from trio_upgrade.carrier import open_carrier
 from .programs import HOST
 from .recipes import (
     DELAY,
+    DEPLOY,
     PROXIES,
     loading_both,
     open_places,
@@ -22,8 +24,6 @@ from .recipes import (
 )
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from trio_upgrade import UpgradedStream
 
 each_proxy = pytest.mark.parametrize(
@@ -113,3 +113,12 @@ async def test_tunnel_that_cannot_be_half_closed(tmp_path: Path) -> None:
     assert by_half_close == b""
     assert by_websocket == b"1000 bytes\n"
     assert by_length == bytes(1000)
+
+
+def test_every_recipe_is_tested() -> None:
+    """No file of examples/deploy is left out by the tests that run them."""
+    tests = "".join([path.read_text() for path in Path(__file__).parent.glob("*.py")])
+
+    for path in DEPLOY.iterdir():
+        if path.is_file():
+            assert path.name in tests

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 import shutil
 import socket
 import subprocess
+import sys
+from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 import trio
 
+from benchmarks.restart.load import Tally, loading
 from trio_upgrade import open_upgrade
 
 from .programs import HOST, Program, example, read_url, run
-from .recipes import DEPLOY, fill, free_port, loading_both
+from .recipes import DEPLOY, EVERY, EVERY_OFFER, fill, free_port, offer
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import AsyncIterator
 
+ROOT = Path(__file__).parents[2]
 REPLACEMENTS = 6
 # What systemd does before it starts a server: the socket is descriptor 3.
 HAND_OVER = 'LISTEN_FDS=1 LISTEN_PID=$$ exec "$@" 3<&0 </dev/null'
@@ -35,12 +39,27 @@ def find_arguments() -> list[str]:
     return arguments
 
 
-async def start_server(sock: socket.socket) -> Program:
+def find_command() -> list[str]:
+    """Return the command that systemd.md names instead of the app's own program."""
+    page = (ROOT / "docs" / "how-to" / "systemd.md").read_text()
+    (words,) = re.findall(r"`python -m trio_upgrade\s+([^`]*)`", page)
+    program = [sys.executable, "-X", "dev", "-m", "trio_upgrade", *words.split()]
+    return [word.replace("MODULE:APP", "app:app") for word in program]
+
+
+COMMANDS = {
+    "app.py": example("deploy/app.py", *find_arguments()),
+    "serve": [*find_command(), "--grace", "20"],
+    "workers": [*find_command(), "--grace", "20", "--workers", "2"],
+}
+
+
+async def start_server(sock: socket.socket, command: list[str]) -> Program:
     """Start a server that gets the socket when a connection waits in it."""
-    activate = ["systemd-socket-activate", f"-EPYTHONPATH={os.getcwd()}"]
-    server = example("deploy/app.py", *find_arguments())
+    path = f"{ROOT}:{DEPLOY}"
+    activate = ["systemd-socket-activate", f"-EPYTHONPATH={path}"]
     process = await trio.lowlevel.open_process(
-        ["sh", "-c", HAND_OVER, "sh", *activate, *server],
+        ["sh", "-c", HAND_OVER, "sh", *activate, *command],
         stdin=sock.fileno(),
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -65,12 +84,43 @@ async def test_units_are_right(tmp_path: Path) -> None:
     assert result.returncode == 0
 
 
+async def offer_twice(port: int, tally: Tally) -> None:
+    """Make one offer, and make it again if the answer is a 503.
+
+    A server that drains refuses offers, and one can be on its way on a connection that
+    was accepted just before.  No proxy is here that would try another server.
+    """
+    first = Tally()
+    await offer(port, first)
+    if any("503" in how for how in first.lost):
+        first = Tally()
+        await offer(port, first)
+    tally.connections += 1
+    tally.answered += first.answered
+    tally.lost += first.lost
+
+
+@asynccontextmanager
+async def loading_both(port: int) -> AsyncIterator[tuple[Tally, Tally]]:
+    """Make requests and offers as long as the block runs; then wait for the answers."""
+    async with (
+        loading(port, EVERY) as requests,
+        loading(port, EVERY_OFFER, offer_twice) as offers,
+    ):
+        yield requests, offers
+
+
 @pytest.mark.peer("systemd-socket-activate")
-async def test_servers_are_replaced() -> None:
-    """Two servers accept from one socket; six replacements under load lose nothing."""
+@pytest.mark.parametrize("name", COMMANDS)
+async def test_servers_are_replaced(name: str) -> None:
+    """Two servers accept from one socket; six replacements under load lose nothing.
+
+    A server is the app's own program, or `python -m trio_upgrade serve`.
+    """
+    command = COMMANDS[name]
     with socket.create_server((HOST, 0), backlog=socket.SOMAXCONN) as sock:
         port = sock.getsockname()[1]
-        servers = [await start_server(sock), await start_server(sock)]
+        servers = [await start_server(sock, command), await start_server(sock, command)]
         try:
             async with loading_both(port) as tallies:
                 for server in servers:
@@ -87,7 +137,7 @@ async def test_servers_are_replaced() -> None:
                         assert await stream.receive_exactly(10) == b"still here"
                     async with old:
                         assert await old.process.wait() == 0
-                    servers.append(await start_server(sock))
+                    servers.append(await start_server(sock, command))
                     await read_url(servers[-1])
         finally:
             for server in servers:

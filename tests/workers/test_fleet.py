@@ -13,6 +13,7 @@ from trio_upgrade._workers.fleet import (
     EndGrace,
     Fleet,
     Kill,
+    Leave,
     Start,
     Step,
     Vacate,
@@ -32,8 +33,10 @@ class Played:
         now: The time.
     """
 
-    def __init__(self, workers: int = 2, *, grace: float = GRACE) -> None:
-        self.fleet = Fleet(workers, grace=grace, ready_timeout=READY)
+    def __init__(
+        self, workers: int = 2, *, grace: float = GRACE, delay: float = 0
+    ) -> None:
+        self.fleet = Fleet(workers, grace=grace, ready_timeout=READY, delay=delay)
         self.steps: list[Step] = []
         self.now = 0.0
         self._next_pid = 100
@@ -199,7 +202,7 @@ def test_system_cannot_start_a_worker(caplog) -> None:
 def test_stop(played: Played, caplog) -> None:
     """All drain at once, as the last ones to accept; then it is over."""
     caplog.set_level(logging.INFO)
-    played.fleet.stop()
+    played.fleet.stop(played.now)
 
     assert played.play() == [Drain(100, last=True), Drain(101, last=True)]
     assert played.end(100) == []
@@ -212,12 +215,12 @@ def test_stop(played: Played, caplog) -> None:
 
 def test_stop_twice(played: Played) -> None:
     """The second one ends the grace of each worker, a third one changes nothing."""
-    played.fleet.stop()
+    played.fleet.stop(played.now)
     played.play()
-    played.fleet.stop()
+    played.fleet.stop(played.now)
 
     assert played.play() == [EndGrace(100), EndGrace(101)]
-    played.fleet.stop()
+    played.fleet.stop(played.now)
     assert played.play() == []
     assert played.fleet.next_deadline == 5
 
@@ -226,9 +229,9 @@ def test_stop_after_a_failure(played: Played) -> None:
     """A drain by a failure has its grace also after the first signal."""
     played.fleet.fail()
     played.play()
-    played.fleet.stop()
+    played.fleet.stop(played.now)
     assert played.play() == []
-    played.fleet.stop()
+    played.fleet.stop(played.now)
 
     assert played.play() == [EndGrace(100), EndGrace(101)]
 
@@ -236,7 +239,7 @@ def test_stop_after_a_failure(played: Played) -> None:
 def test_stop_while_starting() -> None:
     """Workers that are not ready are told to end, too, and nothing is announced."""
     played = Played()
-    played.fleet.stop()
+    played.fleet.stop(played.now)
 
     assert played.play() == [Drain(100, last=True), Drain(101, last=True)]
     assert played.ready(100) == []
@@ -250,7 +253,7 @@ def test_stop_while_a_place_is_empty(played: Played) -> None:
     played.end(100, KILLED)
     played.ready(102)
     played.end(102, KILLED)
-    played.fleet.stop()
+    played.fleet.stop(played.now)
 
     assert played.play() == [Drain(101, last=True)]
     assert played.fleet.next_deadline == GRACE + 5
@@ -258,7 +261,7 @@ def test_stop_while_a_place_is_empty(played: Played) -> None:
 
 def test_drain_that_takes_too_long(played: Played, caplog) -> None:
     """A worker that still exists 5 seconds after its grace is killed: a failure."""
-    played.fleet.stop()
+    played.fleet.stop(played.now)
     played.play()
     played.end(100)
 
@@ -275,10 +278,10 @@ def test_without_a_grace() -> None:
     """Without a limit nothing is killed, until the second signal."""
     played = Played(1, grace=math.inf)
     played.ready(100)
-    played.fleet.stop()
+    played.fleet.stop(played.now)
     played.play()
     assert played.fleet.next_deadline == math.inf
-    played.fleet.stop()
+    played.fleet.stop(played.now)
     played.play()
 
     assert played.wait() == [Kill(100)]
@@ -400,7 +403,7 @@ def test_stop_during_a_restart(played: Played) -> None:
     played.fleet.restart()
     played.play()
     played.ready(102)
-    played.fleet.stop()
+    played.fleet.stop(played.now)
 
     assert played.play() == [Drain(101, last=True), Drain(102, last=True)]
     for pid in (100, 101, 102):
@@ -416,3 +419,50 @@ def test_stop_during_a_restart(played: Played) -> None:
 def test_status_in_words(status: int, words: str) -> None:
     """A signal has its name in the log, if it has one."""
     assert describe_status(status) == words
+
+
+################################################################
+# The delay
+################################################################
+
+
+def test_delay() -> None:
+    """After a signal the workers are told that they will leave, and drain later."""
+    played = Played(delay=5)
+    played.ready(100, 101)
+    played.fleet.stop(played.now)
+
+    assert played.play() == [Leave(100), Leave(101)]
+    # One that dies meanwhile is replaced, and told as soon as it is ready.
+    assert played.end(100, KILLED) == [Start(0)]
+    assert played.ready(102) == [Leave(102)]
+    assert played.wait() == [Drain(101, last=True), Drain(102, last=True)]
+    assert played.now == 5
+    assert played.end(101) == played.end(102) == []
+    assert played.fleet.is_over
+    assert not played.fleet.failed
+
+
+def test_delay_is_ended() -> None:
+    """A second signal ends the delay, and the grace with it."""
+    played = Played(1, delay=5)
+    played.ready(100)
+    played.fleet.stop(played.now)
+    played.play()
+    played.fleet.stop(played.now)
+
+    assert played.play() == [Drain(100, last=True), EndGrace(100)]
+
+
+def test_failure_during_the_delay() -> None:
+    """If something is wrong the delay is over."""
+    played = Played(delay=5)
+    played.ready(100)
+    played.fleet.stop(played.now)
+    played.play()
+
+    assert played.end(101, 1) == [Drain(100, last=True)]
+    played.fleet.stop(played.now)
+    assert played.fleet.failed
+    assert played.end(100) == []
+    assert played.fleet.next_deadline == math.inf

@@ -225,6 +225,44 @@ def test_second_signal() -> None:
         assert clients[0].recv(1000) == b""
 
 
+def test_delay() -> None:
+    """After a signal health checks fail first; requests are answered meanwhile."""
+    statuses: list[bytes] = []
+
+    async def health(request: Request) -> Response:
+        return Response(503 if request.server.is_leaving else 200)
+
+    async def main(worker: Worker) -> None:
+        await worker.serve(health)
+
+    def on_ready(url: str) -> None:
+        def probe() -> bytes:
+            with socket.create_connection(address_of(url), timeout=10) as sock:
+                sock.sendall(GET)
+                return sock.recv(12)
+
+        def act() -> None:
+            while b"503" not in statuses[-1]:
+                statuses.append(probe())
+            stop()
+
+        statuses.append(probe())
+        stop()
+        thread = threading.Thread(target=act)
+        threads.append(thread)
+        thread.start()
+
+    threads: list[threading.Thread] = []
+    began = time.monotonic()
+
+    assert serve(main=main, on_ready=on_ready, delay=60) == 0
+    assert time.monotonic() - began < 50
+    for thread in threads:
+        thread.join()
+    assert statuses[0].endswith(b"200")
+    assert statuses[-1].endswith(b"503")
+
+
 def test_backlog_is_answered_at_the_end() -> None:
     """No worker goes on, so the last one answers what is in the backlog by then."""
 
@@ -432,6 +470,7 @@ class MemoryLike(trio.abc.Listener[trio.abc.Stream]):
         ({"workers": 2.0}, TypeError, "workers must be an int, not float"),
         ({"workers": 0}, ValueError, "workers must be 1 or more, not 0"),
         ({"grace": -1}, ValueError, "grace must not be negative"),
+        ({"delay": -1}, ValueError, "a delay must not be negative"),
         ({"jitter": -1}, ValueError, "jitter must not be negative"),
         ({"jitter": float("inf")}, ValueError, "jitter must be finite"),
         ({"ready_timeout": "1"}, TypeError, "ready_timeout must be seconds or None"),

@@ -29,7 +29,7 @@ from trio_upgrade import (
 from trio_upgrade._streams.readiness import has_input
 from trio_upgrade._streams.socket_listener import DirectSocketListener
 from trio_upgrade._streams.tcp_listeners import open_tcp_listeners
-from trio_upgrade._workers.worker import DRAIN, DRAIN_LAST, END_GRACE
+from trio_upgrade._workers.worker import DRAIN, DRAIN_LAST, END_GRACE, LEAVE
 
 from ..apps import echo_app
 from ..interop.programs import HOST
@@ -97,6 +97,36 @@ async def test_attributes() -> None:
         (listener,) = scene.worker.listeners
         assert isinstance(listener, DirectSocketListener)
         await scene.supervisor.send_all(DRAIN)
+
+
+@pytest.mark.parametrize("early", [False, True])
+async def test_leaving(early: bool) -> None:
+    """A worker that will drain serves on, and its answers can say so."""
+    told = trio.Event()
+
+    async def app(request: Request) -> Response:
+        return Response(503 if request.server.is_leaving else 200)
+
+    async def main(worker: Worker) -> None:
+        if early:
+            # Before it serves.
+            await told.wait()
+            await trio.testing.wait_all_tasks_blocked(0.01)
+        await worker.serve(app)
+
+    async with working(main) as scene:
+        if early:
+            await scene.supervisor.send_all(LEAVE)
+            told.set()
+        await scene.read_line()
+        async with await open_connection(scene.url) as connection:
+            if not early:
+                assert (await connection.request("GET", "/")).status == 200
+                await scene.supervisor.send_all(LEAVE)
+                while (await connection.request("GET", "/")).status != 503:
+                    pass
+            assert (await connection.request("GET", "/")).status == 503
+        await scene.supervisor.send_all(DRAIN_LAST)
 
 
 @pytest.mark.parametrize("jitter", [None, 1e-9, 60])

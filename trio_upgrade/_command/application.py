@@ -24,7 +24,7 @@ def load_application(name: str) -> Callable[..., object]:
         Exception: What the module raises when it is imported.
     """
     module_name, colon, path = name.partition(":")
-    if not (module_name and colon and path):
+    if not (module_name and colon and path) or module_name.startswith("."):
         raise UsageFailed(f"{name!r} is not MODULE:APP, as in main:app")
     # Of a console script the first entry is the folder of the script.
     folder = os.getcwd()
@@ -57,3 +57,16 @@ def looks_like_asgi(app: Callable[..., object]) -> bool:
         # Some that are written in C have none.
         return False
     return parameters[:3] == ["scope", "receive", "send"]
+
+
+def takes_asgi(app: Callable[..., object]) -> bool:
+    """Return whether an application can be called with three arguments, as by ASGI."""
+    try:
+        signature = inspect.signature(app)
+    except (TypeError, ValueError):
+        return True
+    try:
+        signature.bind(None, None, None)
+    except TypeError:
+        return False
+    return True

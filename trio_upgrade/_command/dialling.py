@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import ssl
 import sys
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar, final
 
@@ -16,8 +15,10 @@ from .. import (
     open_upgrade,
     proxy_from_environment,
 )
+from .certificates import load_certificate, make_client_context
 from .errors import CommandFailed, UsageFailed, describe
-from .masking import format_request, format_response
+from .masking import format_request, format_response, hide
+from .values import find_secrets
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -44,6 +45,7 @@ class Dialling:
         is_insecure: Whether no certificate is checked.
         seconds: How long the opening may take; None for no limit.
         is_verbose: Whether the header sections are shown.
+        secrets: Texts that are not shown in them, nor in what is logged.
     """
 
     fields: tuple[Field, ...]
@@ -55,6 +57,7 @@ class Dialling:
     is_insecure: bool
     seconds: float | None
     is_verbose: bool
+    secrets: tuple[str, ...]
 
     @classmethod
     def from_arguments(cls, arguments: Namespace) -> Dialling:
@@ -70,6 +73,7 @@ class Dialling:
             is_insecure=arguments.insecure,
             seconds=arguments.timeout,
             is_verbose=arguments.verbose,
+            secrets=tuple(find_secrets([*vars(arguments).values()])),
         )
 
     @property
@@ -110,12 +114,9 @@ class Dialling:
         return [] if found is None else [found]
 
     def _make_context(self) -> ssl.SSLContext:
-        try:
-            context = ssl.create_default_context(cafile=self.ca_file)
-            if self.client_cert is not None:
-                context.load_cert_chain(*self.client_cert)
-        except OSError as exc:
-            raise UsageFailed(f"no TLS with these files: {describe(exc)}") from exc
+        context = make_client_context(self.ca_file)
+        if self.client_cert is not None:
+            load_certificate(context, *self.client_cert)
         context.set_alpn_protocols(["http/1.1"])
         if self.is_insecure:
             context.check_hostname = False
@@ -186,37 +187,49 @@ class Dialling:
         """
         if not self.is_verbose:
             return
-        recorder = _Recorder()
-        with suppress(CommandFailed):
-            # The stream ends before the answer.
+        recorder = Recorder()
+        try:
             await self.translate(open_on({"stream": recorder}))
+        except UsageFailed:
+            raise
+        except CommandFailed:
+            pass  # The stream ends before the answer.
         secret = {field.name.lower() for field in self.fields if field.is_secret}
         self.show(format_request(bytes(recorder.sent), secret))
 
     def show(self, lines: Sequence[str]) -> None:
         """Show lines on standard error, if that is wanted."""
         if self.is_verbose:
-            sys.stderr.write("".join([f"{line}\n" for line in lines]))
+            shown = [f"{hide(line, self.secrets)}\n" for line in lines]
+            sys.stderr.write("".join(shown))
             sys.stderr.flush()
 
 
 @final
-class _Recorder(trio.abc.Stream):
-    # Keeps what is sent, and ends.
+class Recorder(trio.abc.Stream):
+    """A stream that keeps what is sent, and has ended.
+
+    Attributes:
+        sent: What was sent.
+    """
 
     def __init__(self) -> None:
-        self.sent = bytearray()
+        self.sent: bytearray = bytearray()
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """Keep bytes."""
         await trio.lowlevel.checkpoint()
         self.sent += data
 
     async def wait_send_all_might_not_block(self) -> None:
+        """Return at once."""
         await trio.lowlevel.checkpoint()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:  # noqa: ARG002  as Trio has it
+        """Return the end."""
         await trio.lowlevel.checkpoint()
         return b""
 
     async def aclose(self) -> None:
+        """Do nothing."""
         await trio.lowlevel.checkpoint()

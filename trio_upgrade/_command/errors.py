@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from typing import cast
 
+NAME = "trio-upgrade"
 SUCCESS = 0
 FAILURE = 1
 USAGE = 2

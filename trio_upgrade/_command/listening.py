@@ -7,12 +7,15 @@ import os
 import socket
 import ssl
 import stat
+import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias, final
 
 import trio
 
 from .. import inherit_listeners
+from .certificates import load_certificate
 from .errors import CommandFailed, UsageFailed, describe
 
 if TYPE_CHECKING:
@@ -84,11 +87,7 @@ class Place:
             return None
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.set_alpn_protocols(["http/1.1"])
-        try:
-            context.load_cert_chain(*self.certificate)
-        except OSError as exc:
-            files = " and ".join(self.certificate)
-            raise UsageFailed(f"no TLS with {files}: {describe(exc)}") from exc
+        load_certificate(context, *self.certificate)
         return context
 
     def take_over(self) -> Listeners:
@@ -154,6 +153,35 @@ def open_unix_listener(path: str) -> trio.SocketListener:
     return trio.SocketListener(trio.socket.from_stdlib_socket(sock))
 
 
+@final
+class SocketFile:
+    """The file of a Unix socket that was just opened, to be removed at the end.
+
+    Another server can have replaced it by then: as soon as the workers drain, the path is
+    free for the next one.
+
+    Args:
+        path: Its path.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = os.path.abspath(path)
+        # As long as this is open, no other file can get the same inode.  It does not
+        # listen, as a copy of the socket would.
+        self._pin: int | None = None
+        if sys.platform == "linux":  # pragma: no branch  (tests run on Linux)
+            self._pin = os.open(path, os.O_PATH)
+        self._status = os.lstat(path)
+
+    def remove(self) -> None:
+        """Remove the file, unless another one has replaced it."""
+        with suppress(OSError):
+            if os.path.samestat(os.lstat(self._path), self._status):
+                os.unlink(self._path)
+        if self._pin is not None:  # pragma: no branch  (tests run on Linux)
+            os.close(self._pin)
+
+
 def _remove_stale(path: str) -> None:
     try:
         is_socket = stat.S_ISSOCK(os.stat(path).st_mode)
@@ -162,6 +190,8 @@ def _remove_stale(path: str) -> None:
     if not is_socket:
         raise FileExistsError(errno.EEXIST, "a file that is no socket")
     with socket.socket(socket.AF_UNIX) as sock:
+        # A server whose backlog is full would let us wait.
+        sock.setblocking(False)
         if sock.connect_ex(path) != errno.ECONNREFUSED:
             raise OSError(errno.EADDRINUSE, "another process listens there")
     os.unlink(path)

@@ -7,14 +7,17 @@ from typing import TYPE_CHECKING
 from .errors import (
     FAILURE,
     INTERRUPTED,
+    NAME,
     PIPE_CLOSED,
     CommandFailed,
     OutputClosed,
     find_leaves,
 )
+from .masking import hide
 from .output import flush_stdout, show_error, start_logging
-from .parser import NAME, find_run, parse
+from .parser import find_run, parse
 from .stdio import fill_descriptors
+from .values import find_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,20 +38,22 @@ def main(words: Sequence[str] | None = None) -> int:
         SystemExit: Help was asked for, or the application of the user raises it.
     """
     name = NAME
+    secrets: list[str] = []
     try:
         fill_descriptors()
         arguments = parse(words)
         name = f"{NAME} {arguments.command}"
+        secrets = find_secrets([*vars(arguments).values()])
         start_logging(verbose=arguments.verbose)
         status: int = find_run(arguments.command)(arguments)
         return status
     except (Exception, KeyboardInterrupt, BaseExceptionGroup) as exc:
-        return _report(name, exc)
+        return _report(name, exc, secrets)
     finally:
         flush_stdout()
 
 
-def _report(name: str, exc: BaseException) -> int:
+def _report(name: str, exc: BaseException, secrets: list[str]) -> int:
     leaves = find_leaves(exc)
     for leaf in leaves:
         if isinstance(leaf, KeyboardInterrupt):
@@ -60,5 +65,5 @@ def _report(name: str, exc: BaseException) -> int:
         # A bug, most likely of the user's application.
         traceback.print_exception(exc)
         return FAILURE
-    show_error(name, str(failures[0]))
+    show_error(name, hide(str(failures[0]), secrets))
     return failures[0].status

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -13,10 +14,20 @@ if TYPE_CHECKING:
 MASK = "***"
 # By a part of the name: there is no end of X-Api-Key, X-Auth-Token and the like.
 _has_secret_name = re.compile(
-    r"auth|cookie|credential|key|pass|secret|session|signature|token", re.IGNORECASE
+    r"auth|bearer|cookie|credential|key|pass|secret|session|signature|token",
+    re.IGNORECASE,
 ).search
+# Credentials in a field of another name (RFC 9110 §11.4).
+_mask_schemes = partial(
+    re.compile(r"\b(basic|bearer|digest|negotiate) +\S.*", re.IGNORECASE).sub,
+    r"\1 " + MASK,
+)
+# A shorter secret is in too many other words.
+_LEAST_CHARACTERS = 4
 # The questions of a server, which say how to authenticate (RFC 9110 §11.6.1, §11.7.1).
 _CHALLENGES = frozenset({"www-authenticate", "proxy-authenticate"})
+# Browsers can set no other field, so some servers take a token in this one.
+_SUBPROTOCOLS = "sec-websocket-protocol"
 _WITH_URLS = frozenset({"location", "content-location", "referer", "refresh", "link"})
 
 
@@ -32,6 +43,20 @@ def mask_target(text: str) -> str:
     """Return a URL or the target of a request without userinfo and query."""
     path, query, _ = mask_userinfo(text).partition("?")
     return path + (f"?{MASK}" if query else "")
+
+
+def hide(text: str, secrets: Iterable[str]) -> str:
+    """Return a text without secrets: texts that came from elsewhere.
+
+    Of a URL the path is hidden, which may be the secret part; userinfo and query never
+    are shown. Its host is shown, since an error would say nothing without it.
+    """
+    for secret in secrets:
+        scheme, _, rest = secret.partition("://")
+        hidden = rest.partition("/")[2].partition("?")[0] if rest else scheme
+        if len(hidden) >= _LEAST_CHARACTERS:
+            text = text.replace(hidden, MASK)
+    return text
 
 
 def escape(text: str) -> str:
@@ -85,6 +110,8 @@ def _mask_value(name: str, value: str, secret: Collection[str]) -> str:
         return value
     if name in secret or _has_secret_name(name):
         return MASK
+    if name == _SUBPROTOCOLS and _has_secret_name(value):
+        return MASK
     if name in _WITH_URLS:
         value = re.sub(r"\?[^\s>]+", f"?{MASK}", value)
-    return mask_userinfo(value)
+    return _mask_schemes(mask_userinfo(value))

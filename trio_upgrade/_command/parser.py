@@ -6,7 +6,7 @@ import re
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, final
 
-from .errors import UsageFailed
+from .errors import NAME, UsageFailed
 from .values import (
     parse_body,
     parse_count,
@@ -15,6 +15,8 @@ from .values import (
     parse_field_file,
     parse_fields,
     parse_limit,
+    parse_offer,
+    parse_path,
     parse_port,
     parse_ports,
     parse_seconds,
@@ -26,7 +28,6 @@ if TYPE_CHECKING:
 
 # Both have add_argument().
 _Options: TypeAlias = "Parser | argparse._ArgumentGroup"  # pyright: ignore[reportPrivateUsage]
-NAME = "trio-upgrade"
 
 _DESCRIPTION = """\
 Serve and use HTTP/1.1 connections that become something else: upgrades, tunnels,
@@ -38,9 +39,9 @@ Start with a server that echoes, and a client in another terminal:
   {NAME} echo --port 8000
   {NAME} connect http://127.0.0.1:8000/ echo
 
-"{NAME} COMMAND --help" says more, with examples. Standard output gets data, or one line
-with the URL; logs and errors go to standard error. The exit status is 0 after success or
-a drain, 1 after a failure, 2 for a wrong command line, and 130 after Ctrl-C.
+"{NAME} COMMAND --help" says more, with examples. Standard output gets data, or
+one line with the URL; logs and errors go to standard error. The exit status is 0 after
+success or a drain, 1 after a failure, 2 for a wrong command line, and 130 after Ctrl-C.
 
 Arguments that may be secret (URLs, proxies, fields) can be @FILE or env:NAME: then no
 other user sees them in the list of processes, and no shell keeps them."""
@@ -152,6 +153,7 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
     parser = make_parser()
     arguments, unknown = parser.parse_known_args(words)
     if unknown:
+        parser.prog = f"{NAME} {arguments.command}"
         parser.error(_describe_unknown(unknown))
     return arguments
 
@@ -170,7 +172,7 @@ def _describe_unknown(words: Sequence[str]) -> str:
             return f"there is no option {word.partition('=')[0]}"
         if word.startswith("-"):
             return f"there is no option {word[:2]}"
-    return "too many arguments"
+    return "too many arguments, or options between them"
 
 
 def make_parser() -> Parser:
@@ -274,6 +276,7 @@ def _fill_proxy(parser: Parser) -> None:
         "--upgrade",
         action="append",
         default=[],
+        type=parse_offer,
         metavar="PROTOCOL",
         help="pass on this offer, * for any; websocket unless given; may be repeated",
     )
@@ -312,8 +315,9 @@ def _fill_websocket(parser: Parser) -> None:
         "--subprotocol",
         action="append",
         default=[],
+        type=parse_text,
         metavar="NAME",
-        help="offer this one; may be repeated",
+        help="offer this one, @FILE or env:NAME; may be repeated",
     )
     parser.add_argument("--origin", help="the Origin field, for servers that want one")
     parser.add_argument(
@@ -335,7 +339,9 @@ def _add_serving(parser: Parser) -> None:
     place.add_argument(
         "--port", type=parse_port, help="the port (8000), 0 for any free one"
     )
-    place.add_argument("--unix", metavar="PATH", help="a Unix socket instead")
+    place.add_argument(
+        "--unix", type=parse_path, metavar="PATH", help="a Unix socket instead"
+    )
     place.add_argument(
         "--fd",
         action="append",

@@ -1,9 +1,8 @@
 # How serve, echo and proxy run: in this process, or in several.
 from __future__ import annotations
 
-import os
 import signal
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias, final
@@ -22,9 +21,9 @@ from .. import (
     serve_unix,
 )
 from .access_log import AccessLog
-from .errors import SUCCESS, CommandFailed, UsageFailed, describe
-from .listening import open_unix_listener
-from .output import announce
+from .errors import FAILURE, NAME, SUCCESS, CommandFailed, UsageFailed, describe
+from .listening import SocketFile, open_unix_listener
+from .output import announce, show_error
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -64,10 +63,8 @@ class Serving:
         """Return what the command line says.
 
         Raises:
-            UsageFailed: A network is malformed, or options do not go together.
+            UsageFailed: A network is malformed.
         """
-        if arguments.workers is not None and arguments.delay:
-            raise UsageFailed("--delay is for one process, without --workers")
         try:
             trusted = TrustedPeers(arguments.trusted)
         except ValueError as exc:
@@ -117,7 +114,9 @@ class Serving:
             except TypeError as exc:
                 raise UsageFailed(describe(exc)) from exc
             except OSError as exc:
-                raise CommandFailed(f"cannot listen: {describe(exc)}") from exc
+                # The error of the system names no path, others name it.
+                where = f" on {place.path}" if place.path and not exc.filename else ""
+                raise CommandFailed(f"cannot listen{where}: {describe(exc)}") from exc
             nursery = await stack.enter_async_context(trio.open_nursery())
             # It starts when drain_on_signal() waits: who reads the URL may send a signal.
             nursery.start_soon(_announce, server.url)
@@ -158,14 +157,16 @@ class Serving:
     def _run_workers(
         self, workers: int, place: Place, listeners: Listeners, open_app: OpenApp
     ) -> int:
+        file = None
         if place.path is not None:
             listeners = [open_unix_listener(place.path)]
-
+            file = SocketFile(place.path)
         try:
             return run_workers(
                 partial(self.work, place=place, open_app=open_app),
                 workers=workers,
                 grace=self.grace,
+                delay=self.delay,
                 port=None if listeners else place.port,
                 host=None if listeners else place.host,
                 listeners=listeners,
@@ -174,17 +175,21 @@ class Serving:
         except OSError as exc:
             raise CommandFailed(f"cannot listen: {describe(exc)}") from exc
         finally:
-            if place.path is not None:
-                with suppress(OSError):
-                    os.unlink(place.path)
+            if file is not None:
+                file.remove()
 
     async def work(self, worker: Worker, place: Place, open_app: OpenApp) -> None:
         """Serve in a worker until it has been drained."""
-        async with open_app() as app:
-            # Made here, so that a restart of the workers reads a new certificate.
-            await worker.serve(
-                app, ssl_context=place.make_context(), **self.make_options()
-            )
+        try:
+            async with open_app() as app:
+                # Made here, so that a restart of the workers reads a new certificate.
+                await worker.serve(
+                    app, ssl_context=place.make_context(), **self.make_options()
+                )
+        except CommandFailed as exc:
+            # One line, as without workers; the supervisor sees the status.
+            show_error(f"{NAME} worker", str(exc))
+            raise SystemExit(FAILURE) from exc
 
 
 async def _announce(url: str) -> None:

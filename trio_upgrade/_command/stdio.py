@@ -8,6 +8,7 @@
 # epoll refuses, sockets, which cannot be opened again, and all on other systems.
 from __future__ import annotations
 
+import errno
 import os
 import select
 import stat
@@ -16,12 +17,14 @@ from typing import TYPE_CHECKING, final
 
 import trio
 
-from .errors import OutputClosed
+from .errors import CommandFailed, OutputClosed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 STDIN, STDOUT, STDERR = 0, 1, 2
+# The reader of a pipe or a socket is gone.
+_READER_GONE = frozenset({errno.EPIPE, errno.ECONNRESET})
 # What a pipe of Linux holds.
 _CHUNK_BYTES = 64 * 1024
 # The device /dev/ptmx, of the controlling side of a terminal: each open(2) of it makes
@@ -46,22 +49,30 @@ def is_terminal(descriptor: int) -> bool:
 
 @final
 class Input(trio.abc.ReceiveStream):
-    """Bytes from a descriptor that stays as it is. Its errors count as its end."""
+    """Bytes from a descriptor that stays as it is."""
 
     def __init__(self, descriptor: int = STDIN) -> None:
         self._descriptor = descriptor
         self._reopened = _reopen(descriptor, os.O_RDONLY)
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        """Receive bytes, empty at the end."""
+        """Receive bytes, empty at the end, also if a terminal is gone.
+
+        Raises:
+            CommandFailed: It cannot be read. That must not look like an end: the peer
+                would take what it has got for all.
+        """
         size = _CHUNK_BYTES if max_bytes is None else max_bytes
         try:
             if self._reopened is not None:
                 return bytes(await self._reopened.receive_some(size))
             return await _run_in_thread(_read, self._descriptor, size)
-        except (trio.BrokenResourceError, OSError):
-            # For example EIO: the terminal is gone.
-            return b""
+        except (trio.BrokenResourceError, OSError) as exc:
+            if _find_errno(exc) == errno.EIO and _is_device(self._descriptor):
+                return b""
+            raise CommandFailed(
+                f"cannot read standard input: {_describe(exc)}"
+            ) from exc
 
     async def aclose(self) -> None:
         """Close the copy, if there is one."""
@@ -83,7 +94,8 @@ class Output(trio.abc.SendStream):
         """Send bytes.
 
         Raises:
-            OutputClosed: No process reads them.
+            OutputClosed: No process reads them, or the terminal is gone.
+            CommandFailed: They cannot be written, for example to a disk that is full.
         """
         try:
             if self._reopened is not None:
@@ -91,7 +103,14 @@ class Output(trio.abc.SendStream):
             else:
                 await _run_in_thread(_write, self._descriptor, bytes(data))
         except (trio.BrokenResourceError, OSError) as exc:
-            raise OutputClosed from exc
+            number = _find_errno(exc)
+            if number in _READER_GONE or (
+                number == errno.EIO and _is_device(self._descriptor)
+            ):
+                raise OutputClosed from exc
+            raise CommandFailed(
+                f"cannot write to standard output: {_describe(exc)}"
+            ) from exc
 
     async def wait_send_all_might_not_block(self) -> None:
         """Return at once: nothing here depends on it."""
@@ -107,6 +126,22 @@ class Output(trio.abc.SendStream):
             await self._reopened.aclose()
         else:
             await trio.lowlevel.checkpoint()
+
+
+def _find_errno(exc: BaseException) -> int | None:
+    # Trio's streams raise an error of their own from that of the system.
+    cause = exc if isinstance(exc, OSError) else exc.__cause__
+    return cause.errno if isinstance(cause, OSError) else None
+
+
+def _describe(exc: BaseException) -> str:
+    number = _find_errno(exc)
+    return str(exc) if number is None else os.strerror(number)
+
+
+def _is_device(descriptor: int) -> bool:
+    # Of a terminal that is gone, isatty(3) says that it is none.
+    return stat.S_ISCHR(os.fstat(descriptor).st_mode)
 
 
 def _reopen(descriptor: int, flags: int) -> trio.abc.Stream | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 import signal
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, final
@@ -13,7 +14,7 @@ import trio
 from .. import Authority, open_connection, relay, stream_scope
 from .dialling import Dialling
 from .errors import SUCCESS, CommandFailed, UsageFailed, describe
-from .masking import mask_target
+from .masking import hide, mask_target, mask_userinfo
 from .output import announce
 from .session import run_session
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 LOGGER = logging.getLogger("trio_upgrade.command")
 # How many connections to the local port are served at a time; others wait.
 _MOST_CONNECTIONS = 1000
+_is_host_and_port = re.compile(r"([^\s:/?#@\[\]]+|\[[^\s/?#@\[\]]+\]):[0-9]+").fullmatch
 
 
 def run(arguments: Namespace) -> int:
@@ -80,7 +82,7 @@ class Far:
         target: str = arguments.target
         if arguments.to_port is not None:
             target = str(Authority(target.strip("[]"), arguments.to_port))
-        elif "://" not in target and not _has_port(target):
+        if not (_has_port(target) or ("://" in target and arguments.to_port is None)):
             raise UsageFailed(
                 "the target is host:port, an IPv6 address in brackets, or host and port"
             )
@@ -130,7 +132,11 @@ class Far:
         return await dialling.translate(enter())
 
     def __str__(self) -> str:
-        return mask_target(self._target)
+        return self.hide(mask_target(self._target))
+
+    def hide(self, text: str) -> str:
+        """Return a text without the secrets of the command line."""
+        return hide(mask_userinfo(text), self._dialling.secrets)
 
 
 async def tunnel_stdio(far: Far) -> None:
@@ -204,10 +210,9 @@ async def _carry(far: Far, local: trio.SocketStream) -> None:
             stream = await far.open(stack)
             await relay(local, stream, tls_ends=True)
     except CommandFailed as exc:
-        LOGGER.warning("no tunnel to %s: %s", far, exc)
+        LOGGER.warning("no tunnel to %s: %s", far, far.hide(str(exc)))
 
 
 def _has_port(target: str) -> bool:
-    host, colon, port = target.rpartition(":")
-    is_host = ":" not in host or (host.startswith("[") and host.endswith("]"))
-    return bool(host and colon and port.isdigit() and is_host)
+    # Anything else would end the authority of a URL, and another host be dialled.
+    return _is_host_and_port(target) is not None

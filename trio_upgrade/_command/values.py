@@ -5,13 +5,26 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from argparse import ArgumentTypeError
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from .. import Limits
 
 _HIGHEST_PORT = 65535
 _NONE = "none"
+
+
+# RFC 9110 §5.6.2.
+_is_token = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+").fullmatch
+# The highest number that a descriptor can have: a C int.
+_MOST_DESCRIPTOR = 2**31 - 1
+
+
+class Secret(str):
+    """Text from a file or from the environment, which is never shown."""
+
+    __slots__ = ()
 
 
 class Field(NamedTuple):
@@ -53,8 +66,9 @@ def read_text(word: str) -> tuple[str, bool]:
 
 
 def parse_text(word: str) -> str:
-    """Return what a word stands for; see :func:`read_text`."""
-    return read_text(word)[0]
+    """Return what a word stands for, a :class:`Secret` if it came from elsewhere."""
+    text, is_secret = read_text(word)
+    return Secret(text) if is_secret else text
 
 
 def parse_body(word: str) -> bytes:
@@ -84,7 +98,8 @@ def parse_fields(word: str) -> list[Field]:
         if not line.strip() or line.startswith("#"):
             continue
         name, colon, value = line.partition(":")
-        if not colon:
+        # A "name" that is none may be the beginning of a token: it is not shown.
+        if not colon or not _is_token(name.strip()):
             raise ArgumentTypeError('a field is written as "Name: value"')
         fields.append(Field(name.strip(), value.strip(), is_secret))
     return fields
@@ -105,7 +120,17 @@ def parse_port(word: str) -> int:
 def parse_ports(word: str) -> range:
     """Return a port, or ports as ``FIRST-LAST``."""
     first, _, last = word.partition("-")
-    return range(parse_port(first), parse_port(last or first) + 1)
+    found = range(parse_port(first), parse_port(last or first) + 1)
+    if not found:
+        raise ArgumentTypeError("FIRST-LAST has to be in this order")
+    return found
+
+
+def parse_offer(word: str) -> str:
+    """Return the name of a protocol, or ``*``."""
+    if not _is_token(word):
+        raise ArgumentTypeError("a protocol is a name without a version, or *")
+    return word
 
 
 def parse_count(word: str) -> int:
@@ -117,9 +142,16 @@ def parse_count(word: str) -> int:
 
 def parse_descriptor(word: str) -> int:
     """Return the number of a descriptor."""
-    if not (word.isascii() and word.isdigit()):
+    if not (word.isascii() and word.isdigit() and int(word) <= _MOST_DESCRIPTOR):
         raise ArgumentTypeError("it must be a number, as in --fd 3")
     return int(word)
+
+
+def parse_path(word: str) -> str:
+    """Return a path, which is not empty."""
+    if not word:
+        raise ArgumentTypeError("a path is wanted")
+    return word
 
 
 def parse_seconds(word: str) -> float | None:
@@ -168,3 +200,19 @@ def _parse_number(word: str) -> float | None:
         except ValueError:
             pass
     return None
+
+
+def find_secrets(values: object) -> list[str]:
+    """Return all texts from files and from the environment that arguments have.
+
+    Args:
+        values: The value of an argument, or those of all in a list or tuple.
+    """
+    if isinstance(values, Field):
+        return [values.value] if values.is_secret else []
+    if isinstance(values, Secret):
+        return [values]
+    if isinstance(values, list | tuple):
+        found = cast("list[object]", values)
+        return [secret for value in found for secret in find_secrets(value)]
+    return []

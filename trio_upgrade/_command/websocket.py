@@ -17,6 +17,7 @@ from .stdio import STDIN, STDOUT, Input, Output, is_terminal
 if TYPE_CHECKING:
     from argparse import Namespace
 
+    from websockets.exceptions import ConnectionClosed
     from websockets.trio.client import ClientConnection
 
     from .. import DialOptions
@@ -139,9 +140,10 @@ class Conversation:
                     message = await self._websocket.recv()
                     self._last_message = trio.current_time()
                     await self._sink.send_all(self._format(message))
-            except ConnectionClosed:
+            except ConnectionClosed as exc:
+                closed = exc
                 nursery.cancel_scope.cancel()
-        self._judge()
+        self._judge(closed)
 
     async def _close_after(self, wait: float | None) -> None:
         # A WebSocket has no half-close, so the answer to the last line is waited for.
@@ -153,8 +155,12 @@ class Conversation:
             await trio.sleep_until(due)
         await self._websocket.aclose()
 
-    def _judge(self) -> None:
+    def _judge(self, closed: ConnectionClosed) -> None:
         code, reason = self._websocket.close_code, self._websocket.close_reason
+        sent = closed.sent
+        if sent and not closed.rcvd_then_sent and sent.code not in _GOOD_CODES:
+            # For example a message that is too long; the server may say the same.
+            raise CommandFailed(f"the WebSocket had to be closed: {sent}")
         if code == _LOST:
             raise CommandFailed("the connection was lost")
         if code not in _GOOD_CODES:

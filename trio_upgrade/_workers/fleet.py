@@ -46,6 +46,7 @@ class Member:
         replaces: The process id of the worker that drains as soon as this one is ready.
         outdated: Whether it is to be replaced.
         leave_at_once: Whether its grace was ended.
+        will_leave: Whether it was told that it will drain.
     """
 
     place: int
@@ -54,6 +55,7 @@ class Member:
     replaces: int | None = None
     outdated: bool = False
     leave_at_once: bool = False
+    will_leave: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,13 @@ class Start:
 
     place: int
     replaces: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """Tell a worker that it will drain, for its answers to health checks."""
+
+    pid: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +112,7 @@ class Announce:
     """Call the user's function: all workers are ready for the first time."""
 
 
-Step: TypeAlias = Start | Drain | EndGrace | Kill | Vacate | Announce
+Step: TypeAlias = Start | Leave | Drain | EndGrace | Kill | Vacate | Announce
 
 
 @final
@@ -114,17 +123,23 @@ class Fleet:
         workers: How many places there are.
         grace: Seconds that a worker has to drain; infinity for no limit.
         ready_timeout: Seconds that a worker has to become ready; infinity for no limit.
+        delay: Seconds from the order to stop until the workers drain.
 
     Attributes:
         failed: Whether anything ended in another way than it was told to.
         stopping: Whether no more workers are started.
     """
 
-    def __init__(self, workers: int, *, grace: float, ready_timeout: float) -> None:
+    def __init__(
+        self, workers: int, *, grace: float, ready_timeout: float, delay: float = 0
+    ) -> None:
         self.failed: bool = False
         self.stopping: bool = False
         self._grace = grace
         self._ready_timeout = ready_timeout
+        self._delay = delay
+        # When the workers drain, once there is an order to stop.
+        self._end_at = math.inf
         self._members: dict[int, Member] = {}
         # The places without a worker, and when they get one.
         self._vacant: dict[int, float] = dict.fromkeys(range(workers), -math.inf)
@@ -148,17 +163,20 @@ class Fleet:
     def next_deadline(self) -> float:
         """When there may be something to do although nothing happens."""
         times = [member.deadline for member in self._members.values()]
-        return min([*times, *self._vacant.values()], default=math.inf)
+        return min([*times, *self._vacant.values(), self._end_at])
 
     ################################################################
     # What happened
     ################################################################
 
-    def stop(self) -> None:
-        """Drain all workers; called again, end their grace."""
+    def stop(self, now: float) -> None:
+        """Drain all workers after the delay; called again, end it and their grace."""
         self._grace_ended = self._told
         self._told = True
-        self._begin_end()
+        if self._grace_ended or self.stopping or not self._delay:
+            self._begin_end()
+        else:
+            self._end_at = now + self._delay
 
     def fail(self) -> None:
         """Drain all workers because something is wrong."""
@@ -167,6 +185,7 @@ class Fleet:
 
     def _begin_end(self) -> None:
         self.stopping = True
+        self._end_at = math.inf
         self._vacant.clear()
 
     def restart(self) -> None:
@@ -271,10 +290,13 @@ class Fleet:
 
     def decide(self, now: float) -> list[Step]:
         """Return the next steps, each of them only once."""
+        if self._end_at <= now:
+            self._begin_end()
         if self.stopping:
             steps = self._decide_end(now)
         else:
             steps = [*self._fill(now), *self._hand_over(now), *self._roll()]
+            steps += self._warn()
         for pid, member in self._members.items():
             if member.deadline <= now:
                 member.deadline = math.inf
@@ -315,6 +337,17 @@ class Fleet:
             if member.outdated and oldest is None:
                 oldest = Start(member.place, replaces=pid)
         return [] if oldest is None else [oldest]
+
+    def _warn(self) -> list[Step]:
+        # Those that become ready in the delay, too.
+        if not self._told:
+            return []
+        warned: list[Step] = []
+        for pid, member in self._members.items():
+            if member.stage is Stage.READY and not member.will_leave:
+                member.will_leave = True
+                warned.append(Leave(pid))
+        return warned
 
     def _decide_end(self, now: float) -> list[Step]:
         steps: list[Step] = []

@@ -31,6 +31,7 @@ def run_workers(
     *,
     workers: int,
     grace: float | None,
+    delay: float = 0,
     jitter: float | None = None,
     port: int | None = None,
     host: str | bytes | None = None,
@@ -55,12 +56,12 @@ def run_workers(
     inherited by the workers as fork(2) does it, and threads are not.
 
     Signals to this process: SIGTERM and SIGINT drain all workers, and a second one ends
-    their grace. SIGHUP restarts the workers, one after the other: a new one is started,
-    and when it is ready the old one drains; no connection is refused meanwhile. The new
-    ones run ``main`` again but import nothing again. If one of them ends before it is
-    ready, the restart is given up and the old ones stay. SIGTERM to a worker replaces
-    only that one, in the same way; its SIGINT and SIGHUP do nothing. If this process is
-    killed, the workers drain.
+    the delay and their grace. SIGHUP restarts the workers, one after the other: a new one
+    is started, and when it is ready the old one drains; no connection is refused
+    meanwhile. The new ones run ``main`` again but import nothing again. If one of them
+    ends before it is ready, the restart is given up and the old ones stay. SIGTERM to a
+    worker replaces only that one, in the same way; its SIGINT and SIGHUP do nothing. If
+    this process is killed, the workers drain.
 
     A worker that dies, by a signal, an exception or the return of its ``main``, is
     replaced at once. If it was the second within 60 seconds this is done after a second,
@@ -77,6 +78,10 @@ def run_workers(
         grace: Seconds that a worker's connections have to end when it drains; see
             :meth:`Server.start_drain`. None disables the limit. A worker that still
             exists 5 seconds after it is killed.
+        delay: Seconds from the first signal to the drain. Meanwhile the workers serve as
+            before, and :attr:`Server.is_leaving` is True, so that their answers to health
+            checks can make a load balancer send its requests elsewhere. A second signal
+            ends it. A restart has none: other workers accept.
         jitter: The seconds over which a worker that drains tells its connections, at
             most the grace; see :meth:`Server.start_drain`. None tells all at once.
         port: The TCP port, 0 for any free one. None if ``listeners`` are given.
@@ -116,6 +121,7 @@ def run_workers(
     if workers < 1:
         raise ValueError(f"workers must be 1 or more, not {workers}")
     check_seconds("a grace", grace)
+    check_seconds("a delay", delay)
     check_jitter(jitter)
     check_seconds("ready_timeout", ready_timeout)
     check_host(host)
@@ -143,7 +149,7 @@ def run_workers(
     places = Places(opened, workers, shared=not reuse_port, backlog=backlog)
     patience = math.inf if ready_timeout is None else ready_timeout
     seconds = math.inf if grace is None else grace
-    fleet = Fleet(workers, grace=seconds, ready_timeout=patience)
+    fleet = Fleet(workers, grace=seconds, ready_timeout=patience, delay=delay)
     supervisor = Supervisor(
         main, places, fleet, grace=seconds, jitter=jitter, on_ready=on_ready
     )

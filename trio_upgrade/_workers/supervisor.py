@@ -24,10 +24,11 @@ from .fleet import (
     EndGrace,
     Fleet,
     Kill,
+    Leave,
     Start,
     Vacate,
 )
-from .worker import DRAIN, DRAIN_LAST, END_GRACE, READY, REPLACE, Worker
+from .worker import DRAIN, DRAIN_LAST, END_GRACE, LEAVE, READY, REPLACE, Worker
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
@@ -138,6 +139,8 @@ class Supervisor:
                     self._start(step)
                 except OSError as exc:
                     self._fleet.not_started(step, str(exc), time.monotonic())
+            case Leave(pid):
+                self._channels[pid].send(LEAVE)
             case Drain(pid, last):
                 if last:
                     # First of all, so that connections are refused as soon as the
@@ -225,7 +228,7 @@ class Supervisor:
                 LOGGER.info("the workers are replaced")
                 self._fleet.restart()
             elif number in (signal.SIGTERM, signal.SIGINT):
-                self._fleet.stop()
+                self._fleet.stop(time.monotonic())
 
     def _listen_to(self, pid: int) -> None:
         for line in self._channels[pid].receive_lines():

@@ -16,6 +16,7 @@ import trio
 
 from .._server.arguments import check_server_context
 from .._server.serve import SERVE_OPTIONS, serve_listeners
+from .._server.server import find_state
 from .._streams.tls_listener import TLSListener
 from .._util import public
 
@@ -30,8 +31,9 @@ if TYPE_CHECKING:
     from .._server.server import Server
     from .._streams.socket_listener import DirectSocketListener
 
-# What a supervisor says, one byte each: drain, because others accept from now on; drain,
-# and no other worker will accept; end the grace.
+# What a supervisor says, one byte each: a drain will come; drain, because others accept
+# from now on; drain, and no other worker will accept; end the grace.
+LEAVE = b"s"
 DRAIN = b"d"
 DRAIN_LAST = b"l"
 END_GRACE = b"g"
@@ -78,6 +80,7 @@ class Worker:
             listener.inherited = True
         self._servers: list[Server] = []
         self._scope = trio.CancelScope()
+        self._will_leave = False
         self._is_leaving = False
         self._grace_ended = False
 
@@ -134,6 +137,8 @@ class Worker:
         supervisor has told this worker to drain by now, the servers drain at once.
         """
         self._servers += servers
+        if self._will_leave:
+            self._mark()
         if self._is_leaving:
             self._drain()
             return
@@ -166,6 +171,10 @@ class Worker:
             # OSError: the supervisor ended without reading everything.
             with suppress(OSError):
                 orders = await channel.recv(_RECEIVE_BYTES)
+            if orders == LEAVE:
+                self._will_leave = True
+                self._mark()
+                continue
             # At the end all workers drain, since none of them has a supervisor.
             self._is_leaving = True
             if DRAIN_LAST in orders or not orders:
@@ -175,6 +184,10 @@ class Worker:
             self._drain()
             if not orders:
                 return
+
+    def _mark(self) -> None:
+        for server in self._servers:
+            find_state(server).leaving = True
 
     def _drain(self) -> None:
         for server in self._servers:
