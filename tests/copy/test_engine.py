@@ -654,7 +654,7 @@ class TestSplice:
 
     @pytest.mark.parametrize("kind", SPLICED)
     async def test_cancelled_at_every_step(self, kind: str, monkeypatch) -> None:
-        """A cancellation loses at most one chunk, and leaves no descriptor open."""
+        """A cancellation loses at most one turn, and leaves no descriptor open."""
         monkeypatch.setattr(engine, "_SPLICE_AFTER", 1)
         whole = os.urandom(CHUNK * 12)
         for step in range(1, 1000):
@@ -670,14 +670,15 @@ class TestSplice:
                     await pipe(source, sink, progress=progress)
                 assert count_descriptors() == before
                 trio.lowlevel.remove_instrument(instrument)
-                await sink.send_eof()
+                # It cannot be half-closed if something was lost.
+                await sink.aclose()
                 await receive(source, left)
             await close((source, sender), (sink, receiver))
 
             assert progress.bytes == len(got)
             assert whole.startswith(got)
             assert whole.endswith(left)
-            assert len(whole) - len(got) - len(left) <= CHUNK
+            assert len(whole) - len(got) - len(left) <= 4 * CHUNK
             if not instrument.scope.cancelled_caught:
                 break
         assert got == whole
@@ -831,7 +832,7 @@ class TestBudget:
     """Between two checkpoints an engine keeps to its budget."""
 
     async def test_turns_and_bytes(self) -> None:
-        """The budget is eight turns and 512 KiB if neither side has to wait."""
+        """The budget is eight turns, or two that splice, and 512 KiB if none waits."""
         (source, zeros), (sink, null) = endless("/dev/zero"), endless("/dev/null")
         progress = Progress()
         meter = Meter(progress, zeros)
@@ -842,7 +843,7 @@ class TestBudget:
         trio.lowlevel.remove_instrument(meter)
 
         assert meter.most == (8 * CHUNK, 8)
-        assert 1000 // 8 <= meter.steps < 1000 // 8 + 8
+        assert (1000 - 16) // 2 <= meter.steps < 1000 // 2 + 8
         zeros.close()
         null.close()
 
