@@ -28,7 +28,9 @@ MUTANTS = {
     "U04": Mutant(
         "switch_fields", '(b"Upgrade", check_protocol(protocol).encode("ascii"))'
     ),
-    "U05": Mutant("_is_protocol", "re.compile(...).fullmatch", "re.compile(...).match"),
+    "U05": Mutant(
+        "tokens._is_protocol", "re.compile(...).fullmatch", "re.compile(...).match"
+    ),
     "U06": Mutant(
         "Offers.__contains__",
         "fold_protocol(protocol) in self._fold()",
