@@ -87,6 +87,14 @@ def test_top_level_await() -> None:
         run_python("print(await three())\n", "page", names)
 
 
+def test_logged_errors() -> None:
+    """A block that logs an error fails: its reader would see a traceback."""
+    block = "import logging\nlogging.getLogger('trio_upgrade.server').error('no')\n"
+
+    with pytest.raises(AssertionError, match="no"):
+        run_python(block, "page", {})
+
+
 def test_names_of_the_package() -> None:
     """A public call that was renamed turns the block red that uses it."""
     with pytest.raises(ImportError, match="serve_tpc"):
