@@ -29,6 +29,7 @@ NOT_RUN = {
     "README.md": 2,
     "docs/how-to/command.md": 1,
     "docs/how-to/ssh.md": 1,
+    "docs/tutorial/index.md": 2,
 }
 
 
