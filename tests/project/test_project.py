@@ -74,7 +74,7 @@ def test_readme_is_short() -> None:
 
 
 def test_pages_agree_on_whether_it_is_released() -> None:
-    """README, changelog and pages say that it is not yet on PyPI, or none of them does."""
+    """README, changelog and pages all say that it is not yet on PyPI, or none does."""
     pages = [ROOT / "docs" / name / "index.md" for name in ("project", "tutorial")]
     texts = [
         " ".join(text.split())
