@@ -77,7 +77,7 @@ class Talk:
     async def wait_quiet(self) -> None:
         """Wait until no message has come for a while."""
         due = trio.current_time() + QUIET_SECONDS
-        while trio.current_time() < due:  # noqa: ASYNC110
+        while trio.current_time() < due:
             # No event: each message only moves the time.
             await trio.sleep_until(due)
             due = max(due, self.last_message + QUIET_SECONDS)

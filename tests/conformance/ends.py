@@ -24,7 +24,7 @@ ENDINGS = {
     "return": Ending("it returned", FIN),
     "return cancelled": Ending("it returned in a scope that was cancelled", FIN),
     "exception": Ending("an exception", RST),
-    "group": Ending("an exception in a group with `Cancelled`", RST),
+    "group": Ending("an exception in a group with `Cancelled`[^group]", RST),
     "cancelled": Ending(
         "`Cancelled`: the server's task or the client's scope was cancelled", RST
     ),
