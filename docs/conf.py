@@ -33,7 +33,7 @@ autodoc_default_options = {"members": True}
 autodoc_use_legacy_class_based = True
 python_maximum_signature_line_length = 78
 
-# Commands are copied without their prompts and outputs; what a program prints has no button.
+# Commands are copied without prompts and outputs; what a program prints has no button.
 copybutton_selector = "div:not(.highlight-text) > div.highlight > pre"
 copybutton_exclude = ".linenos, .gp, .go"
 

@@ -42,7 +42,10 @@ def _name_cells(_app: Sphinx, document: nodes.document) -> None:
         if not heads or len(rows[0]) < _MANY_COLUMNS:
             continue
         names = [entry.astext() for entry in heads[0].findall(nodes.entry)]
-        lengths = [sum(len(cell.astext()) for cell in column) for column in zip(*rows)]
+        lengths = [
+            sum(len(cell.astext()) for cell in column)
+            for column in zip(*rows, strict=True)
+        ]
         if max(lengths) < _PROSE * len(rows):
             continue
         table["classes"].append("prose")

@@ -63,8 +63,8 @@ def test_readme_names_programs_that_exist() -> None:
 
 
 def test_page_names_every_example() -> None:
-    """The page on examples mentions each of them."""
-    for path in EXAMPLES.glob("*.py"):
+    """The page on examples mentions each of them, those for deployment too."""
+    for path in (*EXAMPLES.glob("*.py"), *(EXAMPLES / "deploy").glob("[!_.]*")):
         assert re.search(rf"\b{re.escape(path.name)}\b", LISTED), path.name
 
 
