@@ -197,7 +197,7 @@ def bench(session: nox.Session) -> None:
     session.install(*peers, success_codes=[0, 1, 2])
     if shutil.which("npm"):
         folder = str(Path(session.cache_dir) / "node")
-        packages = ("install", "--silent", "--prefix", folder, "ws@8")
+        packages = ("install", "--silent", "--prefix", folder, "ws@8", "http-proxy@1")
         session.run("npm", *packages, external=True, success_codes=[*range(256)])
     session.run("python", "-m", "benchmarks.compare", *session.posargs)
 

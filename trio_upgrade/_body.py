@@ -31,6 +31,9 @@ class Body:
         get_trailers: Returns the trailer fields; called once, at the end of the body.
         receive_buffered: Returns the next piece if it was received already, else None;
             None if :meth:`gather_received` is not used.
+        ends_at_length: Whether ``receive`` reaches the end of the body with the last byte
+            of a known length. It is then not called once more, which would cost a pass
+            of the scheduler.
 
     Attributes:
         trailers: The trailer fields; empty until the end of the body has been read.
@@ -38,6 +41,7 @@ class Body:
 
     __slots__ = (
         "_ended",
+        "_ends_at_length",
         "_gathered",
         "_get_trailers",
         "_left",
@@ -54,6 +58,8 @@ class Body:
         limit: int,
         get_trailers: Callable[[], Headers] = Headers,
         receive_buffered: Callable[[], Awaitable[bytes | None]] | None = None,
+        *,
+        ends_at_length: bool = False,
     ) -> None:
         self.trailers: Headers = NO_FIELDS
         self._get_trailers = get_trailers
@@ -64,6 +70,7 @@ class Body:
         self._limit = limit
         self._gathered = bytearray()
         self._ended = length == 0
+        self._ends_at_length = ends_at_length
 
     async def read(self, limit: int | None) -> bytes:
         """Return the whole body.
@@ -76,11 +83,12 @@ class Body:
         """
         if limit is None:
             limit = self._limit
-        await trio.lowlevel.checkpoint()
         length = self.count_left(0)
-        if length is not None and length > limit:
-            raise BodyTooLarge(limit)
-        if not await self._gather(limit):
+        too_long = length is not None and length > limit
+        if too_long or self._ended or len(self._gathered) > limit:
+            # Nothing will be received, which would be a checkpoint.
+            await trio.lowlevel.checkpoint()
+        if too_long or not await self._gather(limit):
             raise BodyTooLarge(limit)
         return bytes(self._gathered)
 
@@ -146,7 +154,7 @@ class Body:
     def _note_piece(self, piece: bytes) -> None:
         if self._left is not None:
             self._left -= len(piece)
-        if not piece:
+        if not piece or (self._left == 0 and self._ends_at_length):
             self._ended = True
             self._left = 0
             self.trailers = self._get_trailers()

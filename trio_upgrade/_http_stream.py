@@ -91,6 +91,8 @@ class HTTPStream(Generic[CodecT]):
         receive: Callable[[], Awaitable[bytes]],
         limit: int,
         receive_buffered: Callable[[], Awaitable[bytes | None]] | None = None,
+        *,
+        ends_at_length: bool = False,
     ) -> Body:
         """Return the body of the message that is being read.
 
@@ -98,10 +100,17 @@ class HTTPStream(Generic[CodecT]):
             receive: Gives its pieces, as :meth:`receive_body` does.
             limit: The most bytes that ``Body.read()`` takes, if it is not told otherwise.
             receive_buffered: Gives them as :meth:`receive_buffered_body` does.
+            ends_at_length: Whether ``receive`` reaches the end with the last byte of a
+                known length.
         """
         codec = self._codec
         return Body(
-            receive, codec.body_left, limit, codec.get_trailers, receive_buffered
+            receive,
+            codec.body_left,
+            limit,
+            codec.get_trailers,
+            receive_buffered,
+            ends_at_length=ends_at_length,
         )
 
     async def receive(self) -> bool:

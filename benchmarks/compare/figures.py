@@ -20,8 +20,13 @@ from .report import NODE, OURS
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from .report import Fact, Result
+    from .rounds import Rounds
+
 FLOOR = "Trio + h11 by hand"
 PYTHON = sys.executable
+# About how long a program takes to start.
+START_SECONDS = 0.5
 
 
 class Sample(NamedTuple):
@@ -35,7 +40,7 @@ class Sample(NamedTuple):
 
 
 class Peer(NamedTuple):
-    """A program that is compared, and the program or module that it needs."""
+    """A program that is compared, and the programs or modules that it needs."""
 
     name: str
     command: tuple[str, ...]
@@ -64,7 +69,12 @@ SOCKETS = [
     Peer(
         "websockets", python_peer("websockets_echo.py"), "module:websockets", WEBSOCKET
     ),
-    Peer("uvicorn", python_peer("uvicorn_echo.py"), "module:uvicorn", WEBSOCKET),
+    Peer(
+        "uvicorn",
+        python_peer("asgi_echo.py", "{port}", "uvicorn", "websockets"),
+        "module:uvicorn",
+        WEBSOCKET,
+    ),
 ]
 WEBSOCKETS = [
     Peer(OURS, python_peer("websocket_echo.py"), "module:websockets", WEBSOCKET),
@@ -136,6 +146,41 @@ class Figure:
     # Whether each peer is loaded once, without being measured, before the first round.
     warm: bool = False
     note: str = ""
+    # The peer whose figures are 1.00.
+    base: str = NODE
+    # Makes facts about ours of the rows.
+    conclude: Callable[[Result], list[Fact]] | None = None
+    # Why it cannot be measured on this machine, "" if it can.
+    why_not: str = ""
+
+    def estimate(self, rounds: int, seconds: float, warm: float) -> float:
+        """Return about how many seconds it takes.
+
+        Args:
+            rounds: The planned rounds.
+            seconds: Seconds of a round.
+            warm: Seconds of Node's load before its first round.
+        """
+        each = START_SECONDS + (rounds * self.share + self.warm) * seconds
+        return len(self.peers) * each + self.warm * warm
+
+
+@dataclass(frozen=True)
+class Study:
+    """Several facts about ours alone, which need one long preparation."""
+
+    title: str
+    # Takes the cores and the way to measure in rounds.
+    measure: Callable[[Cores, Rounds], list[Fact]]
+    note: str = ""
+    why_not: str = ""
+    # About how many seconds it takes, without and for each of its rounds.
+    prepare: float = 5
+    each: float = 0
+
+    def estimate(self, rounds: int, _seconds: float, _warm: float) -> float:
+        """Return about how many seconds it takes; see :meth:`Figure.estimate`."""
+        return self.prepare + rounds * self.each
 
 
 def start_server(stack: ExitStack, peer: Peer, cores: Cores) -> Program:

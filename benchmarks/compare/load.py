@@ -194,6 +194,18 @@ def round_trips(
     echoed: bytes = MESSAGE,
 ) -> Tally:
     """Have 64 bytes at a time echoed on each connection."""
+    with ExitStack() as stack:
+        socks = [stack.enter_context(switch(port, offer)) for _ in range(connections)]
+        return converse(socks, seconds, sent, echoed)
+
+
+def converse(
+    socks: list[socket.socket],
+    seconds: float,
+    sent: bytes = MESSAGE,
+    echoed: bytes = MESSAGE,
+) -> Tally:
+    """Have 64 bytes at a time echoed on each of these connections, which stay open."""
 
     def talk(sock: socket.socket, end: float, counter: list[int]) -> Task:
         sock.setblocking(False)
@@ -205,11 +217,7 @@ def round_trips(
                 got += len(receive(sock))
             counter[0] += 1
 
-    with ExitStack() as stack:
-        socks = [stack.enter_context(switch(port, offer)) for _ in range(connections)]
-        return tally(
-            lambda end, counter: [talk(s, end, counter) for s in socks], seconds
-        )
+    return tally(lambda end, counter: [talk(s, end, counter) for s in socks], seconds)
 
 
 def messages(port: int, seconds: float, connections: int = 32) -> Tally:

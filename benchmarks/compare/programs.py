@@ -266,29 +266,78 @@ class Program:
         self.stop()
 
     def cpu(self) -> float | None:
-        """The CPU seconds that the process has used; None without /proc."""
-        folder = Path(f"/proc/{self._process.pid}")
+        """The CPU seconds that it has used, with its children; None without /proc."""
         try:
-            # schedstat counts nanoseconds, stat only ticks of 10 ms.
-            tasks = [path.read_text() for path in folder.glob("task/*/schedstat")]
-            if tasks:
-                return sum(int(text.split()[0]) for text in tasks) / 1e9
-            fields = (folder / "stat").read_text().rpartition(")")[2].split()
+            return sum(map(_cpu, self._processes()))
         except OSError:
             return None
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def memory(self) -> int | None:
-        """The bytes of its memory, shared pages divided by users; None without /proc."""
-        folder = Path(f"/proc/{self._process.pid}")
-        for name, field in (("smaps_rollup", "Pss"), ("status", "VmRSS")):
-            with suppress(OSError):
-                found = re.search(
-                    rf"^{field}: +(\d+) kB", (folder / name).read_text(), re.MULTILINE
-                )
-                if found:
-                    return int(found[1]) * 1024
-        return None
+        """The bytes of its memory, with its children; None without /proc.
+
+        Of a page that several processes share each has its part.
+        """
+        try:
+            return sum(map(_memory, self._processes()))
+        except OSError:
+            return None
+
+    def descriptors(self) -> int | None:
+        """How many descriptors the process has open; None without /proc."""
+        try:
+            return len(os.listdir(f"/proc/{self._process.pid}/fd"))
+        except OSError:
+            return None
+
+    def _processes(self) -> list[int]:
+        """The ids of the process and of its children, which have none of their own."""
+        pid = self._process.pid
+        with suppress(OSError):
+            # This file is missing in some kernels.
+            children = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+            return [pid, *map(int, children.split())]
+        return [pid]
+
+
+def _cpu(pid: int) -> float:
+    folder = Path(f"/proc/{pid}")
+    # schedstat counts nanoseconds, stat only ticks of 10 ms.
+    tasks = [path.read_text() for path in folder.glob("task/*/schedstat")]
+    if tasks:
+        return sum(int(text.split()[0]) for text in tasks) / 1e9
+    fields = (folder / "stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _memory(pid: int) -> int:
+    folder = Path(f"/proc/{pid}")
+    for name, field in (("smaps_rollup", "Pss"), ("status", "VmRSS")):
+        with suppress(OSError):
+            text = (folder / name).read_text()
+            if found := re.search(rf"^{field}: +(\d+) kB", text, re.MULTILINE):
+                return int(found[1]) * 1024
+    raise OSError("there is no /proc")
+
+
+def kernel_memory() -> int | None:
+    """Return the bytes of the kernel's own objects on this machine; None without /proc.
+
+    Sockets, files and entries of epoll are such objects. Data in transit is not counted.
+    """
+    with suppress(OSError):
+        text = Path("/proc/meminfo").read_text()
+        if found := re.search(r"^Slab: +(\d+) kB", text, re.MULTILINE):
+            return int(found[1]) * 1024
+    return None
+
+
+def commit() -> str:
+    """Return the commit that is measured, "" outside a clone."""
+    command = ["git", "describe", "--always", "--dirty=, with changes"]
+    with suppress(OSError):
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        return done.stdout.strip()
+    return ""
 
 
 def load_stream_module(program: str) -> str:
@@ -319,11 +368,14 @@ def missing(needed: str) -> str:
     """Return why a peer cannot be compared, "" if it can.
 
     Args:
-        needed: ``program:NAME``, ``module:NAME`` for a Python module, ``node:NAME`` for
-            a package of Node, ``nginx:stream`` for nginx with that module, or "".
+        needed: Any number of words: ``program:NAME``, ``module:NAME`` for a Python
+            module, ``node:NAME`` for a package of Node, ``nginx:stream`` for nginx with
+            that module.
     """
-    if not needed:
-        return ""
+    return next(filter(None, map(_missing, needed.split())), "")
+
+
+def _missing(needed: str) -> str:
     kind, _, name = needed.partition(":")
     if kind == "module":
         return "" if importlib.util.find_spec(name) else f"no Python module {name}"

@@ -1,17 +1,19 @@
-"""The results, as Markdown tables and as a picture of the ratios."""
+"""The results, as Markdown tables."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
-from html import escape
+from typing import NamedTuple
+
+from .rounds import WIDE
 
 OURS, NODE, NOTHING = "trio_upgrade", "Node", "-"
 # If the load generator uses at least this share of its core, it limits the rate.
 LIMIT = 0.9
-# The range of the picture, as factors of Node's figure.
-LEAST, MOST = 1 / 8, 8.0
-LEFT, WIDTH, LINE = 250, 460, 26
+LIMITED, UNSTEADY = " †", " ‡"
+COMPARED = (
+    "| Node = 1.00 | trio_upgrade | its CPU per operation | others: figure (CPU) |"
+)
 
 
 @dataclass
@@ -21,17 +23,65 @@ class Row:
     peer: str
     value: float
     cpu: float | None = None
-    # The share of a core that the load generator used.
+    # The share of a core that the load generator used, and its least CPU per operation.
     load: float | None = None
+    load_cpu: float | None = None
     spread: float | None = None
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether the load generator limited the rate: its core was used up."""
+        return (self.load or 0) >= LIMIT
+
+    @property
+    def is_unsteady(self) -> bool:
+        """Whether the rounds still differed much at the end."""
+        return (self.spread or 0) > WIDE
+
+
+class Fact(NamedTuple):
+    """A figure of ours that has no peers, and the bound that it should keep."""
+
+    name: str
+    value: float
+    unit: str = ""
+    # The bound; none if there is nothing to keep.
+    most: float | None = None
+    least: float | None = None
+    spread: float | None = None
+
+    @property
+    def wanted(self) -> str:
+        """The bound, as text."""
+        if self.most is not None:
+            return f"≤ {self.show(self.most)}"
+        return NOTHING if self.least is None else f"≥ {self.show(self.least)}"
+
+    @property
+    def kept(self) -> str:
+        """Whether the bound is kept, as text."""
+        if self.most is None and self.least is None:
+            return NOTHING
+        low = self.least is None or self.value >= self.least
+        high = self.most is None or self.value <= self.most
+        return "yes" if low and high else "no"
+
+    def show(self, value: float) -> str:
+        """Format a value with the unit."""
+        return f"{number(value)} {self.unit}".rstrip()
 
 
 @dataclass
 class Result:
-    """One figure of all peers that were found."""
+    """One figure of all peers that were found, or several of ours alone."""
 
     title: str
     rows: list[Row] = field(default_factory=list)
+    facts: list[Fact] = field(default_factory=list)
+    # Whose figure is 1.00.
+    base: str = NODE
+    # Why it could not be measured on this machine; "" if it was measured, or has failed.
+    why_not: str = ""
     # The unit of the CPU column, and the factor from seconds per operation.
     cpu_unit: str = ""
     cpu_factor: float = 1e6
@@ -42,17 +92,27 @@ class Result:
         """Find a peer's row."""
         return next((row for row in self.rows if row.peer == peer), None)
 
+    @property
+    def has_failed(self) -> bool:
+        """Whether there is nothing of ours although it could be measured."""
+        return not (self.why_not or self.facts or self.row(OURS))
+
+    @property
+    def is_compared(self) -> bool:
+        """Whether there are ratios of ours to another peer."""
+        return self.base != OURS and None not in (self.row(OURS), self.row(self.base))
+
     def ratio(self, row: Row) -> float | None:
-        """Divide by Node's value."""
-        node = self.row(NODE)
-        return row.value / node.value if node and node.value else None
+        """Divide by the value of the base."""
+        base = self.row(self.base)
+        return row.value / base.value if base and base.value else None
 
     def cpu_ratio(self, row: Row) -> float | None:
-        """Divide by Node's CPU per operation."""
-        node = self.row(NODE)
-        if node is None or not node.cpu or row.cpu is None:
+        """Divide by the base's CPU per operation."""
+        base = self.row(self.base)
+        if base is None or not base.cpu or row.cpu is None:
             return None
-        return row.cpu / node.cpu
+        return row.cpu / base.cpu
 
 
 def number(value: float | None) -> str:
@@ -69,30 +129,53 @@ def share(value: float | None) -> str:
 
 
 def summary(results: list[Result]) -> str:
-    """Make the first table: our ratios to Node, and the other peers'."""
-    lines = [
-        "| Node = 1.00 | trio_upgrade | its CPU per operation | others: figure (CPU) |",
-        "| --- | --- | --- | --- |",
-    ]
+    """Make the first tables: our ratios to Node and the other peers', and our facts."""
+    lines: list[str] = []
     for result in results:
-        ours = result.row(OURS)
-        if ours is None or result.row(NODE) is None:
+        ours, base = result.row(OURS), result.row(result.base)
+        if not result.is_compared or ours is None or base is None:
             continue
-        others = [row for row in result.rows if row.peer not in (OURS, NODE)]
+        others = [row for row in result.rows if row not in (ours, base)]
         told = ", ".join(
             f"{row.peer} {number(result.ratio(row))}"
             + (f" ({number(result.cpu_ratio(row))})" if row.cpu is not None else "")
             for row in others
         )
+        title = result.title
+        if result.base != NODE:
+            title += f" ({result.base} = 1.00)"
         # With its core used up, the load generator determines the rates.
-        node = result.row(NODE)
-        limited = any((row.load or 0) >= LIMIT for row in (ours, node) if row)
-        mark = " †" if limited else ""
+        mark = LIMITED * (ours.is_limited or base.is_limited)
+        mark += UNSTEADY * (ours.is_unsteady or base.is_unsteady)
         lines.append(
-            f"| {result.title} | **{number(result.ratio(ours))}**{mark} "
+            f"| {title} | **{number(result.ratio(ours))}**{mark} "
             f"| {number(result.cpu_ratio(ours))} | {told} |"
         )
-    return "\n".join(lines) + "\n"
+    if lines:
+        lines = [COMPARED, "| --- | --- | --- | --- |", *lines, ""]
+    facts = [fact for result in results for fact in result.facts]
+    if facts:
+        lines += [*tabulate(facts), ""]
+    return "\n".join(lines)
+
+
+def tabulate(facts: list[Fact]) -> list[str]:
+    """Make the lines of a table of facts."""
+    lines = [
+        "| figure of trio_upgrade | measured | wanted | kept | spread |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for fact in facts:
+        mark = UNSTEADY * ((fact.spread or 0) > WIDE)
+        cells = [
+            fact.name,
+            fact.show(fact.value),
+            fact.wanted,
+            fact.kept,
+            share(fact.spread) + mark,
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
 
 
 def full(results: list[Result]) -> str:
@@ -102,104 +185,36 @@ def full(results: list[Result]) -> str:
         lines += [f"### {result.title}", ""]
         if result.note:
             lines += [result.note, ""]
-        unit = result.cpu_unit or "CPU"
-        lines += [
-            f"| peer | figure | ÷ Node | {unit} | ÷ Node | load's core | spread |",
-            "| --- | --- | --- | --- | --- | --- | --- |",
-        ]
-        order = sorted(
-            result.rows, key=lambda row: row.value, reverse=not result.less_is_better
-        )
-        for row in order:
-            name = f"**{row.peer}**" if row.peer == OURS else row.peer
-            cpu = None if row.cpu is None else row.cpu * result.cpu_factor
-            mark = " †" if (row.load or 0) >= LIMIT else ""
-            cells = [
-                name,
-                number(row.value),
-                number(result.ratio(row)),
-                number(cpu),
-                number(result.cpu_ratio(row)),
-                share(row.load) + mark,
-                share(row.spread),
-            ]
-            lines.append(f"| {' | '.join(cells)} |")
-        lines.append("")
+        if result.why_not:
+            lines += [f"Not measured: {result.why_not}.", ""]
+        if result.rows:
+            lines += [*tabulate_rows(result), ""]
+        if result.facts:
+            lines += [*tabulate(result.facts), ""]
     return "\n".join(lines)
 
 
-STYLE = """\
-text { font: 13px system-ui, sans-serif; fill: #1f2328; }
-.faint { font-size: 11px; fill: #6e7781; }
-line { stroke: #d0d7de; } .one { stroke: #6e7781; stroke-width: 2; }
-.ours { fill: #1f6feb; } .cpu { fill: none; stroke: #1f6feb; stroke-width: 2; }
-.other { fill: #8c959f; }
-@media (prefers-color-scheme: dark) {
-  text { fill: #e6edf3; } .faint { fill: #9198a1; }
-  line { stroke: #3d444d; } .one { stroke: #9198a1; }
-  .ours { fill: #58a6ff; } .cpu { stroke: #58a6ff; } .other { fill: #7d8590; }
-}
-"""
-
-
-def place(factor: float) -> float:
-    """Return the x of a factor, on a logarithmic scale that is cut at both ends."""
-    factor = min(max(factor, LEAST), MOST)
-    return LEFT + WIDTH * math.log(factor / LEAST) / math.log(MOST / LEAST)
-
-
-def picture(results: list[Result]) -> str:
-    """Draw how many times better than Node each peer is; right is always better."""
-    shown = [result for result in results if result.row(NODE) and result.row(OURS)]
-    height = 66 + LINE * len(shown)
-    right = LEFT + WIDTH
-    parts = [
-        '<svg xmlns="http://www.w3.org/2000/svg" role="img"',
-        f' viewBox="0 0 {right + 30} {height}" width="{right + 30}" height="{height}">',
-        "<title>trio_upgrade compared with Node and others, right is better</title>",
-        f"<style>\n{STYLE}</style>",
-        '<circle class="ours" cx="16" cy="16" r="6"/>',
-        '<text x="28" y="20">trio_upgrade</text>',
-        '<circle class="cpu" cx="126" cy="16" r="5"/>',
-        '<text x="138" y="20">its CPU per operation</text>',
-        '<circle class="other" cx="286" cy="16" r="4"/>',
-        '<text x="298" y="20">others</text>',
-        f'<text class="faint" x="{right}" y="20" text-anchor="end">',
-        "times better than Node →</text>",
+def tabulate_rows(result: Result) -> list[str]:
+    """Make the lines of a table of all peers."""
+    unit, base = result.cpu_unit or "CPU", result.base
+    lines = [
+        f"| peer | figure | ÷ {base} | {unit} | ÷ {base} | load's core | spread |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
     ]
-    factor = LEAST
-    while factor <= MOST:
-        x = place(factor)
-        label = f"{factor:g}" if factor >= 1 else f"1/{1 / factor:g}"
-        one = ' class="one"' if factor == 1 else ""
-        parts.append(
-            f'<line{one} x1="{x:.1f}" y1="32" x2="{x:.1f}" y2="{height - 24}"/>'
-            f'<text class="faint" x="{x:.1f}" y="{height - 8}" '
-            f'text-anchor="middle">{label}</text>'
-        )
-        factor *= 2
-    for index, result in enumerate(shown):
-        y = 48 + LINE * index
-        parts.append(f'<text x="10" y="{y + 4}">{escape(result.title)}</text>')
-        dots: list[tuple[str, int, str, float]] = []
-        for row in result.rows:
-            ratio, cpu = result.ratio(row), result.cpu_ratio(row)
-            if row.peer == NODE or not ratio:
-                continue
-            better = 1 / ratio if result.less_is_better else ratio
-            ours = row.peer == OURS
-            dots.append(
-                ("ours" if ours else "other", 6 if ours else 4, row.peer, better)
-            )
-            if ours and cpu:
-                dots.append(("cpu", 5, f"{row.peer}, CPU", 1 / cpu))
-        # Ours last, on top of the others.
-        for kind, radius, name, better in sorted(
-            dots, key=lambda dot: dot[0] != "other"
-        ):
-            tip = escape(f"{name}: {number(better)}")
-            parts.append(
-                f'<circle class="{kind}" cx="{place(better):.1f}" cy="{y}" '
-                f'r="{radius}"><title>{tip}</title></circle>'
-            )
-    return "\n".join([*parts, "</svg>", ""])
+    order = sorted(
+        result.rows, key=lambda row: row.value, reverse=not result.less_is_better
+    )
+    for row in order:
+        name = f"**{row.peer}**" if row.peer == OURS else row.peer
+        cpu = None if row.cpu is None else row.cpu * result.cpu_factor
+        cells = [
+            name,
+            number(row.value),
+            number(result.ratio(row)),
+            number(cpu),
+            number(result.cpu_ratio(row)),
+            share(row.load) + LIMITED * row.is_limited,
+            share(row.spread) + UNSTEADY * row.is_unsteady,
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines

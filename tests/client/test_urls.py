@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from string import ascii_letters, digits
 from typing import Any
 
 import pytest
-from hypothesis import assume, given, strategies as st
+from hypothesis import assume, example, given, strategies as st
 
 from trio_upgrade._client.urls import (
     Credentials,
     Endpoint,
     find_server_name,
+    parse_any_url,
     parse_socks_url,
     parse_url,
 )
@@ -28,6 +30,33 @@ ports = st.none() | st.integers(0, 65535)
 
 class TestURL:
     """A URL that a client dials."""
+
+    @given(
+        st.sampled_from(["http", "https", "ws", "wss", "HTTP", "http+unix", "ftp"]),
+        st.sampled_from(["", "u@", "u:p@"]),
+        st.sampled_from(
+            [
+                *("h", "h.example", "1.2.3.4", "[::1]", "H", "h.", ".h", "a..b", "a_b"),
+                *("", "a" * 63, "a" * 64, "a." * 126 + "aa", "a." * 126 + "aaa"),
+                *("h%41", "ä"),
+            ]
+        ),
+        st.sampled_from(
+            ["", ":", ":0", ":01", ":80", ":443", ":9999", ":59999", ":65535", ":65536"]
+        ),
+        st.sampled_from(["", "/", "/a?b#c", "?q", "#f", "//h@x/", "/ ", "/\n", "/ä"]),
+    )
+    @example("http", "", "a." * 126 + "aaa", "", "")
+    def test_usual_urls_mean_the_same(self, scheme, user, host, port, rest) -> None:
+        """The short way for usual URLs returns and refuses what the other one does."""
+        url = f"{scheme}://{user}{host}{port}{rest}"
+        try:
+            expected = parse_any_url(url)
+        except ValueError as exc:
+            with pytest.raises(ValueError, match=re.escape(str(exc))):
+                parse_url(url)
+        else:
+            assert parse_url(url) == expected
 
     @pytest.mark.parametrize(
         ("url", "expected"),

@@ -23,6 +23,10 @@ class Ending(NamedTuple):
 ENDINGS = {
     "return": Ending("it returned", FIN),
     "return cancelled": Ending("it returned in a scope that was cancelled", FIN),
+    "return cut": Ending(
+        "it returned, after a `send_all()` that was cancelled when a part was sent",
+        ("RST", "FIN", "RST", "RST", "-"),
+    ),
     "exception": Ending("an exception", RST),
     "group": Ending("an exception in a group with `Cancelled`[^group]", RST),
     "cancelled": Ending(

@@ -122,14 +122,14 @@ MUTANTS = {
     ),
     "M17": Mutant("Request.authority", "self._target.authority is not None", "False"),
     # The client
-    "U14": Mutant("RequestSender.handle_response_head", "await self._done.wait()"),
+    "U14": Mutant("RequestSender.handle_response_head", "await self._sent.wait()"),
     "U18": Mutant(
         "MessageCodec.detach", "bytes(self._buffer)", "bytes(self._buffer[3:])"
     ),
     "U19": Mutant("connection._LAST_INFORMATIONAL", "199", "100"),
     "U30": Mutant(
         "complete_fields",
-        "_find_length(body) == 0 and expects_anything(fields)",
+        'b"expect" in names and _find_length(body) == 0 and expects_anything(fields)',
         "False",
     ),
     "M02": Mutant(
@@ -189,14 +189,14 @@ MUTANTS = {
         'tunnel or status.startswith(b"1")',
         "tunnel",
     ),
-    "F5": Mutant("complete_fields", "_check_hosts(hosts)"),
+    "F5": Mutant("complete_fields", '_check_hosts(field_values(fields, b"host"))'),
     "F6": Mutant("refusal_seconds", "left / 2", "left"),
     "F7": Mutant("ClientConnection._claim", "http.has_timeout_answer", "False"),
     "F8": Mutant("Route.open", 'exc.add_note(f"while connecting to {named}")'),
     "F9": Mutant(
         "_is_meant", "address is not None or given is not None", "given is not None"
     ),
-    "F10": Mutant("parse_url", "_split_zone(authority)", "(authority, None)"),
+    "F10": Mutant("parse_any_url", "_split_zone(authority)", "(authority, None)"),
     "F11": Mutant("Limits.header_fields", "1000", "128"),
     "F12": Mutant("Route._secure", "self._names[index]", "self._endpoints[index].host"),
     "F13": Mutant(

@@ -234,7 +234,7 @@ async def test_cancelled_at_every_step(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", SPLICED)
 async def test_cancelled_in_the_middle_of_a_chunk(kind: str) -> None:
-    """If a part of a chunk was sent, that part is counted."""
+    """The part of a chunk that was sent is counted, and nothing can follow it."""
     (source, sender), (sink, receiver) = await make(kind, kind)
     filled, progress, got = 0, Progress(), bytearray()
     while more := await clog(find_socket_stream(sink)):
@@ -246,7 +246,14 @@ async def test_cancelled_in_the_middle_of_a_chunk(kind: str) -> None:
             got += await receiver.receive_some(4096)
             await trio.testing.wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
-    await sink.send_eof()
+    await sender.send_eof()
+    rest = bytearray()
+    await receive(source, rest)
+    if progress.bytes < CHUNK - len(rest) and not isinstance(sink, trio.SocketStream):
+        for send in (partial(sink.send_all, b"y"), sink.send_eof):
+            with pytest.raises(trio.BrokenResourceError, match="send was cut"):
+                await send()
+    await sink.aclose()
     await receive(receiver, got)
 
     assert len(got) == filled + progress.bytes

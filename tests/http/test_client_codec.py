@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+import h11
 import pytest
 
 from trio_upgrade import IllegalSwitch, Limits, MalformedMessage
@@ -9,6 +12,9 @@ from trio_upgrade._http.client_codec import ClientCodec
 
 from ..wire import SWITCHED, okay
 from .codecs import make_client
+
+if TYPE_CHECKING:
+    from trio_upgrade._http.headers import Field
 
 
 class TestSwitch:
@@ -69,10 +75,44 @@ class TestReuse:
         assert codec.is_reusable == reusable
 
 
-@pytest.mark.parametrize(("method", "target"), [("a b", "/"), ("GET", "a b")])
-def test_malformed_request(method: str, target: str) -> None:
-    """A request that h11 refuses is a ValueError, and begins no exchange."""
+@pytest.mark.parametrize(
+    "fields",
+    [
+        [],
+        [(b"Accept", b"*/*"), (b"X-Empty", b"")],
+        [(b"Connection", b"Upgrade"), (b"Upgrade", b"echo/2, echo")],
+        [(b"Connection", b"Upgrade, close"), (b"Upgrade", b"echo")],
+        [(b"Connection", b"close")],
+        [(b"Content-Length", b"5"), (b"X-Sum", b"1")],
+        [(b"Expect", b"100-continue"), (b"Transfer-Encoding", b"chunked")],
+    ],
+)
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "CONNECT"])
+def test_requests_as_h11_writes_them(method: str, fields: list[Field]) -> None:
+    """The bytes and the state are those of an h11 that gets and writes everything."""
+    whole = h11.Connection(h11.CLIENT)
+    fields = [*fields, (b"Host", b"x:1")]
     codec = ClientCodec(Limits())
 
-    with pytest.raises(ValueError, match="Illegal"):
-        codec.write_request(method, target, [(b"Host", b"x")])
+    wire = codec.write_request(method, "/a?b", fields)
+
+    told = h11.Request(method=method, target="/a?b", headers=fields)
+    assert wire == whole.send(told)
+    assert codec._parser.states == whole.states
+    if b"5" in dict(fields).values():
+        assert codec.write_body(b"five!") == whole.send(h11.Data(data=b"five!"))
+    assert codec.write_end() == whole.send(h11.EndOfMessage())
+    assert codec._parser.states == whole.states
+
+
+def test_framing_of_an_informational_response_is_left_out() -> None:
+    """The fields of a 1xx that say how long it is mean nothing (RFC 9112 §6.3)."""
+    codec = make_client()
+    codec.receive_data(
+        b"HTTP/1.1 103 Early Hints\r\nContent-Length: 5\r\nLink: </a>\r\n\r\n"
+    )
+
+    head = codec.parse_response(codec.next_head() or b"")
+
+    assert head.headers.raw == ((b"Link", b"</a>"),)
+    assert head.headers.get_list("content-length") == []

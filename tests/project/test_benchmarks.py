@@ -12,8 +12,10 @@ import pytest
 import trio
 
 from benchmarks.compare import compare, figures, load
+from benchmarks.compare.picture import picture
 from benchmarks.compare.programs import PEERS, Calm, Cores, Program, missing
-from benchmarks.compare.report import Result, Row, full, picture, summary
+from benchmarks.compare.report import Result, Row, full, summary
+from benchmarks.compare.rounds import Budget
 from benchmarks.room import room as room_benchmark
 
 ROOT = Path(__file__).parents[2]
@@ -21,7 +23,16 @@ ROOT = Path(__file__).parents[2]
 MOMENT = 0.05
 NO_CORES = Cores(None, None)
 PLAN = compare.Plan(
-    rounds=2, seconds=MOMENT, warm=MOMENT, idle=10, budget=10, patience=0
+    rounds=2,
+    seconds=MOMENT,
+    warm=MOMENT,
+    idle=10,
+    many=10,
+    tunnels=10,
+    small=10,
+    budget=10,
+    spare=0,
+    patience=0,
 )
 
 RESULTS = [
@@ -154,9 +165,8 @@ def test_missing_peers_are_left_out(capsys: pytest.CaptureFixture[str]) -> None:
         figures.start_server,
         warm=True,
     )
-    result = compare.compare(
-        figure, PLAN, NO_CORES, Calm(NO_CORES, 0), end=float("inf")
-    )
+    calm = Calm(NO_CORES, 0)
+    result = compare.compare(figure, PLAN, NO_CORES, calm, Budget(calm, seconds=60))
     told = capsys.readouterr().err
 
     assert [row.peer for row in result.rows] == ["trio_upgrade"]
@@ -179,12 +189,12 @@ def test_idle_connections_are_held() -> None:
 
 
 def test_summary_has_ratios_to_node() -> None:
-    """A row has ours, its CPU, the others, a mark if the load is the limit.
+    """A row has ours, its CPU, the others, and marks of the load and of the spread.
 
     A figure without Node has no row.
     """
     assert summary(RESULTS).splitlines()[2:] == [
-        "| handshakes/s | **0.50** † | 1.50 | other 4.00 (0.50) |",
+        "| handshakes/s | **0.50** † ‡ | 1.50 | other 4.00 (0.50) |",
         "| KB | **0.25** | - | other 2.00 |",
     ]
 
@@ -197,7 +207,7 @@ def test_full_table_has_everything() -> None:
     assert lines[6:9] == [
         "| other | 4,000 | 4.00 | 1,000 | 0.50 | - | - |",
         "| Node | 1,000 | 1.00 | 2,000 | 1.00 | 95 % † | - |",
-        "| **trio_upgrade** | 500 | 0.50 | 3,000 | 1.50 | 25 % | 50 % |",
+        "| **trio_upgrade** | 500 | 0.50 | 3,000 | 1.50 | 25 % | 50 % ‡ |",
     ]
     assert "| **trio_upgrade** | 3.00 | - | - | - | - | - |" in lines
 

@@ -498,3 +498,21 @@ async def test_node_http_proxy_877_nothing_stays_open_after_failed_upgrades() ->
         await settle()
 
         assert all(end.ended or end.was_reset for end in scene.upstream.ends)
+
+
+@pytest.mark.parametrize(
+    ("value", "shared"),
+    [("NTLM TlRM", False), ("negotiate YII=", False), ("Basic YTpi", True)],
+)
+async def test_rfc_4559_authenticated_connection_is_not_shared(
+    value: str, shared: bool
+) -> None:
+    """Such a server takes all requests of a connection for one user's (RFC 9110 §3.3)."""
+    async with open_scene(answer(okay())) as scene:
+        await scene.ask(request(f"Authorization: {value}"))
+        await scene.ask(request(target="/of-another-client"))
+
+        first = bytes(scene.upstream.ends[0].received)
+        assert (b"/of-another-client" in first) == shared
+        assert (b"Connection: close\r\n" in first) == (not shared)
+        assert b"GET /of-another-client " in scene.upstream.received

@@ -314,6 +314,35 @@ async def test_request_tries_the_next_address(names: Names) -> None:
     assert names.asked.count("dual") == 1
 
 
+@pytest.mark.parametrize(
+    ("upgrade", "response_timeout", "status"),
+    [(False, 5, b"200"), (True, None, b"101"), (True, 0.05, b"504")],
+)
+async def test_request_tries_the_next_address_after_a_silent_one(
+    names: Names, upgrade: bool, response_timeout: float | None, status: bytes
+) -> None:
+    """It cannot be reached either; but there is a limit to the time of all."""
+    async with open_forward(
+        answer(switched() if upgrade else okay()),
+        connect_timeout=0.25,
+        response_timeout=response_timeout,
+    ) as scene:
+        with socket.socket(socket.AF_INET6) as silent:
+            # The queue is full of connections that nobody takes.
+            silent.bind(("::1", scene.upstream.port))
+            silent.listen(0)
+            with socket.create_connection(("::1", scene.upstream.port)):
+                target = f"http://dual:{scene.upstream.port}/"
+                wire = request(target=target)
+                if upgrade:
+                    wire = offer().replace(b"GET /", b"GET " + target.encode())
+                async with scene.client() as client:
+                    await client.send(wire)
+                    got = await client.receive_until(b"\r\n\r\n")
+
+    assert got.startswith(b"HTTP/1.1 " + status)
+
+
 async def test_name_without_an_address_that_is_allowed(names: Names) -> None:
     """A 403, which does not say whether the name exists inside."""
     async with open_forward(answer(okay())) as scene:

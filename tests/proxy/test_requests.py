@@ -282,6 +282,20 @@ async def test_final_status_in_place_of_the_100() -> None:
     assert b"Connection: close" in got
 
 
+async def test_answer_before_the_end_of_the_body() -> None:
+    """It goes on at once, and the rest of the body is not sent (RFC 9112 §9.5)."""
+    refusal = okay(status="413 Content Too Large")
+    async with open_scene(answer(refusal)) as scene, scene.client() as client:
+        await client.send(request("Content-Length: 8", method="POST", body=b"half"))
+        got = await client.receive_until(b"okay")
+        await settle()
+
+        assert got.startswith(b"HTTP/1.1 413 ")
+        assert scene.upstream.received.endswith(b"\r\n\r\nhalf")
+        assert scene.upstream.ends[0].ended or scene.upstream.ends[0].was_reset
+        assert scene.proxy.pool_statistics().idle == 0
+
+
 async def test_connection_to_the_upstream_is_used_again() -> None:
     """Clients of one proxy share its connections, one after the other."""
     async with open_scene(answer(okay())) as scene:
@@ -358,6 +372,36 @@ async def test_rewrite_and_modify_response() -> None:
     assert scene.upstream.received.startswith(b"GET /new HTTP/1.1\r\nHost: inner\r\n")
     assert (first, body) == (b"HTTP/1.1 203 Changed", b"okay")
     assert b"Server: secret" not in fields
+
+
+async def test_modify_response_makes_a_304() -> None:
+    """It has no content, whether that came with the head or not (RFC 9110 §15.4.5)."""
+
+    def modify(_request, head):
+        return head._replace(status=304, reason="")
+
+    whole = okay("ETag: x")
+    for packets in [whole], [whole[:-4], whole[-4:]]:
+        async with open_scene(answer(*packets), modify_response=modify) as scene:
+            first, fields, body = split_head(await scene.ask(request()))
+
+        assert (first, body) == (b"HTTP/1.1 304 Not Modified", b"")
+        assert b"ETag: x" in fields
+
+
+async def test_modify_response_adds_a_length_to_a_broken_answer() -> None:
+    """The upstream's fault is a 502, never a 400 (RFC 9110 §15.6.3)."""
+
+    def modify(_request, head):
+        return head._replace(headers=head.headers.replaced("Content-Length", "4"))
+
+    broken = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"
+    async with open_scene(answer(broken), modify_response=modify) as scene:
+        first, _, body = split_head(await scene.ask(request()))
+
+        assert first == b"HTTP/1.1 502 Bad Gateway"
+        assert body == b"the upstream broke off its answer\n"
+        assert scene.proxy.statistics().failures == 1
 
 
 @pytest.mark.parametrize("is_async", [False, True])

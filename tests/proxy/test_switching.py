@@ -408,6 +408,21 @@ async def test_on_tunnel_that_fails(caplog: pytest.LogCaptureFixture) -> None:
     assert [record.levelno for record in caplog.records] == [logging.ERROR]
 
 
+async def test_101_with_an_empty_element() -> None:
+    """A recipient ignores it (RFC 9110 §5.6.1.2); the client's 101 has none."""
+
+    async def handle(end: End) -> None:
+        await end.receive_until(b"\r\n\r\n")
+        await end.send(switched(token=", websocket ,"))
+        await end.receive_all()
+
+    async with open_scene(handle) as scene, scene.client() as client:
+        await client.send(offer())
+        got = await client.receive_until(b"\r\n\r\n")
+
+        assert got == switched()
+
+
 async def test_101_that_names_several_protocols() -> None:
     """Each was offered, so it is legal; but a 101 of ours names one: a 502."""
 

@@ -8,7 +8,7 @@ import random
 import pytest
 import trio
 
-from trio_upgrade import Limits, PeerGone, Response
+from trio_upgrade import Limits, PeerGone, Response, ResponseHead
 from trio_upgrade.proxy import ReverseProxy
 
 from .scenes import End, answer, okay, open_scene, request, settle, split_head
@@ -165,6 +165,29 @@ async def test_cut_upstream_is_a_reset(
     assert "the upstream broke off" in caplog.text
 
 
+async def test_upstream_that_falls_silent_in_its_answer() -> None:
+    """A reset, and its connection is closed: it would hold a slot of the pool."""
+    gone = trio.Event()
+
+    async def handle(end: End) -> None:
+        await end.receive_until(b"\r\n\r\n")
+        await end.send(STREAMING)
+        await end.receive_all()
+        gone.set()
+
+    async with (
+        open_scene(handle, tunnel_idle_timeout=0.05) as scene,
+        scene.client() as client,
+    ):
+        await client.send(request())
+        got = await client.receive_all()
+        await gone.wait()
+
+        assert got.endswith(b"a\r\n")
+        assert client.was_reset
+        assert scene.proxy.statistics().failures == 1
+
+
 async def test_on_error() -> None:
     """A function gets our answer and the cause, and returns the answer to send."""
     seen = []
@@ -185,6 +208,32 @@ async def test_426_without_upgrade_that_breaks_off() -> None:
     wire = b"HTTP/1.1 426 Upgrade Required\r\nContent-Length: 9\r\n\r\nhalf"
     async with open_scene(answer(wire, then="end")) as scene:
         check_failure(await scene.ask(request()), b"502 ")
+
+
+@pytest.mark.parametrize("field", ["", "Upgrade: a b\r\n", "Upgrade: ,\r\n"])
+async def test_426_that_names_no_protocol(field: str) -> None:
+    """It goes on without Upgrade, by the rules of any other answer (§15.5.22)."""
+
+    def modify_response(_request, head: ResponseHead) -> ResponseHead:
+        return head._replace(headers=head.headers.without("server"))
+
+    wire = okay("Server: secret", field + "A: b", status="426 Upgrade Required")
+    async with open_scene(answer(wire), modify_response=modify_response) as scene:
+        first, fields, body = split_head(await scene.ask(request()))
+
+    assert first == b"HTTP/1.1 426 Upgrade Required"
+    assert b"A: b" in fields
+    assert b"secret" not in b"".join(fields)
+    assert b"Upgrade" not in b"".join(fields)
+    assert body == b"okay"
+
+
+async def test_426_without_upgrade_that_stops() -> None:
+    """A 504, as the client has got nothing yet (§15.6.5)."""
+    wire = b"HTTP/1.1 426 Upgrade Required\r\nContent-Length: 9\r\n\r\nhalf"
+    async with open_scene(answer(wire), response_timeout=0.05) as scene:
+        with trio.fail_after(5):
+            check_failure(await scene.ask(request()), b"504 ")
 
 
 async def test_bad_body_of_the_client_is_its_own_fault() -> None:
@@ -214,6 +263,7 @@ async def test_client_that_stops_in_its_body() -> None:
 
 
 STREAMING = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n"
+REFUSING = b"HTTP/1.1 426 Upgrade Required\r\nContent-Length: 9\r\n\r\nhalf"
 SWITCHED = (
     b"HTTP/1.1 101 Switching Protocols\r\n"
     b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
@@ -228,6 +278,7 @@ PHASES = {
         False,
     ),
     "content": (request(), STREAMING, False),
+    "426 without Upgrade": (request(), REFUSING, False),
     "offer": (UPGRADE, b"", False),
     "tunnel": (UPGRADE, SWITCHED, False),
 }

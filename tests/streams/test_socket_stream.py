@@ -76,6 +76,8 @@ class TestConflicts:
             await trio.testing.wait_all_tasks_blocked()
             with pytest.raises(trio.BusyResourceError):
                 await near.receive_some(1)
+            with pytest.raises(trio.BusyResourceError):
+                await near.wait_readable()
             await far.send_all(b"z")
 
     @pytest.mark.parametrize(
@@ -131,7 +133,8 @@ class TestClosed:
 
     @pytest.mark.parametrize("asked", [False, True])
     @pytest.mark.parametrize(
-        "method", ["receive_some", "send_all", "wait_send_all_might_not_block"]
+        "method",
+        ["receive_some", "wait_readable", "send_all", "wait_send_all_might_not_block"],
     )
     async def test_wakes_waiters(self, method: str, asked: bool) -> None:
         """Waiting tasks get ClosedResourceError, whether .socket was used or not."""
@@ -168,6 +171,7 @@ class TestClosed:
         ("method", "args"),
         [
             ("receive_some", ()),
+            ("wait_readable", ()),
             ("send_all", (b"x",)),
             ("send_all", (b"",)),
             ("wait_send_all_might_not_block", ()),

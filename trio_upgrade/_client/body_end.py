@@ -44,6 +44,7 @@ class BodyReceiver:
             limit,
             self._get_trailers,
             self._receive_buffered,
+            ends_at_length=True,
         )
 
     async def _receive(self) -> bytes:
@@ -60,7 +61,7 @@ class BodyReceiver:
     async def _note(self, piece: bytes) -> bytes:
         # With the last byte of a known length, and not only when the reader asks for
         # more: a reader that knows the length as well may never ask.
-        if not piece or self._http.reach_end():
+        if not piece or self._http.body_ended:
             self._ended = True
             self._trailers = self._http.get_trailers()
             await self._at_end()

@@ -575,7 +575,9 @@ class ClientConnection(trio.abc.AsyncResource):
         if self._at_end is not None:
             return BodyReceiver(self._http, self._report_end).make_body(limit)
         http = self._http
-        return http.make_body(http.receive_body, limit, http.receive_buffered_body)
+        return http.make_body(
+            http.receive_body, limit, http.receive_buffered_body, ends_at_length=True
+        )
 
     async def _report_end(self) -> None:
         # Not from within the exchange, which may read an early response's body: while it

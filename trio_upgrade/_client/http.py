@@ -1,7 +1,6 @@
 # The client's HTTP on one Trio stream: requests out, responses in.
 from __future__ import annotations
 
-import selectors
 from typing import TYPE_CHECKING, final
 
 import trio
@@ -9,7 +8,6 @@ import trio
 from .._errors import PeerGone
 from .._http.client_codec import ClientCodec
 from .._http_stream import RECEIVE_SIZE, SMALL_BODY, HTTPStream, find_tls_error
-from .._streams.socket_stream import DirectSocketStream
 from .._streams.tls import TLSStream
 from .._streams.underlying import find_underlying_socket
 
@@ -19,12 +17,8 @@ if TYPE_CHECKING:
     from .._http.headers import Field, Headers
     from .._http.messages import ResponseHead
     from .._limits import Limits
+    from .._streams.socket_stream import DirectSocketStream
 
-# Not the default selector: epoll takes a descriptor, and there may be none left.
-# Windows has no poll().
-_Selector: type[selectors.BaseSelector] = getattr(
-    selectors, "PollSelector", selectors.SelectSelector
-)
 # More checkpoints than a read through two layers of TLS passes if its bytes are in the
 # kernel, with some records before them that are TLS's own.
 _CHECKPOINTS_OF_A_READ = 24
@@ -128,7 +122,7 @@ class ClientHTTP(HTTPStream[ClientCodec]):
             # The response may have been read already. Let other tasks run all the same.
             await trio.lowlevel.checkpoint()
         while (head := codec.next_head()) is None:
-            if self.ended or not await self.receive():
+            if self.ended or not await self._receive_answer():
                 stage = "within" if codec.has_buffered else "before"
                 raise PeerGone(
                     f"the server ended the connection {stage} its answer",
@@ -137,17 +131,43 @@ class ClientHTTP(HTTPStream[ClientCodec]):
             self.answer_begun = True
         return head
 
+    async def _receive_answer(self) -> bool:
+        direct = self._direct
+        if direct is None:
+            return await self.receive()
+        while not self.ended:
+            # Right after a request the response cannot be here: to look for it before
+            # the wait would cost a pass of the scheduler and a system call.
+            await direct.wait_readable()
+            if self._receive_nowait(direct):
+                return True
+        return False
+
     def parse_response(self, raw: bytes) -> ResponseHead:
         """Check and parse a header section; see :meth:`ClientCodec.parse_response`."""
         return self._codec.parse_response(raw)
 
-    def reach_end(self) -> bool:
-        """Go on to the end of a body of known length, if all of its bytes were returned.
+    async def receive_body(self) -> bytes:
+        """Receive the next piece of the body; see :meth:`HTTPStream.receive_body`.
 
-        Returns:
-            Whether the end was reached.
+        With the last byte of a known length the end is reached, too: the caller need not
+        ask once more.
         """
-        return self._codec.body_left == 0 and self._codec.next_body() == b""
+        chunk = await super().receive_body()
+        self._reach_end()
+        return chunk
+
+    async def receive_buffered_body(self) -> bytes | None:
+        """Return the next piece if it was received already, with the end as above."""
+        chunk = await super().receive_buffered_body()
+        self._reach_end()
+        return chunk
+
+    def _reach_end(self) -> None:
+        # Go on to the end of a body of known length if all of its bytes were returned.
+        codec = self._codec
+        if codec.body_left == 0 and not codec.body_ended:
+            codec.next_body()
 
     def get_trailers(self) -> Headers:
         """Return the fields after the body that was read to its end."""
@@ -169,12 +189,13 @@ class ClientHTTP(HTTPStream[ClientCodec]):
         Raises:
             trio.BrokenResourceError: TLS failed.
         """
-        sock = None if self.ended else find_underlying_socket(self._stream)
-        if sock is not None:
+        if not self.ended and (
+            self._direct is not None or find_underlying_socket(self._stream) is not None
+        ):
             try:
                 # Up to the end, but a server that goes on sending does not hold us.
                 while not self._codec.has_buffered_bytes(RECEIVE_SIZE):
-                    if not await self._receive_waiting(sock):
+                    if not await self._receive_waiting():
                         break
             except trio.BrokenResourceError as exc:
                 if find_tls_error(exc) is not None:
@@ -186,16 +207,23 @@ class ClientHTTP(HTTPStream[ClientCodec]):
         """Whether a whole 408 has been read: how a server ends an idle connection."""
         return self._codec.has_timeout_answer
 
-    async def _receive_waiting(self, sock: trio.socket.SocketType) -> bool:
+    async def _receive_waiting(self) -> bool:
         # Receive bytes that need no wait for the peer; return whether there were any.
+        if self._direct is not None:
+            return self._receive_nowait(self._direct)
         stream = self._stream
-        if isinstance(stream, trio.SocketStream | DirectSocketStream):
-            return _is_readable(sock) and await self.receive()
         if isinstance(stream, TLSStream) and stream.is_direct:
             return self._receive_nowait(stream)
+        if isinstance(stream, trio.SocketStream):
+            # Imported here because few clients need it, and it imports the listeners.
+            from .._streams.readiness import is_readable
+
+            descriptor = stream.socket.fileno()
+            # If its owner has closed it, the receive says so.
+            return (descriptor < 0 or is_readable(descriptor)) and await self.receive()
         return await self._receive_briefly()
 
-    def _receive_nowait(self, stream: TLSStream) -> bool:
+    def _receive_nowait(self, stream: DirectSocketStream | TLSStream) -> bool:
         try:
             received = stream.receive_some_nowait(RECEIVE_SIZE)
         except trio.BrokenResourceError:
@@ -232,13 +260,3 @@ async def _cancel_soon(scope: trio.CancelScope) -> None:
     for _ in range(_CHECKPOINTS_OF_A_READ):
         await trio.lowlevel.checkpoint()
     scope.cancel()
-
-
-def _is_readable(sock: trio.socket.SocketType) -> bool:
-    descriptor = sock.fileno()
-    if descriptor < 0:
-        # Closed by its owner: the receive that follows says so.
-        return True
-    with _Selector() as selector:
-        selector.register(descriptor, selectors.EVENT_READ)
-        return bool(selector.select(0))

@@ -100,7 +100,9 @@ class _Opening:
         stream: trio.abc.Stream | None = None,
     ) -> None:
         # These defaults are the only ones of DialOptions.
-        if not isinstance(cast("object", stream), trio.abc.Stream | None):
+        if stream is not None and not isinstance(
+            cast("object", stream), trio.abc.Stream
+        ):
             # Raised here, because a stream of another type could not be closed.
             raise _refuse_type("stream", "a trio.abc.Stream", stream)
         self._ssl_context = ssl_context

@@ -30,6 +30,7 @@ class RequestSender:
         request: The request; a body that is an iterable is closed after it was sent.
 
     Attributes:
+        done: Whether the whole request was sent, or the connection broke.
         foreign: An exception that the caller's code raised and that is to come out as it
             is: one of ours, by the body, or any, by ``on_informational``. None if there
             was none.
@@ -40,15 +41,12 @@ class RequestSender:
         self._head = head
         self._body = request.body
         self._request = request
-        self._done = trio.Event()
+        self.done: bool = False
+        # Made only for a task that waits: most requests are sent before the answer.
+        self._sent: trio.Event | None = None
         self.foreign: BaseException | None = None
         self._go_ahead: trio.Event | None = None
         self._patience = math.inf
-
-    @property
-    def done(self) -> bool:
-        """Whether the whole request was sent, or the connection broke."""
-        return self._done.is_set()
 
     def wait_for_continue(self, seconds: float) -> None:
         """Hold the body back until a 100 has come, for ``seconds`` at most."""
@@ -75,7 +73,9 @@ class RequestSender:
             aclose = getattr(self._body, "aclose", None)
             if aclose is not None:
                 await aclose()
-        self._done.set()
+        self.done = True
+        if self._sent is not None:
+            self._sent.set()
 
     async def _send(self) -> None:
         http, head, body = self._http, self._head, self._body
@@ -114,7 +114,8 @@ class RequestSender:
             self._go_ahead.set()
         if status == b"101":
             # The whole request is sent before anything switches (RFC 9110 §7.8).
-            await self._done.wait()
+            self._sent = trio.Event()
+            await self._sent.wait()
         if status.startswith(b"1"):
             return
         for _ in range(_LAST_TICKS):

@@ -68,7 +68,9 @@ class Route:
         self._https_compatible = https_compatible
         self._local_address = local_address
         check_context(ssl_context)
-        if not isinstance(cast("object", local_address), str | None):
+        if local_address is not None and not isinstance(
+            cast("object", local_address), str
+        ):
             kind = type(local_address).__name__
             raise TypeError(f"local_address must be a str, not {kind}")
         for stop in self._endpoints:
@@ -87,7 +89,11 @@ class Route:
             for context, stop in zip(given, self._endpoints, strict=True)
         ]
         names = [*(proxy.server_hostname for proxy in self._proxies), server_hostname]
-        self._names = [*map(find_server_name, self._endpoints, names)]
+        # The name of an endpoint without TLS is used nowhere.
+        self._names = [
+            find_server_name(stop, name) if stop.secure or name is not None else ""
+            for stop, name in zip(self._endpoints, names, strict=True)
+        ]
 
     async def open(self, limits: Limits) -> trio.abc.Stream:
         """Dial, and return the stream to speak HTTP on.

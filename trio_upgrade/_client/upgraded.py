@@ -8,7 +8,12 @@ from typing import NamedTuple
 import trio
 
 from .._http.messages import ResponseHead
-from .._streams.closing import close_in_stages, end_stream, move_on_after
+from .._streams.closing import (
+    close_in_stages,
+    close_nowait,
+    end_stream,
+    move_on_after,
+)
 from .._streams.upgraded import UpgradedStream
 from .._util import public
 
@@ -58,4 +63,6 @@ class UpgradedConnection(_ConnectionFields, trio.abc.AsyncResource):
         exc_value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await end_stream(self.stream, exc_value, self.linger)
+        # No scope and no stages if the peer has ended already.
+        if exc_value is not None or not close_nowait(self.stream.outermost):
+            await end_stream(self.stream, exc_value, self.linger)

@@ -341,8 +341,17 @@ class Copier(Tally):
                     sent += count
         except OSError as exc:
             raise translate_error(exc) from exc
+        finally:
+            self._note_cut(sink_fd, lost=sent < len(chunk))
         # The rest was written since the last wait, and counts for the budget.
         await trio.lowlevel.checkpoint()
+
+    def _note_cut(self, sink_fd: Descriptor, *, lost: bool) -> None:
+        # Bytes were received that the sink does not get: nothing may follow in it.
+        if lost:
+            if isinstance(sink_fd, DirectSocketStream):
+                sink_fd.cut = True
+            record_transfer(self.sink, cut=True)
 
     async def _flush(self, sink: TLSStream) -> None:
         # The chunk is let go: only its ciphertext is left.
@@ -365,6 +374,10 @@ class Copier(Tally):
             )
         except OSError as exc:
             raise translate_error(exc) from exc
+        finally:
+            self._note_cut(
+                sink_fd, lost=self.read > self.bytes - self._bytes_by_methods
+            )
         self._ended = ended
 
 

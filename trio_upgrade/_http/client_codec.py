@@ -1,9 +1,13 @@
-# The client's HTTP/1.1 between bytes and messages: requests out, responses in.  h11
-# writes here, so that its state machine knows whether a 101 was asked for, and
-# whether the connection can carry another request.
+# The client's HTTP/1.1 between bytes and messages: requests out, responses in.
+#
+# h11 is told about each request, so that its state machine knows whether a 101 was asked
+# for, how the response is framed, and whether the connection can carry another request.
+# But it does not write the header section: it would repeat checks that were made with
+# the request, which took a tenth of a handshake's time.  For the same reason it gets only
+# the fields that it decides by, and for the usual requests an event that is made once.
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, cast, final
 
 import h11
 
@@ -24,6 +28,24 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from .._limits import Limits
+
+
+# The fields of a request that h11 decides by.
+_TOLD_FIELDS = FRAMING_FIELDS | {b"connection", b"expect", b"upgrade"}
+_OPTION = (b"Connection", b"Upgrade")
+# What h11 is told where only the method counts, and where it counts that an offer is
+# made.  h11 knows three kinds of methods; it does not change its events.
+_KINDS = {b"HEAD": b"HEAD", b"CONNECT": b"CONNECT"}
+
+
+def _tell(kind: bytes, fields: list[Field]) -> h11.Request:
+    # Target and host do not count.
+    return h11.Request(method=kind, target=b"/", headers=[(b"Host", b"x"), *fields])
+
+
+_PLAIN = {kind: _tell(kind, []) for kind in (b"GET", *_KINDS)}
+_OFFER = _tell(b"GET", [_OPTION, (b"Upgrade", b"x")])
+_END = h11.EndOfMessage()
 
 
 @final
@@ -48,19 +70,39 @@ class ClientCodec(MessageCodec):
     def write_request(self, method: str, target: str, fields: list[Field]) -> bytes:
         """Begin an exchange; return the bytes of the request's header section.
 
-        Raises:
-            ValueError: The request is malformed; no exchange was begun.
+        Args:
+            method: The method.
+            target: The target.
+            fields: All fields, also those of the framing. Like the method and the target
+                they are checked, and there is one Host field.
         """
-        try:
-            request = h11.Request(method=method, target=target, headers=fields)
-        except h11.LocalProtocolError as exc:
-            raise ValueError(str(exc)) from exc
+        told: list[Field] = []
+        written = method.encode("ascii")
+        parts = [b"%b %b HTTP/1.1\r\n" % (written, target.encode("ascii")), b""]
+        for field in fields:
+            line = b"%b: %b\r\n" % field
+            name = field[0].lower()
+            if name == b"host":
+                # RFC 9110 §7.2: it is best sent first.
+                parts[1] = line
+                continue
+            parts.append(line)
+            if name in _TOLD_FIELDS:
+                told.append(field)
+        parts.append(b"\r\n")
         self._start_message()
         self._parser = h11.Connection(
             h11.CLIENT, max_incomplete_event_size=self._header_bytes
         )
         self._method = method
-        return self._parser.send(request)
+        kind = _KINDS.get(written, b"GET")
+        if not told:
+            self._parser.send(_PLAIN[kind])
+        elif kind == b"GET" and _is_offer(told):
+            self._parser.send(_OFFER)
+        else:
+            self._parser.send(_tell(kind, told))
+        return b"".join(parts)
 
     def write_body(self, chunk: bytes) -> bytes:
         """Return the bytes of a piece of content; empty for an empty piece.
@@ -79,9 +121,8 @@ class ClientCodec(MessageCodec):
         Raises:
             ValueError: Content-Length says more; the message is broken.
         """
-        # h11 would check an empty list as well, for every request.
         return self._write(
-            h11.EndOfMessage(headers=list(trailers)) if trailers else h11.EndOfMessage()
+            h11.EndOfMessage(headers=list(trailers)) if trailers else _END
         )
 
     def _write(self, event: h11.Data | h11.EndOfMessage) -> bytes:
@@ -121,8 +162,11 @@ class ClientCodec(MessageCodec):
         tunnel = self._method == "CONNECT" and status.startswith(b"2")
         frames_nothing = tunnel or status.startswith(b"1")
         found, decisive = check_response(raw, has_body=not frames_nothing)
-        if frames_nothing:
+        if frames_nothing and not FRAMING_FIELDS.isdisjoint(decisive):
+            found = [field for field in found if field[0].lower() not in FRAMING_FIELDS]
             raw = drop_framing(raw)
+            for name in FRAMING_FIELDS:
+                decisive.pop(name, None)
         state = self._parser.our_state
         # After a CONNECT h11 is in this state as well: it might switch to a tunnel.
         asked = state is MIGHT_SWITCH_PROTOCOL and self._method != "CONNECT"
@@ -132,25 +176,34 @@ class ClientCodec(MessageCodec):
                 if state in (h11.ERROR, h11.SEND_BODY)
                 else "the request asked for no switch"
             )
-        kept = keep_decisive(raw, found) if well_formed and _is_plain(found) else raw
-        event = self._parse_head(kept)
-        assert isinstance(event, h11.InformationalResponse | h11.Response)
-        if kept is raw:
-            headers = Headers(event.headers.raw_items())
-        else:
+        # Whether the fields are in the head as h11 would report them.
+        is_sure = well_formed and _is_plain(found)
+        event = cast(
+            "h11.Response",
+            self._parse_head(keep_decisive(raw, found) if is_sure else raw),
+        )
+        # By exact type: isinstance() is slow for h11's abstract base.
+        is_final = type(event) is h11.Response
+        if is_sure:
             headers = Headers(head=raw, decisive=decisive)
+        else:
+            headers = Headers(event.headers.raw_items())
         # h11 got the message head only, so its next event is the end of a message without
-        # a body, or it needs more bytes.
+        # a body, or it needs more bytes.  The usual response need not be asked for.
         if (
-            isinstance(event, h11.Response)
+            is_final
             and not tunnel
-            and not isinstance(self._next_event(), h11.EndOfMessage)
+            and (
+                (self._method == "GET" and status == b"200" and _has_length(decisive))
+                or type(self._next_event()) is not h11.EndOfMessage
+            )
         ):
             self._start_body(headers)
         return ResponseHead(
             event.status_code,
             event.reason.decode("latin-1"),
-            event.http_version.decode("ascii"),
+            # check_response() lets only these two versions through.
+            "1.1" if event.http_version == b"1.1" else "1.0",
             headers,
         )
 
@@ -167,6 +220,17 @@ class ClientCodec(MessageCodec):
         """Whether the exchange is over and the connection can carry another one."""
         parser = self._parser
         return parser.our_state is h11.DONE and parser.their_state is h11.DONE
+
+
+def _is_offer(told: list[Field]) -> bool:
+    # Whether h11 is to know nothing but that an offer is made.
+    return len(told) == 2 and told[0] == _OPTION and told[1][0] == b"Upgrade"
+
+
+def _has_length(decisive: dict[bytes, list[bytes]]) -> bool:
+    # Whether there is content, and its length is known (RFC 9112 §6.3, rules 6 and 3).
+    lengths = decisive.get(b"content-length", ())
+    return len(lengths) == 1 and lengths[0].strip(b"0") != b""
 
 
 def _is_plain(fields: list[Field]) -> bool:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from .._errors import MalformedMessage
 from .decisive_fields import find_decisive
-from .headers import FRAMING_FIELDS
 from .targets import check_authority
 from .tokens import split_list
 
@@ -119,7 +118,7 @@ def check_response(
     Args:
         head: The bytes as received.
         has_body: Whether the response can have a body. If not, its framing fields mean
-            nothing and are neither checked nor returned.
+            nothing and are not checked.
 
     Returns:
         As :func:`check_request`.
@@ -128,14 +127,15 @@ def check_response(
         MalformedMessage: The version is neither HTTP/1.0 nor HTTP/1.1, or the end of the
             body is ambiguous or its length no number below 2^63 (RFC 9112 §6.1, §6.3).
     """
-    is_http10 = _check_version(re.match(_RESPONSE_VERSION, head))
+    is_http10 = False
+    if not head.startswith(b"HTTP/1.1 "):
+        is_http10 = _check_version(re.match(_RESPONSE_VERSION, head))
     found = find_decisive(head)
-    if not has_body:
-        found = [field for field in found if field[0].lower() not in FRAMING_FIELDS]
     fields = _group(found)
-    lengths = fields.get(b"content-length", ())
-    codings = fields.get(b"transfer-encoding", ())
-    _check_body_length(lengths, codings, is_http10=is_http10)
+    if has_body:
+        lengths = fields.get(b"content-length", ())
+        codings = fields.get(b"transfer-encoding", ())
+        _check_body_length(lengths, codings, is_http10=is_http10)
     return found, fields
 
 

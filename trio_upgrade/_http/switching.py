@@ -167,13 +167,15 @@ def find_switch_defect(
     if http_version != "1.1":
         return f"it is HTTP/{http_version}"
     upgrade = field_values(headers, b"upgrade")
-    if not any(split_list(upgrade)):
-        return "it has no Upgrade field"
-    if not is_protocol_list(upgrade):
-        return f"its Upgrade field is malformed: {headers['upgrade']!r}"
-    for protocol in parse_protocols(upgrade):
-        if protocol not in offers:
-            return f"it switches to {protocol!r}, which was not offered"
+    # The usual answer is one protocol of those offered: then it is a list, too.
+    if len(upgrade) != 1 or upgrade[0].decode("latin-1") not in offers:
+        if not any(split_list(upgrade)):
+            return "it has no Upgrade field"
+        if not is_protocol_list(upgrade):
+            return f"its Upgrade field is malformed: {headers['upgrade']!r}"
+        for protocol in parse_protocols(upgrade):
+            if protocol not in offers:
+                return f"it switches to {protocol!r}, which was not offered"
     tolerated = tolerate_missing_connection and "connection" not in headers
     if not (tolerated or "upgrade" in headers.options()):
         return "its Connection field does not name Upgrade"

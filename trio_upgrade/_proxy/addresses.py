@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import socket
-from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import (
+    IPv4Address,
+    IPv4Network,
+    IPv6Address,
+    IPv6Network,
+    ip_address,
+    ip_network,
+)
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-    from ipaddress import IPv4Network
 
 Address: TypeAlias = IPv4Address | IPv6Address
-Network: TypeAlias = "IPv4Network | IPv6Network"
+Network: TypeAlias = IPv4Network | IPv6Network
 
 # What IANA has given out as global unicast.  `is_global` is true for most of the rest,
 # which is unassigned, and knows new special ranges only in new versions of Python.
@@ -22,6 +28,10 @@ _SPECIAL: Final = (
     IPv6Network("2620:4f:8000::/48"),  # RFC 7534
     IPv6Network("3fff::/20"),  # RFC 9637
 )
+# RFC 6890 §2.2.2.  `is_global` knows the whole of it in new versions of Python only, and
+# allows two anycast addresses of gateways.  192.0.0.192 tells the secrets of a machine in
+# some clouds, as 169.254.169.254 does.
+_PROTOCOL_ASSIGNMENTS: Final = IPv4Network("192.0.0.0/24")
 # IPv6 addresses that carry an IPv4 address in their last 32 bits: compatible and mapped
 # (RFC 4291 §2.5.5), translated (RFC 2765), NAT64 (RFC 6052).  `::1` and `::` are in the
 # first, and are not global as 0.0.0.1 and 0.0.0.0.  The NAT64 network of a site
@@ -61,7 +71,11 @@ def is_public(address: Address) -> bool:
 
 def _is_global_unicast(address: Address) -> bool:
     if isinstance(address, IPv4Address):
-        return address.is_global and not address.is_multicast
+        return (
+            address.is_global
+            and not address.is_multicast
+            and address not in _PROTOCOL_ASSIGNMENTS
+        )
     return address in _GLOBAL_UNICAST and not any(
         address in network for network in _SPECIAL
     )

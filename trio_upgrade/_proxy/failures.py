@@ -6,7 +6,15 @@ from typing import Final, NamedTuple
 
 import trio
 
-from .. import BadResponse, IllegalSwitch, OpenError, PeerGone, Response, TLSFailed
+from .. import (
+    BadResponse,
+    BodyError,
+    IllegalSwitch,
+    OpenError,
+    PeerGone,
+    Response,
+    TLSFailed,
+)
 
 
 class Failure(NamedTuple):
@@ -34,6 +42,7 @@ _TEXTS: Final = (
     (IllegalSwitch, "the upstream switched protocols against the rules"),
     (BadResponse, "the upstream did not answer in HTTP"),
     (PeerGone, "the upstream closed the connection before its answer"),
+    (BodyError, "the upstream broke off its answer"),
     (OpenError, "the upstream refused the connection"),
     (trio.BrokenResourceError, "the connection to the upstream broke"),
 )

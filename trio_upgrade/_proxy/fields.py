@@ -85,6 +85,8 @@ SWITCH_FIELDS: Final = frozenset(
 _CONDITION: Final = b"if-"
 _NO_CONTENT, _RESET_CONTENT = 204, 205
 _UPGRADE_REQUIRED = 426
+# Of Windows; the second is RFC 4559.
+_BINDING_SCHEMES: Final = ("ntlm", "negotiate")
 _X_FORWARDED: Final = b"x-forwarded-"
 _OTHER_FORWARDED: Final = frozenset({b"forwarded", b"x-real-ip"})
 
@@ -115,6 +117,17 @@ def list_elements(headers: Headers, name: str) -> set[str]:
 def accepts_trailers(headers: Headers) -> bool:
     """Return whether the sender takes trailers (RFC 9110 §10.1.4)."""
     return "trailers" in list_elements(headers, "te")
+
+
+def binds_connection(headers: Headers) -> bool:
+    """Return whether a request has credentials that some servers keep for a connection.
+
+    They take every later request on it for one of the same user (RFC 9110 §3.3).
+    """
+    return any(
+        line.lower().startswith(_BINDING_SCHEMES)
+        for line in headers.get_list("authorization")
+    )
 
 
 def without(fields: Iterable[Field], *names: bytes) -> list[Field]:

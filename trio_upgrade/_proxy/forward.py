@@ -83,7 +83,8 @@ class ForwardProxy:
         switch_fields: See :class:`ReverseProxy`.
         name: See :class:`ReverseProxy`.
         connect_timeout: Seconds to resolve the target's name and to connect; then a 504.
-            None disables it.
+            A request tries the next address of the name first, until
+            ``response_timeout`` is over. None disables it.
         response_timeout: See :class:`ReverseProxy`.
         upgrade_timeout: See :class:`ReverseProxy`.
         tunnel_idle_timeout: See :class:`ReverseProxy`.

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractContextManager, AsyncExitStack, nullcontext, suppress
+from contextlib import AbstractContextManager, AsyncExitStack, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias, final
@@ -32,7 +33,7 @@ from .. import (
     open_connection,
 )
 from .failures import ANSWER_TIMEOUT, CLOSED, CONNECT_TIMEOUT, Failure, name_failure
-from .fields import fields_of_101, response_fields, trailer_fields
+from .fields import binds_connection, fields_of_101, response_fields, trailer_fields
 from .offers import choose_offers
 from .tunnels import Counters, TunnelOptions, run_tunnel
 
@@ -49,6 +50,9 @@ OnError: TypeAlias = "Callable[[Request, Response, Exception], Response]"
 _RESET_CONTENT = 205
 _UPGRADE_REQUIRED = 426
 _NO_CONTENT_FOLLOWS = frozenset({204, _RESET_CONTENT, 304})
+# RFC 9110 §7.8: name[/version], two tokens.
+_TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"  # noqa: S105
+_is_protocol = re.compile(f"{_TOKEN}(?:/{_TOKEN})?").fullmatch
 _log = logging.getLogger("trio_upgrade.proxy")
 
 
@@ -183,9 +187,18 @@ class Forwarder:
         # Returns the verdict of the first upstream that can be reached; `stack` owns it.
         protocols = choose_offers(request, self.rules.allows)
         *others, last = origins
+        seconds = self.rules.response_timeout
+        ends = trio.current_time() + (math.inf if seconds is None else seconds)
         for origin in others:
-            with suppress(OSError):
+            try:
                 return await self._ask_one(stack, request, origin, outgoing, protocols)
+            except OSError:
+                continue
+            except Failed as failed:
+                # Nothing was sent, as after an OSError.  All other failures are final.
+                # A name may have thousands of addresses that take no connection.
+                if failed.failure is not CONNECT_TIMEOUT or trio.current_time() > ends:
+                    raise
         try:
             return await self._ask_one(stack, request, last, outgoing, protocols)
         except OSError as exc:
@@ -229,11 +242,16 @@ class Forwarder:
         outgoing: OutgoingRequest,
         body: _PatientBody,
     ) -> ClientResponse:
+        headers = outgoing.headers
+        if binds_connection(headers):
+            # Another client's request on this connection would be taken for one of this
+            # client (RFC 4559 §6).
+            headers = Headers([*headers.raw, (b"Connection", b"close")])
         response = await self.pool.request(
             outgoing.method,
             origin,
             target=outgoing.target,
-            headers=outgoing.headers,
+            headers=headers,
             body=body.source,
             trailers=body.find_trailers(outgoing.headers),
             on_informational=partial(_inform, request),
@@ -285,22 +303,30 @@ class Forwarder:
         head = self._make_head(request, response)
         if head.status == _UPGRADE_REQUIRED and not _names_protocol(head.headers):
             # The upstream breaks RFC 9110 §15.5.22; respond() would, too.
-            return await self._pass_on_426(response)
-        if "content-length" in head.headers and await response.read_received():
+            return await self._pass_on_426(request, response, head)
+        if "content-length" in head.headers and await self._read_received(response):
             # One send, where a respond() block takes two or three.
-            return Response(
-                head.status, response.body, head.headers, reason=head.reason or None
-            )
+            body = b"" if head.status in _NO_CONTENT_FOLLOWS else response.body
+            return Response(head.status, body, head.headers, reason=head.reason or None)
         try:
             async with request.respond(
                 head.status, head.headers, reason=head.reason or None
             ) as answer:
                 if head.status not in _NO_CONTENT_FOLLOWS:
-                    await _copy_content(response, answer)
+                    seconds = self.rules.tunnels.idle_timeout
+                    await _copy_content(response, answer, seconds)
         except _UpstreamCut as exc:
             self.counters.failures += 1
             _log.info("%r: the upstream broke off: %r", request, exc.__cause__)
         return None
+
+    async def _read_received(self, response: ClientResponse) -> bool:
+        try:
+            return await response.read_received()
+        except BodyError as exc:
+            # Only where modify_response has added the length.  To the server it would
+            # be the error of the client.
+            raise Failed(name_failure(exc), exc) from exc
 
     def _make_head(self, request: Request, response: ClientResponse) -> ResponseHead:
         head = response.head
@@ -313,12 +339,21 @@ class Forwarder:
             head = self.rules.modify_response(request, head)
         return head
 
-    async def _pass_on_426(self, response: ClientResponse) -> Response:
-        try:
-            await response.read()
-        except BodyError as exc:
-            raise Failed(name_failure(exc), exc) from exc
-        return Response.relayed(response)
+    async def _pass_on_426(
+        self, request: Request, response: ClientResponse, head: ResponseHead
+    ) -> Response | None:
+        # It is read first, so the client waits, as it does for the head of an answer.
+        async with request.cancelled_on_disconnect():
+            try:
+                with fail_after(self.rules.response_timeout):
+                    await response.read()
+            except BodyError as exc:
+                raise Failed(name_failure(exc), exc) from exc
+            except trio.TooSlowError as exc:
+                raise Failed(ANSWER_TIMEOUT, exc) from exc
+            response.head = head
+            return Response.relayed(response)
+        return None
 
     ################################################################
     # A switch
@@ -327,7 +362,8 @@ class Forwarder:
     async def _switch(self, request: Request, upgraded: UpgradedConnection) -> None:
         head, upstream, early = upgraded
         del early  # It is first in the stream.
-        protocol = head.headers["upgrade"].strip(" \t")
+        # A list may have empty elements (RFC 9110 §5.6.1.2).
+        protocol = head.headers["upgrade"].strip(" \t,")
         if protocol not in request.upgrades:
             # Several layers, each of them offered.  A server names the one that it was
             # asked to speak; we cannot speak for it.
@@ -351,12 +387,23 @@ async def _inform(request: Request, head: ResponseHead) -> None:
     await request.send_informational(head.status, fields)
 
 
-async def _copy_content(response: ClientResponse, answer: StreamedResponse) -> None:
+async def _copy_content(
+    response: ClientResponse, answer: StreamedResponse, idle_timeout: float | None
+) -> None:
+    patience = math.inf if idle_timeout is None else idle_timeout
     try:
-        async for chunk in response.stream():
-            await answer.send(chunk)
+        # One scope for the whole answer: one for each piece would cost more.
+        with trio.CancelScope() as waiting:
+            waiting.deadline = trio.current_time() + patience
+            async for chunk in response.stream():
+                # The time of a slow client does not count.
+                waiting.deadline = math.inf
+                await answer.send(chunk)
+                waiting.deadline = trio.current_time() + patience
     except BodyError as exc:
         raise _UpstreamCut from exc
+    if waiting.cancelled_caught:
+        raise _UpstreamCut from trio.TooSlowError()
     if response.trailers and "content-length" not in answer.headers:
         answer.trailers = trailer_fields(response.trailers)
 
@@ -375,8 +422,9 @@ def fail_after(seconds: float | None) -> AbstractContextManager[object]:
 
 
 def _names_protocol(headers: Headers) -> bool:
+    # As Response sees it: an Upgrade field of malformed elements names none.
     names = headers.get("upgrade", "").split(",")
-    return any(name.strip(" \t") for name in names)
+    return any(_is_protocol(name.strip(" \t")) for name in names)
 
 
 @final

@@ -81,10 +81,11 @@ class ReverseProxy:
     authentication with a proxy; Host goes first (§7.2). Bodies, trailers and
     informational responses are passed on as they come, in both directions; a 100 is sent
     to the client when the upstream sends it, or has been silent for
-    ``Limits.continue_timeout``. If the upstream fails before its answer the client gets
-    a 502, or a 504 if it took too long, without a word about the upstream's address. If
-    it breaks off in its answer, the client's connection is reset. A client that leaves
-    cancels its request.
+    ``Limits.continue_timeout``. An answer that begins before the request's body was
+    sent goes on at once, and the rest of the body is not sent. If the upstream fails
+    before its answer the client gets a 502, or a 504 if it took too long, without a
+    word about the upstream's address. If it breaks off in its answer, the client's
+    connection is reset. A client that leaves cancels its request.
 
     Offers to switch go on if ``upgrades`` allows them; a request without such an offer
     is an ordinary one. ``h2c``, ``TLS`` and ``HTTP2-Settings`` never go on. The upstream
@@ -118,10 +119,11 @@ class ReverseProxy:
             disables it.
         response_timeout: Seconds that the upstream may make no progress, neither in
             reading the request nor with its answer; then a 504. The time in which the
-            client is waited for does not count. None disables it.
+            client is waited for does not count. It ends with the header section: for the
+            content see ``tunnel_idle_timeout``. None disables it.
         upgrade_timeout: The same for requests whose offer goes on.
-        tunnel_idle_timeout: Seconds without a byte after which a tunnel is reset. None
-            disables it.
+        tunnel_idle_timeout: Seconds without a byte after which a tunnel is reset, and an
+            answer in whose content the upstream is silent. None disables it.
         half_close_timeout: Seconds without a byte, after one side of a tunnel has ended,
             after which it is reset. None disables it.
         tls_ends: Whether the end of one side goes into the TLS of the other at once; see

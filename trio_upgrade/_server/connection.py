@@ -41,7 +41,7 @@ from .._streams.closing import (
 from .._streams.readiness import has_input
 from .._streams.socket_stream import DirectSocketStream
 from .._streams.underlying import find_peer
-from .._streams.upgraded import UpgradedStream
+from .._streams.upgraded import UpgradedStream, is_cut
 from .._util import find_leaves, split_errors
 from .arguments import explain_answer, explain_bug, explain_bug_of_handler
 from .connection_records import ConnectionRecords
@@ -577,14 +577,15 @@ class Connection(ConnectionTask):
 
     def _is_cut(self) -> bool:
         # Whether the peer could take the end for that of a message or transfer that was
-        # cut.  After a switch only a normal return makes a transfer whole.  Of HTTP only
-        # an answer that has begun is reset, as to HTTP/1.0 the end of the connection may
-        # end it; otherwise a reset could destroy the answer before.
+        # cut.  After a switch only a normal return, after no send that was cut, makes a
+        # transfer whole.  Of HTTP only an answer that has begun is reset, as to HTTP/1.0
+        # the end of the connection may end it; otherwise a reset could destroy the answer
+        # before.
         if self.reason is EndReason.TLS_FAILED:
             # It gets the alert, which a reset could destroy.
             return False
         if self._protocol is not None:
-            return self.reason is not EndReason.RETURNED
+            return self.reason is not EndReason.RETURNED or is_cut(self._stream)
         strict_error = self._state.strict and self.reason is EndReason.ERROR
         return strict_error or (self._http is not None and self._http.broken)
 

@@ -5,7 +5,8 @@
 # server, the `async with` of a client, stream_scope().  An exception, Cancelled included,
 # cuts the stream: a reset, so that the peer cannot take half a transfer for a whole one.
 # But once send_eof() has returned the peer knows that it gets all our bytes, and a reset
-# could only destroy the last of them.
+# could only destroy the last of them.  After a send that was cut, a normal return cannot
+# make the transfer whole: that stream is reset, too.
 from __future__ import annotations
 
 import math
@@ -18,7 +19,7 @@ from .resetting import reset_on_close
 from .socket_stream import RECEIVE_SIZE, DirectSocketStream
 from .tls import TLSStream
 from .underlying import iter_layers
-from .upgraded import UpgradedStream, drop_head, find_underlying
+from .upgraded import UpgradedStream, drop_head, find_underlying, is_cut
 
 if TYPE_CHECKING:
     from .underlying import AnyTLSStream
@@ -41,14 +42,15 @@ async def end_stream(
     """End a stream according to how its scope was left.
 
     After a normal return: in stages, of which a cancelled caller only skips the waiting.
-    After an exception, Cancelled included: see :func:`cut_stream`.
+    After an exception, Cancelled included, or a send that was cut: see
+    :func:`cut_stream`.
 
     Args:
         stream: Closed on return, also after an error or a cancellation of this call.
         exc: The exception that left the scope; None after a normal return.
         linger: Seconds for all the stages; None disables the limit.
     """
-    if exc is None:
+    if exc is None and not is_cut(stream):
         with move_on_after(linger):
             await close_in_stages(stream, insist=True)
     else:
@@ -131,6 +133,7 @@ def close_nowait(stream: trio.abc.Stream) -> bool:
         isinstance(below, DirectSocketStream)
         and isinstance(stream, UpgradedStream)
         and stream.peer_ended
+        and not below.cut
     ):
         return False
     below.close()

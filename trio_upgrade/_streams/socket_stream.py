@@ -22,6 +22,13 @@ _UNSENT_BYTES = 16384
 CLOSED_ERRNOS = frozenset({errno.EBADF, errno.ENOTSOCK})
 
 
+def refuse_after_cut() -> trio.BrokenResourceError:
+    """Return the exception for a send after one that was cut."""
+    return trio.BrokenResourceError(
+        "an earlier send was cut: a part of its data is missing, so nothing can follow"
+    )
+
+
 def translate_error(
     exc: OSError,
 ) -> trio.BrokenResourceError | trio.ClosedResourceError:
@@ -46,12 +53,16 @@ class DirectSocketStream(trio.abc.HalfCloseableStream):
     Attributes:
         receiving: Whether a task is receiving. A copy also sets it while it runs.
         sending: Whether a task is sending, waiting to send, or ending our direction.
+        cut: Whether data is missing in our direction: a send was cancelled or failed
+            after a part of its data was sent. Nothing more can be sent then, nor can our
+            direction be ended. Copies by descriptor set it, too.
     """
 
     __slots__ = (
         "_ended",
         "_sock",
         "_trio_sock",
+        "cut",
         "receiving",
         "sending",
         # Set by underlying.set_proxied(), and otherwise absent.
@@ -62,6 +73,7 @@ class DirectSocketStream(trio.abc.HalfCloseableStream):
         self._sock = sock
         self._trio_sock: trio.socket.SocketType | None = None
         self._ended = ended
+        self.cut: bool = False
         self.receiving: bool = False
         self.sending: bool = False
 
@@ -110,22 +122,33 @@ class DirectSocketStream(trio.abc.HalfCloseableStream):
             self.receiving = False
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """Send all of ``data``. If cancelled, an unknown part of it was sent."""
+        """Send all of ``data``.
+
+        If this is cancelled or fails after a part of it was sent, every later send
+        raises BrokenResourceError, and so does :meth:`send_eof`; before that, nothing is
+        changed.
+        """
         self.check_sendable()
         self.sending = True
         try:
             await trio.lowlevel.checkpoint()
             sent = self._send(data)
             if sent < len(data):
-                with memoryview(data) as view:
-                    while sent < len(data):
-                        await trio.lowlevel.wait_writable(self._sock)
-                        with view[sent:] as rest:
-                            sent += self._send(rest)
+                await self._send_rest(data, sent)
         except OSError as exc:
             raise translate_error(exc) from exc
         finally:
             self.sending = False
+
+    async def _send_rest(self, data: bytes | bytearray | memoryview, sent: int) -> None:
+        try:
+            with memoryview(data) as view:
+                while sent < len(data):
+                    await trio.lowlevel.wait_writable(self._sock)
+                    with view[sent:] as rest:
+                        sent += self._send(rest)
+        finally:
+            self.cut = 0 < sent < len(data)
 
     def _send(self, data: bytes | bytearray | memoryview) -> int:
         # Called for empty data as well, so that a closed socket raises.
@@ -146,12 +169,25 @@ class DirectSocketStream(trio.abc.HalfCloseableStream):
         finally:
             self.sending = False
 
+    async def wait_readable(self) -> None:
+        """Wait until :meth:`receive_some_nowait` has something, an end or an error."""
+        if self.receiving:
+            raise trio.BusyResourceError("another task is receiving from this stream")
+        if self._sock.fileno() < 0:
+            raise trio.ClosedResourceError("this socket was already closed")
+        self.receiving = True
+        try:
+            await trio.lowlevel.wait_readable(self._sock)
+        finally:
+            self.receiving = False
+
     def check_sendable(self) -> None:
         """Raise the errors that :meth:`send_all` raises before it sends anything.
 
         Raises:
             trio.ClosedResourceError: The stream, or our direction, was closed.
             trio.BusyResourceError: Another task is sending.
+            trio.BrokenResourceError: An earlier send was cut.
         """
         if self._ended:
             raise trio.ClosedResourceError("can't send data after sending EOF")
@@ -159,9 +195,18 @@ class DirectSocketStream(trio.abc.HalfCloseableStream):
             raise trio.BusyResourceError("another task is sending on this stream")
         if self._sock.fileno() < 0:
             raise trio.ClosedResourceError("this socket was already closed")
+        if self.cut:
+            raise refuse_after_cut()
 
     async def send_eof(self) -> None:
-        """End our direction; a second call does nothing."""
+        """End our direction; a second call does nothing.
+
+        Raises:
+            trio.BrokenResourceError: The connection is broken, or an earlier send was
+                cut: an end would make the part that was sent look whole.
+            trio.ClosedResourceError: The stream was closed.
+            trio.BusyResourceError: Another task is sending.
+        """
         if self.sending:
             raise trio.BusyResourceError("another task is sending on this stream")
         self.sending = True
@@ -199,11 +244,12 @@ class DirectSocketStream(trio.abc.HalfCloseableStream):
         """Send the bytes that the kernel takes now, and return their number.
 
         Raises:
-            trio.BrokenResourceError: The connection is broken.
+            trio.BrokenResourceError: The connection is broken, or an earlier send was
+                cut.
             trio.ClosedResourceError: The stream, or our direction, was closed.
             trio.BusyResourceError: Another task is sending.
         """
-        if self._ended or self.sending:
+        if self._ended or self.sending or self.cut:
             self.check_sendable()
         try:
             return self._sock.send(data)
@@ -216,6 +262,8 @@ class DirectSocketStream(trio.abc.HalfCloseableStream):
         """Do what :meth:`send_eof` does, without a checkpoint."""
         if self.sending:
             raise trio.BusyResourceError("another task is sending on this stream")
+        if self.cut and self._sock.fileno() >= 0:
+            raise refuse_after_cut()
         try:
             # On macOS a second shutdown() raises ENOTCONN.
             if not self._ended:

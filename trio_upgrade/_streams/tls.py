@@ -1,12 +1,12 @@
 # TLS over a kernel socket, either side.  Beside trio.SSLStream it can end one direction,
-# survives a cancelled send, and sends its fatal alerts.
+# can still be read after a cancelled send, and sends its fatal alerts.
 #
 # The life of our direction (_ended, _cut):
 #
 #   open -- send_eof() --> close_notify made, perhaps in _unsent --> ended
 #     |
-#     +---- send_all() was cancelled or failed --> cut: it can go on, but never gets a
-#           close_notify, which would tell the peer that it has got everything
+#     +---- send_all() was cancelled or failed --> cut: nothing more can be sent, not even
+#           a close_notify, which would tell the peer that it has got everything
 #
 # Tried and left out: a real SSLSocket instead of the BIOs cannot half-close.
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, final
 import trio
 
 from .._util import public
-from .socket_stream import RECEIVE_SIZE, DirectSocketStream
+from .socket_stream import RECEIVE_SIZE, DirectSocketStream, refuse_after_cut
 from .tls_connection import TLSConnection
 from .tls_transport import StreamTransport
 
@@ -42,11 +42,10 @@ class TLSStream(TLSConnection, trio.abc.HalfCloseableStream):
     which are those of :class:`ssl.SSLObject`, for example :meth:`getpeercert`, and makes
     the handshake on first use, as that does.
 
-    A ``send_all`` that was cancelled has sent an unknown part, as on any stream, but the
-    connection can be used further. Yet its end never looks like a proper one:
-    :meth:`aclose` sends no close_notify, and :meth:`send_eof` raises BrokenResourceError.
-    If the transport is not a socket that this library has opened or accepted, nothing
-    more can be sent.
+    A ``send_all`` that was cancelled or failed after it had begun to encrypt has sent an
+    unknown part. So that no bytes can follow half a message, every later send raises
+    BrokenResourceError, as does :meth:`send_eof`, and :meth:`aclose` sends no
+    close_notify. Receiving goes on.
 
     Attributes and methods that :class:`trio.SSLStream` does not have, but for
     :meth:`send_eof`, are for this library, and may change.
@@ -171,10 +170,14 @@ class TLSStream(TLSConnection, trio.abc.HalfCloseableStream):
             self.receiving = False
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """Send all of ``data``. If cancelled, an unknown part of it was sent.
+        """Send all of ``data``.
+
+        If this is cancelled or fails after its first checkpoint, the handshake and what
+        earlier calls had left, an unknown part was sent, and nothing more can be.
 
         Raises:
-            trio.BrokenResourceError: The connection is broken.
+            trio.BrokenResourceError: The connection is broken, or an earlier send was
+                cut.
             trio.ClosedResourceError: The stream, or our direction, was closed.
             trio.BusyResourceError: Another task is sending.
         """
@@ -187,7 +190,7 @@ class TLSStream(TLSConnection, trio.abc.HalfCloseableStream):
                 await self.do_handshake()
             if self._unsent:
                 await self._flush(self._output)
-            cut, self._cut = self._cut, True
+            self._cut = bool(data)
             if len(data) <= _PART_SIZE:
                 if not self._write(data):
                     await self._write_slowly(data)
@@ -195,7 +198,7 @@ class TLSStream(TLSConnection, trio.abc.HalfCloseableStream):
                     await self._flush(self._output)
             else:
                 await self._write_parts(data)
-            self._cut = cut
+            self._cut = False
         finally:
             self.sending = False
 
@@ -235,7 +238,7 @@ class TLSStream(TLSConnection, trio.abc.HalfCloseableStream):
         try:
             await self.do_handshake()
             if self._cut:
-                raise trio.BrokenResourceError("a send was cut: this is no proper end")
+                raise refuse_after_cut()
             await self._send_end()
         finally:
             self.sending = False
@@ -421,9 +424,9 @@ class TLSStream(TLSConnection, trio.abc.HalfCloseableStream):
         self.check_sendable()
         self.sending = True
         try:
-            cut, self._cut = self._cut, True
+            self._cut = True
             await self._write_parts(data)
-            self._cut = cut
+            self._cut = False
         finally:
             self.sending = False
 
@@ -444,6 +447,11 @@ class TLSStream(TLSConnection, trio.abc.HalfCloseableStream):
             await self._flush_some()
         finally:
             self.sending = False
+
+    @property
+    def cut(self) -> bool:
+        """Whether data is missing in our direction: a send was cut."""
+        return self._cut
 
     @property
     def is_intact(self) -> bool:
@@ -470,11 +478,15 @@ class TLSStream(TLSConnection, trio.abc.HalfCloseableStream):
         Raises:
             trio.ClosedResourceError: The stream, or our direction, was closed.
             trio.BusyResourceError: Another task is sending.
+            trio.BrokenResourceError: An earlier send was cut.
         """
         if self._ended:
             raise trio.ClosedResourceError("can't send data after sending EOF")
         if self.sending:
             raise trio.BusyResourceError("another task is sending on this stream")
+        if self._cut:
+            self._check_closed()
+            raise refuse_after_cut()
         self._check_closed()
 
     def close(self) -> None:

@@ -2,9 +2,12 @@
 # already, so that TLS over a kernel socket has no adapter in between.
 from __future__ import annotations
 
-from typing import final
+from typing import TYPE_CHECKING, final
 
-import trio
+from .socket_stream import refuse_after_cut
+
+if TYPE_CHECKING:
+    import trio
 
 
 @final
@@ -53,7 +56,7 @@ class StreamTransport:
             await self._stream.wait_send_all_might_not_block()
             return
         if self._cut:
-            raise trio.BrokenResourceError("an earlier send was not completed")
+            raise refuse_after_cut()
         self._cut = True
         await self._stream.send_all(self._sending)
         self._cut = False

@@ -10,7 +10,7 @@ from .._errors import HalfCloseUnsupported
 from .._util import public
 from .replay import ReplayStream
 from .resetting import reset_on_close
-from .socket_stream import DirectSocketStream
+from .socket_stream import DirectSocketStream, refuse_after_cut
 from .tls import TLSStream
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class UpgradedStream(ReplayStream):
         sent: The number of bytes sent on it.
     """
 
-    __slots__ = ("_eof_sent", "_successor", "_was_reset", "sent")
+    __slots__ = ("_cut", "_eof_sent", "_successor", "_wary", "_was_reset", "sent")
 
     def __new__(
         cls,
@@ -57,6 +57,10 @@ class UpgradedStream(ReplayStream):
         # The stream that start_tls() has made of this one.
         self._successor: UpgradedStream | None = None
         self.sent: int = 0
+        # Whether a send was cut here; streams of ours below note that themselves.
+        self._cut = False
+        # Whether a send has to look at that, and to set it.
+        self._wary = type(transport) not in _REFUSING
 
     @property
     def transport(self) -> trio.abc.Stream:
@@ -113,13 +117,51 @@ class UpgradedStream(ReplayStream):
         return self.outermost._was_reset
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """Send on the transport; its contract applies."""
+        """Send on the transport; its contract applies.
+
+        If this is cancelled or fails after bytes may have left, every later send raises
+        BrokenResourceError: the next bytes would land after half a message, and the peer
+        could not tell. Receiving goes on. A call that is cancelled before its first byte
+        has left changes nothing; this is known exactly for sockets, and on another
+        transport it is so if the caller was already cancelled.
+
+        Raises:
+            trio.BrokenResourceError: The connection is broken, or an earlier send was
+                cut, also one by :func:`pipe` or :func:`relay`.
+            trio.ClosedResourceError: The stream, or our direction, was closed.
+            trio.BusyResourceError: Another task is sending.
+        """
+        if self._wary:
+            await self._send_warily(data)
+            return
         try:
             await self._transport.send_all(data)
         except trio.BrokenResourceError:
             self._broken = True
             raise
         self.sent += len(data)
+
+    async def _send_warily(self, data: bytes | bytearray | memoryview) -> None:
+        # A transport that is not ours does not refuse to send after a cut send.
+        self._check_not_cut()
+        # Some transports send before they look.
+        await trio.lowlevel.checkpoint_if_cancelled()
+        try:
+            await self._transport.send_all(data)
+        except trio.BrokenResourceError:
+            # By the contract of Trio's streams it is broken for every later call, too.
+            self._broken = True
+            raise
+        except _SENT_NOTHING:
+            raise
+        except BaseException:
+            self._cut = True
+            raise
+        self.sent += len(data)
+
+    def _check_not_cut(self) -> None:
+        if self._cut:
+            raise refuse_after_cut()
 
     async def wait_send_all_might_not_block(self) -> None:
         """Wait on the transport; its contract applies."""
@@ -134,6 +176,8 @@ class UpgradedStream(ReplayStream):
 
         Raises:
             HalfCloseUnsupported: The transport has no half-close. Nothing was done.
+            trio.BrokenResourceError: The connection is broken, or an earlier send was
+                cut: an end would make the part that was sent look whole.
         """
         self._check_not_reset()
         raise HalfCloseUnsupported(
@@ -146,7 +190,8 @@ class UpgradedStream(ReplayStream):
         From now on the caller owns the transport, must close it, and must treat the
         returned bytes as coming before any bytes read from it. This stream then counts
         as closed, and the library no longer closes the transport. No other task may be
-        using the stream during this call.
+        using the stream during this call. After a cut send, a socket of ours and our TLS
+        go on refusing to send; a transport of another kind does not know of the cut.
 
         Returns:
             The transport, and the unread part of :attr:`head`. This is the pair that a
@@ -193,11 +238,13 @@ class UpgradedStream(ReplayStream):
             ValueError: The context does not fit the other arguments; for example, it
                 checks the name and ``server_hostname`` is missing. Nothing was done.
             ssl.SSLError: The context is for the other role. Nothing was done.
-            trio.BrokenResourceError: The handshake failed; ``__cause__`` says why.
+            trio.BrokenResourceError: The handshake failed; ``__cause__`` says why. Or an
+                earlier send was cut.
             trio.ClosedResourceError: The stream was closed, reset or detached, or TLS
                 was already started.
         """
         self._check_not_reset()
+        self._check_not_cut()
         transport, unread = self._find_tls_transport()
         tls = TLSStream(
             transport,
@@ -228,6 +275,8 @@ class UpgradedStream(ReplayStream):
     async def aclose(self) -> None:
         """Close the transport; the unread part of the head is dropped."""
         self._forget()
+        # From now on the transport refuses to send, because it is closed.
+        self._cut = False
         await self._transport.aclose()
 
     async def reset(self) -> None:
@@ -252,6 +301,7 @@ class UpgradedStream(ReplayStream):
             stream._was_reset = True
             reset_on_close(stream._transport)
             stream._forget()
+            stream._cut = False
         await trio.aclose_forcefully(stream._transport)
 
     def _check_not_reset(self) -> None:
@@ -291,6 +341,16 @@ class UpgradedStream(ReplayStream):
         return below, b""
 
     @staticmethod
+    def _is_cut(stream: Any) -> bool:  # noqa: ANN401  as above
+        # Whether a send was cut on one of a stack of UpgradedStreams, or below them, or
+        # in the TLS that was started on them.
+        while type(stream) in _KINDS:
+            if stream._cut:
+                return True
+            stream = stream._successor or stream._transport
+        return type(stream) in (DirectSocketStream, TLSStream) and stream.cut
+
+    @staticmethod
     def _drop_head(stream: Any) -> object:  # noqa: ANN401  as above
         # Do what aclose() does before it closes the object below a stack of
         # UpgradedStreams, and return that object.
@@ -308,6 +368,7 @@ class UpgradedStream(ReplayStream):
         ended: bool = False,
         eof_sent: bool = False,
         broken: bool = False,
+        cut: bool = False,
     ) -> None:
         # Tell a stack of UpgradedStreams about the bytes, ends and errors below it.
         while type(stream) in _KINDS:
@@ -316,11 +377,14 @@ class UpgradedStream(ReplayStream):
             stream._peer_ended |= ended
             stream._eof_sent |= eof_sent
             stream._broken |= broken
+            if cut:
+                stream._cut = stream._wary = True
             stream = stream._transport
 
 
 # For the copy engine and for closing, which bypass these streams: they use the socket.
 find_underlying = UpgradedStream._find_underlying  # pyright: ignore[reportPrivateUsage]
+is_cut = UpgradedStream._is_cut  # pyright: ignore[reportPrivateUsage]
 drop_head = UpgradedStream._drop_head  # pyright: ignore[reportPrivateUsage]
 record_transfer = UpgradedStream._record_transfer  # pyright: ignore[reportPrivateUsage]
 
@@ -331,6 +395,7 @@ class _HalfCloseableUpgradedStream(UpgradedStream, trio.abc.HalfCloseableStream)
 
     async def send_eof(self) -> None:
         self._check_not_reset()
+        self._check_not_cut()
         transport = self._transport
         assert isinstance(transport, trio.abc.HalfCloseableStream)
         try:
@@ -342,6 +407,11 @@ class _HalfCloseableUpgradedStream(UpgradedStream, trio.abc.HalfCloseableStream)
 
 
 _KINDS = frozenset({UpgradedStream, _HalfCloseableUpgradedStream})
+# Streams that refuse to send after a send that was cut.  trio.SSLStream must also see a
+# call that is cancelled already: only then can it be closed without a handshake.
+_REFUSING = _KINDS | {DirectSocketStream, TLSStream, trio.SSLStream}
+# The transport raises these before it sends anything, or when it is closed.
+_SENT_NOTHING = (trio.BusyResourceError, trio.ClosedResourceError, TypeError)
 
 
 @final

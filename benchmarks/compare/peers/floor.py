@@ -1,10 +1,11 @@
 """An echo server by hand, with Trio and h11, as small as possible: no deadline, no limit.
 
-python benchmarks/compare/peers/floor.py PORT
+python benchmarks/compare/peers/floor.py PORT [CERTIFICATE]
 """
 
 from __future__ import annotations
 
+import ssl
 import sys
 from contextlib import suppress
 from functools import partial
@@ -13,19 +14,20 @@ import h11
 import trio
 
 CHUNK = 65536
+HOST = "127.0.0.1"
 
 
 async def receive(
-    stream: trio.SocketStream, http: h11.Connection
+    stream: trio.abc.Stream, http: h11.Connection
 ) -> h11.Event | type[h11.PAUSED]:
     """Return the next event."""
     while (event := http.next_event()) is h11.NEED_DATA:
-        http.receive_data(await stream.receive_some(CHUNK))
+        http.receive_data(bytes(await stream.receive_some(CHUNK)))
     assert not isinstance(event, type) or event is h11.PAUSED
     return event
 
 
-async def answer(stream: trio.SocketStream) -> None:
+async def answer(stream: trio.abc.Stream) -> None:
     """Respond to requests until one of them offers an upgrade, then echo."""
     http = h11.Connection(h11.SERVER)
     while isinstance(request := await receive(stream, http), h11.Request):
@@ -47,12 +49,23 @@ async def answer(stream: trio.SocketStream) -> None:
         http.start_next_cycle()
 
 
-async def handle(stream: trio.SocketStream) -> None:
+async def handle(stream: trio.abc.Stream) -> None:
     """Serve one connection; a reset or garbage by the peer ends it quietly."""
     async with stream:
         with suppress(trio.BrokenResourceError, h11.RemoteProtocolError):
             await answer(stream)
 
 
+async def main(port: int, certificate: str = "") -> None:
+    """Serve for ever."""
+    if certificate:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        await trio.serve_ssl_over_tcp(handle, port, context, host=HOST)
+    else:
+        await trio.serve_tcp(handle, port, host=HOST)
+
+
 if __name__ == "__main__":
-    trio.run(partial(trio.serve_tcp, handle, int(sys.argv[1]), host="127.0.0.1"))
+    _, port, *certificate = sys.argv
+    trio.run(partial(main, int(port), *certificate))

@@ -1,12 +1,18 @@
-// Node's server, written as in its documentation.  node node_echo.js PORT
+// Node's server, written as in its documentation.  node node_echo.js PORT [CERTIFICATE]
 'use strict';
+const fs = require('node:fs');
 const http = require('node:http');
+const https = require('node:https');
+const [, , port, certificate] = process.argv;
 
-const server = http.createServer((request, response) => {
+function answer(request, response) {
   const body = 'okay\n';
   response.writeHead(200, { 'Content-Type': 'text/plain', 'Content-Length': body.length });
   response.end(body);
-});
+}
+const pem = certificate && fs.readFileSync(certificate);
+const server = pem
+  ? https.createServer({ key: pem, cert: pem }, answer) : http.createServer(answer);
 server.on('upgrade', (request, socket, head) => {
   socket.on('error', () => socket.destroy());
   socket.setNoDelay(true);
@@ -16,4 +22,4 @@ server.on('upgrade', (request, socket, head) => {
   socket.pipe(socket);
 });
 server.keepAliveTimeout = 60_000;
-server.listen({ host: '127.0.0.1', port: Number(process.argv[2]), backlog: 1024 });
+server.listen({ host: '127.0.0.1', port: Number(port), backlog: 1024 });

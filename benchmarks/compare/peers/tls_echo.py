@@ -1,0 +1,42 @@
+"""An echo and an ordinary response over TLS, by this library.
+
+python benchmarks/compare/peers/tls_echo.py PORT CERTIFICATE
+"""
+
+from __future__ import annotations
+
+import ssl
+import sys
+from functools import partial
+
+import trio
+
+from trio_upgrade import (
+    Request,
+    Response,
+    Upgrade,
+    UpgradedStream,
+    pipe,
+    serve_ssl_over_tcp,
+)
+
+
+async def echo(_request: Request, stream: UpgradedStream, head: bytes) -> None:
+    """Echo all bytes."""
+    del head
+    await pipe(stream, stream)
+
+
+async def app(request: Request) -> Response | Upgrade:
+    """Switch if that is offered."""
+    if "echo" in request.upgrades:
+        return Upgrade("echo", echo)
+    return Response(200, "okay\n")
+
+
+if __name__ == "__main__":
+    _, port, certificate = sys.argv
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    serve = partial(serve_ssl_over_tcp, app, host="127.0.0.1", backlog=1024)
+    trio.run(serve, int(port), context)
