@@ -109,6 +109,11 @@ SOCKET_CLIENTS = [
     Peer("aiohttp", python_peer("clients.py", "aiohttp"), "module:aiohttp"),
     Peer("websockets", python_peer("clients.py", "websockets"), "module:websockets"),
 ]
+REQUEST_CLIENTS = [
+    Peer(OURS, python_peer("clients.py", "pool")),
+    Peer("httpcore", python_peer("clients.py", "httpcore"), "module:httpcore"),
+    Peer("aiohttp", python_peer("clients.py", "aiohttp_get"), "module:aiohttp"),
+]
 IMPORTS = [
     # Import every name: the package imports a module only when a name of it is used.
     Peer(OURS, (PYTHON, "-c", "from trio_upgrade import *")),
@@ -422,6 +427,16 @@ def figures(idle: int) -> list[Figure]:
             share=0.3,
             note="8 at a time. The first two end after the 101; the WebSocket libraries "
             "check a key, and make the close handshake.",
+        ),
+        Figure(
+            "client: GET requests/s",
+            REQUEST_CLIENTS,
+            partial(by_client, "get"),
+            start_raw,
+            share=0.3,
+            base="httpcore",
+            note="8 at a time on kept connections, by each library's pool; httpcore on "
+            "Trio.",
         ),
         Figure(
             "ms to start and import",

@@ -105,6 +105,17 @@ def test_client_makes_handshakes(protocol: str) -> None:
     assert sample.cpu
 
 
+def test_client_makes_requests() -> None:
+    """So does its pool, whose connection is kept."""
+    (ours, *_) = figures.REQUEST_CLIENTS
+    with ExitStack() as stack:
+        raw = figures.start_raw(stack, ours, NO_CORES)
+        sample = figures.by_client("get", ours, raw, MOMENT, NO_CORES)
+
+    assert sample.value > 0
+    assert sample.cpu
+
+
 def test_check_finds_a_server_without_echo() -> None:
     """A server that sends a 101 and does not echo is reported."""
     code = (

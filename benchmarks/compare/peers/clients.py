@@ -1,10 +1,10 @@
-"""Make handshakes with one of several clients; print how many, and their cost.
+"""Make handshakes or requests with a client; print how many, and their cost.
 
     python benchmarks/compare/peers/clients.py CLIENT PORT PROTOCOL SECONDS TASKS
 
-Prints the handshakes, the seconds and the CPU seconds as JSON. ``echo`` means: connect,
+Prints their number, the seconds and the CPU seconds as JSON. ``echo`` means: connect,
 upgrade, have 16 bytes echoed, end. ``websocket`` ends after the 101; the WebSocket
-clients also make their close handshake.
+clients also make their close handshake. The clients for requests take no notice of it.
 """
 
 from __future__ import annotations
@@ -87,12 +87,57 @@ def make_websockets() -> Client:
     return websockets
 
 
+def make_pool() -> Client:
+    """trio_upgrade's pool, for requests on kept connections"""
+    from trio_upgrade import ConnectionPool
+
+    pool = ConnectionPool()
+
+    async def get(port: int, _protocol: str) -> None:
+        async with await pool.request("GET", f"http://127.0.0.1:{port}/") as response:
+            await response.read()
+
+    return get
+
+
+def make_httpcore() -> Client:
+    """httpcore on Trio, for the same"""
+    from httpcore import AsyncConnectionPool
+
+    pool = AsyncConnectionPool()
+
+    async def get(port: int, _protocol: str) -> None:
+        # It reads the content, too.
+        await pool.request("GET", f"http://127.0.0.1:{port}/")
+
+    return get
+
+
+def make_aiohttp_get() -> Client:
+    """aiohttp, for the same"""
+    from aiohttp import ClientSession
+
+    session: ClientSession | None = None
+
+    async def get(port: int, _protocol: str) -> None:
+        nonlocal session
+        session = session or ClientSession()
+        async with session.get(f"http://127.0.0.1:{port}/") as response:
+            await response.read()
+
+    return get
+
+
 CLIENTS = {
     "trio_upgrade": make_ours,
     "floor": make_floor,
+    "pool": make_pool,
+    "httpcore": make_httpcore,
+    "aiohttp_get": make_aiohttp_get,
     "aiohttp": make_aiohttp,
     "websockets": make_websockets,
 }
+ON_TRIO = {"trio_upgrade", "floor", "pool", "httpcore"}
 
 
 async def talk(stream: UpgradedStream | trio.SocketStream, protocol: str) -> None:
@@ -124,7 +169,7 @@ async def main(name: str, port: int, protocol: str, seconds: float, tasks: int) 
                 operations += 1
             await client(port, protocol)
 
-    if name in ("trio_upgrade", "floor"):
+    if name in ON_TRIO:
         async with trio.open_nursery() as nursery:
             for _ in range(tasks):
                 nursery.start_soon(work)
@@ -137,7 +182,7 @@ async def main(name: str, port: int, protocol: str, seconds: float, tasks: int) 
 if __name__ == "__main__":
     name, port, protocol, seconds, tasks = sys.argv[1:]
     words = (name, int(port), protocol, float(seconds), int(tasks))
-    if name in ("trio_upgrade", "floor"):
+    if name in ON_TRIO:
         trio.run(main, *words)
     else:
         asyncio.run(main(*words))
