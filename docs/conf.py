@@ -10,8 +10,16 @@ ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "docs" / "_ext")]
 
 project = "trio_upgrade"
+project_copyright = "The trio_upgrade developers. MIT or Apache-2.0, as you like."
 release = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
-extensions = ["sphinx.ext.autodoc", "sphinxcontrib_trio", "myst_parser", "public_names"]
+extensions = [
+    "sphinx.ext.autodoc",
+    "sphinx_copybutton",
+    "sphinxcontrib_trio",
+    "myst_parser",
+    "page_layout",
+    "public_names",
+]
 exclude_patterns = ["_build"]
 
 # Pages link to headings of other pages, as they do on GitHub.
@@ -24,6 +32,10 @@ autodoc_default_options = {"members": True}
 # sphinxcontrib-trio is made of these classes.
 autodoc_use_legacy_class_based = True
 python_maximum_signature_line_length = 78
+
+# Commands are copied without prompts and outputs; what a program prints has no button.
+copybutton_selector = "div:not(.highlight-text) > div.highlight > pre"
+copybutton_exclude = ".linenos, .gp, .go"
 
 html_theme = "furo"
 html_title = f"trio_upgrade {release}"

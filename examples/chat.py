@@ -18,6 +18,7 @@ else run.
 
 from __future__ import annotations
 
+import argparse
 import json
 import logging
 import re
@@ -171,4 +172,12 @@ async def main(port: int) -> None:
 
 if __name__ == "__main__":
     logging.basicConfig()
-    trio.run(main, int(sys.argv[1]) if len(sys.argv) > 1 else 1337)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("port", metavar="PORT", type=int, nargs="?", default=1337)
+    given = parser.parse_args().port
+    try:
+        trio.run(main, given)
+    except* OSError as group:
+        sys.exit(f"port {given}: {group.exceptions[0]}; 0 takes any free port")

@@ -6,6 +6,8 @@
 
     python examples/echo_pair.py [PORT]
 
+PORT is 1337 unless given; 0 takes any free port.
+
 The server responds to ordinary requests with 200. If a request offers ``websocket``, it
 switches and echoes. (It does not speak WebSocket frames: the token is just the best known
 one.) A client makes one request of each kind. Then a raw peer sends a request and further
@@ -14,6 +16,7 @@ bytes in one packet, and shows that the bytes are not lost. The program ends by 
 
 from __future__ import annotations
 
+import argparse
 import sys
 from functools import partial
 from urllib.parse import urlsplit
@@ -92,4 +95,12 @@ async def main(port: int) -> None:
 
 
 if __name__ == "__main__":
-    trio.run(main, int(sys.argv[1]) if len(sys.argv) > 1 else 1337)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("port", metavar="PORT", type=int, nargs="?", default=1337)
+    given = parser.parse_args().port
+    try:
+        trio.run(main, given)
+    except* OSError as group:
+        sys.exit(f"port {given}: {group.exceptions[0]}; 0 takes any free port")

@@ -7,9 +7,10 @@
     python examples/websocket_client.py URL [SUBPROTOCOL ...]
 
 URL is ``ws://`` or ``wss://``, or ``ws+unix://`` with the path of a Unix socket as its
-host. The end of the input closes the WebSocket when the server has answered a ping, so
-that answers to the last lines are printed. Binary messages are shown as Python writes
-them.
+host. At the end of the input the last answers are waited for, as a WebSocket has no
+half-close: the client closes it when the server has answered a ping, and no message has
+come for a second after that, or when five seconds are over. Binary messages are shown as
+Python writes them.
 
     python examples/websocket_client.py URL --reconnect
 
@@ -34,7 +35,9 @@ if TYPE_CHECKING:
     from websockets.trio.client import ClientConnection
 
 OPEN_SECONDS = 10
-PONG_SECONDS = 5
+# After the last line: the most, and the silence that is taken for the end of the answers.
+LAST_SECONDS = 5
+QUIET_SECONDS = 1
 
 
 async def read_lines(lines: trio.MemorySendChannel[str]) -> None:
@@ -47,19 +50,37 @@ async def read_lines(lines: trio.MemorySendChannel[str]) -> None:
             await lines.send(line.removesuffix("\n"))
 
 
-async def print_messages(websocket: ClientConnection) -> None:
-    async for message in websocket:
-        print(message if isinstance(message, str) else repr(message), flush=True)
+class Talk:
+    """Lines to messages, and messages to lines, over one connection."""
 
+    def __init__(self, websocket: ClientConnection) -> None:
+        self.websocket = websocket
+        self.last_message = -math.inf
 
-async def send_lines(
-    websocket: ClientConnection, lines: trio.MemoryReceiveChannel[str]
-) -> None:
-    async for line in lines:
-        await websocket.send(line)
-    with trio.move_on_after(PONG_SECONDS):
-        await (await websocket.ping()).wait()
-    await websocket.aclose()
+    async def print_messages(self) -> None:
+        """Print what comes, until the connection ends."""
+        async for message in self.websocket:
+            self.last_message = trio.current_time()
+            print(message if isinstance(message, str) else repr(message), flush=True)
+
+    async def send_lines(self, lines: trio.MemoryReceiveChannel[str]) -> None:
+        """Send the lines, wait for the last answers, and close."""
+        async for line in lines:
+            await self.websocket.send(line)
+        with trio.move_on_after(LAST_SECONDS):
+            await (await self.websocket.ping()).wait()
+            # Servers answer a ping as soon as they read it, so the pong may overtake the
+            # answer of a program that still works on the last line.
+            await self.wait_quiet()
+        await self.websocket.aclose()
+
+    async def wait_quiet(self) -> None:
+        """Wait until no message has come for a while."""
+        due = trio.current_time() + QUIET_SECONDS
+        while trio.current_time() < due:
+            # No event: each message only moves the time.
+            await trio.sleep_until(due)
+            due = max(due, self.last_message + QUIET_SECONDS)
 
 
 async def talk(
@@ -67,10 +88,11 @@ async def talk(
 ) -> None:
     """Send and print until the input or the connection ends."""
     print(f"open, subprotocol {websocket.subprotocol}", file=sys.stderr)
+    both = Talk(websocket)
     try:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(send_lines, websocket, lines)
-            await print_messages(websocket)
+            nursery.start_soon(both.send_lines, lines)
+            await both.print_messages()
             nursery.cancel_scope.cancel()
     except* ConnectionClosed:
         pass

@@ -9,10 +9,19 @@ comes after the switch, and its connections are what programs hold:
 
 from __future__ import annotations
 
-from ._websocket.opening import open_websocket
-from ._websocket.reconnecting import reconnecting_websocket
-from ._websocket.server_options import WebSocketOptions, check_websocket_options
-from ._websocket.serving import WebSocketHandler, accept_websocket
+try:
+    from ._websocket.opening import open_websocket
+    from ._websocket.reconnecting import reconnecting_websocket
+    from ._websocket.server_options import WebSocketOptions, check_websocket_options
+    from ._websocket.serving import WebSocketHandler, accept_websocket
+except ModuleNotFoundError as exc:
+    if (exc.name or "").partition(".")[0] != "websockets":
+        raise
+    # With the name, by which others tell a missing extra from another error.
+    raise ModuleNotFoundError(
+        f"trio_upgrade.websocket needs the extra: trio-upgrade[websocket] ({exc})",
+        name=exc.name,
+    ) from exc
 
 __all__ = [
     "WebSocketHandler",

@@ -28,7 +28,7 @@ ENDINGS = {
         ("RST", "FIN", "RST", "RST", "-"),
     ),
     "exception": Ending("an exception", RST),
-    "group": Ending("an exception in a group with `Cancelled`", RST),
+    "group": Ending("an exception in a group with `Cancelled`[^group]", RST),
     "cancelled": Ending(
         "`Cancelled`: the server's task or the client's scope was cancelled", RST
     ),

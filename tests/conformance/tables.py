@@ -108,6 +108,9 @@ ours, for each owner. The TLS columns are over TCP. `nox -s tables` makes this p
 - HTTP connections: an answer that is cut is reset, because to HTTP/1.0 the end of the
   connection may be that of the answer. A connection whose app was cancelled before its
   answer had begun is only closed.
+
+[^group]: Trio raises a group with both if one task of a nursery fails while others are
+    cancelled, for example if a handler with a nursery fails when a grace is over.
 """
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import ast
 import atexit
+import logging
 import os
 import re
 import shutil
@@ -108,7 +109,7 @@ def run_python(source: str, path: str, names: dict[str, object]) -> str:
     printed = StringIO()
     # Not "__main__": a program that serves until it is stopped says that it is one.
     names.setdefault("__name__", "page")
-    with redirect_stdout(printed), _bound():
+    with redirect_stdout(printed), _bound(), _expect_no_errors():
         if code.co_flags & CO_COROUTINE:
             trio.run(_run_code, code, names)
         else:
@@ -118,6 +119,21 @@ def run_python(source: str, path: str, names: dict[str, object]) -> str:
 
 async def _run_code(code: CodeType, names: dict[str, object]) -> None:
     await eval(code, names)
+
+
+@contextmanager
+def _expect_no_errors() -> Iterator[None]:
+    # A reader who pastes the block would see their tracebacks, and not why.
+    records = StringIO()
+    handler = logging.StreamHandler(records)
+    handler.setLevel(logging.ERROR)
+    logger = logging.getLogger("trio_upgrade")
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+    assert not records.getvalue(), records.getvalue()
 
 
 @contextmanager

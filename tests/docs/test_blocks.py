@@ -29,6 +29,7 @@ NOT_RUN = {
     "README.md": 2,
     "docs/how-to/command.md": 1,
     "docs/how-to/ssh.md": 1,
+    "docs/tutorial/index.md": 2,
 }
 
 
@@ -85,6 +86,14 @@ def test_top_level_await() -> None:
     )
     with pytest.raises(NameError, match="three"):
         run_python("print(await three())\n", "page", names)
+
+
+def test_logged_errors() -> None:
+    """A block that logs an error fails: its reader would see a traceback."""
+    block = "import logging\nlogging.getLogger('trio_upgrade.server').error('no')\n"
+
+    with pytest.raises(AssertionError, match="no"):
+        run_python(block, "page", {})
 
 
 def test_names_of_the_package() -> None:

@@ -97,6 +97,42 @@ def test_pages_load_nothing_from_elsewhere() -> None:
         )
 
 
+def test_blocks_can_be_copied() -> None:
+    """Blocks have a button to copy them; what a program prints has none."""
+    page = (SITE / "tutorial" / "echo.html").read_text()
+    settings = (SITE / "_static" / "copybutton.js").read_text()
+
+    assert "_static/copybutton.js" in page
+    assert 'class="highlight-text' in page
+    assert "div:not(.highlight-text)" in settings
+
+
+def test_footer_names_the_owner() -> None:
+    """The footer of each page says whose it is and under which licence."""
+    for path in pages():
+        assert "The trio_upgrade developers. MIT or Apache-2.0" in path.read_text(), (
+            path
+        )
+
+
+def test_tables_of_prose_name_their_columns() -> None:
+    """On narrow screens rows become blocks: each cell has the name of its column."""
+    limits = (SITE / "topics" / "limits.html").read_text()
+    figures = (SITE / "topics" / "benchmarks.html").read_text()
+
+    assert '<span class="column">default</span>' in limits
+    # A table of figures stays one.
+    assert '<span class="column">spread</span>' not in figures
+
+
+def test_title_can_be_broken() -> None:
+    """The name of a module in a title is broken after its dot."""
+    page = (SITE / "reference" / "proxy.html").read_text()
+
+    assert "<h1>trio_upgrade.<wbr>proxy" in page
+    assert "<title>trio_upgrade.proxy" in page
+
+
 def test_search_works_offline() -> None:
     """The index of the search is a file of the site, and knows the pages."""
     index = (SITE / "searchindex.js").read_text()

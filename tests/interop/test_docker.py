@@ -11,7 +11,8 @@ import subprocess
 import sys
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import pytest
 import trio
@@ -19,6 +20,7 @@ import trustme
 
 from trio_upgrade import serve_ssl_over_tcp, serve_unix
 
+from ..docs.blocks import ROOT, read_blocks
 from ..tls_streams import VERSIONS
 from .docker_daemon import Daemon
 from .programs import BOUND, Program, example, run
@@ -34,6 +36,7 @@ needs_docker = pytest.mark.peer("docker")
 clients = pytest.mark.parametrize(
     "client", [pytest.param("docker", marks=needs_docker), "docker_exec.py"]
 )
+DOCS = ROOT / "docs"
 MESSAGE = b"through Docker\n"
 
 
@@ -170,6 +173,23 @@ async def test_calls_of_the_example(tmp_path) -> None:
         "POST /exec/0/start",
         "GET /exec/0/json",
     ]
+
+
+async def test_recipe_of_the_page(tmp_path) -> None:
+    """The program of docs/how-to/docker.md gets both outputs, and a refusal's text."""
+    page = (DOCS / "how-to" / "docker.md").read_text()
+    (_, recipe), *_ = read_blocks(page)
+    names: dict[str, Any] = {}
+    exec(compile(recipe.text, "docs/how-to/docker.md", "exec"), names)
+    command = ["sh", "-c", "cat; echo failed >&2"]
+    async with serving(tmp_path) as (daemon, host):
+        url = f"http+unix://{quote(host.removeprefix('unix://'), safe='')}"
+        outputs = await names["run"](url, "box", command, MESSAGE)
+        with pytest.raises(RuntimeError, match="No such container: bix"):
+            await names["run"](url, "bix", command, MESSAGE)
+
+    assert outputs == (MESSAGE, b"failed\n")
+    assert daemon.execs["0"].config["Tty"] is False
 
 
 @pytest.mark.parametrize("sent", [b"\1\0\0", b"\2\0\0\0\0\0\0\3oo"])

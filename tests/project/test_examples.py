@@ -93,6 +93,32 @@ async def test_echo_pair_prints_the_lines_of_the_readme() -> None:
     assert sorted(printed.splitlines()) == sorted(shown[1].splitlines())
 
 
+@pytest.mark.parametrize("name", ["echo_pair.py", "chat.py"])
+async def test_help(name: str) -> None:
+    """With --help the first programs say what they are and how they are called."""
+    with trio.fail_after(BOUND):
+        result = await run(*example(name, "--help"))
+    text = result.stdout.decode()
+
+    assert (result.returncode, result.stderr) == (0, b"")
+    assert f"python examples/{name} [PORT]" in text
+    assert "0 takes any free port" in text
+
+
+@pytest.mark.parametrize("name", ["echo_pair.py", "chat.py"])
+async def test_port_is_taken(name: str) -> None:
+    """A port that another program has is one line, which says what to do."""
+    (listener,) = await trio.open_tcp_listeners(0, host=HOST)
+    async with listener:
+        port = listener.socket.getsockname()[1]
+        with trio.fail_after(BOUND):
+            result = await run(*example(name, port))
+    message = result.stderr.decode()
+
+    assert result.returncode == 1
+    assert re.fullmatch(rf"port {port}: [^\n]*; 0 takes any free port\n", message)
+
+
 @pytest.mark.parametrize(
     "content",
     [b"", b"one\ntwo\n\nno end of line", os.urandom(1024 * 1024)],
@@ -138,6 +164,48 @@ async def test_websocket_client_prints_the_echo(nursery) -> None:
     assert result.stdout == b"one\ntwo\nthree\n"
     assert result.stderr == b"open, subprotocol a\nclosed: 1000 \n"
     assert result.returncode == 0
+
+
+async def test_websocket_client_waits_for_the_last_answers(nursery) -> None:
+    """A pong may come before the answers to the last lines: they are printed, too."""
+
+    async def answer_late(websocket) -> None:
+        async for message in websocket:
+            # By then the library has answered the ping that follows the lines.
+            await trio.sleep(0.2)
+            await websocket.send(message)
+
+    async def app(request: Request) -> Response | Upgrade:
+        return accept_websocket(request, answer_late)
+
+    server: Server = await nursery.start(partial(serve_tcp, app, 0, host=HOST))
+    command = example("websocket_client.py", server.url.replace("http", "ws", 1))
+    with trio.fail_after(BOUND):
+        result = await run(*command, stdin=b"one\ntwo\n")
+
+    assert result.stdout == b"one\ntwo\n"
+    assert result.stderr.endswith(b"closed: 1000 \n")
+
+
+async def test_websocket_client_does_not_wait_for_ever(nursery) -> None:
+    """A server that never falls silent is left five seconds after the last line."""
+
+    async def chatter(websocket) -> None:
+        while True:
+            await websocket.send("tick")
+            await trio.sleep(0.1)
+
+    async def app(request: Request) -> Response | Upgrade:
+        return accept_websocket(request, chatter)
+
+    server: Server = await nursery.start(partial(serve_tcp, app, 0, host=HOST))
+    command = example("websocket_client.py", server.url.replace("http", "ws", 1))
+    with trio.fail_after(BOUND):
+        result = await run(*command, stdin=b"one\n")
+
+    assert result.stdout.startswith(b"tick\n")
+    assert result.stderr.endswith(b"closed: 1000 \n")
+    nursery.cancel_scope.cancel()
 
 
 async def test_websocket_client_ends_with_the_server(nursery) -> None:
