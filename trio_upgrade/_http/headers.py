@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, TypeAlias, cast, final
+from typing import Any, TypeAlias, TypeGuard, cast, final
 
 from .._util import name_kind, public
-from .tokens import check_token, connection_options
+from .tokens import check_token, connection_options, is_raw_token
 
 Field: TypeAlias = tuple[bytes, bytes]
 HeadersLike: TypeAlias = (
@@ -207,7 +207,8 @@ NO_FIELDS = Headers()
 
 def field_values(fields: Headers | Iterable[Field], name: bytes) -> Sequence[bytes]:
     """Return the values of one field, line by line; give ``name`` in lower case."""
-    if isinstance(fields, Headers):
+    # By exact type: isinstance() is slow with abstract classes.
+    if type(fields) is Headers:
         return fields.lines(name)
     return [value for key, value in fields if key.lower() == name]
 
@@ -241,7 +242,7 @@ def encode_fields(
     """
     pairs: Any = headers
     given = cast("object", headers)
-    if headers == ():
+    if type(given) is tuple and not given:
         return ()  # The usual case; isinstance() is slow with abstract classes.
     if isinstance(headers, Headers):
         pairs = headers.raw  # Not items(), which would join repeated fields.
@@ -256,6 +257,8 @@ def encode_fields(
 
 
 def _encode_field(pair: object, forbidden: frozenset[bytes]) -> Field:
+    if _is_field(pair) and pair[0].lower() not in forbidden:
+        return pair
     name, value = _split_pair(pair)
     text = name.decode("latin-1") if isinstance(name, bytes) else name
     if not isinstance(cast("object", text), str):
@@ -280,6 +283,21 @@ def _encode_field(pair: object, forbidden: frozenset[bytes]) -> Field:
     if not _is_value(raw_value):
         raise ValueError(f"{text}: control characters in the value")
     return raw_name, raw_value
+
+
+def _is_field(pair: object) -> TypeGuard[Field]:
+    # Whether this is already as we would return it: the short way for the fields of a
+    # message that is passed on.
+    match pair:
+        case (bytes(name), bytes(value)):
+            return (
+                type(pair) is tuple
+                and is_raw_token(name) is not None
+                and _is_value(value) is not None
+                and value.strip(b" \t") == value
+            )
+        case _:
+            return False
 
 
 def _split_pair(pair: object) -> tuple[str | bytes, str | bytes]:

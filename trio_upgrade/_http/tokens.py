@@ -12,6 +12,7 @@ from .._util import public
 
 _TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"  # noqa: S105  RFC 9110 §5.6.2, not a secret
 _is_token = re.compile(_TOKEN).fullmatch
+is_raw_token = re.compile(_TOKEN.encode()).fullmatch
 _is_protocol = re.compile(f"{_TOKEN}(?:/{_TOKEN})?").fullmatch
 
 

@@ -1,6 +1,7 @@
 # The fields that tell the upstream who the client is, with which scheme, for which host.
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias, cast, final
 
 from .. import TrustedPeers
@@ -23,6 +24,8 @@ _STYLES: Final = ("x-forwarded", "forwarded", None)
 _UNIX: Final = "unix"
 # Not an address: RFC 7239 §6.2 for a client that has none.
 _UNKNOWN: Final = b"unknown"
+# As kernels write it: nothing is left to parse.
+_is_ipv4 = re.compile(r"[0-9]{1,3}(?:\.[0-9]{1,3}){3}").fullmatch
 
 
 @final
@@ -82,7 +85,10 @@ class Forwarding:
 def _find_client(request: Request) -> bytes | None:
     peer = cast("object", request.peer)
     if isinstance(peer, tuple):
-        address = parse_address(cast("tuple[str, int]", peer)[0])
+        host = cast("tuple[str, int]", peer)[0]
+        if _is_ipv4(host):
+            return host.encode("ascii")
+        address = parse_address(host)
         if address is not None:
             # A listener of both families sees IPv4 clients as mapped addresses.
             return str(getattr(address, "ipv4_mapped", None) or address).encode()
