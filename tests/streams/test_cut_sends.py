@@ -227,6 +227,19 @@ async def test_no_tls_after_a_cut() -> None:
     await close(stream, far)
 
 
+async def test_tls_that_has_failed() -> None:
+    """The error of TLS is the one that is raised: it says more."""
+    near, far = await opened()
+    await cut_send(near)
+    await far.transport_stream.send_all(b"\x17\x03\x03\x00\x20" + b"?" * 32)
+
+    with pytest.raises(trio.BrokenResourceError, match="BAD_RECORD_MAC"):
+        await near.receive_some()
+    with pytest.raises(trio.BrokenResourceError, match="BAD_RECORD_MAC"):
+        await near.send_all(b"y")
+    await close(near, far)
+
+
 async def see_end(far: trio.abc.ReceiveStream) -> str:
     with pytest.raises(trio.BrokenResourceError):
         while await far.receive_some():

@@ -484,10 +484,10 @@ class TLSStream(TLSConnection, trio.abc.HalfCloseableStream):
             raise trio.ClosedResourceError("can't send data after sending EOF")
         if self.sending:
             raise trio.BusyResourceError("another task is sending on this stream")
-        if self._cut:
-            self._check_closed()
-            raise refuse_after_cut()
         self._check_closed()
+        # If TLS has failed, its error is raised later, and says more.
+        if self._cut and self._failure is None:
+            raise refuse_after_cut()
 
     def close(self) -> None:
         """Close the transport, without a close_notify and without a checkpoint."""
