@@ -485,8 +485,10 @@ class TLSStream(TLSConnection, trio.abc.HalfCloseableStream):
         if self.sending:
             raise trio.BusyResourceError("another task is sending on this stream")
         self._check_closed()
-        # If TLS has failed, its error is raised later, and says more.
-        if self._cut and self._failure is None:
+        if self._cut:
+            if self._failure is not None:
+                # It says more.
+                self._fail(self._failure)
             raise refuse_after_cut()
 
     def close(self) -> None:
