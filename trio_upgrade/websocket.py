@@ -14,14 +14,14 @@ try:
     from ._websocket.reconnecting import reconnecting_websocket
     from ._websocket.server_options import WebSocketOptions, check_websocket_options
     from ._websocket.serving import WebSocketHandler, accept_websocket
-except ModuleNotFoundError as exc:
-    if (exc.name or "").partition(".")[0] != "websockets":
+except ModuleNotFoundError as _exc:
+    if (_exc.name or "").partition(".")[0] != "websockets":
         raise
     # With the name, by which others tell a missing extra from another error.
     raise ModuleNotFoundError(
-        f"trio_upgrade.websocket needs the extra: trio-upgrade[websocket] ({exc})",
-        name=exc.name,
-    ) from exc
+        f"trio_upgrade.websocket needs the extra: trio-upgrade[websocket] ({_exc})",
+        name=_exc.name,
+    ) from _exc
 
 __all__ = [
     "WebSocketHandler",
