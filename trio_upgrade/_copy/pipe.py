@@ -31,7 +31,8 @@ async def pipe(
     reset or closed. A cancellation while this waits for data loses nothing, and another
     copy can go on. A cancellation while it sends may lose the part of one chunk that the
     sink has not accepted; our TLS over a kernel socket accepts a whole chunk, unless its
-    peer renegotiates.
+    peer renegotiates. After such a loss an :class:`UpgradedStream` refuses to send, as
+    after a send that was cut.
 
     Args:
         source: The stream to receive from. It is read to its end, but not closed.

@@ -103,7 +103,7 @@ async def relay(
     way that the other stream has not accepted; our TLS over a kernel socket accepts a
     whole chunk, unless its peer renegotiates or the chunk is the source's head. After
     such a loss the stream should be reset, because its peer cannot see that bytes are
-    missing.
+    missing; an :class:`UpgradedStream` refuses to send, and its owner resets it.
 
     This function closes streams in two cases: both streams after a reset, so that no
     graceful close can follow; and, when the relay is over, a stream that cannot be
