@@ -25,7 +25,8 @@ async def pipe(
     """Copy from one stream to another, or back to itself, until the source ends.
 
     ``pipe(stream, stream)`` is an echo, like Node's ``socket.pipe(socket)``. At most one
-    chunk of 64 KiB is in memory at a time, and none while the source is silent.
+    chunk of 64 KiB is in memory at a time, and none while the source is silent. Of bulk
+    data between two sockets Linux may hold a chunk of 256 KiB instead, in the kernel.
 
     A cancellation leaves both streams as they are, open and usable: nothing is ended,
     reset or closed. A cancellation while this waits for data loses nothing, and another

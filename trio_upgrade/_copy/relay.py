@@ -94,7 +94,8 @@ async def relay(
     which is its only way to pass on the end. A reset of one side is a result, and resets
     the other side, so that a cut does not look like an end.
 
-    Memory is limited to one chunk of 64 KiB each way, whatever the peers do.
+    Memory is limited to one chunk of 64 KiB each way, whatever the peers do, or 256 KiB
+    in the kernel; see :func:`pipe`.
 
     The caller must close the streams, also after an exception or a cancellation. Those
     leave both streams as they are, open and usable: nothing is ended, reset or closed.
