@@ -74,6 +74,18 @@ class TestReuse:
 
         assert codec.is_reusable == reusable
 
+    @pytest.mark.parametrize("length", ["0", "00", "0, 0", "0,0", "0 ,\t0"])
+    def test_no_content(self, length: str) -> None:
+        """A length of 0 ends the response, also if it is repeated (RFC 9110 §8.6)."""
+        codec = make_client()
+        codec.receive_data(
+            f"HTTP/1.1 200 \r\nContent-Length: {length}\r\n\r\n".encode()
+        )
+        codec.parse_response(codec.next_head() or b"")
+
+        assert codec.body_ended
+        assert codec.is_reusable
+
 
 @pytest.mark.parametrize(
     "fields",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -386,6 +387,32 @@ async def test_leaving_by_an_exception(pending: int, nursery, autojump_clock) ->
     assert caught.value is error
     assert stream.sent == [b"x"][:pending]
     assert not stream.closed
+
+
+async def test_room_closes_behind_half_a_message() -> None:
+    """Nothing can follow half a message whose writer ends with the room."""
+    ours, peer = direct(await tcp_pair())
+    stream = UpgradedStream(ours)
+    await clog(ours)
+    async with open_room() as room:
+        with pytest.raises(LookupError):
+            async with room.join(stream) as member:
+                while not stream.sent:
+                    # A part of what is in the kernel: it then takes a part of this.
+                    await peer.receive_some(65536)
+                    await ours.wait_send_all_might_not_block()
+                    member.send_nowait(b"x" * 2**19)
+                await settle()
+                raise LookupError
+        assert 0 < stream.sent < 2**19
+
+    for send in (partial(stream.send_all, b"next"), stream.send_eof):
+        with (
+            pytest.raises(trio.BrokenResourceError, match="send was cut"),
+            trio.fail_after(2),
+        ):
+            await send()
+    await close((ours, peer))
 
 
 async def test_group_from_a_body() -> None:

@@ -216,6 +216,22 @@ async def test_errors_before_the_first_byte(error: type[Exception]) -> None:
     await stream.send_all(b"right")
 
 
+async def test_no_data_cannot_be_cut() -> None:
+    """A send of nothing that is cancelled while it waits has left nothing out."""
+
+    class Waiting(Wrapper):
+        async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+            if not data:
+                await trio.sleep_forever()
+            await super().send_all(data)
+
+    peer = ScriptedPeer()
+    stream = UpgradedStream(Waiting(peer))
+    await cut_send(stream, b"")
+    await stream.send_all(b"y")
+    assert turn(peer.sent) == b"y"
+
+
 async def test_no_tls_after_a_cut() -> None:
     """TLS cannot begin after half a message."""
     stream, far = await _make_upgraded_trio_tcp()

@@ -443,6 +443,23 @@ def test_delay() -> None:
     assert not played.fleet.failed
 
 
+@pytest.mark.parametrize("way", ["restart", "replace"])
+def test_no_replacement_in_the_delay(way: str) -> None:
+    """A signal to the whole group of processes, too, lets all serve until its end."""
+    played = Played(delay=5)
+    played.ready(100, 101)
+    played.fleet.stop(played.now)
+    if way == "restart":
+        played.fleet.restart()
+    else:
+        played.fleet.replace(100)
+        played.fleet.replace(101)
+
+    assert played.play() == [Leave(100), Leave(101)]
+    assert played.wait() == [Drain(100, last=True), Drain(101, last=True)]
+    assert played.now == 5
+
+
 def test_delay_is_ended() -> None:
     """A second signal ends the delay, and the grace with it."""
     played = Played(1, delay=5)

@@ -332,6 +332,14 @@ def test_single_replacement() -> None:
         assert serve(on_ready=on_ready, workers=1) == 0
 
 
+def test_deadlines_beyond_those_of_poll() -> None:
+    """A grace or a time to become ready may be a year, which poll(2) cannot wait for."""
+    year = 365 * 86400.0
+    status = serve(grace=year, ready_timeout=year, on_ready=lambda _: stop())
+
+    assert status == 0
+
+
 def test_without_on_ready() -> None:
     """The user's function may be left out; the log says the same."""
     with following(("all workers are ready: http://127.0.0.1:", stop)):

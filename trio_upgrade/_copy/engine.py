@@ -68,6 +68,9 @@ _SPLICE_AFTER = 16
 # have failed.  An attempt costs a fifth of a turn.
 _FIRST_PATIENCE = 16
 _MAX_PATIENCE = 256
+# After these a sink needs no note that bytes are missing: it refuses to send anyway, or
+# belongs to another task, which the note would disturb.
+_NOT_CUT = (trio.ClosedResourceError, trio.BusyResourceError)
 
 
 @final
@@ -89,6 +92,7 @@ class Copier(Tally):
         "_bytes_by_methods",
         "_ended",
         "_full_turns",
+        "_lost",
         "_next_patience",
         "_patience",
         "_sink_fd",
@@ -118,6 +122,8 @@ class Copier(Tally):
         self._tls_pair: tuple[_Nowait, _Nowait] | None = None
         # Bytes moved by the streams' methods, which the streams have counted themselves.
         self._bytes_by_methods = 0
+        # Whether a chunk is being sent by a method, and is lost if that raises.
+        self._lost = False
         # Turns since the last full checkpoint, and full turns in a row.
         self._turns = self._full_turns = 0
         # Short turns until the next attempt to read on at once, and the number for the
@@ -254,8 +260,12 @@ class Copier(Tally):
             else:
                 record_transfer(source, received=self.read, ended=self._ended)
                 record_transfer(sink, sent=sent)
+            self._lost |= self.read > sent
         if isinstance(exc, trio.BrokenResourceError):
             record_transfer(sink if self.at_sink else source, broken=True)
+        elif self._lost and not isinstance(exc, _NOT_CUT):
+            # Bytes were received that the sink does not get: nothing may follow in it.
+            record_transfer(sink, cut=True)
 
     async def pass_end(self, *, tls_ends: bool) -> None:
         """End our direction of the sink after the copy.
@@ -326,7 +336,9 @@ class Copier(Tally):
                 return
             self.at_sink = True
             self.add(0)
+            self._lost = True
             await sink.send_all(chunk)
+            self._lost = False
             self.add(len(chunk))
             del chunk  # An idle copy holds no buffer.
             if once:
@@ -344,17 +356,8 @@ class Copier(Tally):
                     sent += count
         except OSError as exc:
             raise translate_error(exc) from exc
-        finally:
-            self._note_cut(sink_fd, lost=sent < len(chunk))
         # The rest was written since the last wait, and counts for the budget.
         await trio.lowlevel.checkpoint()
-
-    def _note_cut(self, sink_fd: Descriptor, *, lost: bool) -> None:
-        # Bytes were received that the sink does not get: nothing may follow in it.
-        if lost:
-            if isinstance(sink_fd, DirectSocketStream):
-                sink_fd.cut = True
-            record_transfer(self.sink, cut=True)
 
     async def _flush(self, sink: TLSStream) -> None:
         # The chunk is let go: only its ciphertext is left.
@@ -377,10 +380,6 @@ class Copier(Tally):
             )
         except OSError as exc:
             raise translate_error(exc) from exc
-        finally:
-            self._note_cut(
-                sink_fd, lost=self.read > self.bytes - self._bytes_by_methods
-            )
         self._ended = ended
 
 

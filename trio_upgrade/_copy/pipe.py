@@ -25,13 +25,15 @@ async def pipe(
     """Copy from one stream to another, or back to itself, until the source ends.
 
     ``pipe(stream, stream)`` is an echo, like Node's ``socket.pipe(socket)``. At most one
-    chunk of 64 KiB is in memory at a time, and none while the source is silent.
+    chunk of 64 KiB is in memory at a time, and none while the source is silent. Of bulk
+    data between two sockets Linux may hold a chunk of 256 KiB instead, in the kernel.
 
     A cancellation leaves both streams as they are, open and usable: nothing is ended,
     reset or closed. A cancellation while this waits for data loses nothing, and another
     copy can go on. A cancellation while it sends may lose the part of one chunk that the
     sink has not accepted; our TLS over a kernel socket accepts a whole chunk, unless its
-    peer renegotiates.
+    peer renegotiates. After such a loss an :class:`UpgradedStream` refuses to send, as
+    after a send that was cut.
 
     Args:
         source: The stream to receive from. It is read to its end, but not closed.

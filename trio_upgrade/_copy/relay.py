@@ -94,7 +94,8 @@ async def relay(
     which is its only way to pass on the end. A reset of one side is a result, and resets
     the other side, so that a cut does not look like an end.
 
-    Memory is limited to one chunk of 64 KiB each way, whatever the peers do.
+    Memory is limited to one chunk of 64 KiB each way, whatever the peers do, or 256 KiB
+    in the kernel; see :func:`pipe`.
 
     The caller must close the streams, also after an exception or a cancellation. Those
     leave both streams as they are, open and usable: nothing is ended, reset or closed.
@@ -103,7 +104,7 @@ async def relay(
     way that the other stream has not accepted; our TLS over a kernel socket accepts a
     whole chunk, unless its peer renegotiates or the chunk is the source's head. After
     such a loss the stream should be reset, because its peer cannot see that bytes are
-    missing.
+    missing; an :class:`UpgradedStream` refuses to send, and its owner resets it.
 
     This function closes streams in two cases: both streams after a reset, so that no
     graceful close can follow; and, when the relay is over, a stream that cannot be

@@ -229,8 +229,9 @@ def _is_offer(told: list[Field]) -> bool:
 
 def _has_length(decisive: dict[bytes, list[bytes]]) -> bool:
     # Whether there is content, and its length is known (RFC 9112 §6.3, rules 6 and 3).
+    # A line may repeat its length, as in "0, 0" (RFC 9110 §8.6).
     lengths = decisive.get(b"content-length", ())
-    return len(lengths) == 1 and lengths[0].strip(b"0") != b""
+    return len(lengths) == 1 and lengths[0].strip(b"0, \t") != b""
 
 
 def _is_plain(fields: list[Field]) -> bool:

@@ -102,10 +102,12 @@ def make_outlet(member: object) -> Outlet:
 class StreamOutlet:
     """Bytes on any Trio stream, of which a room is the only sender."""
 
-    __slots__ = ("_held", "_stream")
+    __slots__ = ("_begun", "_held", "_stream")
 
     def __init__(self, stream: trio.abc.SendStream) -> None:
         self._stream = stream
+        # Whether the kernel has taken a part of what send() is called for.
+        self._begun = False
         # The stream below, while other senders are kept out until send() is called.
         self._held: Direct | None = None
 
@@ -125,6 +127,7 @@ class StreamOutlet:
         if rest is not None:
             below.sending = True
             self._held = below
+            self._begun = 0 < len(rest) < len(data)
         return rest
 
     async def send(self, data: bytes | memoryview) -> None:
@@ -133,7 +136,14 @@ class StreamOutlet:
             # send_all() sets it again before its first checkpoint.
             self._held.sending = False
             self._held = None
-        await self._stream.send_all(data)
+        try:
+            await self._stream.send_all(data)
+        except trio.Cancelled:
+            # The stream may have sent nothing of the rest, and then notes no cut.
+            if self._begun:
+                record_transfer(self._stream, cut=True)
+            raise
+        self._begun = False
 
     async def cut(self) -> None:
         """Reset the stream; see :meth:`Outlet.cut`."""

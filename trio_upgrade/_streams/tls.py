@@ -1,7 +1,7 @@
 # TLS over a kernel socket, either side.  Beside trio.SSLStream it can end one direction,
 # can still be read after a cancelled send, and sends its fatal alerts.
 #
-# The life of our direction (_ended, _cut):
+# The life of our direction (_ended, cut):
 #
 #   open -- send_eof() --> close_notify made, perhaps in _unsent --> ended
 #     |
@@ -67,13 +67,14 @@ class TLSStream(TLSConnection, trio.abc.HalfCloseableStream):
         transport_stream: The stream below.
         receiving: Whether a task is receiving. A copy also sets it while it runs.
         sending: Whether a task is sending, waiting to send, or ending our direction.
+        cut: Whether data is missing in our direction: a send was cut. Copies set it, too.
 
     Raises:
         ValueError: The context checks the name and ``server_hostname`` is missing.
         ssl.SSLError: The context is for the other side.
     """
 
-    __slots__ = ("_cut", "receiving", "sending")
+    __slots__ = ("cut", "receiving", "sending")
 
     def __init__(
         self,
@@ -95,7 +96,7 @@ class TLSStream(TLSConnection, trio.abc.HalfCloseableStream):
         )
         self.receiving: bool = False
         self.sending: bool = False
-        self._cut = False
+        self.cut: bool = False
 
     async def do_handshake(self) -> None:
         """Make the handshake, or wait for another task that makes it.
@@ -190,7 +191,7 @@ class TLSStream(TLSConnection, trio.abc.HalfCloseableStream):
                 await self.do_handshake()
             if self._unsent:
                 await self._flush(self._output)
-            self._cut = bool(data)
+            self.cut = bool(data)
             if len(data) <= _PART_SIZE:
                 if not self._write(data):
                     await self._write_slowly(data)
@@ -198,7 +199,7 @@ class TLSStream(TLSConnection, trio.abc.HalfCloseableStream):
                     await self._flush(self._output)
             else:
                 await self._write_parts(data)
-            self._cut = False
+            self.cut = False
         finally:
             self.sending = False
 
@@ -237,7 +238,7 @@ class TLSStream(TLSConnection, trio.abc.HalfCloseableStream):
         self.sending = True
         try:
             await self.do_handshake()
-            if self._cut:
+            if self.cut:
                 raise refuse_after_cut()
             await self._send_end()
         finally:
@@ -424,9 +425,9 @@ class TLSStream(TLSConnection, trio.abc.HalfCloseableStream):
         self.check_sendable()
         self.sending = True
         try:
-            self._cut = True
+            self.cut = True
             await self._write_parts(data)
-            self._cut = False
+            self.cut = False
         finally:
             self.sending = False
 
@@ -449,18 +450,13 @@ class TLSStream(TLSConnection, trio.abc.HalfCloseableStream):
             self.sending = False
 
     @property
-    def cut(self) -> bool:
-        """Whether data is missing in our direction: a send was cut."""
-        return self._cut
-
-    @property
     def is_intact(self) -> bool:
         """Whether our end could be a proper one.
 
         So it is after the handshake, if no error has broken the session and no
         ``send_all`` was cut.
         """
-        return self._handshaken and self._failure is None and not self._cut
+        return self._handshaken and self._failure is None and not self.cut
 
     @property
     def eof_sent(self) -> bool:
@@ -485,7 +481,7 @@ class TLSStream(TLSConnection, trio.abc.HalfCloseableStream):
         if self.sending:
             raise trio.BusyResourceError("another task is sending on this stream")
         self._check_closed()
-        if self._cut:
+        if self.cut:
             if self._failure is not None:
                 # It says more.
                 self._fail(self._failure)

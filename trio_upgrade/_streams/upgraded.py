@@ -155,7 +155,8 @@ class UpgradedStream(ReplayStream):
         except _SENT_NOTHING:
             raise
         except BaseException:
-            self._cut = True
+            # Of no data no part can be missing.
+            self._cut = len(data) > 0
             raise
         self.sent += len(data)
 
@@ -380,6 +381,8 @@ class UpgradedStream(ReplayStream):
             if cut:
                 stream._cut = stream._wary = True
             stream = stream._transport
+        if cut and type(stream) in (DirectSocketStream, TLSStream):
+            stream.cut = True
 
 
 # For the copy engine and for closing, which bypass these streams: they use the socket.

@@ -328,7 +328,10 @@ class Fleet:
     def _roll(self) -> list[Step]:
         # One after the other: at most one process more than there are places, and all
         # places but one are filled by workers that have served for a while.
-        if self._vacant:
+        #
+        # Not in the delay: all will drain anyway.  systemd, for example, sends SIGTERM to
+        # the workers as well, which then ask to be replaced but are to serve on.
+        if self._vacant or self._told:
             return []
         oldest = None
         for pid, member in self._members.items():

@@ -81,7 +81,8 @@ def run_workers(
         delay: Seconds from the first signal to the drain. Meanwhile the workers serve as
             before, and :attr:`Server.is_leaving` is True, so that their answers to health
             checks can make a load balancer send its requests elsewhere. A second signal
-            ends it. A restart has none: other workers accept.
+            ends it; SIGHUP, and SIGTERM to a worker, do nothing meanwhile. A restart has
+            none: other workers accept.
         jitter: The seconds over which a worker that drains tells its connections, at
             most the grace; see :meth:`Server.start_drain`. None tells all at once.
         port: The TCP port, 0 for any free one. None if ``listeners`` are given.

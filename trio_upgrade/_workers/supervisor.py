@@ -40,6 +40,8 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 _RECEIVE_BYTES = 4096
 # What waitpid(2) cannot say any more, if other code has waited for the process.
 _UNKNOWN_STATUS = 255
+# In milliseconds, 24 days: poll(2) takes an int of C.
+_LONGEST_POLL = 2**31 - 1
 
 
 @final
@@ -217,7 +219,8 @@ class Supervisor:
             poll.poll()
         else:
             # Rounded up: a poll that ends too early would be made again.
-            poll.poll(max(0, math.ceil(1000 * (deadline - time.monotonic()))))
+            timeout = math.ceil(1000 * (deadline - time.monotonic()))
+            poll.poll(min(max(0, timeout), _LONGEST_POLL))
 
     def _receive_signals(self) -> None:
         numbers = b""
