@@ -24,6 +24,7 @@ MODULES = (
     "trio_upgrade.websocket",
 )
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+INDEXES = sorted((ROOT / "docs").glob("*/index.md"))
 # How many blocks of a page are not run; a new one is a decision.
 NOT_RUN = {
     "README.md": 2,
@@ -63,6 +64,31 @@ def test_every_block_is_found(path: Path) -> None:
         assert block.language
         # The commands of a page that is run begin with $, and show what they print.
         assert block.language != "sh" or block.why_not
+
+
+@pytest.mark.parametrize("path", INDEXES, ids=lambda path: path.parent.name)
+def test_index_links_each_page(path: Path) -> None:
+    """Each page is in a list of its index with a line, and in a toctree that is hidden.
+
+    A toctree alone has no links where the sources are read, as on GitHub.
+    """
+    text = path.read_text()
+    listed = re.findall(r"^- \[[^]]+\]\(([\w-]+)\.(?:md|rst)\): \S", text, re.MULTILINE)
+    trees = re.findall(r"```\{toctree\}\n(.*?)```", text, re.DOTALL)
+    entries = [name for tree in trees for name in re.findall(r"^[\w-]+$", tree, re.M)]
+    pages = {page.stem for page in path.parent.iterdir() if page.is_file()} - {"index"}
+
+    assert listed == entries
+    assert {*listed} == pages
+    assert all(tree.startswith(":hidden:\n") for tree in trees)
+
+
+def test_files_that_a_page_shows_are_linked() -> None:
+    """A file that the site includes has a link on the page, for readers of the sources."""
+    for path in PAGES:
+        text = path.read_text()
+        for name in re.findall(r"^```\{literalinclude\} (\S+)$", text, re.MULTILINE):
+            assert f"({name})" in text, (path, name)
 
 
 def test_every_call_is_in_a_block() -> None:
