@@ -30,6 +30,7 @@ NOT_RUN = {
     "README.md": 2,
     "docs/how-to/command.md": 1,
     "docs/how-to/containers.md": 2,
+    "docs/how-to/forward-proxy.md": 1,
     "docs/how-to/ssh.md": 1,
     "docs/how-to/systemd.md": 1,
     "docs/tutorial/index.md": 2,
