@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import re
 from collections import Counter
@@ -76,7 +77,9 @@ def test_index_links_each_page(path: Path) -> None:
     text = path.read_text()
     listed = re.findall(r"^- \[[^]]+\]\(([\w-]+)\.(?:md|rst)\): \S", text, re.MULTILINE)
     trees = re.findall(r"```\{toctree\}\n(.*?)```", text, re.DOTALL)
-    entries = [name for tree in trees for name in re.findall(r"^[\w-]+$", tree, re.M)]
+    entries = [
+        name for tree in trees for name in re.findall(r"^[\w-]+$", tree, re.MULTILINE)
+    ]
     pages = {page.stem for page in path.parent.iterdir() if page.is_file()} - {"index"}
 
     assert listed == entries
@@ -84,8 +87,30 @@ def test_index_links_each_page(path: Path) -> None:
     assert all(tree.startswith(":hidden:\n") for tree in trees)
 
 
+def prints_by_itself(text: str) -> bool:
+    """Return whether a block prints, but for what functions do that it only defines."""
+    nodes: list[ast.AST] = [ast.parse(text)]
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, ast.Name) and node.id == "print":
+            return True
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            nodes += ast.iter_child_nodes(node)
+    return False
+
+
+def test_what_is_printed_is_shown() -> None:
+    """A block of the pages that prints is followed by what it prints."""
+    for path in PAGES[1:]:
+        blocks = blocks_of(path)
+        marks = [*(block.mark for block in blocks[1:]), ""]
+        for block, mark in zip(blocks, marks, strict=False):
+            if block.language == "python" and prints_by_itself(block.text):
+                assert mark == "prints", (path, block.text)
+
+
 def test_files_that_a_page_shows_are_linked() -> None:
-    """A file that the site includes has a link on the page, for readers of the sources."""
+    """A file that the site includes has a link, for readers of the sources."""
     for path in PAGES:
         text = path.read_text()
         for name in re.findall(r"^```\{literalinclude\} (\S+)$", text, re.MULTILINE):
