@@ -87,6 +87,25 @@ def test_index_links_each_page(path: Path) -> None:
     assert all(tree.startswith(":hidden:\n") for tree in trees)
 
 
+def make_anchors(text: str) -> set[str]:
+    """Return the anchors of a page's headings, as GitHub makes them."""
+    without_code = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+    titles = re.findall(r"^#+ (.*)$", without_code, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def test_links_lead_somewhere_on_github() -> None:
+    """Links between pages name files, and anchors that GitHub and the site both make."""
+    for path in PAGES:
+        for target, anchor in re.findall(
+            r"\]\((?!https?:)([^)#\s]*)#?([^)\s]*)\)", path.read_text()
+        ):
+            page = path.parent / target if target else path
+            assert page.exists(), (path, target)
+            if anchor and page.suffix == ".md":
+                assert anchor in make_anchors(page.read_text()), (path, target, anchor)
+
+
 def prints_by_itself(text: str) -> bool:
     """Return whether a block prints, but for what functions do that it only defines."""
     nodes: list[ast.AST] = [ast.parse(text)]
