@@ -74,11 +74,11 @@ S rows are about servers, C rows about clients. This page is made by `nox -s tab
 _ENDS_PAGE = """\
 # How a stream ends
 
-What ends the block or the handler that owns a stream decides how the stream ends, and
-so what its peer sees. The owner is the task of a server's connection (its handler, or an
-app that has switched by `accept_upgrade` or `accept_connect`), the `async with` of a
-client's `UpgradedConnection`, or `stream_scope(stream)` for a stream that this library
-did not open. All of them end a stream in the same way.
+How the block or the handler that owns a stream finishes (by a return, an exception or a
+cancellation) decides what the peer sees. The owner is the task of a server's connection
+(its handler, or an app that has switched by `accept_upgrade` or `accept_connect`), the
+`async with` of a client's `UpgradedConnection`, or `stream_scope(stream)` for a stream
+that this library did not open. All of them end a stream in the same way.
 
 `tests/conformance/test_ends.py` compares each cell with what a peer sees that is not
 ours, for each owner. The TLS columns are over TCP. `nox -s tables` makes this page.

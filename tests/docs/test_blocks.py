@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import re
 from collections import Counter
@@ -24,11 +25,15 @@ MODULES = (
     "trio_upgrade.websocket",
 )
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+INDEXES = sorted((ROOT / "docs").glob("*/index.md"))
 # How many blocks of a page are not run; a new one is a decision.
 NOT_RUN = {
     "README.md": 2,
     "docs/how-to/command.md": 1,
+    "docs/how-to/containers.md": 2,
+    "docs/how-to/forward-proxy.md": 1,
     "docs/how-to/ssh.md": 1,
+    "docs/how-to/systemd.md": 1,
     "docs/tutorial/index.md": 2,
 }
 
@@ -61,6 +66,74 @@ def test_every_block_is_found(path: Path) -> None:
         assert block.language
         # The commands of a page that is run begin with $, and show what they print.
         assert block.language != "sh" or block.why_not
+
+
+@pytest.mark.parametrize("path", INDEXES, ids=lambda path: path.parent.name)
+def test_index_links_each_page(path: Path) -> None:
+    """Each page is in a list of its index with a line, and in a toctree that is hidden.
+
+    A toctree alone has no links where the sources are read, as on GitHub.
+    """
+    text = path.read_text()
+    listed = re.findall(r"^- \[[^]]+\]\(([\w-]+)\.(?:md|rst)\): \S", text, re.MULTILINE)
+    trees = re.findall(r"```\{toctree\}\n(.*?)```", text, re.DOTALL)
+    entries = [
+        name for tree in trees for name in re.findall(r"^[\w-]+$", tree, re.MULTILINE)
+    ]
+    pages = {page.stem for page in path.parent.iterdir() if page.is_file()} - {"index"}
+
+    assert listed == entries
+    assert {*listed} == pages
+    assert all(tree.startswith(":hidden:\n") for tree in trees)
+
+
+def make_anchors(text: str) -> set[str]:
+    """Return the anchors of a page's headings, as GitHub makes them."""
+    without_code = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+    titles = re.findall(r"^#+ (.*)$", without_code, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def test_links_lead_somewhere_on_github() -> None:
+    """Links between pages name files, and anchors that GitHub and the site both make."""
+    for path in PAGES:
+        for target, anchor in re.findall(
+            r"\]\((?!https?:)([^)#\s]*)#?([^)\s]*)\)", path.read_text()
+        ):
+            page = path.parent / target if target else path
+            assert page.exists(), (path, target)
+            if anchor and page.suffix == ".md":
+                assert anchor in make_anchors(page.read_text()), (path, target, anchor)
+
+
+def prints_by_itself(text: str) -> bool:
+    """Return whether a block prints, but for what functions do that it only defines."""
+    nodes: list[ast.AST] = [ast.parse(text)]
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, ast.Name) and node.id == "print":
+            return True
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            nodes += ast.iter_child_nodes(node)
+    return False
+
+
+def test_what_is_printed_is_shown() -> None:
+    """A block of the pages that prints is followed by what it prints."""
+    for path in PAGES[1:]:
+        blocks = blocks_of(path)
+        marks = [*(block.mark for block in blocks[1:]), ""]
+        for block, mark in zip(blocks, marks, strict=False):
+            if block.language == "python" and prints_by_itself(block.text):
+                assert mark == "prints", (path, block.text)
+
+
+def test_files_that_a_page_shows_are_linked() -> None:
+    """A file that the site includes has a link, for readers of the sources."""
+    for path in PAGES:
+        text = path.read_text()
+        for name in re.findall(r"^```\{literalinclude\} (\S+)$", text, re.MULTILINE):
+            assert f"({name})" in text, (path, name)
 
 
 def test_every_call_is_in_a_block() -> None:

@@ -107,6 +107,10 @@ async def test_image_has_what_the_app_needs() -> None:
     (wanted,) = re.findall(r'^# dependencies = \["(.*)"\]$', script, re.MULTILINE)
 
     assert f'"{wanted}==' in text
+    # Not yet on PyPI: the page builds the wheel to the place from which it is copied.
+    (folder,) = re.findall(r"^COPY (\w+)/\*\.whl ", text, re.MULTILINE)
+    page = (DEPLOY.parents[1] / "docs" / "how-to" / "containers.md").read_text()
+    assert f"pip wheel --no-deps -w examples/deploy/{folder} .\n" in page
     assert f"COPY app.py {read_words('ENTRYPOINT')[1]}\n" in text
     assert f"EXPOSE {APP_PORT}\n" in text
 

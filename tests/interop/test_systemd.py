@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "how-to" / "systemd.md"
+# The environment that the page makes, and that the unit uses.
+VENV = "/srv/app/.venv"
 REPLACEMENTS = 6
 # What systemd does before it starts a server: the socket is descriptor 3.
 HAND_OVER = 'LISTEN_FDS=1 LISTEN_PID=$$ exec "$@" 3<&0 </dev/null'
@@ -41,16 +44,15 @@ def find_arguments() -> list[str]:
 
 def find_command() -> list[str]:
     """Return the command that systemd.md names instead of the app's own program."""
-    page = (ROOT / "docs" / "how-to" / "systemd.md").read_text()
-    (words,) = re.findall(r"`python -m trio_upgrade\s+([^`]*)`", page)
-    program = [sys.executable, "-X", "dev", "-m", "trio_upgrade", *words.split()]
-    return [word.replace("MODULE:APP", "app:app") for word in program]
+    line = rf"^ExecStart={VENV}/bin/python -m trio_upgrade (.*)$"
+    (words,) = re.findall(line, PAGE.read_text(), re.MULTILINE)
+    return [sys.executable, "-X", "dev", "-m", "trio_upgrade", *words.split()]
 
 
 COMMANDS = {
     "app.py": example("deploy/app.py", *find_arguments()),
-    "serve": [*find_command(), "--grace", "20"],
-    "workers": [*find_command(), "--grace", "20", "--workers", "2"],
+    "serve": find_command(),
+    "workers": [*find_command(), "--workers", "2"],
 }
 
 
@@ -72,9 +74,13 @@ async def test_units_are_right(tmp_path: Path) -> None:
     """Every setting is one of systemd, and it would find the program."""
     socket_unit = fill("app.socket", {"127.0.0.1:8001": f"{HOST}:{free_port()}"})
     (tmp_path / "app.socket").write_text(socket_unit)
-    # The program is not in the same place on every machine.
-    python = {"/usr/bin/python3": shutil.which("sh")}
-    (tmp_path / "app@.service").write_text(fill("app@.service", python))
+    # The page installs the program into /srv/app, which this machine has not.
+    assert f"python3 -m venv {VENV}\n" in PAGE.read_text()
+    installed = {
+        f"{VENV}/bin/python": shutil.which("sh"),
+        "WorkingDirectory=/srv/app": f"WorkingDirectory={tmp_path}",
+    }
+    (tmp_path / "app@.service").write_text(fill("app@.service", installed))
     units = [str(tmp_path / name) for name in ("app.socket", "app@.service")]
     result = await run("systemd-analyze", "verify", *units)
     # It says something about units of the machine, too.
