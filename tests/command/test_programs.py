@@ -216,7 +216,7 @@ async def test_worker_that_cannot_start(tmp_path) -> None:
         assert await program.process.wait() == 1
         errors = await read_errors(program)
 
-    assert "trio-upgrade worker: " in errors
+    assert "trio-upgrade worker " in errors
     assert "no database" in errors
     assert "Traceback" not in errors
     assert "a worker ended before it was ready: the others drain" in errors
