@@ -243,7 +243,7 @@ def test_delay_and_grace(folder) -> None:
     assert run_beside(*words, act=act).status == 0
 
 
-HEALTH = ("--health", "/health", "--access-log", "--delay", "60", "--port", "0")
+HEALTH = ("--health", "/health", "--access-log", "--delay", "20", "--port", "0")
 
 
 def check_health(url: str) -> None:
@@ -290,7 +290,13 @@ def test_health(folder, words: tuple[str, ...], workers: tuple[str, ...]) -> Non
     """--health answers GET and HEAD of its path itself: 200, and 503 while it leaves."""
 
     def act(streams: Streams) -> None:
-        check_health(streams.read_url())
+        url = streams.read_url()
+        try:
+            check_health(url)
+        except BaseException:
+            # So that the program ends, after its delay.
+            stop()
+            raise
 
     result = run_beside(*words, *workers, *HEALTH, act=act)
 

@@ -63,7 +63,7 @@ examples:
   {NAME} serve main:app                          an app of this library
   {NAME} serve main:app --asgi --port 8080       FastAPI, Starlette, Litestar
   {NAME} serve main:app --workers 4 --grace 30   four processes on one port
-  {NAME} serve main:app --health /health --delay 5   behind a load balancer
+  {NAME} serve main:app --health /up --delay 5   behind a load balancer
   {NAME} serve main:app --host '*' --port 443 --tls cert.pem key.pem
   {NAME} serve main:app --limit connections=500 --limit body_timeout=none
   {NAME} serve main:app --fd 3                   under systemd's socket activation"""
@@ -283,8 +283,9 @@ def _fill_proxy(parser: Parser) -> None:
         default=[],
         type=parse_offer,
         metavar="PROTOCOL",
-        help="pass on this offer, NAME or NAME/VERSION, which is another one, * for any; "
-        "websocket unless given; others become ordinary requests; may be repeated",
+        help="pass on this offer, NAME or NAME/VERSION (chat is not chat/1), or * for "
+        "any; websocket unless given; a request with other offers is passed on without "
+        "them; may be repeated",
     )
     forward = parser.add_argument_group("a forward proxy")
     forward.add_argument(
