@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     Proxy: TypeAlias = ForwardProxy | ReverseProxy
 
 LOGGER = logging.getLogger("trio_upgrade.command")
-_CONNECT = "CONNECT"
 
 
 @final
@@ -47,15 +46,12 @@ class TunnelLog:
 
     def write(self, record: TunnelRecord) -> None:
         """Write the line of a tunnel that has ended."""
-        request, target = record.request, mask_target(record.request.target)
-        if record.protocol == _CONNECT:
-            target = str(request.authority)
         LOGGER.info(
             "tunnel from %s, %s %s: %d bytes sent, %d received, %.1f s, ended by the %s "
             "(%s)",
-            escape(self._clients[request]),
+            escape(self._clients[record.request]),
             escape(record.protocol),
-            escape(target),
+            escape(mask_target(record.request.target)),
             record.from_client,
             record.from_upstream,
             record.seconds,
