@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 import sys
 import threading
@@ -107,6 +108,18 @@ def run_beside(*words: object, act: Callable[[Streams], object]) -> Result:
     for failure in failures:
         raise failure
     return Result(status, streams.read_rest(), streams.stderr.getvalue())
+
+
+@contextmanager
+def fresh_logging() -> Iterator[None]:
+    """Let the program set up logging for as long as a block runs, as in a new process."""
+    root = logging.getLogger()
+    level, handlers = root.level, root.handlers
+    root.handlers = []
+    try:
+        yield
+    finally:
+        root.level, root.handlers = level, handlers
 
 
 @contextmanager

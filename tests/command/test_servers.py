@@ -8,8 +8,9 @@ import signal
 import socket
 import subprocess
 import sys
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,13 +19,14 @@ from cryptography.hazmat.primitives import serialization
 
 from trio_upgrade import Response, open_connection, open_upgrade
 from trio_upgrade._command import application, echo, proxy
+from trio_upgrade._command.access_log import name_client
 from trio_upgrade._command.errors import CommandFailed
 from trio_upgrade._command.listening import Place, SocketFile, open_unix_listener
 from trio_upgrade._command.parser import parse
 from trio_upgrade._command.serve import choose_app
 from trio_upgrade._command.serving import Serving
 
-from .running import HOST, Streams, run, run_beside, serving
+from .running import HOST, Streams, fresh_logging, run, run_beside, serving
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="sends signals, and forks"),
@@ -169,7 +171,25 @@ async def test_worker_that_cannot_start(capsys) -> None:
         await serving.work(worker, place, open_app)
 
     assert caught.value.code == 1
-    assert capsys.readouterr().err == "trio-upgrade worker: no database\n"
+    said = f"trio-upgrade worker {os.getpid()}: no database\n"
+    assert capsys.readouterr().err == said
+
+
+async def test_worker_without_its_certificate(tmp_path, capsys) -> None:
+    """A worker whose certificate was spoilt says who it is, and names the file."""
+    cert, key = make_certificate(tmp_path)
+    arguments = parse(["echo", "--tls", cert, key])
+    serving, place = Serving.from_arguments(arguments), Place.from_arguments(arguments)
+    (tmp_path / "key.pem").write_text("-----BEGIN")
+    worker: Any = SimpleNamespace(serve=None)
+    with pytest.raises(SystemExit) as caught:
+        await serving.work(worker, place, echo.open_echo)
+
+    assert caught.value.code == 1
+    assert capsys.readouterr().err == (
+        f"trio-upgrade worker {os.getpid()}: {cert} and {key} are not a certificate and "
+        "its key in PEM\n"
+    )
 
 
 def test_startup_that_raises(folder) -> None:
@@ -221,6 +241,99 @@ def test_delay_and_grace(folder) -> None:
 
     words = ("serve", "command_apps:app", "--port", "0", "--delay", "60")
     assert run_beside(*words, act=act).status == 0
+
+
+HEALTH = ("--health", "/health", "--access-log", "--delay", "20", "--port", "0")
+
+
+def check_health(url: str) -> None:
+    """Ask for the health until the server is leaving, and end the delay."""
+
+    async def ask(method: str, target: str) -> tuple[int, bytes]:
+        async with await open_connection(url) as connection:
+            response = await connection.request(method, target)
+            return response.status, await response.read()
+
+    async def talk() -> None:
+        assert await ask("GET", "/health?at=1") == (200, b"ok\n")
+        assert await ask("HEAD", "/health") == (200, b"")
+        # Neither another method nor another path, nor another host's.
+        for method, target in (
+            ("POST", "/health"),
+            ("GET", "/health/"),
+            ("GET", "/"),
+            ("GET", f"{url}/health"),
+        ):
+            assert (await ask(method, target))[1] not in (b"ok\n", b"")
+        stop()
+        while (answer := await ask("GET", "/health"))[0] == 200:
+            pass
+        assert answer == (503, b"leaving\n")
+        assert (await ask("HEAD", "/health"))[0] == 503
+        # The app is served as before.
+        assert (await ask("GET", "/"))[0] == 200
+        stop()
+
+    trio.run(talk)
+
+
+@pytest.mark.parametrize("workers", [(), ("--workers", "2")])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("serve", "command_apps:app"),
+        ("serve", "command_apps:asgi", "--asgi"),
+        ("echo",),
+    ],
+)
+def test_health(folder, words: tuple[str, ...], workers: tuple[str, ...]) -> None:
+    """--health answers GET and HEAD of its path itself: 200, and 503 while it leaves."""
+
+    def act(streams: Streams) -> None:
+        url = streams.read_url()
+        try:
+            check_health(url)
+        except BaseException:
+            # So that the program ends, after its delay.
+            stop()
+            raise
+
+    result = run_beside(*words, *workers, *HEALTH, act=act)
+
+    assert result.status == 0
+    if not workers:
+        # As any request.  The log of workers goes where the test does not see it.
+        assert '"GET /health?*** HTTP/1.1" 200 3\n' in result.stderr
+        assert '"GET /health HTTP/1.1" 503 8\n' in result.stderr
+
+
+def test_health_of_a_forward_proxy() -> None:
+    """Of a forward proxy too, but not for the same path of another host."""
+
+    def act(streams: Streams) -> None:
+        url = streams.read_url()
+
+        async def ask() -> None:
+            async with await open_connection(url) as connection:
+                response = await connection.request("GET", "/health")
+                assert (response.status, await response.read()) == (200, b"ok\n")
+                response = await connection.request("GET", "http://127.0.0.1/health")
+                assert response.status == 403
+                await response.read()
+
+        trio.run(ask)
+        stop()
+
+    words = ("proxy", "--forward", "--health", "/health", "--port", "0")
+    assert run_beside(*words, act=act).status == 0
+
+
+def test_wrong_app_with_health() -> None:
+    """A health check does not hide that the app is none."""
+    result = run("serve", "os:getcwd", "--health", "/health", "--port", "0")
+
+    assert result.status == 2
+    assert "the app must be an async function" in result.stderr
 
 
 def test_echo() -> None:
@@ -507,10 +620,16 @@ def test_access_log() -> None:
     assert "sesame" not in result.stderr
 
 
-def run_connect(url: str) -> bytes:
+@pytest.mark.parametrize("peer", [None, (), "/run/client"])
+def test_client_without_an_address(peer: object) -> None:
+    """A client of a Unix socket is logged as a dash."""
+    assert name_client(peer) == "-"
+
+
+def run_connect(url: str, protocol: bytes = b"x") -> bytes:
     """Make a switch by hand, and return the beginning of the 101."""
     with socket.create_connection((HOST, int(url.rpartition(":")[2]))) as sock:
-        offer = b"Connection: Upgrade\r\nUpgrade: x\r\n"
+        offer = b"Connection: Upgrade\r\nUpgrade: " + protocol + b"\r\n"
         sock.sendall(b"GET / HTTP/1.1\r\nHost: h\r\n" + offer + b"\r\n")
         return sock.recv(12)
 
@@ -560,6 +679,98 @@ def test_forward_proxy(tmp_path) -> None:
         result = run_beside(*words, act=act)
 
     assert (result.status, result.stderr) == (0, "")
+
+
+def test_versions_of_upgrades() -> None:
+    """--upgrade compares as upgrades= does: names without case, versions exactly."""
+
+    def act(streams: Streams) -> None:
+        url = streams.read_url()
+        offers = {b"Chat/2": 101, b"chat": 200, b"chat/1": 200, b"ECHO": 101}
+        for protocol, status in offers.items():
+            answer = run_connect(url, protocol)
+            assert answer == b"HTTP/1.1 %d" % status, protocol
+        stop()
+
+    with serving(echo.answer) as upstream:
+        options = ("--upgrade", "chat/2", "--upgrade", "echo")
+        words = ("proxy", upstream, "--port", "0", *options)
+        assert run_beside(*words, act=act).status == 0
+
+
+@pytest.mark.parametrize("verbose", [True, False])
+def test_ended_tunnels_of_a_reverse_proxy(verbose: bool) -> None:
+    """-v logs each tunnel that has ended: who, what, how much, how long, and why."""
+
+    async def talk(url: str) -> None:
+        target = f"{url}/chat?q=sesame"
+        fields = {"X-Forwarded-For": "192.0.2.1"}
+        opening = open_upgrade(target, "chat/2", headers=fields)
+        async with await opening as (_, stream, _):
+            await stream.send_all(b"abc")
+            assert await stream.receive_some() == b"abc"
+            await stream.send_eof()
+            assert await stream.receive_some() == b""
+        async with await open_upgrade(target, "chat/2") as (_, stream, _):
+            await stream.reset()
+
+    def act(streams: Streams) -> None:
+        trio.run(talk, streams.read_url())
+        stop()
+
+    with serving(echo.answer) as upstream:
+        words = ("proxy", upstream, "--port", "0", "--upgrade", "*")
+        options = ("--trusted", "127.0.0.0/8", *(["-v"] if verbose else []))
+        with fresh_logging():
+            result = run_beside(*words, *options, act=act)
+
+    assert result.status == 0
+    first, second, *rest = result.stderr.splitlines() or ("", "")
+    if not verbose:
+        assert result.stderr == ""
+        return
+    assert rest == []
+    assert re.fullmatch(
+        r"INFO trio_upgrade\.command: tunnel from 192\.0\.2\.1, chat/2 /chat\?\*\*\*: "
+        r"3 bytes sent, 3 received, \d+\.\d s, ended by the client \(eof\)",
+        first,
+    )
+    # The address of a client that is gone is known.
+    assert "tunnel from 127.0.0.1, " in second
+    assert second.endswith("ended by the client (reset)")
+
+
+def test_ended_tunnels_of_a_forward_proxy() -> None:
+    """Of a CONNECT it has the target, and not the user; a drain is the proxy's doing."""
+
+    async def talk(url: str, port: int) -> None:
+        from trio_upgrade import open_tunnel
+
+        url = url.replace("//", "//user:hunter2@")
+        async with await open_tunnel(url, f"{HOST}:{port}") as (_, stream, _):
+            stop()
+            assert await stream.receive_some() == b""
+
+    with serving(echo.answer) as upstream:
+        port = int(upstream.rpartition(":")[2])
+
+        def act(streams: Streams) -> None:
+            with suppress(trio.BrokenResourceError):
+                trio.run(talk, streams.read_url(), port)
+
+        options = ("--allow", "127.0.0.0/8", "--allow-port", port, "--grace", "0.1")
+        words = ("proxy", "--forward", "--port", "0", "-v", *options)
+        with fresh_logging():
+            result = run_beside(*words, act=act)
+
+    assert result.status == 0
+    (line,) = [line for line in result.stderr.splitlines() if "tunnel from" in line]
+    assert re.fullmatch(
+        rf"INFO .*: tunnel from 127\.0\.0\.1, CONNECT 127\.0\.0\.1:{port}: "
+        r"0 bytes sent, 0 received, 0\.\d s, ended by the proxy \(cancelled\)",
+        line,
+    )
+    assert "hunter2" not in result.stderr
 
 
 def test_default_forward_proxy() -> None:

@@ -13,6 +13,7 @@ from trio_upgrade import Limits, __main__ as program
 from trio_upgrade._command.main import main
 from trio_upgrade._command.values import (
     Field,
+    find_secrets,
     parse_body,
     parse_count,
     parse_delay,
@@ -25,6 +26,7 @@ from trio_upgrade._command.values import (
     parse_ports,
     parse_seconds,
     parse_text,
+    parse_users,
 )
 
 from .running import run
@@ -76,6 +78,32 @@ def test_fields(tmp_path) -> None:
         with pytest.raises(ArgumentTypeError, match="a field is written as") as caught:
             parse_fields(word)
         assert "secret" not in str(caught.value)
+
+
+def test_users(tmp_path, monkeypatch) -> None:
+    """Users are lines; empty ones are left out, and what comes from a file is secret."""
+    (tmp_path / "users").write_text("\nada:hunter2\n  \nbob:a:b \n")
+    monkeypatch.setenv("THE_USERS", "ada:hunter2\nbob:a:b")
+
+    for word in (f"@{tmp_path}/users", "env:THE_USERS"):
+        assert parse_users(word) == ["ada:hunter2", "bob:a:b"]
+        assert find_secrets(parse_users(word)) == ["ada:hunter2", "bob:a:b"]
+    assert parse_users("ada:hunter2") == ["ada:hunter2"]
+
+
+def test_wrong_users(tmp_path, monkeypatch) -> None:
+    """A line that is no user is named by its file and its number, and is not shown."""
+    (tmp_path / "users").write_text("\nada:hunter2\n# secret\n")
+    monkeypatch.setenv("THE_USERS", "secret")
+    text = "a line is written as user:password, and there are no comments"
+    with pytest.raises(ArgumentTypeError) as caught:
+        parse_users(f"@{tmp_path}/users")
+    assert str(caught.value) == f"{tmp_path}/users, line 3: {text}"
+    with pytest.raises(ArgumentTypeError) as caught:
+        parse_users("env:THE_USERS")
+    assert str(caught.value) == f"env:THE_USERS, line 1: {text}"
+    with pytest.raises(ArgumentTypeError, match="No such file"):
+        parse_users("@/not/there")
 
 
 def test_body(tmp_path) -> None:
@@ -178,14 +206,26 @@ def test_unknown_limit() -> None:
         (["echo", "--trusted", "nowhere"], "--trusted: 'nowhere' is neither"),
         (["proxy"], "name one UPSTREAM"),
         (["proxy", "--forward", "http://h"], "name one UPSTREAM"),
-        (["proxy", "http://u:secret@h/path"], "an upstream is http://host"),
+        (["proxy", "http://u:secret@h/path"], "without a path"),
+        (["proxy", "http://h/path"], "see docs/how-to/upstreams.md"),
+        (["proxy", "secret"], "UPSTREAM is http://host:port"),
         (["proxy", "http://h", "--allow", "10.0.0.0/8"], "go with --forward"),
         (["proxy", "http://h", "--upgrade", "h2c"], "is never passed on"),
         (
             ["proxy", "http://h", "--upgrade", "bad token"],
             "argument --upgrade: a proto",
         ),
+        (["proxy", "http://h", "--upgrade", "chat/"], "NAME or NAME/VERSION"),
         (["proxy", "--forward", "--users", "secret"], "written as user:password"),
+        (["proxy", "--forward", "--users", "secret"], "read a file write @FILE"),
+        (
+            ["proxy", "--forward", "--allow", "127.0.0.1/8"],
+            "--allow: write 127.0.0.0/8",
+        ),
+        (["proxy", "--forward", "--allow", "nowhere"], "a network is written as"),
+        (["echo", "--health", "health"], "--health: a path begins with /"),
+        (["echo", "--health", "/a b"], "--health: a path begins with /"),
+        (["echo", "--health", "/a?b"], "--health: a path begins with /"),
         (["tunnel", "host"], "the target is host:port"),
         (["tunnel", "::1:22"], "the target is host:port"),
         (["tunnel", "host/path:22", "--direct"], "the target is host:port"),
@@ -249,7 +289,15 @@ def test_help(command: str, capsys, monkeypatch) -> None:
 
 
 PLACE = ("--host", "--port", "--unix", "--fd", "--tls")
-SERVING = ("--workers", "--grace", "--delay", "--trusted", "--limit", "--access-log")
+SERVING = (
+    "--workers",
+    "--grace",
+    "--delay",
+    "--health",
+    "--trusted",
+    "--limit",
+    "--access-log",
+)
 DIALLING = ("--header", "--via", "--ca-file", "--client-cert", "--timeout", "--direct")
 OPTIONS = {
     "serve": ("MODULE:APP", "--asgi", *PLACE, *SERVING),

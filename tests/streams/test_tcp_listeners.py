@@ -17,6 +17,7 @@ from trio_upgrade import (
     Server,
     inherit_listeners,
     open_connection,
+    open_server,
     serve_listeners,
     serve_ssl_over_tcp,
     serve_tcp,
@@ -69,6 +70,40 @@ class TestOpenTCP:
         assert socket.AF_INET in families
         assert families <= {socket.AF_INET, socket.AF_INET6}
         assert len(families) == len(listeners)
+
+    async def test_one_free_port(self) -> None:
+        """Port 0 is one free port for all addresses, so that one URL names them all."""
+        trio.socket.set_custom_hostname_resolver(TwoAddresses())
+        listeners = await open_listeners(host="both")
+        names = [listener.socket.getsockname() for listener in listeners]
+        for listener in listeners:
+            await listener.aclose()
+
+        assert [host for host, _ in names] == ["127.0.0.2", HOST]
+        assert names[0][1] == names[1][1]
+
+    async def test_free_port_of_every_address(self) -> None:
+        """Without a host a server has one port, too."""
+        async with open_server(serve_tcp, echo_app, 0) as server:
+            assert server.url.endswith(f":{server.port}")
+
+    @pytest.mark.parametrize("in_use", [1, 2, 1000])
+    async def test_free_port_in_use_elsewhere(self, in_use: int) -> None:
+        """If it is in use at another address, other ones are tried, but not for ever."""
+        factory = SecondInUse(in_use)
+        trio.socket.set_custom_socket_factory(factory)
+        trio.socket.set_custom_hostname_resolver(TwoAddresses())
+        if in_use == 1000:
+            with pytest.raises(OSError, match="in use"):
+                await open_listeners(host="both")
+            assert factory.asked < 50
+        else:
+            listeners = await open_listeners(host="both")
+            ports = {listener.socket.getsockname()[1] for listener in listeners}
+            for listener in listeners:
+                await listener.aclose()
+            assert len(listeners) == 2
+            assert len(ports) == 1
 
     async def test_both_families_on_one_port(self) -> None:
         """The IPv6 listener leaves the port free for an IPv4 listener."""
@@ -172,6 +207,20 @@ class TwoAddresses(trio.abc.HostnameResolver):
 
     async def getnameinfo(self, sockaddr, flags):  # pragma: no cover  abstract
         raise NotImplementedError
+
+
+class SecondInUse(trio.abc.SocketFactory):
+    """Each port that is found free is in use at the second address, so many times."""
+
+    def __init__(self, in_use: int) -> None:
+        self.in_use = in_use
+        self.asked = 0
+
+    def socket(self, *args):
+        self.asked += 1
+        if self.asked % 2 == 0 and self.asked // 2 <= self.in_use:
+            raise OSError(errno.EADDRINUSE, "in use")
+        return trio.socket.from_stdlib_socket(socket.socket(*args))
 
 
 class NoIPv4(trio.abc.SocketFactory):

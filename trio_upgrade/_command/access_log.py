@@ -3,13 +3,20 @@ from __future__ import annotations
 
 import sys
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, cast, final
 
 from .. import RequestRecord, forwarded
 from .masking import mask_target
 
 if TYPE_CHECKING:
     from .. import SwitchRecord, TrustedPeers
+
+
+def name_client(peer: object) -> str:
+    """Return the host of a client's address, and ``-`` if it has none."""
+    if not isinstance(peer, tuple) or not peer:
+        return "-"
+    return str(cast("tuple[object, ...]", peer)[0])
 
 
 @final
@@ -46,9 +53,8 @@ class AccessLog:
         began = datetime.now().astimezone() - timedelta(seconds=record.seconds)
         time = began.strftime("%d/%b/%Y:%H:%M:%S %z")
         size = record.content if isinstance(record, RequestRecord) else 0
-        host = peer[0] if isinstance(peer, tuple) and peer else "-"
         # In one call: other processes write here, too.
         sys.stderr.write(
-            f'{host} - - [{time}] "{line}" {record.status} {size or "-"}\n'
+            f'{name_client(peer)} - - [{time}] "{line}" {record.status} {size or "-"}\n'
         )
         sys.stderr.flush()

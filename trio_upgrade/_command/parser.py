@@ -14,13 +14,16 @@ from .values import (
     parse_descriptor,
     parse_field_file,
     parse_fields,
+    parse_health,
     parse_limit,
+    parse_network,
     parse_offer,
     parse_path,
     parse_port,
     parse_ports,
     parse_seconds,
     parse_text,
+    parse_users,
 )
 
 if TYPE_CHECKING:
@@ -60,6 +63,7 @@ examples:
   {NAME} serve main:app                          an app of this library
   {NAME} serve main:app --asgi --port 8080       FastAPI, Starlette, Litestar
   {NAME} serve main:app --workers 4 --grace 30   four processes on one port
+  {NAME} serve main:app --health /up --delay 5   behind a load balancer
   {NAME} serve main:app --host '*' --port 443 --tls cert.pem key.pem
   {NAME} serve main:app --limit connections=500 --limit body_timeout=none
   {NAME} serve main:app --fd 3                   under systemd's socket activation"""
@@ -99,7 +103,8 @@ examples:
 
 _PROXY = f"""\
 Forward requests and upgrades to UPSTREAM, the URL of a server without a path; or, with
---forward, to the hosts that clients name.
+--forward, to the hosts that clients name. Names of protocols are compared without case,
+versions exactly.
 
 {_SERVING}
 
@@ -278,7 +283,9 @@ def _fill_proxy(parser: Parser) -> None:
         default=[],
         type=parse_offer,
         metavar="PROTOCOL",
-        help="pass on this offer, * for any; websocket unless given; may be repeated",
+        help="pass on this offer, NAME or NAME/VERSION (chat is not chat/1), or * for "
+        "any; websocket unless given; a request with other offers is passed on without "
+        "them; may be repeated",
     )
     forward = parser.add_argument_group("a forward proxy")
     forward.add_argument(
@@ -288,6 +295,7 @@ def _fill_proxy(parser: Parser) -> None:
         "--allow",
         action="append",
         default=[],
+        type=parse_network,
         metavar="NETWORK",
         help="allow this network although it is not public; may be repeated",
     )
@@ -302,11 +310,11 @@ def _fill_proxy(parser: Parser) -> None:
     )
     forward.add_argument(
         "--users",
-        type=parse_text,
+        type=parse_users,
         metavar="@FILE",
-        help="lines user:password; others get a 407",
+        help="lines user:password, without comments; others get a 407",
     )
-    _add_serving(parser)
+    _add_serving(parser, "log more: each tunnel that has ended, and why")
 
 
 def _fill_websocket(parser: Parser) -> None:
@@ -331,7 +339,7 @@ def _fill_websocket(parser: Parser) -> None:
     _add_dialling(parser)
 
 
-def _add_serving(parser: Parser) -> None:
+def _add_serving(parser: Parser, verbose: str = "log more") -> None:
     place = parser.add_argument_group("where to listen")
     place.add_argument(
         "--host", help="the address (127.0.0.1), * for every address of this machine"
@@ -367,8 +375,14 @@ def _add_serving(parser: Parser) -> None:
         type=parse_delay,
         default=0.0,
         metavar="SECONDS",
-        help="serve on after a signal, with request.server.is_leaving, so that health "
-        "checks can fail first (0)",
+        help="serve on after a signal, so that health checks can fail first: --health, "
+        "or an app that looks at request.server.is_leaving (0)",
+    )
+    group.add_argument(
+        "--health",
+        type=parse_health,
+        metavar="PATH",
+        help="answer GET and HEAD of this path here: 200, and 503 from a signal on",
     )
     group.add_argument(
         "--trusted",
@@ -390,7 +404,7 @@ def _add_serving(parser: Parser) -> None:
         action="store_true",
         help="a line on stderr for each answer, without queries and passwords",
     )
-    _add_verbose(group, "log more")
+    _add_verbose(group, verbose)
 
 
 def _add_grace(parser: _Options) -> None:

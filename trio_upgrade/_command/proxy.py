@@ -7,19 +7,27 @@ from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
+from .. import TrustedPeers
 from ..proxy import ForwardProxy, ReverseProxy
 from .errors import UsageFailed
 from .listening import Place
 from .serving import Serving
+from .tunnel_log import LoggedProxy, TunnelLog
 
 if TYPE_CHECKING:
     from argparse import Namespace
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from .. import Request
     from .serving import OpenApp
+    from .tunnel_log import Proxy
 
 _ANY = "*"
+# Without the URL, which may have a password.
+_NO_UPSTREAM = (
+    "UPSTREAM is http://host:port without a path, or the same of https or http+unix; "
+    "changing paths needs a program, see docs/how-to/upstreams.md"
+)
 
 
 def run(arguments: Namespace) -> int:
@@ -40,7 +48,9 @@ def choose_proxy(arguments: Namespace) -> OpenApp:
     # The workers are one proxy.
     settings: dict[str, Any] = {"name": f"trio-upgrade-{secrets.token_hex(4)}"}
     settings["upgrades"] = _allow_all if _ANY in upgrades else upgrades
-    make: Callable[[], Any]
+    log = TunnelLog(TrustedPeers(arguments.trusted)) if arguments.verbose else None
+    settings["on_tunnel"] = None if log is None else log.write
+    make: Callable[[], Proxy]
     if arguments.forward:
         ports = [*chain.from_iterable(arguments.allow_port)]
         settings |= {"ports": ports, "http_ports": ports} if ports else {}
@@ -53,11 +63,15 @@ def choose_proxy(arguments: Namespace) -> OpenApp:
             raise UsageFailed("--allow, --allow-port and --users go with --forward")
         settings["trusted"] = arguments.trusted
         make = partial(ReverseProxy, arguments.upstream, **settings)
+        try:
+            ReverseProxy(arguments.upstream)
+        except ValueError as exc:
+            raise UsageFailed(_NO_UPSTREAM) from exc
     try:
         make()
-    except (TypeError, ValueError) as exc:
+    except ValueError as exc:
         raise UsageFailed(str(exc)) from exc
-    return make
+    return make if log is None else lambda: LoggedProxy(make(), log)
 
 
 def _allow_all(_request: Request, _protocol: str) -> bool:
@@ -65,16 +79,14 @@ def _allow_all(_request: Request, _protocol: str) -> bool:
 
 
 class Users:
-    """The users of a forward proxy, from lines ``user:password``.
+    """The users of a forward proxy.
 
-    Raises:
-        UsageFailed: A line has no colon.
+    Args:
+        users: Each as ``user:password``.
     """
 
-    def __init__(self, text: str) -> None:
-        self._lines = [line.strip().encode() for line in text.splitlines() if line]
-        if not all(b":" in line for line in self._lines):
-            raise UsageFailed("--users: a line is written as user:password")
+    def __init__(self, users: Iterable[str]) -> None:
+        self._lines = [user.encode() for user in users]
 
     def has(self, user: str, password: str) -> bool:
         """Return whether there is such a user."""

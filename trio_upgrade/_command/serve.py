@@ -50,8 +50,9 @@ def choose_app(
     if looks_like_asgi(app):
         raise UsageFailed("this is an application of ASGI: add --asgi")
     plain = cast("App", app)
-    if serving.workers is not None:
-        # Workers would fail at it, each with a traceback: so serve nothing here first.
+    if serving.workers is not None or serving.health is not None:
+        # Workers would fail at it, each with a traceback, and with health checks another
+        # app is served: so serve nothing here first.
         try:
             trio.run(serve_stream, plain, Recorder())
         except TypeError as exc:

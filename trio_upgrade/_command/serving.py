@@ -1,6 +1,7 @@
 # How serve, echo and proxy run: in this process, or in several.
 from __future__ import annotations
 
+import os
 import signal
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from .. import (
 )
 from .access_log import AccessLog
 from .errors import FAILURE, NAME, SUCCESS, CommandFailed, UsageFailed, describe
+from .health import Health
 from .listening import SocketFile, open_unix_listener
 from .output import announce, show_error
 
@@ -49,6 +51,7 @@ class Serving:
         trusted: The proxies that may say who the client is.
         limits: The limits.
         has_access_log: Whether answers are logged.
+        health: The path of health checks that are answered here; None for none.
     """
 
     workers: int | None
@@ -57,6 +60,7 @@ class Serving:
     trusted: TrustedPeers
     limits: Limits
     has_access_log: bool
+    health: str | None
 
     @classmethod
     def from_arguments(cls, arguments: Namespace) -> Serving:
@@ -76,12 +80,17 @@ class Serving:
             trusted=trusted,
             limits=Limits(**dict(arguments.limit)),
             has_access_log=arguments.access_log,
+            health=arguments.health,
         )
 
     def make_options(self) -> ServeOptions:
         """Return the options of ``serve_*``."""
         observer = AccessLog(self.trusted) if self.has_access_log else None
         return {"limits": self.limits, "observer": observer}
+
+    def wrap(self, app: App) -> App:
+        """Return the app that is served: the given one, and the answers to checks."""
+        return app if self.health is None else Health(app, self.health)
 
     def run(self, place: Place, open_app: OpenApp) -> int:
         """Serve until told to stop, and return the exit status.
@@ -106,7 +115,7 @@ class Serving:
             CommandFailed: The place cannot be listened on.
         """
         async with AsyncExitStack() as stack:
-            app = await stack.enter_async_context(open_app())
+            app = self.wrap(await stack.enter_async_context(open_app()))
             try:
                 server = await stack.enter_async_context(
                     self._open_server(place, listeners, app)
@@ -184,11 +193,14 @@ class Serving:
             async with open_app() as app:
                 # Made here, so that a restart of the workers reads a new certificate.
                 await worker.serve(
-                    app, ssl_context=place.make_context(), **self.make_options()
+                    self.wrap(app),
+                    ssl_context=place.make_context(),
+                    **self.make_options(),
                 )
         except CommandFailed as exc:
-            # One line, as without workers; the supervisor sees the status.
-            show_error(f"{NAME} worker", str(exc))
+            # One line, as without workers; the supervisor sees the status, and logs it
+            # with the same number.
+            show_error(f"{NAME} worker {os.getpid()}", str(exc))
             raise SystemExit(FAILURE) from exc
 
 

@@ -7,6 +7,7 @@ import math
 import os
 import re
 from argparse import ArgumentTypeError
+from ipaddress import ip_network
 from typing import NamedTuple, cast
 
 from .. import Limits
@@ -17,6 +18,8 @@ _NONE = "none"
 
 # RFC 9110 §5.6.2.
 _is_token = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+").fullmatch
+# RFC 9112 §3.2.1, without its query.  Other characters are in no request.
+_is_path = re.compile(r"/[!\"$->@-~]*").fullmatch
 # The highest number that a descriptor can have: a C int.
 _MOST_DESCRIPTOR = 2**31 - 1
 
@@ -51,18 +54,22 @@ def read_text(word: str) -> tuple[str, bool]:
         ArgumentTypeError: There is no such file or variable.
     """
     if word.startswith("@"):
-        try:
-            with open(word[1:], encoding="utf-8") as file:
-                return file.read().strip(), True
-        except (OSError, UnicodeDecodeError) as exc:
-            reason = getattr(exc, "strerror", None) or "it is not UTF-8"
-            raise ArgumentTypeError(f"cannot read {word[1:]}: {reason}") from None
+        return _read_file(word[1:]).strip(), True
     if word.startswith("env:"):
         name = word.removeprefix("env:")
         if name not in os.environ:
             raise ArgumentTypeError(f"the environment has no variable {name}")
         return os.environ[name].strip(), True
     return word, False
+
+
+def _read_file(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.read()
+    except (OSError, UnicodeDecodeError) as exc:
+        reason = getattr(exc, "strerror", None) or "it is not UTF-8"
+        raise ArgumentTypeError(f"cannot read {path}: {reason}") from None
 
 
 def parse_text(word: str) -> str:
@@ -127,9 +134,57 @@ def parse_ports(word: str) -> range:
 
 
 def parse_offer(word: str) -> str:
-    """Return the name of a protocol, or ``*``."""
-    if not _is_token(word):
-        raise ArgumentTypeError("a protocol is a name without a version, or *")
+    """Return a protocol, with a version or without one, or ``*``."""
+    name, slash, version = word.partition("/")
+    if not _is_token(name) or (slash and not _is_token(version)):
+        raise ArgumentTypeError("a protocol is NAME or NAME/VERSION, or * for any")
+    return word
+
+
+def parse_users(word: str) -> list[str]:
+    """Return the users that a word has, each as ``user:password``.
+
+    Raises:
+        ArgumentTypeError: A line is none. It is not shown, but its place.
+    """
+    # Not stripped, so that the lines of a file have its numbers.
+    is_file = word.startswith("@")
+    text, is_secret = (_read_file(word[1:]), True) if is_file else read_text(word)
+    users: list[str] = []
+    for number, line in enumerate(text.splitlines(), 1):
+        user = line.strip()
+        if user and ":" not in user:
+            form = "a line is written as user:password"
+            if not is_secret:
+                raise ArgumentTypeError(f"{form}; to read a file write @FILE")
+            place = f"{word.removeprefix('@')}, line {number}"
+            raise ArgumentTypeError(f"{place}: {form}, and there are no comments")
+        if user:
+            users.append(Secret(user) if is_secret else user)
+    return users
+
+
+def parse_network(word: str) -> str:
+    """Return a network, or an address.
+
+    Raises:
+        ArgumentTypeError: It is none, or its address has bits outside its prefix.
+    """
+    try:
+        network = ip_network(word, strict=False)
+    except ValueError:
+        raise ArgumentTypeError("a network is written as 10.0.0.0/8") from None
+    try:
+        ip_network(word)
+    except ValueError:
+        raise ArgumentTypeError(f"write {network}, or one address alone") from None
+    return word
+
+
+def parse_health(word: str) -> str:
+    """Return the path of health checks."""
+    if not _is_path(word):
+        raise ArgumentTypeError("a path begins with /, and has no blank, query or #")
     return word
 
 

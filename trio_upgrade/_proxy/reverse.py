@@ -104,8 +104,9 @@ class ReverseProxy:
             client will get; returns the one to send. None sends it as it is.
         on_error: Called with the request, our :class:`Response` to a failure of the
             upstream, and the exception; returns the response to send. None sends ours.
-        upgrades: The protocols whose offers go on, or a function that gets the request
-            and one protocol and returns a bool.
+        upgrades: The protocols whose offers go on, names compared without case and
+            versions exactly (``"chat"`` is not ``"chat/1"``); or a function that gets the
+            request and one protocol and returns a bool.
         switch_fields: Names of more fields of the upstream's 101 that the client gets.
         forwarded: The fields that tell the upstream who the client is:
             ``"x-forwarded"`` (X-Forwarded-For, -Proto, -Host) or ``"forwarded"``

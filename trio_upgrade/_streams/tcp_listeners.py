@@ -26,6 +26,9 @@ BoundAddress: TypeAlias = tuple[int, int, int, str, Any]
 _MAX_BACKLOG = 0xFFFF
 # SD_LISTEN_FDS_START of sd_listen_fds(3): after standard input, output and error.
 _FIRST_DESCRIPTOR = 3
+# How many free ports of the first address are tried, if they are in use at another one.
+# A second try is rare.
+_MOST_TRIES = 10
 # All variables of socket activation.  LISTEN_FDNAMES and LISTEN_PIDFDID are not used, but
 # are removed with the others, because they would mislead a child process as well.
 _LISTEN_VARIABLES = ("LISTEN_PID", "LISTEN_PIDFDID", "LISTEN_FDS", "LISTEN_FDNAMES")
@@ -42,7 +45,7 @@ async def open_tcp_listeners(
     """Listen on a TCP port, with one listener for each address of the host.
 
     Args:
-        port: The port; 0 means any free port, which may differ between the addresses.
+        port: The port; 0 means any port that is free at all of the addresses.
         host: The address to listen on; None means every address of this machine.
         backlog: The listen backlog; None means the kernel's maximum.
         reuse_port: Whether other processes of this user may listen on the port as well.
@@ -123,6 +126,26 @@ def _listen(
     backlog: int | None,
     reuse_port: bool,
 ) -> list[DirectSocketListener]:
+    tries = _MOST_TRIES
+    while True:
+        tries -= 1
+        try:
+            return _listen_once(
+                addresses, make_socket, backlog=backlog, reuse_port=reuse_port
+            )
+        except OSError as exc:
+            is_free_port = not any(entry[4][1] for entry in addresses)
+            if exc.errno != errno.EADDRINUSE or not is_free_port or not tries:
+                raise
+
+
+def _listen_once(
+    addresses: Sequence[BoundAddress],
+    make_socket: Callable[[int, int, int], socket.socket],
+    *,
+    backlog: int | None,
+    reuse_port: bool,
+) -> list[DirectSocketListener]:
     listeners: list[DirectSocketListener] = []
     unsupported: OSError | None = None
     with ExitStack() as opened:
@@ -137,7 +160,11 @@ def _listen(
                 continue
             opened.enter_context(sock)
             _set_options(sock, reuse_port=reuse_port)
-            sock.bind(address)
+            host, port, *others = address
+            if not port and listeners:
+                # The free port of the first address: one URL and one Server.port for all.
+                port = listeners[0].socket.getsockname()[1]
+            sock.bind((host, port, *others))
             sock.listen(bound_backlog(backlog))
             listeners.append(DirectSocketListener(sock))
         if unsupported is not None and not listeners:
