@@ -122,7 +122,8 @@ def test_tables_of_prose_name_their_columns() -> None:
 
     assert '<span class="column">default</span>' in limits
     # A table of figures stays one.
-    assert '<span class="column">spread</span>' not in figures
+    assert "<p>÷ Node</p>" in figures
+    assert '<span class="column">÷ Node</span>' not in figures
 
 
 def test_title_can_be_broken() -> None:
