@@ -15,21 +15,8 @@ from functools import partial
 
 import trio
 
-from trio_upgrade import (
-    Limits,
-    Request,
-    Response,
-    Upgrade,
-    UpgradedStream,
-    pipe,
-    serve_tcp,
-)
-
-
-async def echo(_request: Request, stream: UpgradedStream, head: bytes) -> None:
-    """Echo all bytes."""
-    del head
-    await pipe(stream, stream)
+from benchmarks.compare.peers.echo_app import echo
+from trio_upgrade import Limits, Request, Response, Upgrade, serve_tcp
 
 
 async def app(request: Request) -> Response | Upgrade:

@@ -11,28 +11,8 @@ from functools import partial
 
 import trio
 
-from trio_upgrade import (
-    Request,
-    Response,
-    Upgrade,
-    UpgradedStream,
-    pipe,
-    serve_ssl_over_tcp,
-)
-
-
-async def echo(_request: Request, stream: UpgradedStream, head: bytes) -> None:
-    """Echo all bytes."""
-    del head
-    await pipe(stream, stream)
-
-
-async def app(request: Request) -> Response | Upgrade:
-    """Switch if that is offered."""
-    if "echo" in request.upgrades:
-        return Upgrade("echo", echo)
-    return Response(200, "okay\n")
-
+from benchmarks.compare.peers.echo_app import app
+from trio_upgrade import serve_ssl_over_tcp
 
 if __name__ == "__main__":
     _, port, certificate = sys.argv

@@ -7,28 +7,8 @@ from __future__ import annotations
 
 import sys
 
-from trio_upgrade import (
-    Request,
-    Response,
-    Upgrade,
-    UpgradedStream,
-    Worker,
-    pipe,
-    run_workers,
-)
-
-
-async def echo(_request: Request, stream: UpgradedStream, head: bytes) -> None:
-    """Echo all bytes."""
-    del head
-    await pipe(stream, stream)
-
-
-async def app(request: Request) -> Response | Upgrade:
-    """Switch if that is offered."""
-    if "echo" in request.upgrades:
-        return Upgrade("echo", echo)
-    return Response(200, "okay\n")
+from benchmarks.compare.peers.echo_app import app
+from trio_upgrade import Worker, run_workers
 
 
 async def main(worker: Worker) -> None:
