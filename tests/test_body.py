@@ -342,3 +342,13 @@ class TestLength:
         with pytest.raises(BodyTooLarge):
             await body.read(1)
         assert await body.read(2) == b"cd"
+
+
+async def test_end_with_the_last_byte() -> None:
+    """A source that ends with its last byte is not asked once more for the end."""
+    wire = Wire(b"ab", b"c")
+    body = Body(wire.receive, 3, 100, ends_at_length=True)
+
+    assert await body.read(None) == b"abc"
+    assert await body.receive_some() == b""
+    assert wire.asked == 2

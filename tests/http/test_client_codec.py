@@ -128,3 +128,24 @@ def test_framing_of_an_informational_response_is_left_out() -> None:
 
     assert head.headers.raw == ((b"Link", b"</a>"),)
     assert head.headers.get_list("content-length") == []
+
+
+@pytest.mark.parametrize(
+    ("method", "status", "has_content"),
+    [
+        ("GET", 200, True),
+        ("GET", 404, True),
+        ("GET", 204, False),
+        ("GET", 304, False),
+        ("HEAD", 200, False),
+        ("POST", 200, True),
+    ],
+)
+def test_length_without_content(method: str, status: int, has_content: bool) -> None:
+    """Some responses have no content whatever their length says (RFC 9112 §6.3)."""
+    codec = make_client(method=method)
+    codec.receive_data(b"HTTP/1.1 %d OK\r\nContent-Length: 5\r\n\r\n" % status)
+    codec.parse_response(codec.next_head() or b"")
+
+    assert codec.body_ended is not has_content
+    assert codec.body_left == (5 if has_content else 0)

@@ -344,3 +344,9 @@ def test_value_of_another_type(value: object) -> None:
     """A value is str or bytes; bytes(5) would be five NULs."""
     with pytest.raises(TypeError, match="X: the value must be str or bytes"):
         encode_fields([("X", value)])  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize("value", [b" a", b"a\t", b" \ta \t", b" "])
+def test_pairs_of_bytes_are_stripped(value: bytes) -> None:
+    """The short way for pairs of bytes takes none with blanks around the value."""
+    assert encode_fields([(b"X", value)]) == ((b"X", value.strip(b" \t")),)

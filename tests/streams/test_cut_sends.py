@@ -13,15 +13,17 @@ import trio
 import trio.testing
 
 from trio_upgrade import (
+    Progress,
     Upgrade,
     UpgradedStream,
     open_upgrade,
+    pipe,
     serve_stream,
     stream_scope,
 )
 from trio_upgrade.testing import ScriptedPeer
 
-from ..sockets import clogged_tcp_pair, direct, tcp_pair, unix_pair
+from ..sockets import clog, clogged_tcp_pair, direct, tcp_pair, unix_pair
 from ..tls import make_tls_contexts, tls_pair
 from ..tls_streams import opened, receive_all
 from ..wire import SWITCHED, UP
@@ -241,6 +243,26 @@ async def test_no_tls_after_a_cut() -> None:
     with pytest.raises(trio.BrokenResourceError, match="send was cut"):
         await stream.start_tls(context, server_hostname="localhost")
     await close(stream, far)
+
+
+async def test_copy_by_descriptor_into_a_stream_of_trios() -> None:
+    """What a cut copy between sockets has lost is known above streams of Trio, too."""
+    sink, far = await _make_upgraded_trio_tcp()
+    source, near = await tcp_pair()
+    await clog(sink.transport)
+    async with trio.open_nursery() as nursery:
+        progress = Progress()
+        nursery.start_soon(partial(pipe, source, sink, progress=progress))
+        await near.send_all(b"x" * 65536)
+        while not progress.bytes:
+            await far.receive_some(4096)
+            await trio.testing.wait_all_tasks_blocked()
+        assert progress.bytes < 65536
+        nursery.cancel_scope.cancel()
+
+    with pytest.raises(trio.BrokenResourceError, match="send was cut"):
+        await sink.send_all(b"y")
+    await close(source, near, sink, far)
 
 
 async def test_tls_that_has_failed() -> None:
